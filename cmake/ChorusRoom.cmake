@@ -1,0 +1,53 @@
+# chorus_room(NAME DEPENDS room... LIBRARIES target...)
+#
+# A room is a folder src/NAME: every *.cc but *_test.cc becomes the static library chorus_NAME, every *_test.cc goes into
+# the test program NAME_test. DEPENDS is the room's whole list of lower rooms, and so the architecture.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(GTest QUIET)
+find_package(fmt REQUIRED)
+
+# -ffp-contract=off: a multiply and an add are fused only where a kernel says so by name. Otherwise the compiler would fuse
+# in one loop and not in its remainder, and the same row would give other bits in another batch (design.md section 1).
+add_library(chorus_options INTERFACE)
+target_compile_options(chorus_options INTERFACE -Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-math-errno)
+target_include_directories(chorus_options INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_link_libraries(chorus_options INTERFACE Threads::Threads)
+if(CHORUS_SANITIZE)
+  add_compile_options(-fsanitize=${CHORUS_SANITIZE} -fno-omit-frame-pointer -g)
+  add_link_options(-fsanitize=${CHORUS_SANITIZE})
+endif()
+find_program(CHORUS_MOLD mold)
+if(CHORUS_MOLD)
+  add_link_options(-fuse-ld=mold)
+endif()
+
+function(chorus_test name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE chorus_options ${ARG_LIBRARIES} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE CHORUS_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data"
+                                             CHORUS_MODELS="${CMAKE_SOURCE_DIR}/models")
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+endfunction()
+
+function(chorus_room name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS;LIBRARIES" ${ARGN})
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/*.cc ${CMAKE_CURRENT_SOURCE_DIR}/*/*.cc)
+  set(tests ${sources})
+  list(FILTER tests INCLUDE REGEX "_test\\.cc$")
+  list(FILTER sources EXCLUDE REGEX "(_test|/main)\\.cc$")
+  set(depends ${ARG_DEPENDS})
+  list(TRANSFORM depends PREPEND chorus_)
+  if(sources)
+    add_library(chorus_${name} STATIC ${sources})
+    target_link_libraries(chorus_${name} PRIVATE chorus_options PUBLIC ${depends} ${ARG_LIBRARIES})
+  else()
+    add_library(chorus_${name} INTERFACE)
+    target_link_libraries(chorus_${name} INTERFACE ${depends} ${ARG_LIBRARIES})
+  endif()
+  if(CHORUS_TESTS AND tests)
+    chorus_test(${name}_test SOURCES ${tests} LIBRARIES chorus_${name})
+  endif()
+endfunction()

@@ -1,0 +1,81 @@
+// The configuration of an engine and of the fleet of replicas around it: values, defaults and one validate().
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "config/model_config.h"
+
+namespace chorus {
+
+enum class SchedulingPolicy : std::uint8_t { fcfs, priority };
+enum class LoadFormat : std::uint8_t { automatic, safetensors, dummy };
+enum class LoadBalancerName : std::uint8_t { round_robin, least_loaded };
+enum class AssignmentName : std::uint8_t { modulo, contiguous, priority, dynamic };
+
+struct ParallelConfig {
+  int data_parallel_size = 1;
+  int tensor_parallel_size = 1;
+  int pipeline_parallel_size = 1;
+  int decode_context_parallel_size = 1;
+  bool enable_expert_parallel = false;
+  int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
+  int world_size() const { return data_parallel_size * replica_size(); }
+};
+
+// Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
+struct EngineConfig {
+  std::string model;                                // directory
+  std::string dtype = "auto";                       // auto | bfloat16 | float32
+  std::string device = "auto";                      // auto | cpu | cuda
+  std::string cpu_isa = "auto";                     // auto | amx-bf16 | avx512-bf16 | avx2-f32 | scalar
+  int threads = 0;                                  // per worker; 0: the process's cores / replicas on this node, at least 1
+  std::string cpu_threads_bind = "auto";            // auto | "0-3|4-7" (a set a worker) | none
+  int max_model_len = 0;                            // 0: the model's max_position_embeddings
+  int block_size = 16;                              // tokens a KV block
+  std::uint64_t kv_cache_bytes = 0;                 // per replica; 0: from the free memory, at most 4 GiB
+  int max_num_seqs = 256;
+  int max_num_batched_tokens = 2048;
+  bool enable_prefix_caching = true;
+  SchedulingPolicy scheduling_policy = SchedulingPolicy::fcfs;
+  std::uint64_t seed = 0;                           // of dummy weights, and of requests that bring none
+  LoadFormat load_format = LoadFormat::automatic;
+  std::string generation_config = "auto";           // auto | chorus | directory
+  bool trust_remote_code = false;                   // accepted; Chorus never runs a model's code
+  std::string distributed_executor_backend = "mp";  // uni | mp | external_launcher | ray
+  std::string data_parallel_backend = "mp";         // mp | ray
+  LoadBalancerName load_balancer = LoadBalancerName::least_loaded;
+  AssignmentName assignment = AssignmentName::dynamic;
+  ParallelConfig parallel;
+  int engine_start_timeout_ms = 600000;             // from spawn to READY
+  int engine_heartbeat_timeout_ms = 60000;          // without progress or heartbeat an engine counts as dead
+};
+
+// Checks every bound that needs no file and no machine. One line: option, value, what is accepted.
+Result<void> validate(const EngineConfig& config);
+// With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size, token budget.
+Result<void> validate(const EngineConfig& config, const ModelConfig& model);
+
+// "4GiB", "512MiB", "1000000": bytes.
+Result<std::uint64_t> parse_bytes(const std::string& text);
+
+// Engine options as the CLI, workflow JSON and later the server name them: one readable table. Applying "max_model_len" or
+// "max-model-len" with a value sets the field; an unknown name is an error that names the nearest known one; options of vLLM
+// that Chorus accepts and has no use for (gpu_memory_utilization, enforce_eager, ...) are in the table too.
+struct EngineOption {
+  const char* name;                     // with dashes: "max-model-len"
+  const char* short_name;               // "-tp" style alias or nullptr
+  const char* value_hint;               // "N", "NAME", nullptr for a flag
+  const char* help;
+  Result<void> (*apply)(EngineConfig* config, const std::string& value);
+};
+const std::vector<EngineOption>& engine_options();
+// `name` in any spelling (dashes, underscores, alias). For a flag the value is "true" or "false".
+Result<void> apply_engine_option(EngineConfig* config, const std::string& name, const std::string& value);
+// The known name nearest to `name` by edit distance, if any is near.
+std::optional<std::string> nearest_name(const std::string& name, const std::vector<std::string>& known);
+
+}  // namespace chorus

@@ -1,0 +1,73 @@
+// What config.json and generation_config.json say of a model, in one spelling. A plain value.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "tensor/dtype.h"
+
+namespace chorus {
+
+enum class RopeType : std::uint8_t { standard, linear, llama3, yarn, longrope };
+
+// Rotary embedding. `theta`: base of the frequencies. The others as Hugging Face's rope_scaling / rope_parameters.
+struct RopeConfig {
+  RopeType type = RopeType::standard;
+  double theta = 10000.0;
+  double factor = 1.0;
+  double low_freq_factor = 1.0;                  // llama3
+  double high_freq_factor = 4.0;                 // llama3
+  int original_max_position_embeddings = 0;      // llama3, yarn, longrope; 0: not given
+  double beta_fast = 32.0;                       // yarn
+  double beta_slow = 1.0;                        // yarn
+  std::optional<double> attention_factor;        // yarn, longrope: multiplies cos and sin
+  bool truncate = true;                          // yarn
+  std::vector<double> short_factor, long_factor; // longrope, head_dim / 2 each
+  double short_mscale = 0, long_mscale = 0;      // phimoe; 0: not given
+};
+
+struct ModelConfig {
+  std::string directory;                 // as given by the user
+  std::string architecture;              // architectures[0], e.g. "LlamaForCausalLM"
+  std::string model_type;
+  int vocab_size = 0;
+  int hidden_size = 0;
+  int intermediate_size = 0;
+  int num_hidden_layers = 0;
+  int num_attention_heads = 0;
+  int num_key_value_heads = 0;
+  int head_dim = 0;
+  int max_position_embeddings = 0;
+  double rms_norm_eps = 1e-6;
+  RopeConfig rope;
+  bool tie_word_embeddings = false;
+  bool attention_bias = false;           // q, k, v (and o where the family has one)
+  bool mlp_bias = false;
+  bool lm_head_bias = false;
+  // Per layer: the number of keys a query may see, itself included; 0 = all. Size num_hidden_layers.
+  std::vector<int> layer_window;
+  // Mixture of experts; num_experts == 0: a dense model.
+  int num_experts = 0;
+  int num_experts_per_tok = 0;
+  int moe_intermediate_size = 0;         // of one expert
+  bool norm_topk_prob = true;
+  double router_jitter_noise = 0;        // phimoe's sparse mixer uses it at inference too
+  std::vector<bool> layer_is_moe;        // size num_hidden_layers when num_experts > 0
+  DType dtype = DType::bfloat16;         // of the checkpoint, as declared; safetensors headers decide for each tensor
+  std::vector<std::int32_t> bos_token_ids;
+  std::vector<std::int32_t> eos_token_ids;  // generation_config.json's first, else config.json's; ascending, unique
+  // Sampling defaults of generation_config.json, used with --generation-config auto when do_sample is true.
+  std::optional<double> default_temperature, default_top_p, default_min_p, default_repetition_penalty;
+  std::optional<int> default_top_k;
+};
+
+// Reads DIRECTORY/config.json (required) and generation_config.json (optional). Both spellings: rope_theta / rope_scaling /
+// torch_dtype and rope_parameters / dtype. Errors name the file, the key, the value and what is accepted:
+// no such directory, no config.json, not JSON, no architectures, sizes out of bounds or inconsistent (heads, kv heads),
+// a quantization_config (not supported yet). Whether the architecture is known is models/registry's question.
+Result<ModelConfig> read_model_config(const std::string& directory);
+
+}  // namespace chorus

@@ -1,0 +1,69 @@
+// The client of N engine processes, which it spawns, watches and ends: what an offline command (generate, run, bench) and later
+// a front end stand on. Runs cluster/ (ledger, balancers) for real.
+//
+// A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of the
+// event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events as if
+// nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. When no replica is left, one is
+// started again (a few times, with back-off); after that poll() fails.
+//
+// Single-threaded: one thread calls everything.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "engine/engine_core.h"
+#include "sched/request.h"
+
+namespace chorus {
+
+struct FleetEvent {
+  TokenEvent event;
+  int dp_rank = -1;                     // who computed it
+};
+
+struct ReplicaStatus {
+  int dp_rank = 0;
+  bool alive = false;
+  int pid = 0;
+  std::uint32_t in_flight = 0;          // requests, counted exactly on this side
+  EngineLoad load;                      // last reported
+};
+
+struct FleetTimes {
+  double load_s = 0;                    // weights packed
+  double ready_s = 0;                   // start() called until the last replica was READY
+  std::uint64_t weight_bytes = 0;       // packed, one copy a node
+  std::string profile;                  // "amx-bf16/bfloat16": the numerics profile
+};
+
+class Fleet {
+ public:
+  // Loads the weights once, spawns config.parallel.data_parallel_size engines, waits until all are READY. Logs
+  // "Starting X data parallel workers" and "Worker rank X is ready". On any failure nothing is left running.
+  static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model);
+  virtual ~Fleet() = default;           // ends every engine: SHUTDOWN, then SIGKILL after a bound
+
+  // Queues the request at replica `dp_rank`, or where the load balancer says. If that rank is dead, or dies, any other
+  // takes it. The id must be new.
+  virtual Result<void> submit(Request request, std::optional<int> dp_rank) = 0;
+  virtual void abort(RequestId request) = 0;
+  virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+  // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.
+  virtual Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) = 0;
+
+  virtual std::vector<ReplicaStatus> replicas() const = 0;
+  virtual FleetTimes times() const = 0;
+};
+
+// The main function of an engine process (hidden subcommand `engine`): `socket_fd` from the parent, weights by descriptor
+// passing. Returns the exit status.
+int engine_process_main(int socket_fd);
+
+}  // namespace chorus

@@ -1,0 +1,54 @@
+// JSON: reading with simdjson, values as nlohmann's ordered_json, writing for output lines that must be exact.
+// Only forward declarations here: a .cc that looks into values includes <nlohmann/json.hpp> itself.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace chorus {
+
+using Json = nlohmann::ordered_json;
+
+struct JsonLimits {
+  std::size_t bytes_max = 256u << 20;
+  int depth_max = 64;
+};
+
+// Strict RFC 8259, UTF-8 checked. A duplicate key in an object is an error. The message has the byte offset or line.
+Result<Json> parse_json(std::string_view text, const JsonLimits& limits = {});
+Result<Json> read_json_file(const std::string& path, const JsonLimits& limits = {});
+
+// Appends JSON text to a string. Floats are the shortest digits that read back to the same value (of their own width);
+// NaN and infinities become null. Strings must be UTF-8; bytes that are not become U+FFFD.
+class JsonWriter {
+ public:
+  explicit JsonWriter(std::string* out) : out_(out) {}
+  JsonWriter& begin_object();
+  JsonWriter& end_object();
+  JsonWriter& begin_array();
+  JsonWriter& end_array();
+  JsonWriter& key(std::string_view name);
+  JsonWriter& value(std::string_view text);
+  JsonWriter& value(const char* text) { return value(std::string_view(text)); }
+  JsonWriter& value(float number);
+  JsonWriter& value(double number);
+  JsonWriter& value(std::int64_t number);
+  JsonWriter& value(std::uint64_t number);
+  JsonWriter& value(int number) { return value(static_cast<std::int64_t>(number)); }
+  JsonWriter& value(std::uint32_t number) { return value(static_cast<std::uint64_t>(number)); }
+  JsonWriter& value(bool flag);
+  JsonWriter& null();
+  JsonWriter& raw(const Json& value);
+
+ private:
+  void separate();
+  std::string* out_;
+  bool first_ = true;   // nothing yet in the innermost container
+  bool after_key_ = false;
+};
+
+}  // namespace chorus

@@ -1,0 +1,26 @@
+// The instruction sets that kernels are written for. One is chosen for a process's engines at start (config --cpu-isa);
+// together with the dtype it is the numerics profile: same profile, same bits (design.md sections 1 and 4).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace chorus {
+
+enum class Isa : std::uint8_t {
+  scalar,       // plain C++, the oracle of the others
+  avx2_f32,     // AVX2 + FMA
+  avx512_bf16,  // AVX-512 F/BW/DQ/VL: bf16 (or f32) weights widened to f32, f32 multiply-add
+  amx_bf16,     // AMX-TILE + AMX-BF16: bf16 x bf16 -> f32 tiles; f32 weights go the avx512 way
+};
+
+const char* name_of(Isa isa);                  // "amx-bf16", ...
+// What this processor and kernel can run, best first. Asks Linux for AMX (arch_prctl) once a process.
+const std::vector<Isa>& available_isas();
+// "auto" is available_isas().front(); a name that is unknown or not available here is an error that says what is.
+Result<Isa> choose_isa(const std::string& name);
+
+}  // namespace chorus

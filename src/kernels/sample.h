@@ -1,0 +1,54 @@
+// From one row of logits to one token, by the rules of the promise: ties go to the lowest id, sums run in ascending token
+// order in double, and the random number is Philox(seed, choice) at the output position.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace chorus {
+
+// Parameters as plain numbers (sched/request.h says what they mean), and the sequence so far.
+struct SampleInput {
+  std::span<const float> logits;                    // [vocab], raw
+  double temperature = 1.0;
+  double top_p = 1.0;
+  std::int32_t top_k = 0;
+  double min_p = 0.0;
+  double presence_penalty = 0.0;
+  double frequency_penalty = 0.0;
+  double repetition_penalty = 1.0;
+  std::span<const std::pair<std::int32_t, float>> logit_bias;
+  std::span<const std::int32_t> prompt;             // for the repetition penalty
+  std::span<const std::int32_t> output;             // for all penalties
+  std::span<const std::int32_t> banned;             // set to -inf (EOS and stop ids below min_tokens)
+  std::uint64_t seed = 0;
+  std::uint32_t choice = 0;
+};
+
+struct SampledLogprob {
+  std::int32_t token = 0;
+  float logprob = 0;
+};
+
+struct SampleOutput {
+  std::int32_t token = -1;
+  bool not_a_number = false;                        // a NaN, or nothing but -inf: the caller fails this request alone
+};
+
+// One a thread; keeps its buffers between calls, so that a warmed-up step allocates nothing.
+class Sampler {
+ public:
+  explicit Sampler(std::int32_t vocab_size);
+  SampleOutput sample(const SampleInput& input);
+  // Logprob of `token` (natural log of the softmax of the raw logits) and the `top` most likely tokens, most likely first,
+  // ties by lower id. `out_top` is resized. Returns the logprob of `token`.
+  float logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top, std::vector<SampledLogprob>* out_top);
+
+ private:
+  std::vector<float> work_;
+  std::vector<std::int32_t> counts_;                // of output tokens, zero between calls
+  std::vector<std::int32_t> order_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,63 @@
+// Text to token ids and back, from a Hugging Face tokenizer.json (BPE: byte-level and SentencePiece-style with byte fallback).
+// Exact: the same ids and text as the `tokenizers` package for every input, invalid UTF-8 aside (which is refused here).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace chorus {
+
+// Immutable after load: any number of threads may encode and decode with one.
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+  // Fails on invalid UTF-8 (says at which byte). `add_special_tokens`: run the post-processor (BOS, EOS, templates).
+  virtual Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const = 0;
+  // Ids outside the vocabulary are an error that names the id and the limit. Incomplete UTF-8 becomes U+FFFD as in the
+  // reference.
+  virtual Result<std::string> decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const = 0;
+  virtual std::int32_t vocab_size() const = 0;  // highest id + 1, added tokens included
+  virtual std::optional<std::int32_t> token_to_id(std::string_view token) const = 0;
+  // The token's own spelling in the vocabulary ("Ġthe"), nullopt if the id is unknown.
+  virtual std::optional<std::string> id_to_token(std::int32_t id) const = 0;
+  virtual bool is_special(std::int32_t id) const = 0;
+};
+
+// Reads DIRECTORY/tokenizer.json. Errors name the file, the part (normalizer, pre_tokenizer, ...) and its type.
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory);
+
+// Turns one choice's tokens into text as they come.
+//  - The text handed out so far only grows and never ends inside a UTF-8 character: half a character is held back.
+//  - Stop strings are found across token borders; the text ends before the stop string (or after it with
+//    `include_stop`), and text that may be the beginning of one is held back until it is known.
+//  - Given all tokens and finish(), the whole text equals decode(all ids) cut at the first stop string.
+class Detokenizer {
+ public:
+  struct Options {
+    std::vector<std::string> stop;
+    bool include_stop_in_output = false;
+    bool skip_special_tokens = true;
+    std::uint32_t min_tokens = 0;  // no stop string ends the text before this many tokens
+  };
+  Detokenizer(std::shared_ptr<const Tokenizer> tokenizer, std::span<const std::int32_t> prompt, Options options);
+  // Takes the next token. Returns the newly settled text; `stopped()` tells whether a stop string was completed by it
+  // (tokens after that are ignored).
+  std::string push(std::int32_t token);
+  // No more tokens: what was held back.
+  std::string finish();
+  bool stopped() const;
+  const std::string& stop_string() const;  // the one that matched; empty if none
+
+ private:
+  struct State;
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace chorus
