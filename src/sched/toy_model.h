@@ -1,0 +1,144 @@
+// A model of 60 lines for tests and simulation: the next token is a hash of everything the next token may depend on
+// (all tokens so far, where the prompt ends, seed, choice, output position). Two runs of a request agree token by
+// token, or the scheduler, the ledger or the resume has lost or mixed up something.
+//
+// It keeps a KV cache as a real model does: slot (block, offset) holds a hash of the token prefix that ends there,
+// written when the row is computed and read back through the block table. So a block shared wrongly, freed too early or
+// never computed gives a failed CHECK (with verify_context) or other tokens (without).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/check.h"
+#include "sched/step_plan.h"
+
+namespace chorus {
+
+class ToyModel {
+ public:
+  struct Config {
+    std::int32_t kv_blocks = 64;
+    std::int32_t block_size = 16;
+    std::int32_t vocab_size = 1000;
+    bool verify_context = true;  // read back every position of the context in every step, not only the last: O(context)
+  };
+
+  explicit ToyModel(Config config)
+      : config_(config),
+        kv_(static_cast<std::size_t>(config.kv_blocks) * static_cast<std::size_t>(config.block_size), 0),
+        written_(kv_.size(), 0) {}
+
+  const Config& config() const { return config_; }
+
+  // Computes the plan. All contexts are read before any row is written: a step may use only what earlier steps
+  // computed.
+  void execute(const StepPlan& plan, StepResult* result) {
+    ++step_;
+    result->sequences.resize(plan.sequences.size());
+    std::int32_t rows = 0;
+    for (const SequencePlan& sequence : plan.sequences) {
+      check_shape(sequence);
+      if (config_.verify_context) verify_context(sequence);
+      rows += sequence.count;
+    }
+    CHECK(rows == plan.rows, "the plan says {} rows, its sequences have {}", plan.rows, rows);
+    for (std::size_t i = 0; i < plan.sequences.size(); ++i) compute(plan.sequences[i], &result->sequences[i]);
+  }
+
+  // The token that follows `history` (prompt and output so far) for this choice: what execute() samples.
+  TokenId next_token(std::span<const TokenId> history, std::size_t prompt_length, const SamplingParams& params,
+                     std::uint32_t choice, std::span<const TokenId> banned) const {
+    std::uint64_t prefix = root();
+    for (const TokenId token : history) prefix = extend(prefix, token);
+    return sample(prefix, history.size(), prompt_length, params, choice, banned);
+  }
+
+ private:
+  // splitmix64's finalizer (Steele, Lea, Flood 2014).
+  static std::uint64_t mix(std::uint64_t x) {
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBULL;
+    return x ^ (x >> 31);
+  }
+  static std::uint64_t root() { return 0x9E3779B97F4A7C15ULL; }
+  static std::uint64_t extend(std::uint64_t prefix, TokenId token) {
+    return mix(prefix * 31 + static_cast<std::uint32_t>(token) + 0x9E3779B97F4A7C15ULL);
+  }
+
+  void check_shape(const SequencePlan& sequence) const {
+    CHECK(sequence.start >= 0 && sequence.count > 0, "sequence {}: start {} count {}", sequence.sequence,
+          sequence.start, sequence.count);
+    const auto end = static_cast<std::size_t>(sequence.start + sequence.count);
+    CHECK(sequence.history.size() >= end, "sequence {}: {} tokens known, rows up to {}", sequence.sequence,
+          sequence.history.size(), end);
+    CHECK(sequence.block_table.size() * static_cast<std::size_t>(config_.block_size) >= end,
+          "sequence {}: {} blocks, rows up to {}", sequence.sequence, sequence.block_table.size(), end);
+    CHECK(!sequence.sample || sequence.history.size() == end, "sequence {}: sampled in the middle", sequence.sequence);
+  }
+
+  std::size_t slot(const SequencePlan& sequence, std::int32_t position) const {
+    const BlockId block = sequence.block_table[static_cast<std::size_t>(position / config_.block_size)];
+    CHECK(block >= 0 && block < config_.kv_blocks, "block {} of {}", block, config_.kv_blocks);
+    return static_cast<std::size_t>(block) * static_cast<std::size_t>(config_.block_size) +
+           static_cast<std::size_t>(position % config_.block_size);
+  }
+
+  void verify_context(const SequencePlan& sequence) const {
+    std::uint64_t prefix = root();
+    for (std::int32_t position = 0; position < sequence.start; ++position) {
+      prefix = extend(prefix, sequence.history[static_cast<std::size_t>(position)]);
+      CHECK(kv_[slot(sequence, position)] == prefix, "sequence {} reads another prefix at position {}",
+            sequence.sequence, position);
+    }
+  }
+
+  void compute(const SequencePlan& sequence, SequenceResult* result) {
+    result->token = -1;
+    result->not_a_number = false;
+    result->prompt_logprobs.clear();
+    std::uint64_t prefix = sequence.start == 0 ? root() : kv_[slot(sequence, sequence.start - 1)];
+    for (std::int32_t position = sequence.start; position < sequence.start + sequence.count; ++position) {
+      prefix = extend(prefix, sequence.history[static_cast<std::size_t>(position)]);
+      const std::size_t at = slot(sequence, position);
+      CHECK(written_[at] != step_, "two rows of one step write slot {}", at);
+      written_[at] = step_;
+      kv_[at] = prefix;
+      if (sequence.prompt_logprobs && position + 1 < sequence.prompt_length) {
+        const TokenId predicted = sequence.history[static_cast<std::size_t>(position) + 1];
+        result->prompt_logprobs.push_back({{predicted, logprob(prefix, predicted)}, {}});
+      }
+    }
+    if (!sequence.sample) return;
+    result->token = sample(prefix, sequence.history.size(), static_cast<std::size_t>(sequence.prompt_length),
+                           *sequence.params, sequence.choice, sequence.banned);
+    if (sequence.params->logprobs) result->logprobs = {{result->token, logprob(prefix, result->token)}, {}};
+  }
+
+  TokenId sample(std::uint64_t prefix, std::size_t length, std::size_t prompt_length, const SamplingParams& params,
+                 std::uint32_t choice, std::span<const TokenId> banned) const {
+    const std::uint64_t position = length - prompt_length;
+    std::uint64_t draw =
+        mix(prefix ^ mix(params.seed + (std::uint64_t{choice} << 32) + position * 0x9E3779B97F4A7C15ULL));
+    auto token = static_cast<TokenId>(draw % static_cast<std::uint64_t>(config_.vocab_size));
+    const auto is_banned = [&] {
+      for (const TokenId candidate : banned) {
+        if (candidate == token) return true;
+      }
+      return false;
+    };
+    while (is_banned()) token = (token + 1) % config_.vocab_size;
+    return token;
+  }
+
+  static float logprob(std::uint64_t prefix, TokenId token) {
+    return -static_cast<float>(extend(prefix, token) >> 40) * 0x1.0p-20F;
+  }
+
+  Config config_;
+  std::vector<std::uint64_t> kv_;       // prefix hash a slot
+  std::vector<std::uint64_t> written_;  // step that wrote the slot last
+  std::uint64_t step_ = 0;
+};
+
+}  // namespace chorus
