@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <string_view>
@@ -18,12 +19,22 @@ struct JsonLimits {
   int depth_max = 64;
 };
 
-// Strict RFC 8259, UTF-8 checked. A duplicate key in an object is an error. The message has the byte offset or line.
+// Strict RFC 8259, UTF-8 checked (also what \u escapes give). Errors: a duplicate key in an object, an integer beyond
+// 64 bits, a number beyond double. The message has the line and the byte offset, or the key. Any number of threads.
 Result<Json> parse_json(std::string_view text, const JsonLimits& limits = {});
+// The message begins with `path`.
 Result<Json> read_json_file(const std::string& path, const JsonLimits& limits = {});
 
+// One value a line, lines of white space alone skipped: calls `take` with the line's number (from 1) and its value. The
+// first bad line, or the first error of `take`, ends the reading; the message names the line. `limits` holds for each
+// line.
+Result<void> for_each_json_line(std::string_view text,
+                                const std::function<Result<void>(std::size_t line, Json&& value)>& take,
+                                const JsonLimits& limits = {});
+
 // Appends JSON text to a string. Floats are the shortest digits that read back to the same value (of their own width);
-// NaN and infinities become null. Strings must be UTF-8; bytes that are not become U+FFFD.
+// a whole number keeps its ".0"; NaN and infinities become null. Strings must be UTF-8; bytes that are not become
+// U+FFFD.
 class JsonWriter {
  public:
   explicit JsonWriter(std::string* out) : out_(out) {}
@@ -47,7 +58,7 @@ class JsonWriter {
  private:
   void separate();
   std::string* out_;
-  bool first_ = true;   // nothing yet in the innermost container
+  bool first_ = true;  // nothing yet in the innermost container
   bool after_key_ = false;
 };
 
