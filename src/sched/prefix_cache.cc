@@ -1,0 +1,78 @@
+#include "sched/prefix_cache.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "base/check.h"
+
+namespace chorus {
+
+Hash128 prefix_hash(const std::array<std::uint64_t, 2>& key, const Hash128& parent, std::span<const TokenId> tokens) {
+  SipHash128 hash(key);
+  hash.add(parent.low);
+  hash.add(parent.high);
+  const auto bits = [&](std::size_t i) { return std::uint64_t{static_cast<std::uint32_t>(tokens[i])}; };
+  for (std::size_t i = 0; i + 1 < tokens.size(); i += 2) hash.add(bits(i) | (bits(i + 1) << 32));
+  return tokens.size() % 2 == 0 ? hash.finish() : hash.finish(bits(tokens.size() - 1), 4);
+}
+
+PrefixCache::PrefixCache(std::int32_t blocks, std::int32_t block_size, const std::array<std::uint64_t, 2>& key,
+                         PrefixHash hash)
+    : block_size_(static_cast<std::size_t>(block_size)), key_(key), hash_(hash) {
+  const auto count = static_cast<std::size_t>(blocks);
+  buckets_.assign(std::bit_ceil(count + 1), -1);
+  entries_.resize(count);
+  tokens_.resize(count * block_size_);
+}
+
+std::span<const TokenId> PrefixCache::tokens_of(BlockId block) const {
+  return std::span(tokens_).subspan(static_cast<std::size_t>(block) * block_size_, block_size_);
+}
+
+BlockId PrefixCache::find_entry(const PrefixLink& parent, const Hash128& hash, std::span<const TokenId> tokens) const {
+  CHECK(tokens.size() == block_size_, "{} tokens, a block has {}", tokens.size(), block_size_);
+  for (BlockId block = buckets_[bucket_of(hash)]; block >= 0; block = entries_[static_cast<std::size_t>(block)].next) {
+    const Entry& entry = entries_[static_cast<std::size_t>(block)];
+    if (entry.hash == hash && entry.parent == parent.entry && std::ranges::equal(tokens_of(block), tokens))
+      return block;
+  }
+  return -1;
+}
+
+std::optional<BlockId> PrefixCache::find(const PrefixLink& parent, std::span<const TokenId> tokens,
+                                         PrefixLink* link) const {
+  const Hash128 hash = hash_(key_, parent.hash, tokens);
+  const BlockId block = find_entry(parent, hash, tokens);
+  if (block < 0) return std::nullopt;
+  *link = {hash, entries_[static_cast<std::size_t>(block)].identity};
+  return block;
+}
+
+bool PrefixCache::insert(const PrefixLink& parent, std::span<const TokenId> tokens, BlockId block, PrefixLink* link) {
+  CHECK(!contains(block), "block {} has an entry already", block);
+  const Hash128 hash = hash_(key_, parent.hash, tokens);
+  if (const BlockId known = find_entry(parent, hash, tokens); known >= 0) {
+    *link = {hash, entries_[static_cast<std::size_t>(known)].identity};
+    return false;
+  }
+  BlockId& first = buckets_[bucket_of(hash)];
+  entries_[static_cast<std::size_t>(block)] = {next_identity_, parent.entry, hash, first};
+  first = block;
+  std::ranges::copy(tokens,
+                    tokens_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(block) * block_size_));
+  *link = {hash, next_identity_++};
+  ++size_;
+  return true;
+}
+
+void PrefixCache::erase(BlockId block) {
+  CHECK(contains(block), "block {} has no entry", block);
+  Entry& gone = entries_[static_cast<std::size_t>(block)];
+  BlockId* at = &buckets_[bucket_of(gone.hash)];
+  while (*at != block) at = &entries_[static_cast<std::size_t>(*at)].next;
+  *at = gone.next;
+  gone = {};
+  --size_;
+}
+
+}  // namespace chorus
