@@ -31,6 +31,7 @@
 #include <memory>
 #include <vector>
 
+#include "sched/prefix_cache.h"
 #include "sched/request.h"
 #include "sched/step_plan.h"
 
@@ -86,6 +87,7 @@ class Scheduler {
   virtual void check_invariants() const = 0;
 };
 
-std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig& config);
+// `hash` is another function only in tests of collisions.
+std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig& config, PrefixHash hash = prefix_hash);
 
 }  // namespace chorus

@@ -1,0 +1,355 @@
+#include "sched/scheduler.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "base/check.h"
+#include "sched/finish.h"
+#include "sched/invariants.h"
+#include "sched/kv_cache_manager.h"
+#include "sched/sequence.h"
+#include "sched/validate_request.h"
+
+namespace chorus {
+namespace {
+
+class ContinuousBatching final : public Scheduler {
+ public:
+  ContinuousBatching(const SchedulerConfig& config, PrefixHash hash)
+      : config_(config),
+        by_rank_{config.by_priority},
+        waiting_(by_rank_),
+        kv_(config.kv_blocks, config.block_size, config.enable_prefix_caching, config.prefix_hash_key, hash) {
+    CHECK(
+        config.max_num_seqs > 0 && config.max_num_batched_tokens > 0 && config.block_size > 0 && config.kv_blocks >= 0,
+        "max_num_seqs {} max_num_batched_tokens {} block_size {} kv_blocks {}", config.max_num_seqs,
+        config.max_num_batched_tokens, config.block_size, config.kv_blocks);
+  }
+
+  void add(Request request) override;
+  void abort(RequestId id) override;
+  void abort_choice(RequestId id, std::uint32_t choice) override;
+  bool has_work() const override { return !told_next_.empty() || !running_.empty() || !waiting_.empty(); }
+  const StepPlan& schedule() override;
+  void complete(const StepResult& result, std::vector<TokenEvent>* events) override;
+  SchedulerStats stats() const override;
+  void check_invariants() const override {
+    check_scheduler_invariants(config_, by_rank_, running_, waiting_, kv_.blocks());
+  }
+
+ private:
+  void add_sequence(RequestState* state, const ChoiceState& choice);
+  void plan_running();
+  void admit_waiting();
+  bool admit(Sequence* sequence);
+  // What the first running sibling that can be shared from is, and whether there is one to wait for.
+  std::pair<const Sequence*, bool> find_sibling(const Sequence& sequence) const;
+  bool make_room(Sequence* sequence, std::int32_t length);
+  void preempt(Sequence* sequence);
+  void plan_rows(Sequence* sequence);
+  void complete_sequence(const SequencePlan& plan, Sequence* sequence, const SequenceResult& result,
+                         std::vector<TokenEvent>* events);
+  void take_prompt_logprobs(const SequencePlan& plan, RequestState* state, const SequenceResult& result);
+  TokenEvent* tell(Sequence* sequence, std::vector<TokenEvent>* events);
+  void finish(Sequence* sequence);
+
+  const SchedulerConfig config_;
+  const ByRank by_rank_;
+  std::map<RequestId, RequestState> requests_;
+  std::vector<Sequence*> running_;       // by rank
+  std::set<Sequence*, ByRank> waiting_;  // by rank
+  KvCacheManager kv_;
+  std::vector<TokenEvent> told_next_;  // of requests that ended when they were added
+  StepPlan plan_;
+  std::vector<Sequence*> planned_;  // parallel to plan_.sequences
+  std::int32_t budget_ = 0;         // rows left in the step that is being planned
+  bool in_step_ = false;            // between schedule() and complete()
+  bool preempted_ = false;          // in the step that is being planned
+  std::uint64_t next_sequence_ = 0;
+  SchedulerStats counters_;
+};
+
+void ContinuousBatching::add(Request request) {
+  CHECK(!in_step_, "add between schedule and complete");
+  if (request.choices.empty()) {
+    for (std::uint32_t choice = 0; choice < request.params.n; ++choice) request.choices.push_back({choice, {}});
+  }
+  if (const auto error = validate_request(request, config_)) {
+    if (request.choices.empty()) request.choices.resize(1);
+    for (const ChoiceState& choice : request.choices) {
+      TokenEvent& event = told_next_.emplace_back();
+      event.request = request.id;
+      event.choice = choice.index;
+      event.position = static_cast<std::uint32_t>(choice.emitted.size());
+      event.finish = FinishReason::error;
+      event.error = *error;
+    }
+    return;
+  }
+  const auto [at, is_new] = requests_.try_emplace(request.id);
+  CHECK(is_new, "request id {} is in use", request.id);
+  RequestState& state = at->second;
+  state.prompt_length = static_cast<std::int32_t>(request.prompt.size());
+  state.output_limit = output_limit(request.params, state.prompt_length, config_.max_model_len);
+  state.banned = banned_below_min_tokens(request.params, config_.eos_token_ids);
+  const std::vector<ChoiceState> choices = std::exchange(request.choices, {});
+  state.request = std::move(request);
+  for (const ChoiceState& choice : choices) add_sequence(&state, choice);
+  if (state.leader() == nullptr) requests_.erase(at);
+}
+
+void ContinuousBatching::add_sequence(RequestState* state, const ChoiceState& choice) {
+  // A choice whose emitted tokens end it already, only its finish was lost on the way.
+  if (const Finish finish =
+          finish_check(state->request.params, config_.eos_token_ids, choice.emitted, state->output_limit);
+      finish.reason != FinishReason::none) {
+    TokenEvent& event = told_next_.emplace_back();
+    event.request = state->request.id;
+    event.choice = choice.index;
+    event.position = static_cast<std::uint32_t>(choice.emitted.size());
+    event.finish = finish.reason;
+    event.stop_token = finish.stop_token;
+    return;
+  }
+  auto sequence = std::make_unique<Sequence>();
+  sequence->id = next_sequence_++;
+  sequence->request = state;
+  sequence->choice = choice.index;
+  sequence->history = state->request.prompt;
+  sequence->history.insert(sequence->history.end(), choice.emitted.begin(), choice.emitted.end());
+  waiting_.insert(sequence.get());
+  state->sequences.push_back(std::move(sequence));
+}
+
+void ContinuousBatching::abort(RequestId id) {
+  CHECK(!in_step_, "abort between schedule and complete");
+  std::erase_if(told_next_, [id](const TokenEvent& event) { return event.request == id; });
+  const auto at = requests_.find(id);
+  if (at == requests_.end()) return;
+  for (const auto& sequence : at->second.sequences) {
+    if (sequence->status != SequenceStatus::finished) finish(sequence.get());
+  }
+  requests_.erase(at);
+}
+
+void ContinuousBatching::abort_choice(RequestId id, std::uint32_t choice) {
+  CHECK(!in_step_, "abort between schedule and complete");
+  std::erase_if(told_next_, [&](const TokenEvent& event) { return event.request == id && event.choice == choice; });
+  const auto at = requests_.find(id);
+  if (at == requests_.end()) return;
+  for (const auto& sequence : at->second.sequences) {
+    if (sequence->choice == choice && sequence->status != SequenceStatus::finished) finish(sequence.get());
+  }
+  if (at->second.leader() == nullptr) requests_.erase(at);
+}
+
+void ContinuousBatching::finish(Sequence* sequence) {
+  if (sequence->status == SequenceStatus::running) {
+    running_.erase(std::ranges::find(running_, sequence));
+    kv_.release(sequence);
+  } else {
+    waiting_.erase(sequence);
+  }
+  sequence->status = SequenceStatus::finished;
+  sequence->history = {};
+}
+
+const StepPlan& ContinuousBatching::schedule() {
+  CHECK(!in_step_, "schedule called twice without complete");
+  in_step_ = true;
+  preempted_ = false;
+  plan_.sequences.clear();
+  plan_.rows = 0;
+  planned_.clear();
+  budget_ = config_.max_num_batched_tokens;
+  plan_running();
+  if (!preempted_) admit_waiting();
+  CHECK(plan_.rows > 0 || (running_.empty() && waiting_.empty()), "no progress: {} running, {} waiting, {} blocks free",
+        running_.size(), waiting_.size(), kv_.blocks().free());
+  return plan_;
+}
+
+void ContinuousBatching::plan_running() {
+  // Preemption takes from the back, so that what is planned already stays.
+  for (std::size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
+    Sequence* sequence = running_[i];
+    if (!make_room(sequence, sequence->computed + std::min(budget_, sequence->length() - sequence->computed))) return;
+    plan_rows(sequence);
+  }
+}
+
+bool ContinuousBatching::make_room(Sequence* sequence, std::int32_t length) {
+  while (!kv_.grow(sequence, length)) {
+    Sequence* victim = running_.back();
+    preempt(victim);
+    if (victim == sequence) return false;
+  }
+  return true;
+}
+
+void ContinuousBatching::preempt(Sequence* sequence) {
+  running_.erase(std::ranges::find(running_, sequence));
+  kv_.release(sequence);
+  sequence->status = SequenceStatus::waiting;
+  waiting_.insert(sequence);
+  preempted_ = true;
+  ++counters_.preemptions;
+}
+
+void ContinuousBatching::admit_waiting() {
+  for (auto at = waiting_.begin(); at != waiting_.end() && budget_ > 0;) {
+    if (running_.size() >= static_cast<std::size_t>(config_.max_num_seqs)) return;
+    Sequence* sequence = *at;
+    if (find_sibling(*sequence).second) {
+      ++at;
+      continue;
+    }
+    if (!admit(sequence)) return;
+    at = waiting_.erase(at);
+    running_.insert(std::ranges::upper_bound(running_, sequence, by_rank_), sequence);
+    sequence->status = SequenceStatus::running;
+    plan_rows(sequence);
+  }
+}
+
+std::pair<const Sequence*, bool> ContinuousBatching::find_sibling(const Sequence& sequence) const {
+  const RequestState& state = *sequence.request;
+  bool computing = false;
+  for (const auto& sibling : state.sequences) {
+    if (sibling->status != SequenceStatus::running) continue;
+    if (sibling->computed / config_.block_size >= state.prompt_length / config_.block_size)
+      return {sibling.get(), false};
+    computing = true;
+  }
+  return {nullptr, computing};
+}
+
+bool ContinuousBatching::admit(Sequence* sequence) {
+  const RequestState& state = *sequence->request;
+  // Prompt logprobs come from computing every row of the prompt.
+  const bool every_row =
+      state.wants_prompt_logprobs() && !state.prompt_logprobs_complete() && state.leader() == sequence;
+  if (!kv_.admit(sequence, !every_row, every_row ? nullptr : find_sibling(*sequence).first)) return false;
+  // All a sequence will ever need, so that a step of decoding allocates nothing.
+  const std::int64_t length_max = state.prompt_length + state.output_limit;
+  sequence->history.reserve(static_cast<std::size_t>(length_max));
+  sequence->block_table.reserve(static_cast<std::size_t>(kv_.blocks_for(length_max)));
+  return true;
+}
+
+void ContinuousBatching::plan_rows(Sequence* sequence) {
+  const RequestState& state = *sequence->request;
+  const std::int32_t output = sequence->length() - state.prompt_length;
+  SequencePlan& plan = plan_.sequences.emplace_back();
+  plan.sequence = sequence->id;
+  plan.start = sequence->computed;
+  plan.count = std::min(budget_, sequence->length() - sequence->computed);
+  plan.block_table = sequence->block_table;
+  plan.history = sequence->history;
+  plan.prompt_length = state.prompt_length;
+  plan.sample = plan.start + plan.count == sequence->length();
+  plan.choice = sequence->choice;
+  plan.params = &state.request.params;
+  // Rows up to the last but one of the prompt predict prompt tokens; those before a preemption have told theirs.
+  plan.prompt_logprobs = state.wants_prompt_logprobs() && !state.prompt_logprobs_complete() &&
+                         state.leader() == sequence &&
+                         plan.start + plan.count > static_cast<std::int32_t>(state.prompt_logprobs.size());
+  if (static_cast<std::uint32_t>(output) < state.request.params.min_tokens) plan.banned = state.banned;
+  plan_.rows += plan.count;
+  budget_ -= plan.count;
+  planned_.push_back(sequence);
+}
+
+void ContinuousBatching::complete(const StepResult& result, std::vector<TokenEvent>* events) {
+  CHECK(in_step_, "complete without schedule");
+  in_step_ = false;
+  CHECK(plan_.rows == 0 || result.sequences.size() == planned_.size(), "{} results for {} sequences",
+        result.sequences.size(), planned_.size());
+  for (TokenEvent& event : told_next_) events->push_back(std::move(event));
+  told_next_.clear();
+  for (std::size_t i = 0; i < planned_.size(); ++i) {
+    complete_sequence(plan_.sequences[i], planned_[i], result.sequences[i], events);
+  }
+}
+
+void ContinuousBatching::complete_sequence(const SequencePlan& plan, Sequence* sequence, const SequenceResult& result,
+                                           std::vector<TokenEvent>* events) {
+  RequestState* state = sequence->request;
+  sequence->computed += plan.count;
+  counters_.prompt_tokens +=
+      static_cast<std::uint64_t>(std::max(std::min(plan.count, state->prompt_length - plan.start), 0));
+  if (plan.prompt_logprobs) take_prompt_logprobs(plan, state, result);
+  FinishReason ended = FinishReason::none;
+  if (result.not_a_number) {
+    TokenEvent* event = tell(sequence, events);
+    event->finish = ended = FinishReason::error;
+    event->error = fmt::format(
+        "the model gave no finite logits at output position {} of choice {}: check the checkpoint, or "
+        "try --dtype float32",
+        event->position, event->choice);
+  } else {
+    kv_.remember(sequence);
+    if (!plan.sample) return;
+    CHECK(result.token >= 0 && result.token < config_.vocab_size, "token {} of {}", result.token, config_.vocab_size);
+    TokenEvent* event = tell(sequence, events);
+    event->token = result.token;
+    if (state->request.params.logprobs) event->logprobs = result.logprobs;
+    sequence->history.push_back(result.token);
+    ++counters_.output_tokens;
+    const auto output =
+        std::span<const TokenId>(sequence->history).subspan(static_cast<std::size_t>(state->prompt_length));
+    const Finish finish = finish_check(state->request.params, config_.eos_token_ids, output, state->output_limit);
+    event->finish = ended = finish.reason;
+    event->stop_token = finish.stop_token;
+  }
+  if (ended == FinishReason::none) return;
+  finish(sequence);
+  if (state->leader() == nullptr) requests_.erase(state->request.id);
+}
+
+void ContinuousBatching::take_prompt_logprobs(const SequencePlan& plan, RequestState* state,
+                                              const SequenceResult& result) {
+  const std::int32_t end = std::min(plan.start + plan.count, state->prompt_length - 1);
+  const auto known = static_cast<std::int32_t>(state->prompt_logprobs.size());
+  if (result.not_a_number) return;
+  CHECK(plan.start <= known && static_cast<std::int32_t>(result.prompt_logprobs.size()) == end - plan.start,
+        "rows [{}, {}) gave {} prompt logprobs, {} known", plan.start, end, result.prompt_logprobs.size(), known);
+  for (std::int32_t row = known; row < end; ++row) {
+    state->prompt_logprobs.push_back(result.prompt_logprobs[static_cast<std::size_t>(row - plan.start)]);
+  }
+}
+
+// A new event of this sequence, with the prompt logprobs if they are due.
+TokenEvent* ContinuousBatching::tell(Sequence* sequence, std::vector<TokenEvent>* events) {
+  RequestState* state = sequence->request;
+  TokenEvent& event = events->emplace_back();
+  event.request = state->request.id;
+  event.choice = sequence->choice;
+  event.position = static_cast<std::uint32_t>(sequence->length() - state->prompt_length);
+  if (state->wants_prompt_logprobs() && state->prompt_logprobs_complete() && state->leader() == sequence) {
+    event.prompt_logprobs = std::exchange(state->prompt_logprobs, {});
+    state->prompt_logprobs_told = true;
+  }
+  return &event;
+}
+
+SchedulerStats ContinuousBatching::stats() const {
+  SchedulerStats stats = counters_;
+  stats.waiting = static_cast<std::uint32_t>(waiting_.size());
+  stats.running = static_cast<std::uint32_t>(running_.size());
+  stats.kv_blocks_free = static_cast<std::uint64_t>(kv_.blocks().free());
+  stats.kv_blocks_total = static_cast<std::uint64_t>(kv_.blocks().total());
+  stats.prefix_cache_queries = kv_.counters().queries;
+  stats.prefix_cache_hits = kv_.counters().hits;
+  return stats;
+}
+
+}  // namespace
+
+std::unique_ptr<Scheduler> make_scheduler(const SchedulerConfig& config, PrefixHash hash) {
+  return std::make_unique<ContinuousBatching>(config, hash);
+}
+
+}  // namespace chorus

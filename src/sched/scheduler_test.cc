@@ -1,0 +1,178 @@
+#include "sched/scheduler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "sched/sched_testing.h"
+
+namespace chorus {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+SchedulerConfig small_config() {
+  SchedulerConfig config;
+  config.max_num_seqs = 8, config.max_num_batched_tokens = 16, config.max_model_len = 64;
+  config.block_size = 4, config.kv_blocks = 32, config.vocab_size = 1000;
+  return config;
+}
+
+Request request_of(RequestId id, std::size_t prompt_length, std::uint32_t max_tokens, std::uint32_t n = 1) {
+  Request request;
+  request.id = id;
+  for (std::size_t i = 0; i < prompt_length; ++i) request.prompt.push_back(static_cast<TokenId>(100 * id + i));
+  request.params.max_tokens = max_tokens;
+  request.params.n = n;
+  return request;
+}
+
+TEST(Scheduler, FailsWhatItCannotServeByOneEventAChoice) {
+  ToyEngine engine(small_config());
+  engine.scheduler().add(request_of(1, 65, 1, 2));
+  EXPECT_TRUE(engine.scheduler().has_work());
+  engine.step();
+  EXPECT_EQ(engine.plan().rows, 0);
+  ASSERT_THAT(engine.events(), SizeIs(2));
+  EXPECT_EQ(engine.events()[1].choice, 1U);
+  EXPECT_EQ(engine.events()[1].finish, FinishReason::error);
+  EXPECT_EQ(engine.events()[1].error,
+            "prompt has 65 tokens, longer than max_model_len 64: shorten it or raise --max-model-len");
+  EXPECT_FALSE(engine.scheduler().has_work());
+  engine.scheduler().add(request_of(1, 65, 1, 2));
+  engine.scheduler().abort_choice(1, 0);
+  engine.scheduler().abort(1);
+  EXPECT_FALSE(engine.scheduler().has_work()) << "an aborted request is silent";
+}
+
+TEST(Scheduler, ChoicesShareTheFullPromptBlocksWithTheCacheOff) {
+  SchedulerConfig config = small_config();
+  config.enable_prefix_caching = false;
+  ToyEngine engine(config);
+  engine.scheduler().add(request_of(1, 10, 6, 3));
+  engine.step();
+  engine.step();
+  EXPECT_EQ(engine.scheduler().stats().running, 3U);
+  // 2 shared blocks, and one of its own for each of three.
+  EXPECT_EQ(engine.scheduler().stats().kv_blocks_free, 32U - 5U);
+  engine.run();
+  EXPECT_EQ(engine.outcomes().size(), 3U);
+  EXPECT_NE((engine.outcomes()[{1, 0}].tokens), (engine.outcomes()[{1, 1}].tokens));
+}
+
+TEST(Scheduler, NotANumberEndsThatChoiceAlone) {
+  ToyEngine engine(small_config());
+  engine.scheduler().add(request_of(1, 5, 4, 2));
+  engine.scheduler().add(request_of(2, 5, 4));
+  engine.step();
+  engine.step();
+  engine.begin();
+  ASSERT_THAT(engine.plan().sequences, SizeIs(3));
+  engine.result().sequences[0].not_a_number = true;
+  engine.end();
+  const TokenEvent failed = engine.events()[0];
+  EXPECT_EQ(failed.finish, FinishReason::error);
+  EXPECT_FALSE(failed.token.has_value());
+  EXPECT_THAT(failed.error, HasSubstr("no finite logits at output position 2 of choice 0"));
+  engine.run();
+  EXPECT_EQ((engine.outcomes()[{1, 0}].tokens.size()), 2U);
+  EXPECT_EQ((engine.outcomes()[{1, 1}].finish), FinishReason::length);
+  EXPECT_EQ((engine.outcomes()[{2, 0}].finish), FinishReason::length);
+}
+
+TEST(Scheduler, PromptLogprobsAreToldOnceAlsoWhenTheLeaderIsAbortedInTheMiddle) {
+  for (const bool abort : {false, true}) {
+    ToyEngine engine(small_config());
+    engine.scheduler().add(request_of(7, 40, 3));  // the same prompt: in the cache afterwards
+    engine.run();
+    Request request = request_of(7, 40, 3, 2);
+    request.params.prompt_logprobs = 0;
+    engine.outcomes().clear();
+    engine.scheduler().add(request);
+    engine.step();
+    EXPECT_EQ(engine.plan().sequences[0].start, 0) << "every row is computed";
+    if (abort) engine.scheduler().abort_choice(7, 0);
+    engine.run();
+    EXPECT_THAT((engine.outcomes()[{7, abort ? 1 : 0}].prompt_logprobs), SizeIs(39));
+    EXPECT_THAT((engine.outcomes()[{7, abort ? 0 : 1}].prompt_logprobs), SizeIs(0));
+  }
+}
+
+TEST(Scheduler, PromptLogprobsAreNotComputedAgainOnResubmission) {
+  ToyEngine engine(small_config());
+  Request request = request_of(1, 10, 5);
+  request.params.prompt_logprobs = 0;
+  request.skip_prompt_logprobs = true;
+  engine.scheduler().add(request);
+  engine.step();
+  EXPECT_FALSE(engine.plan().sequences[0].prompt_logprobs);
+  engine.run();
+  EXPECT_THAT((engine.outcomes()[{1, 0}].prompt_logprobs), SizeIs(0));
+}
+
+TEST(Scheduler, AResumedChoiceGoesOnWhereItWas) {
+  ToyEngine engine(small_config());
+  Request whole = request_of(1, 6, 8, 2);
+  whole.params.min_tokens = 4;
+  engine.scheduler().add(whole);
+  engine.run();
+  const Outcomes expected = engine.outcomes();
+  for (std::size_t cut = 0; cut <= 8; ++cut) {
+    ToyEngine other(small_config());
+    Request rest = whole;
+    for (std::uint32_t choice = 0; choice < 2; ++choice) {
+      const auto& tokens = expected.at({1, choice}).tokens;
+      rest.choices.push_back({choice, {tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(cut)}});
+      other.outcomes()[{1, choice}].tokens = rest.choices.back().emitted;
+    }
+    other.scheduler().add(rest);
+    other.run();
+    EXPECT_EQ(other.outcomes(), expected) << "cut at " << cut;
+  }
+}
+
+TEST(Scheduler, BansEosAndStopIdsBelowMinTokens) {
+  SchedulerConfig config = small_config();
+  config.eos_token_ids = {3};
+  ToyEngine engine(config);
+  Request request = request_of(1, 4, 6);
+  request.params.min_tokens = 2;
+  request.params.stop_token_ids = {1};
+  engine.scheduler().add(request);
+  std::vector<std::size_t> banned;
+  while (engine.scheduler().has_work()) {
+    engine.step();
+    banned.push_back(engine.plan().sequences[0].banned.size());
+  }
+  ASSERT_GE(banned.size(), 3U);
+  EXPECT_EQ(banned[0], 2U);
+  EXPECT_EQ(banned[1], 2U);
+  EXPECT_EQ(banned[2], 0U);
+}
+
+TEST(Scheduler, CountsTokensAndCacheHits) {
+  ToyEngine engine(small_config());
+  engine.scheduler().add(request_of(1, 9, 3));
+  engine.run();
+  engine.scheduler().add(request_of(1, 9, 3));
+  engine.outcomes().clear();
+  engine.run();
+  const SchedulerStats stats = engine.scheduler().stats();
+  EXPECT_EQ(stats.prefix_cache_queries, 18U);
+  EXPECT_EQ(stats.prefix_cache_hits, 8U);
+  EXPECT_EQ(stats.prompt_tokens, 10U);
+  EXPECT_EQ(stats.output_tokens, 6U);
+  EXPECT_EQ(stats.kv_blocks_total, 32U);
+}
+
+TEST(SchedulerDeathTest, RefusesWrongCalls) {
+  ToyEngine engine(small_config());
+  engine.scheduler().add(request_of(1, 9, 3));
+  EXPECT_DEATH(engine.scheduler().add(request_of(1, 9, 3)), "request id 1 is in use");
+  engine.scheduler().schedule();
+  EXPECT_DEATH(engine.scheduler().schedule(), "without complete");
+  EXPECT_DEATH(engine.scheduler().abort(1), "between schedule and complete");
+}
+
+}  // namespace
+}  // namespace chorus
