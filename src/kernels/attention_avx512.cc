@@ -1,0 +1,9 @@
+#include "kernels/attention_impl.h"
+
+namespace chorus {
+
+const AttentionKernels& attention_kernels_avx512() {
+  return CHORUS_VECTOR_NAMESPACE::attention_kernels;
+}
+
+}  // namespace chorus

@@ -1,0 +1,9 @@
+#include "kernels/elementwise_impl.h"
+
+namespace chorus {
+
+const ElementwiseKernels& elementwise_kernels_avx2() {
+  return CHORUS_VECTOR_NAMESPACE::elementwise_kernels;
+}
+
+}  // namespace chorus
