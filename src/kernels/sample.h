@@ -1,9 +1,15 @@
-// From one row of logits to one token, by the rules of the promise: ties go to the lowest id, sums run in ascending token
-// order in double, and the random number is Philox(seed, choice) at the output position.
+// From one row of logits to one token, by the rules of the promise: ties go to the lowest id, sums are in double in an order
+// that the logits alone decide, and the random number is Philox(seed, choice) at the output position. The arithmetic is plain
+// C++ without reassociation: the same bits on every processor.
+//
+// Order: repetition, frequency and presence penalties, logit bias, bans; temperature 0 takes the largest. Else temperature,
+// min_p, top_k (exactly k stay), top_p (the fewest most likely tokens that reach it, at least one), and the inverse CDF in
+// ascending token id. Tokens outside the vocabulary in any list are passed over.
 #pragma once
 
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace chorus {
@@ -46,9 +52,25 @@ class Sampler {
   float logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top, std::vector<SampledLogprob>* out_top);
 
  private:
-  std::vector<float> work_;
+  struct Scan {
+    std::int32_t largest = 0;                       // key of the largest logit (see sample.cc)
+    bool not_a_number = false;
+  };
+  Scan scan(std::span<const float> logits);
+  std::int32_t first_largest(std::span<const float> logits, std::int32_t key) const;
+  void apply_penalties(const SampleInput& input);
+  void select_top(std::span<const float> logits, std::size_t count);
+  void weigh(std::span<const float> logits, float largest, float temperature, float min_p);
+  void keep_mass(double top_p);
+  std::int32_t draw(double uniform) const;
+
+  std::vector<float> work_;                         // logits with penalties, bias and bans
   std::vector<std::int32_t> counts_;                // of output tokens, zero between calls
-  std::vector<std::int32_t> order_;
+  std::vector<std::int32_t> order_;                 // candidate tokens
+  std::vector<float> weights_;                      // weights_[i] of candidate order_[i]
+  std::vector<std::int32_t> block_largest_;         // key of each block of logits, from the last scan
+  std::vector<std::int32_t> partial_;
+  std::vector<double> masses_;                      // total weight of the candidates of each weight bin
 };
 
 }  // namespace chorus

@@ -1,0 +1,286 @@
+#include "kernels/sample.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+
+#include "base/check.h"
+#include "base/philox.h"
+
+namespace chorus {
+namespace {
+
+constexpr std::int32_t in_prompt = 1 << 30;  // beside a count of output tokens
+constexpr std::size_t block_logits = 64;
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+bool is_id(std::int32_t token, std::size_t vocabulary) {
+  return token >= 0 && static_cast<std::size_t>(token) < vocabulary;
+}
+
+// An integer that orders floats as their values do (-0 as 0, NaN beyond the infinities): its maxima vectorise, and it orders
+// any row totally.
+std::int32_t key_of(float value) {
+  const auto bits = std::bit_cast<std::int32_t>(value + 0.0F);
+  return bits ^ ((bits >> 31) & 0x7fffffff);
+}
+
+// e^x for x <= 0 within 2 units in the last place, exactly 0 below -87.3, exactly 1 at 0. As exponential() in vector16.h, but
+// never fused, so that all processors and all builds agree.
+inline float exponential(float x) {
+  const float bounded = x < -87.3F ? -87.3F : x;
+  const float shifted = bounded * 1.44269504088896341F + 12582912.0F;
+  const float n = shifted - 12582912.0F;
+  const float r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
+  float y = 1.9875691500e-4F * r + 1.3981999507e-3F;
+  y = y * r + 8.3334519073e-3F;
+  y = y * r + 4.1665795894e-2F;
+  y = y * r + 1.6666665459e-1F;
+  y = y * r + 5.0000001201e-1F;
+  y = (y * (r * r) + r) + 1.0F;
+  const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(12582912.0F);
+  const float power = std::bit_cast<float>(std::bit_cast<std::int32_t>(y) + exponent * (1 << 23));
+  return x < -87.3F ? 0.0F : power;
+}
+
+// Weights are in [0, 1]: 64 bins an octave.
+std::size_t weight_bin(float weight) {
+  return std::bit_cast<std::uint32_t>(weight) >> 17;
+}
+constexpr std::size_t weight_bins = (0x3f800000U >> 17) + 1;
+
+double sum_in_order(std::span<const float> weights) {
+  double sum = 0;
+  for (const float weight : weights) sum += static_cast<double>(weight);
+  return sum;
+}
+
+bool changes_logits(const SampleInput& input) {
+  return !input.banned.empty() || !input.logit_bias.empty() || input.repetition_penalty != 1.0 ||
+         (!input.output.empty() && (input.presence_penalty != 0.0 || input.frequency_penalty != 0.0));
+}
+
+// vLLM's order and arithmetic (float32): repetition over prompt and output, then frequency and presence over the output.
+float penalised(const SampleInput& input, std::int32_t count, float logit) {
+  const auto repetition = static_cast<float>(input.repetition_penalty);
+  logit = logit > 0 ? logit / repetition : logit * repetition;
+  const std::int32_t outputs = count & ~in_prompt;
+  if (outputs == 0) return logit;
+  logit -= static_cast<float>(input.frequency_penalty) * static_cast<float>(outputs);
+  return logit - static_cast<float>(input.presence_penalty);
+}
+
+}  // namespace
+
+Sampler::Sampler(std::int32_t vocab_size) {
+  const auto size = static_cast<std::size_t>(vocab_size);
+  work_.resize(size);
+  counts_.resize(size);
+  order_.reserve(size);
+  weights_.reserve(size);
+  block_largest_.resize((size + block_logits - 1) / block_logits);
+  partial_.reserve(size);
+  masses_.resize(weight_bins);
+}
+
+SampleOutput Sampler::sample(const SampleInput& input) {
+  CHECK(input.logits.size() == work_.size(), "{} logits for a vocabulary of {}", input.logits.size(), work_.size());
+  std::span<const float> logits = input.logits;
+  Scan scanned = scan(logits);
+  if (scanned.not_a_number) return {-1, true};
+  if (changes_logits(input)) {
+    std::copy(logits.begin(), logits.end(), work_.begin());
+    apply_penalties(input);
+    logits = work_;
+    scanned = scan(logits);
+    if (scanned.not_a_number) return {-1, true};
+  }
+  const std::int32_t best = first_largest(logits, scanned.largest);
+  if (input.temperature <= 0.0) return {best, false};
+
+  const bool all = input.top_k <= 0 || static_cast<std::size_t>(input.top_k) >= logits.size();
+  if (all) {
+    order_.resize(logits.size());
+    std::iota(order_.begin(), order_.end(), 0);
+  } else {
+    select_top(logits, static_cast<std::size_t>(input.top_k));
+    std::sort(order_.begin(), order_.end());
+  }
+  // Bounds that keep 0 / temperature and -inf / temperature numbers.
+  const float temperature = std::clamp(static_cast<float>(input.temperature), 1e-30F, 1e30F);
+  weigh(logits, logits[static_cast<std::size_t>(best)], temperature, static_cast<float>(input.min_p));
+  if (input.top_p < 1.0) keep_mass(input.top_p);
+  return {draw(philox_uniform(input.seed, input.choice, input.output.size())), false};
+}
+
+float Sampler::logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top,
+                        std::vector<SampledLogprob>* out_top) {
+  CHECK(logits.size() == work_.size() && is_id(token, logits.size()), "{} logits for a vocabulary of {}, token {}", logits.size(),
+        work_.size(), token);
+  const float largest = logits[static_cast<std::size_t>(first_largest(logits, scan(logits).largest))];
+  order_.resize(logits.size());
+  std::iota(order_.begin(), order_.end(), 0);
+  weigh(logits, largest, 1.0F, 0.0F);
+  const double log_sum = std::log(sum_in_order(weights_));
+  const auto logprob = [&](std::int32_t id) {
+    const double above = static_cast<double>(logits[static_cast<std::size_t>(id)]) - static_cast<double>(largest);
+    return static_cast<float>(above - log_sum);
+  };
+  const std::size_t count = std::min<std::size_t>(top, logits.size());
+  out_top->resize(count);
+  if (count > 0) select_top(logits, count);
+  for (std::size_t i = 0; i < count; ++i) (*out_top)[i] = {order_[i], logprob(order_[i])};
+  return logprob(token);
+}
+
+// Largest key of each block and of all. Not a number: a NaN anywhere, +inf, or nothing but -inf.
+Sampler::Scan Sampler::scan(std::span<const float> logits) {
+  std::int32_t largest = std::numeric_limits<std::int32_t>::min();
+  std::int32_t excess = 0;  // negative once a NaN was seen: its bits without sign are beyond those of infinity
+  for (std::size_t block = 0; block < block_largest_.size(); ++block) {
+    const float* values = logits.data() + block * block_logits;
+    const std::size_t count = std::min(block_logits, logits.size() - block * block_logits);
+    std::int32_t block_largest = std::numeric_limits<std::int32_t>::min();
+    for (std::size_t i = 0; i < count; ++i) {
+      const std::int32_t key = key_of(values[i]);
+      block_largest = key > block_largest ? key : block_largest;
+      excess |= 0x7f800000 - (std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff);
+    }
+    block_largest_[block] = block_largest;
+    largest = std::max(largest, block_largest);
+  }
+  return {largest, excess < 0 || largest <= key_of(-infinity) || largest >= key_of(infinity)};
+}
+
+// The lowest token with the largest logit of the last scan.
+std::int32_t Sampler::first_largest(std::span<const float> logits, std::int32_t key) const {
+  const auto block = std::find(block_largest_.begin(), block_largest_.end(), key) - block_largest_.begin();
+  std::size_t token = static_cast<std::size_t>(block) * block_logits;
+  while (key_of(logits[token]) != key) ++token;
+  return static_cast<std::int32_t>(token);
+}
+
+// On work_: penalties, visiting each token of the sequence once, then bias, then bans.
+void Sampler::apply_penalties(const SampleInput& input) {
+  for (const std::int32_t token : input.output) {
+    if (is_id(token, counts_.size())) ++counts_[static_cast<std::size_t>(token)];
+  }
+  const auto prompt = input.repetition_penalty != 1.0 ? input.prompt : std::span<const std::int32_t>();
+  for (const std::int32_t token : prompt) {
+    if (is_id(token, counts_.size())) counts_[static_cast<std::size_t>(token)] |= in_prompt;
+  }
+  for (const auto tokens : {input.output, prompt}) {
+    for (const std::int32_t token : tokens) {
+      if (!is_id(token, counts_.size())) continue;
+      const auto id = static_cast<std::size_t>(token);
+      if (counts_[id] != 0) work_[id] = penalised(input, counts_[id], work_[id]);
+      counts_[id] = 0;
+    }
+  }
+  for (const auto& [token, bias] : input.logit_bias) {
+    if (is_id(token, work_.size())) work_[static_cast<std::size_t>(token)] += bias;
+  }
+  for (const std::int32_t token : input.banned) {
+    if (is_id(token, work_.size())) work_[static_cast<std::size_t>(token)] = -infinity;
+  }
+}
+
+// order_ = the `count` tokens with the largest logits, largest first, ties by lower id. Of the last scanned logits.
+void Sampler::select_top(std::span<const float> logits, std::size_t count) {
+  // The count-th largest block maximum is a floor: at least `count` logits reach it, and usually few more.
+  std::int32_t floor = std::numeric_limits<std::int32_t>::min();
+  if (count < block_largest_.size()) {
+    partial_.assign(block_largest_.begin(), block_largest_.end());
+    const auto nth = partial_.begin() + static_cast<std::ptrdiff_t>(count) - 1;
+    std::nth_element(partial_.begin(), nth, partial_.end(), std::greater<>());
+    floor = *nth;
+  }
+  order_.clear();
+  for (std::size_t block = 0; block < block_largest_.size(); ++block) {
+    if (block_largest_[block] < floor) continue;
+    const std::size_t end = std::min(logits.size(), (block + 1) * block_logits);
+    for (std::size_t i = block * block_logits; i < end; ++i) {
+      if (key_of(logits[i]) >= floor) order_.push_back(static_cast<std::int32_t>(i));
+    }
+  }
+  const auto before = [&](std::int32_t a, std::int32_t b) {
+    const std::int32_t left = key_of(logits[static_cast<std::size_t>(a)]), right = key_of(logits[static_cast<std::size_t>(b)]);
+    return left != right ? left > right : a < b;
+  };
+  const auto nth = order_.begin() + static_cast<std::ptrdiff_t>(count);
+  if (nth != order_.end()) std::nth_element(order_.begin(), nth, order_.end(), before);
+  order_.resize(count);
+  std::sort(order_.begin(), order_.end(), before);
+}
+
+// weights_ of the candidates: e^((logit - largest) / temperature), so that the most likely one has weight 1, and min_p is
+// relative to that. Too unlikely ones get weight 0, which is never drawn.
+void Sampler::weigh(std::span<const float> logits, float largest, float temperature, float min_p) {
+  weights_.resize(order_.size());
+  if (order_.size() == logits.size()) {
+    for (std::size_t i = 0; i < logits.size(); ++i) weights_[i] = exponential((logits[i] - largest) / temperature);
+  } else {
+    for (std::size_t i = 0; i < order_.size(); ++i) {
+      weights_[i] = exponential((logits[static_cast<std::size_t>(order_[i])] - largest) / temperature);
+    }
+  }
+  if (min_p <= 0.0F) return;
+  for (float& weight : weights_) weight = weight >= min_p ? weight : 0.0F;
+}
+
+// Keeps the fewest most likely candidates (ties by lower id) whose weights reach top_p of the sum, in ascending id. Without
+// sorting all: weights are summed by bin, and only the bin in which the border lies is sorted.
+void Sampler::keep_mass(double top_p) {
+  std::fill(masses_.begin(), masses_.end(), 0.0);
+  for (const float weight : weights_) {
+    if (weight > 0) masses_[weight_bin(weight)] += static_cast<double>(weight);
+  }
+  const double wanted = top_p * std::accumulate(masses_.rbegin(), masses_.rend(), 0.0);
+  double mass = 0;
+  std::size_t border = weight_bins - 1;
+  while (border > 0 && mass + masses_[border] < wanted) mass += masses_[border--];
+
+  partial_.clear();
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    if (weight_bin(weights_[i]) == border) partial_.push_back(static_cast<std::int32_t>(i));
+  }
+  const auto weight_at = [&](std::int32_t i) { return weights_[static_cast<std::size_t>(i)]; };
+  std::sort(partial_.begin(), partial_.end(), [&](std::int32_t a, std::int32_t b) {
+    return weight_at(a) != weight_at(b) ? weight_at(a) > weight_at(b) : a < b;
+  });
+  float least = 0;
+  std::int32_t last = std::numeric_limits<std::int32_t>::max();
+  for (const std::int32_t i : partial_) {
+    least = weight_at(i), last = i;
+    mass += static_cast<double>(least);
+    if (mass >= wanted) break;
+  }
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    const float weight = weights_[i];
+    const bool keep = weight > least || (weight == least && static_cast<std::int32_t>(i) <= last);
+    order_[kept] = order_[i];
+    weights_[kept] = weight;
+    kept += keep ? 1 : 0;
+  }
+  order_.resize(kept);
+  weights_.resize(kept);
+}
+
+// Inverse CDF over the candidates, which stand in ascending id. Should rounding leave the sum short: the last possible one.
+std::int32_t Sampler::draw(double uniform) const {
+  const double target = uniform * sum_in_order(weights_);
+  double cumulative = 0;
+  std::int32_t last = -1;
+  for (std::size_t i = 0; i < weights_.size(); ++i) {
+    cumulative += static_cast<double>(weights_[i]);
+    if (cumulative > target) return order_[i];
+    if (weights_[i] > 0) last = order_[i];
+  }
+  return last;
+}
+
+}  // namespace chorus

@@ -1,0 +1,248 @@
+#include "kernels/sample.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <random>
+
+#include "base/philox.h"
+
+namespace chorus {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+constexpr float nan = std::numeric_limits<float>::quiet_NaN();
+
+// Logits with many ties: multiples of 1/4.
+std::vector<float> tied_logits(std::size_t count, std::uint32_t seed, double spread = 2.0) {
+  std::mt19937 random(seed);
+  std::normal_distribution<double> distribution(0.0, spread);
+  std::vector<float> logits(count);
+  for (float& logit : logits) logit = static_cast<float>(std::round(distribution(random) * 4) / 4);
+  return logits;
+}
+
+struct Candidate {
+  std::int32_t token;
+  double logit, probability;
+};
+
+// The rules told naively: whole sorts, double precision.
+std::vector<Candidate> naive_candidates(const SampleInput& input) {
+  std::vector<double> logits(input.logits.begin(), input.logits.end());
+  for (std::size_t id = 0; id < logits.size(); ++id) {
+    const auto token = static_cast<std::int32_t>(id);
+    const auto outputs = std::count(input.output.begin(), input.output.end(), token);
+    const auto prompts = std::count(input.prompt.begin(), input.prompt.end(), token);
+    double& logit = logits[id];
+    if (outputs + prompts > 0) logit = logit > 0 ? logit / input.repetition_penalty : logit * input.repetition_penalty;
+    if (outputs > 0) logit -= input.frequency_penalty * static_cast<double>(outputs) + input.presence_penalty;
+    for (const auto& [biased, bias] : input.logit_bias) logit += biased == token ? double{bias} : 0.0;
+    if (std::find(input.banned.begin(), input.banned.end(), token) != input.banned.end()) logit = -double{infinity};
+  }
+  std::vector<Candidate> all;
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  for (std::size_t id = 0; id < logits.size(); ++id) {
+    const double scale = input.temperature > 0 ? input.temperature : 1;
+    all.push_back({static_cast<std::int32_t>(id), logits[id], std::exp((logits[id] - largest) / scale)});
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
+  if (input.temperature <= 0) return {all.front()};
+  std::erase_if(all, [&](const Candidate& c) { return c.probability < input.min_p || c.probability == 0; });
+  if (input.top_k > 0 && static_cast<std::size_t>(input.top_k) < all.size()) all.resize(static_cast<std::size_t>(input.top_k));
+  double total = 0, mass = 0;
+  for (const Candidate& c : all) total += c.probability;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    mass += all[i].probability;
+    if (input.top_p < 1.0 && mass >= input.top_p * total) all.resize(i + 1);
+  }
+  std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+  return all;
+}
+
+std::int32_t naive_sample(const SampleInput& input) {
+  const std::vector<Candidate> candidates = naive_candidates(input);
+  double total = 0, mass = 0;
+  for (const Candidate& c : candidates) total += c.probability;
+  const double target = total * philox_uniform(input.seed, input.choice, input.output.size());
+  for (const Candidate& c : candidates) {
+    mass += c.probability;
+    if (mass > target) return c.token;
+  }
+  return candidates.back().token;
+}
+
+// Goal: the fast selection keeps and draws what the naive one does, for every combination of parameters. The kept sets hang
+// on comparisons with top_p and min_p, which for random logits are never within rounding.
+TEST(Sampler, AgreesWithNaiveSampler) {
+  std::mt19937 random(11);
+  const auto pick = [&](std::initializer_list<double> values) {
+    return *(values.begin() + static_cast<std::ptrdiff_t>(random() % values.size()));
+  };
+  for (const std::int32_t vocabulary : {5, 64, 1000, 5003}) {
+    Sampler sampler(vocabulary);
+    for (std::uint32_t trial = 0; trial < 300; ++trial) {
+      const auto logits = tied_logits(static_cast<std::size_t>(vocabulary), trial, pick({0.5, 2, 6, 30}));
+      std::vector<std::int32_t> prompt(20), output(trial % 30), banned(trial % 3);
+      for (auto* tokens : {&prompt, &output, &banned}) {
+        for (auto& token : *tokens) token = static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(vocabulary));
+      }
+      const std::vector<std::pair<std::int32_t, float>> bias = {{2, 1.5F}, {4, -3.0F}};
+      SampleInput input;
+      input.logits = logits;
+      input.temperature = pick({0, 0.31, 1, 1.7});
+      input.top_p = pick({0.1, 0.53, 0.9, 0.999, 1});
+      input.top_k = static_cast<std::int32_t>(pick({0, 1, 3, 40, 700}));
+      input.min_p = pick({0, 0.011, 0.3});
+      input.repetition_penalty = pick({1, 1.25, 0.5});
+      input.frequency_penalty = pick({0, 0.25, -0.5});
+      input.presence_penalty = pick({0, 0.5});
+      if (trial % 2 == 0) input.logit_bias = bias;
+      input.prompt = prompt, input.output = output;
+      if (vocabulary > 5) input.banned = banned;
+      input.seed = trial, input.choice = trial % 3;
+      const SampleOutput got = sampler.sample(input);
+      ASSERT_FALSE(got.not_a_number);
+      ASSERT_EQ(got.token, naive_sample(input))
+          << "vocabulary " << vocabulary << " trial " << trial << " temperature " << input.temperature << " top_p " << input.top_p
+          << " top_k " << input.top_k << " min_p " << input.min_p;
+    }
+  }
+}
+
+// Goal: tokens come with the probabilities of the kept set. Method: chi-square at a fixed seed; 27.9 is the 0.999 quantile for
+// 9 degrees of freedom.
+TEST(Sampler, DrawsTheDistribution) {
+  Sampler sampler(40);
+  std::vector<float> logits(40, -5.0F);
+  for (std::size_t i = 0; i < 10; ++i) logits[i * 4] = static_cast<float>(i) * 0.3F;
+  SampleInput input;
+  input.logits = logits;
+  input.top_k = 10;
+  input.temperature = 1.3;
+  double total = 0;
+  std::map<std::int32_t, double> expected;
+  for (const Candidate& c : naive_candidates(input)) total += expected[c.token] = c.probability;
+  ASSERT_EQ(expected.size(), 10U);
+  std::map<std::int32_t, int> seen;
+  constexpr int draws = 20000;
+  for (int seed = 0; seed < draws; ++seed) {
+    input.seed = static_cast<std::uint64_t>(seed) * 7919;
+    ++seen[sampler.sample(input).token];
+  }
+  ASSERT_EQ(seen.size(), 10U);
+  double chi_square = 0;
+  for (const auto& [token, probability] : expected) {
+    const double mean = draws * probability / total;
+    chi_square += std::pow(seen[token] - mean, 2) / mean;
+  }
+  EXPECT_LT(chi_square, 27.9);
+}
+
+TEST(Sampler, TopOneIsGreedyAndTiesGoToTheLowestToken) {
+  Sampler sampler(3000);
+  for (std::uint32_t seed = 0; seed < 50; ++seed) {
+    const auto logits = tied_logits(3000, seed, 1.0);
+    SampleInput greedy, top_one, tiny_top_p;
+    greedy.logits = top_one.logits = tiny_top_p.logits = logits;
+    greedy.temperature = 0;
+    top_one.top_k = 1;
+    tiny_top_p.top_p = 1e-9;
+    const auto expected = std::max_element(logits.begin(), logits.end()) - logits.begin();
+    EXPECT_EQ(sampler.sample(greedy).token, expected);
+    EXPECT_EQ(sampler.sample(top_one).token, expected);
+    EXPECT_EQ(sampler.sample(tiny_top_p).token, expected);
+  }
+}
+
+TEST(Sampler, BannedTokensAreNeverDrawn) {
+  Sampler sampler(8);
+  const std::vector<float> logits(8, 1.0F);
+  const std::vector<std::int32_t> banned = {0, 1, 2, 4, 5, 6, 7, 99, -1};
+  SampleInput input;
+  input.logits = logits;
+  input.banned = banned;
+  for (std::uint64_t seed = 0; seed < 100; ++seed) {
+    input.seed = seed;
+    EXPECT_EQ(sampler.sample(input).token, 3);
+  }
+}
+
+// Goal: a draw is a function of seed, choice and position, and of nothing that the sampler did before.
+TEST(Sampler, DrawsDependOnTheRequestAlone) {
+  Sampler used(500), fresh(500);
+  const auto logits = tied_logits(500, 1);
+  std::vector<std::int32_t> output, other;
+  SampleInput input;
+  input.logits = logits;
+  for (std::uint64_t seed = 0; seed < 20; ++seed) {
+    input.seed = seed;
+    input.frequency_penalty = seed % 2 == 0 ? 0.3 : 0.0;
+    input.output = output;
+    const std::int32_t first = used.sample(input).token;
+    input.choice = 1;
+    (void)used.sample(input);
+    input.choice = 0;
+    EXPECT_EQ(fresh.sample(input).token, first);
+    output.push_back(first);
+  }
+}
+
+TEST(Sampler, RowsThatAreNoNumbersAreReported) {
+  Sampler sampler(70);
+  for (const double temperature : {0.0, 1.0}) {
+    for (const float bad : {nan, -nan, infinity}) {
+      for (const std::size_t place : {std::size_t{0}, std::size_t{69}}) {
+        std::vector<float> logits(70, 1.0F);
+        logits[place] = bad;
+        const std::vector<std::int32_t> banned = {static_cast<std::int32_t>(place)};
+        SampleInput input;
+        input.logits = logits;
+        input.temperature = temperature;
+        EXPECT_TRUE(sampler.sample(input).not_a_number);
+        input.banned = banned;
+        EXPECT_TRUE(sampler.sample(input).not_a_number) << "a ban must not hide it";
+      }
+    }
+    SampleInput input;
+    const std::vector<float> nothing(70, -infinity);
+    input.logits = nothing;
+    input.temperature = temperature;
+    EXPECT_TRUE(sampler.sample(input).not_a_number);
+    std::vector<float> one(70, -infinity);
+    one[42] = -3.0e38F;
+    input.logits = one;
+    EXPECT_EQ(sampler.sample(input).token, 42);
+  }
+}
+
+TEST(Sampler, LogprobsAreTheLogOfTheSoftmax) {
+  for (const std::int32_t vocabulary : {7, 500, 4001}) {
+    Sampler sampler(vocabulary);
+    const auto logits = tied_logits(static_cast<std::size_t>(vocabulary), 3);
+    SampleInput input;
+    input.logits = logits;
+    double sum = 0;
+    for (const float logit : logits) sum += std::exp(double{logit});
+    std::vector<std::int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto logit_of = [&](std::int32_t id) { return logits[static_cast<std::size_t>(id)]; };
+    std::stable_sort(order.begin(), order.end(), [&](auto a, auto b) { return logit_of(a) > logit_of(b); });
+    for (const std::uint32_t top : {0U, 1U, 5U, 20U, 5000U}) {
+      std::vector<SampledLogprob> best(3);
+      EXPECT_NEAR(double{sampler.logprobs(logits, 6, top, &best)}, double{logit_of(6)} - std::log(sum), 2e-6);
+      ASSERT_EQ(best.size(), std::min<std::size_t>(top, logits.size()));
+      for (std::size_t i = 0; i < best.size(); ++i) {
+        ASSERT_EQ(best[i].token, order[i]);
+        ASSERT_NEAR(double{best[i].logprob}, double{logit_of(order[i])} - std::log(sum), 2e-6);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chorus
