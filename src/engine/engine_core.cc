@@ -1,0 +1,92 @@
+#include "engine/engine_core.h"
+
+#include <algorithm>
+#include <random>
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "sched/scheduler.h"
+
+namespace chorus {
+namespace {
+
+// From the system, so that no user can find prompts whose hashes collide. It decides no output and no plan.
+std::array<std::uint64_t, 2> random_key() {
+  std::random_device device;
+  const auto word = [&device] { return (std::uint64_t{device()} << 32) | device(); };
+  return {word(), word()};
+}
+
+SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& model, const ExecutorInfo& info) {
+  SchedulerConfig scheduler;
+  scheduler.max_num_seqs = config.max_num_seqs;
+  scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
+  scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
+  scheduler.block_size = info.block_size;
+  scheduler.kv_blocks = info.kv_blocks;
+  scheduler.vocab_size = info.vocab_size;
+  scheduler.enable_prefix_caching = config.enable_prefix_caching;
+  scheduler.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
+  scheduler.eos_token_ids = model.eos_token_ids;
+  scheduler.prefix_hash_key = random_key();
+  return scheduler;
+}
+
+class ScheduledEngine final : public EngineCore {
+ public:
+  ScheduledEngine(const SchedulerConfig& config, std::unique_ptr<Executor> executor)
+      : scheduler_(make_scheduler(config)), executor_(std::move(executor)) {}
+
+  void add(Request request) override { scheduler_->add(std::move(request)); }
+  void abort(RequestId request) override { scheduler_->abort(request); }
+  void abort_choice(RequestId request, std::uint32_t choice) override { scheduler_->abort_choice(request, choice); }
+  bool has_work() const override { return scheduler_->has_work(); }
+
+  Result<void> step(Nanoseconds /*now*/, std::vector<TokenEvent>* events) override {
+    const StepPlan& plan = scheduler_->schedule();
+    if (plan.rows > 0) CHORUS_TRY_VOID(executor_->execute(plan, &result_));
+    scheduler_->complete(result_, events);
+    ++steps_;
+    return {};
+  }
+
+  EngineLoad load() const override {
+    const SchedulerStats stats = scheduler_->stats();
+    EngineLoad load;
+    load.waiting = stats.waiting;
+    load.running = stats.running;
+    load.kv_blocks_free = stats.kv_blocks_free;
+    load.kv_blocks_total = stats.kv_blocks_total;
+    load.preemptions = stats.preemptions;
+    load.prefix_cache_queries = stats.prefix_cache_queries;
+    load.prefix_cache_hits = stats.prefix_cache_hits;
+    load.steps = steps_;
+    load.prompt_tokens = stats.prompt_tokens;
+    load.output_tokens = stats.output_tokens;
+    return load;
+  }
+
+ private:
+  std::unique_ptr<Scheduler> scheduler_;
+  std::unique_ptr<Executor> executor_;
+  StepResult result_;  // kept between steps for its capacity
+  std::uint64_t steps_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model,
+                                             std::unique_ptr<Executor> executor) {
+  const SchedulerConfig scheduler = scheduler_config(config, model, executor->info());
+  const std::int64_t kv_tokens = std::int64_t{scheduler.kv_blocks} * scheduler.block_size;
+  if (kv_tokens < scheduler.max_model_len) {
+    log(LogLevel::warning,
+        "the KV cache holds {} tokens, fewer than max_model_len {}: a request that may need more is refused; raise "
+        "--kv-cache-memory or lower --max-model-len",
+        kv_tokens, scheduler.max_model_len);
+  }
+  return std::make_unique<ScheduledEngine>(scheduler, std::move(executor));
+}
+
+}  // namespace chorus
