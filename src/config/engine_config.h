@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "config/model_config.h"
+#include "config/nearest_name.h"
 
 namespace chorus {
 
@@ -75,7 +76,4 @@ struct EngineOption {
 const std::vector<EngineOption>& engine_options();
 // `name` in any spelling (dashes, underscores, alias). For a flag the value is "true" or "false".
 Result<void> apply_engine_option(EngineConfig* config, const std::string& name, const std::string& value);
-// The known name nearest to `name` by edit distance, if any is near.
-std::optional<std::string> nearest_name(const std::string& name, const std::vector<std::string>& known);
-
 }  // namespace chorus

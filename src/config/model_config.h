@@ -56,7 +56,7 @@ struct ModelConfig {
   bool norm_topk_prob = true;
   double router_jitter_noise = 0;        // phimoe's sparse mixer uses it at inference too
   std::vector<bool> layer_is_moe;        // size num_hidden_layers when num_experts > 0
-  DType dtype = DType::bfloat16;         // of the checkpoint, as declared; safetensors headers decide for each tensor
+  DType dtype = DType::float32;          // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
   std::vector<std::int32_t> bos_token_ids;
   std::vector<std::int32_t> eos_token_ids;  // generation_config.json's first, else config.json's; ascending, unique
   // Sampling defaults of generation_config.json, used with --generation-config auto when do_sample is true.
@@ -67,7 +67,10 @@ struct ModelConfig {
 // Reads DIRECTORY/config.json (required) and generation_config.json (optional). Both spellings: rope_theta / rope_scaling /
 // torch_dtype and rope_parameters / dtype. Errors name the file, the key, the value and what is accepted:
 // no such directory, no config.json, not JSON, no architectures, sizes out of bounds or inconsistent (heads, kv heads),
-// a quantization_config (not supported yet). Whether the architecture is known is models/registry's question.
-Result<ModelConfig> read_model_config(const std::string& directory);
+// a quantization_config (not supported yet). Whether the architecture is known is models/registry's question: of one that
+// is not, only the sizes that are there are read (others stay 0), so that the registry can refuse it by its name.
+// `generation_config`: "auto": the model's own file; "chorus": no sampling defaults from it, but its bos and eos ids; else
+// a directory whose generation_config.json (required) is taken instead. Sampling defaults are taken when do_sample is true.
+Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config = "auto");
 
 }  // namespace chorus

@@ -1,6 +1,9 @@
 // A model's tensors as they lie on disk: Hugging Face safetensors, single (model.safetensors) or sharded
 // (model.safetensors.index.json), mapped and never copied; or dummy ones made from a seed.
 // Format: https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON header, data).
+//
+// The files are mapped read-only and unmapped with the Checkpoint. A file that is cut short by someone else while it is
+// mapped cannot be caught: reading past its new end is a SIGBUS and the end of the process.
 #pragma once
 
 #include <cstddef>
@@ -25,20 +28,27 @@ class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
   virtual bool has(const std::string& name) const = 0;
-  // The tensor, whose shape must be `shape`. Errors: missing (file or index, name, nearest name), misshapen (both shapes).
-  // Thread-safe.
+  // The tensor, whose shape must be `shape`. Errors: missing (file or index, name, nearest name), misshapen (both shapes), an
+  // element type that no weight has here (F64, I8, F8_E4M3, ...: only F32, BF16 and F16 are weights). Thread-safe.
   virtual Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const = 0;
   virtual std::vector<std::string> names() const = 0;   // ascending; empty for a dummy checkpoint
+  // A hint: the views of `name` are read no more, so that its memory may go before the Checkpoint does. A dummy tensor's views
+  // end here; a mapped one's stay valid. Thread-safe.
+  virtual void release(const std::string& name) const = 0;
 };
 
-// Reads and checks the headers of every shard. Refused, with file, tensor and reason: header length past the file or over
+// Reads and checks the headers of every shard (model.safetensors if it is there, else the index). Refused, with file, tensor and reason: header length past the file or over
 // 100 MiB, invalid or too deep JSON, duplicate names, unknown dtype, offsets that overlap, leave a hole, overflow or pass the
 // end, a shape whose product is not the byte count, an index that names a missing shard or tensor or escapes the directory.
 Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory);
 
-// Seeded random weights of any shape: a matrix element is a function of (seed, name, index); 1-D tensors whose name contains
-// "norm" and "weight" are 1, biases 0, matrices uniform with standard deviation 0.02. Elements are made in `dtype`. tensor()
-// makes and keeps the bytes. fill() makes part of one without keeping it.
+// Seeded random weights of any shape: a matrix element is a function of (seed, name, index), the same in every dtype up to
+// its rounding; 1-D tensors whose name contains "norm" and "weight" are 1, those whose name ends in "bias" are 0, all others
+// uniform with standard deviation 0.02. Elements are made in `dtype`. has() is true of every name. tensor() makes the bytes
+// and keeps them until release().
 std::unique_ptr<Checkpoint> make_dummy_checkpoint(std::uint64_t seed, DType dtype);
+
+// The elements [first, first + count) of such a uniform tensor, without keeping anything. `out`: count elements of `dtype`.
+void fill_dummy(std::uint64_t seed, const std::string& name, DType dtype, std::uint64_t first, std::uint64_t count, std::byte* out);
 
 }  // namespace chorus

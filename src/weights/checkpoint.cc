@@ -1,0 +1,187 @@
+#include "weights/checkpoint.h"
+
+#include <fmt/ranges.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string_view>
+#include <unordered_map>
+
+#include "config/nearest_name.h"
+#include "json/json.h"
+#include "weights/mapped_file.h"
+#include "weights/safetensors_header.h"
+
+namespace chorus {
+namespace {
+
+constexpr const char* kSingleName = "model.safetensors";
+constexpr const char* kIndexName = "model.safetensors.index.json";
+
+struct Shard {
+  std::string path;
+  MappedFile file;
+  std::size_t data_begin = 0;              // bytes in front of the first tensor's
+  std::vector<SafetensorsEntry> entries;
+};
+
+Result<Shard> open_shard(const std::string& path) {
+  Shard shard;
+  shard.path = path;
+  CHORUS_TRY(shard.file, MappedFile::open(path));
+  unsigned char prefix[8] = {};
+  if (shard.file.size() >= 8) std::memcpy(prefix, shard.file.data(), 8);
+  const auto length = safetensors_header_length(prefix, shard.file.size());
+  if (!length) return with_context(length.error(), path);
+  shard.data_begin = 8 + static_cast<std::size_t>(*length);
+  const std::string_view header(reinterpret_cast<const char*>(shard.file.data()) + 8, static_cast<std::size_t>(*length));
+  auto entries = parse_safetensors_header(header, shard.file.size() - shard.data_begin);
+  if (!entries) return with_context(entries.error(), path);
+  shard.entries = std::move(*entries);
+  return shard;
+}
+
+class SafetensorsCheckpoint final : public Checkpoint {
+ public:
+  explicit SafetensorsCheckpoint(std::string source) : source_(std::move(source)) {}
+
+  const Shard& add(Shard shard) {
+    shards_.push_back(std::make_unique<Shard>(std::move(shard)));
+    return *shards_.back();
+  }
+  void place(const Shard& shard, const SafetensorsEntry& entry) { places_.emplace(entry.name, Place{&shard, &entry}); }
+
+  bool has(const std::string& name) const override { return places_.contains(name); }
+  Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override;
+  std::vector<std::string> names() const override;
+  void release(const std::string& name) const override;
+
+ private:
+  struct Place {
+    const Shard* shard;
+    const SafetensorsEntry* entry;
+  };
+  Error missing(const std::string& name) const;
+
+  std::string source_;                                 // the file or the index, for messages
+  std::vector<std::unique_ptr<Shard>> shards_;
+  std::unordered_map<std::string, Place> places_;
+};
+
+Result<TensorView> SafetensorsCheckpoint::tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+  const auto found = places_.find(name);
+  if (found == places_.end()) return missing(name);
+  const auto& [shard, entry] = found->second;
+  if (!entry->dtype) {
+    return fail(ErrorCode::invalid_argument, "{}: tensor {} has dtype {}; weights may be F32, BF16 or F16", shard->path, name,
+                entry->type);
+  }
+  if (entry->shape != shape) {
+    return fail(ErrorCode::invalid_argument, "{}: tensor {} has shape [{}]; config.json asks for [{}]", shard->path, name,
+                fmt::join(entry->shape, ", "), fmt::join(shape, ", "));
+  }
+  return TensorView{shard->file.data() + shard->data_begin + entry->begin, *entry->dtype, entry->shape, shard->path};
+}
+
+Error SafetensorsCheckpoint::missing(const std::string& name) const {
+  const auto nearest = nearest_name(name, names());
+  return fail(ErrorCode::not_found, "{}: no tensor {} among {}{}", source_, name, places_.size(),
+              nearest ? fmt::format("; nearest: {}", *nearest) : "");
+}
+
+std::vector<std::string> SafetensorsCheckpoint::names() const {
+  std::vector<std::string> result;
+  result.reserve(places_.size());
+  for (const auto& [name, place] : places_) result.push_back(name);
+  std::sort(result.begin(), result.end());
+  return result;
+}
+
+void SafetensorsCheckpoint::release(const std::string& name) const {
+  const auto found = places_.find(name);
+  if (found == places_.end()) return;
+  const auto& [shard, entry] = found->second;
+  shard->file.release(shard->data_begin + entry->begin, shard->data_begin + entry->end);
+}
+
+bool exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
+Result<std::unique_ptr<Checkpoint>> open_single(const std::string& path) {
+  CHORUS_TRY(Shard opened, open_shard(path));
+  auto checkpoint = std::make_unique<SafetensorsCheckpoint>(path);
+  const Shard& shard = checkpoint->add(std::move(opened));
+  for (const SafetensorsEntry& entry : shard.entries) checkpoint->place(shard, entry);
+  return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+}
+
+// A shard is a file of the model's own directory: a name with a separator could lead anywhere.
+Result<void> check_shard_name(const std::string& index, const std::string& tensor, const std::string& file) {
+  const bool plain = !file.empty() && file.size() <= 255 && file != "." && file != ".." && file.find('/') == std::string::npos &&
+                     file.find('\\') == std::string::npos && file.find('\0') == std::string::npos;
+  if (plain) return {};
+  return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in \"{}\"; accepted: the name of a file in the same directory",
+              index, tensor.substr(0, 200), file.substr(0, 200));
+}
+
+// weight_map the other way round: for each shard file the tensors that the index puts there.
+using ShardTensors = std::map<std::string, std::vector<std::string>>;
+
+Result<ShardTensors> read_index(const std::string& path) {
+  CHORUS_TRY(const Json document, read_json_file(path, JsonLimits{.bytes_max = 256U << 20, .depth_max = 8}));
+  const auto map = document.is_object() ? document.find("weight_map") : document.end();
+  if (!document.is_object() || map == document.end() || !map->is_object() || map->empty()) {
+    return fail(ErrorCode::invalid_argument, "{}: weight_map is missing, empty or no object", path);
+  }
+  ShardTensors shards;
+  for (const auto& [name, file] : map->items()) {
+    if (!file.is_string()) return fail(ErrorCode::invalid_argument, "{}: weight_map[{}] is no string", path, name.substr(0, 200));
+    CHORUS_TRY_VOID(check_shard_name(path, name, file.get<std::string>()));
+    shards[file.get<std::string>()].push_back(name);
+  }
+  return shards;
+}
+
+Result<void> place_tensors(const std::string& index, const Shard& shard, const std::vector<std::string>& names,
+                           SafetensorsCheckpoint* checkpoint) {
+  std::unordered_map<std::string_view, const SafetensorsEntry*> by_name;
+  for (const SafetensorsEntry& entry : shard.entries) by_name.emplace(entry.name, &entry);
+  for (const std::string& name : names) {
+    const auto found = by_name.find(name);
+    if (found == by_name.end()) {
+      return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in {}, which does not have it", index, name, shard.path);
+    }
+    checkpoint->place(shard, *found->second);
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Checkpoint>> open_sharded(const std::string& directory, const std::string& index) {
+  CHORUS_TRY(const ShardTensors shards, read_index(index));
+  auto checkpoint = std::make_unique<SafetensorsCheckpoint>(index);
+  for (const auto& [file, names] : shards) {
+    auto opened = open_shard(directory + "/" + file);
+    if (!opened) return with_context(opened.error(), index);
+    const Shard& shard = checkpoint->add(std::move(*opened));
+    CHORUS_TRY_VOID(place_tensors(index, shard, names, checkpoint.get()));
+  }
+  return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory) {
+  const std::string single = directory + "/" + kSingleName;
+  const std::string index = directory + "/" + kIndexName;
+  if (exists(single)) return open_single(single);
+  if (exists(index)) return open_sharded(directory, index);
+  return fail(ErrorCode::not_found, "no {} and no {} in {}: convert the weights to safetensors, or use --load-format dummy", kSingleName,
+              kIndexName, directory);
+}
+
+}  // namespace chorus

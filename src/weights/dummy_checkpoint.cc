@@ -1,0 +1,195 @@
+#include <sys/mman.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "config/node.h"
+#include "weights/checkpoint.h"
+
+namespace chorus {
+namespace {
+
+// The finaliser of SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 15 with
+// the constants of Stafford's variant 13. One call gives four elements of 16 bits each.
+constexpr std::uint64_t mix(std::uint64_t value) {
+  value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9U;
+  value = (value ^ (value >> 27)) * 0x94D049BB133111EBU;
+  return value ^ (value >> 31);
+}
+
+// FNV-1a of the name, mixed with the seed.
+std::uint64_t key_of(std::uint64_t seed, const std::string& name) {
+  std::uint64_t hash = 0xCBF29CE484222325U;
+  for (const char letter : name) hash = (hash ^ static_cast<unsigned char>(letter)) * 0x100000001B3U;
+  return mix(hash + mix(seed + 0x9E3779B97F4A7C15U));
+}
+
+// 65536 values spread evenly over +-sqrt(3) * 0.02: standard deviation 0.02, mean 0.
+inline float value_of(std::uint16_t bits) {
+  constexpr float kStep = 2.0F * 1.7320508F * 0.02F / 65536.0F;
+  return (static_cast<float>(bits) - 32767.5F) * kStep;
+}
+
+// Round to nearest even for |value| < 1, which is all that is needed here: adding and taking away 2^13 times the value's binade
+// (at least that of the smallest normal) rounds to the 10 mantissa bits, after which the conversion is exact.
+std::uint16_t to_float16(float value) {
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000U);
+  const float magnitude = std::bit_cast<float>(bits & 0x7FFFFFFFU);
+  const float binade = std::fmax(std::bit_cast<float>(bits & 0x7F800000U), 0x1.0p-14F);
+  const float rounded = (magnitude + binade * 0x1.0p13F) - binade * 0x1.0p13F;
+  if (rounded < 0x1.0p-14F) return static_cast<std::uint16_t>(sign | static_cast<std::uint16_t>(rounded * 0x1.0p24F));
+  return static_cast<std::uint16_t>(sign | ((std::bit_cast<std::uint32_t>(rounded) >> 13) - (112U << 10)));
+}
+
+inline void store(float value, DType dtype, std::byte* out) {
+  if (dtype == DType::float32) {
+    std::memcpy(out, &value, 4);
+    return;
+  }
+  const std::uint16_t bits = dtype == DType::bfloat16 ? to_bfloat16(value) : to_float16(value);
+  std::memcpy(out, &bits, 2);
+}
+
+// Elements [4 * group, 4 * group + 4).
+template <DType dtype>
+inline void store_group(std::uint64_t key, std::uint64_t group, std::byte* out) {
+  const std::uint64_t bits = mix(key + group * 0x9E3779B97F4A7C15U);
+  for (unsigned lane = 0; lane < 4; ++lane) {
+    store(value_of(static_cast<std::uint16_t>(bits >> (16 * lane))), dtype, out + lane * bytes_of(dtype));
+  }
+}
+
+template <DType dtype>
+void fill_uniform(std::uint64_t key, std::uint64_t first, std::uint64_t count, std::byte* out) {
+  constexpr std::size_t kBytes = bytes_of(dtype);
+  std::byte group_bytes[4 * kBytes];
+  std::uint64_t index = first;
+  const std::uint64_t end = first + count;
+  while (index < end) {
+    if (index % 4 == 0 && end - index >= 4) {
+      store_group<dtype>(key, index / 4, out + (index - first) * kBytes);
+      index += 4;
+    } else {
+      store_group<dtype>(key, index / 4, group_bytes);
+      std::memcpy(out + (index - first) * kBytes, group_bytes + index % 4 * kBytes, kBytes);
+      ++index;
+    }
+  }
+}
+
+// Anonymous memory straight from the kernel, in huge pages where it has them: weights are large and live long.
+class Block {
+ public:
+  Block() = default;
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+  ~Block() {
+    if (data_ != nullptr) ::munmap(data_, bytes_);
+  }
+  bool allocate(std::size_t bytes) {
+    void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (data == MAP_FAILED) return false;
+    ::madvise(data, bytes, MADV_HUGEPAGE);
+    data_ = static_cast<std::byte*>(data);
+    bytes_ = bytes;
+    return true;
+  }
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// One tensor; the mutex is held while its bytes are made, so that other tensors can be made meanwhile.
+struct Kept {
+  std::mutex mutex;
+  std::vector<std::int64_t> shape;
+  Block block;
+};
+
+class DummyCheckpoint final : public Checkpoint {
+ public:
+  DummyCheckpoint(std::uint64_t seed, DType dtype) : seed_(seed), dtype_(dtype) {}
+  bool has(const std::string& /*name*/) const override { return true; }
+  Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override;
+  std::vector<std::string> names() const override { return {}; }
+  void release(const std::string& name) const override {
+    const std::lock_guard lock(mutex_);
+    kept_.erase(name);
+  }
+
+ private:
+  std::shared_ptr<Kept> entry(const std::string& name) const {
+    const std::lock_guard lock(mutex_);
+    auto& kept = kept_[name];
+    if (!kept) kept = std::make_shared<Kept>();
+    return kept;
+  }
+  Result<void> make(const std::string& name, const std::vector<std::int64_t>& shape, Kept* kept) const;
+
+  std::uint64_t seed_;
+  DType dtype_;
+  mutable std::mutex mutex_;
+  mutable std::map<std::string, std::shared_ptr<Kept>> kept_;  // guarded by mutex_
+};
+
+void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t rank, std::uint64_t count, std::byte* out) {
+  const bool norm = rank == 1 && name.find("norm") != std::string::npos && name.find("weight") != std::string::npos;
+  if (rank == 1 && name.ends_with("bias")) return;  // a fresh block is zero
+  if (!norm) return fill_dummy(seed, name, dtype, 0, count, out);
+  for (std::uint64_t index = 0; index < count; ++index) {
+    if (dtype == DType::float16) {
+      constexpr std::uint16_t kOne = 0x3C00;
+      std::memcpy(out + index * 2, &kOne, 2);
+    } else {
+      store(1.0F, dtype, out + index * bytes_of(dtype));
+    }
+  }
+}
+
+Result<void> DummyCheckpoint::make(const std::string& name, const std::vector<std::int64_t>& shape, Kept* kept) const {
+  std::uint64_t count = 1, bytes = 0;
+  bool fits = true;
+  for (const std::int64_t dimension : shape) {
+    fits = fits && dimension > 0 && !__builtin_mul_overflow(count, static_cast<std::uint64_t>(dimension), &count);
+  }
+  fits = fits && !__builtin_mul_overflow(count, bytes_of(dtype_), &bytes);
+  if (!fits) return fail(ErrorCode::invalid_argument, "dummy tensor {}: a dimension below 1, or more bytes than 64 bits count", name);
+  const std::uint64_t available = memory_available_bytes();
+  if (bytes > available || !kept->block.allocate(bytes)) {
+    return fail(ErrorCode::resource_exhausted, "dummy tensor {} needs {} bytes of memory and {} are available", name, bytes, available);
+  }
+  fill(seed_, name, dtype_, shape.size(), count, kept->block.data());
+  kept->shape = shape;
+  return {};
+}
+
+Result<TensorView> DummyCheckpoint::tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+  const auto kept = entry(name);
+  const std::lock_guard lock(kept->mutex);
+  if (kept->block.data() == nullptr) CHORUS_TRY_VOID(make(name, shape, kept.get()));
+  if (kept->shape != shape) return fail(ErrorCode::invalid_argument, "dummy tensor {} was made with another shape", name);
+  return TensorView{kept->block.data(), dtype_, shape, "dummy weights"};
+}
+
+}  // namespace
+
+void fill_dummy(std::uint64_t seed, const std::string& name, DType dtype, std::uint64_t first, std::uint64_t count, std::byte* out) {
+  const std::uint64_t key = key_of(seed, name);
+  switch (dtype) {
+    case DType::float32: return fill_uniform<DType::float32>(key, first, count, out);
+    case DType::bfloat16: return fill_uniform<DType::bfloat16>(key, first, count, out);
+    case DType::float16: return fill_uniform<DType::float16>(key, first, count, out);
+  }
+}
+
+std::unique_ptr<Checkpoint> make_dummy_checkpoint(std::uint64_t seed, DType dtype) {
+  return std::make_unique<DummyCheckpoint>(seed, dtype);
+}
+
+}  // namespace chorus
