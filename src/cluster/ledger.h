@@ -1,0 +1,124 @@
+// The ledger: what this front end knows of every request in flight. The prompt, the parameters with their seed, every
+// token already emitted, and the replica that computes it. When a replica dies the ledger gives each of its requests
+// back as prompt + emitted tokens; by the promise (same request, same tokens) the client's stream goes on as if nothing
+// had happened.
+//
+// It is also the judge of what a replica says: each choice's positions are accepted as 0, 1, 2, ... once each, then one
+// finish. Anything of an older epoch is dropped; a gap or a contradiction is a fault of the replica.
+//
+// A token and the finish that it causes travel in one TokenEvent (sched/ makes them so). Hence a choice whose last
+// token was accepted is finished, and none is ever given back with nothing left to compute.
+//
+// Pure and single-threaded. Memory: `requests_max` entries of prompt + n * max_tokens tokens each.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "cluster/placement.h"
+#include "sched/request.h"
+
+namespace chorus {
+
+struct LedgerLimits {
+  std::size_t requests_max = 65536;  // in flight or waiting for a replica
+};
+
+enum class Verdict : std::uint8_t {
+  accepted,  // hand it to the client
+  dropped,   // of an older epoch, of a request or choice that has ended, or a repetition: ignore it
+  faulty,    // the replica broke the protocol: kill it, and call replica_died() before anything else
+};
+
+struct Judgement {
+  Verdict verdict = Verdict::dropped;
+  bool request_finished = false;  // this event ended the request's last choice; the ledger has forgotten it
+  bool choice_finished = false;   // this event ended its choice
+  std::string fault;              // with Verdict::faulty: what was wrong
+};
+
+class Ledger {
+ public:
+  explicit Ledger(int ranks, LedgerLimits limits = {});
+
+  // Takes the request; it waits for place(). Its id must never have been used before (CHECK: in use): late frames of an
+  // ended request are told from a living one by the id alone. Refuses what has nothing to compute, and a request beyond
+  // the limit.
+  Result<void> admit(Request request);
+
+  // The request that has waited longest for a replica (in the order of admission), nullopt if none waits.
+  std::optional<RequestId> next_unplaced() const;
+
+  // Puts a waiting request on a replica and gives what is to be sent there: the prompt and, of each unfinished choice,
+  // what it has emitted. CHECK: the request waits, and this epoch of the rank has not died.
+  Request place(RequestId request, Placement placement);
+
+  // Judges one event from a replica and, when it accepts it, records it. May take prompt logprobs out of `event` that
+  // were delivered before.
+  Judgement on_event(Placement from, TokenEvent* event);
+
+  // Ends a request, or one choice of it (its last unfinished choice ends the request). Gives the replica to be told, if
+  // any.
+  std::optional<Placement> abort(RequestId request);
+  std::optional<Placement> abort_choice(RequestId request, std::uint32_t choice);
+
+  // This epoch of the rank, and every older one, will not be listened to again. Its requests wait for place() anew;
+  // returns their ids in the order of admission.
+  std::vector<RequestId> replica_died(Placement placement);
+
+  // Exact counts of this side. `rank_` ones: on the rank's present epoch.
+  std::size_t requests() const { return entries_.size(); }
+  std::size_t unplaced() const { return unplaced_.size(); }
+  std::uint32_t requests_on(int rank) const;
+  std::uint32_t sequences_on(int rank) const;  // unfinished choices
+
+  // Of a living request.
+  bool contains(RequestId request) const { return entries_.contains(request); }
+  std::optional<Placement> placement_of(RequestId request) const;  // nullopt: waits or unknown
+  std::uint32_t unfinished_choices(RequestId request) const;       // 0: unknown
+  std::uint32_t deaths_seen(RequestId request) const;              // replicas that died with it: a poisonous request?
+
+ private:
+  struct Choice {
+    std::uint32_t index = 0;
+    std::vector<TokenId> emitted;
+    bool finished = false;
+    bool aborted = false;
+  };
+  struct Entry {
+    Request request;  // as admitted, without its choices
+    std::vector<Choice> choices;
+    std::uint64_t admission = 0;
+    std::optional<Placement> placement;
+    std::uint32_t unfinished = 0;
+    std::uint32_t deaths_seen = 0;
+    bool prompt_logprobs_delivered = false;
+  };
+  struct Rank {
+    Epoch died = 0;  // the newest epoch known to be dead
+    std::uint32_t requests = 0;
+    std::uint32_t sequences = 0;
+  };
+  using Entries = std::unordered_map<RequestId, Entry>;
+
+  static Choice* find_choice(Entry& entry, std::uint32_t index);
+  static std::string fault_of(const Entry& entry, const Choice& choice, const TokenEvent& event);
+  bool take_prompt_logprobs(Entry& entry, TokenEvent* event);
+  void end_choice(Entry& entry, Choice& choice);
+  void forget(Entries::iterator at);
+  Rank& rank_of(int rank);
+
+  LedgerLimits limits_;
+  Entries entries_;
+  std::map<std::uint64_t, RequestId> unplaced_;  // by order of admission
+  std::vector<Rank> ranks_;
+  std::uint64_t admissions_ = 0;
+};
+
+}  // namespace chorus
