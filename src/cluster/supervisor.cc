@@ -1,0 +1,197 @@
+#include "cluster/supervisor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/check.h"
+
+namespace chorus {
+namespace {
+
+constexpr int kExitWrongUsage = 2;
+
+bool has_deadline(ReplicaState state) {
+  return state == ReplicaState::starting || state == ReplicaState::ready || state == ReplicaState::killing ||
+         state == ReplicaState::backing_off;
+}
+
+}  // namespace
+
+const char* name_of(ReplicaState state) {
+  switch (state) {
+    case ReplicaState::stopped:
+      return "stopped";
+    case ReplicaState::starting:
+      return "starting";
+    case ReplicaState::ready:
+      return "ready";
+    case ReplicaState::killing:
+      return "killing";
+    case ReplicaState::backing_off:
+      return "backing_off";
+    case ReplicaState::given_up:
+      return "given_up";
+  }
+  return "unknown";
+}
+
+Supervisor::Supervisor(int ranks, const SupervisorLimits& limits)
+    : limits_(limits), replicas_(static_cast<std::size_t>(ranks)) {
+  CHECK(ranks > 0, "ranks {}", ranks);
+}
+
+// The replica if this is its present incarnation, else nullptr.
+Supervisor::Replica* Supervisor::present(Placement replica) {
+  Replica& known = replicas_.at(static_cast<std::size_t>(replica.rank));
+  return known.epoch == replica.epoch && replica.epoch != 0 ? &known : nullptr;
+}
+
+void Supervisor::act(SupervisorAction::Kind kind, int rank) {
+  actions_.push_back({kind, {rank, replicas_[static_cast<std::size_t>(rank)].epoch}});
+}
+
+void Supervisor::start(int rank, Nanoseconds now) {
+  Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
+  if (replica.state != ReplicaState::stopped && replica.state != ReplicaState::given_up) return;
+  replica.restarts = 0;
+  spawn(rank, now);
+}
+
+void Supervisor::spawn(int rank, Nanoseconds now) {
+  Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+  ++replica.epoch;
+  replica.state = ReplicaState::starting;
+  replica.deadline = now + limits_.start_timeout;
+  replica.retry = true;
+  act(SupervisorAction::Kind::spawn, rank);
+}
+
+void Supervisor::ready(Placement placement, Nanoseconds now) {
+  Replica* const replica = present(placement);
+  if (replica == nullptr || replica->state != ReplicaState::starting) return;
+  replica->state = ReplicaState::ready;
+  replica->ready_since = now;
+  replica->deadline = now + limits_.heartbeat_timeout;
+}
+
+void Supervisor::heartbeat(Placement placement, Nanoseconds now) {
+  Replica* const replica = present(placement);
+  if (replica == nullptr || replica->state != ReplicaState::ready) return;
+  replica->deadline = now + limits_.heartbeat_timeout;
+}
+
+void Supervisor::fault(Placement placement, Nanoseconds now) {
+  Replica* const replica = present(placement);
+  if (replica == nullptr) return;
+  if (replica->state != ReplicaState::starting && replica->state != ReplicaState::ready) return;
+  declare_dead(placement.rank, now);
+  act(SupervisorAction::Kind::kill, placement.rank);
+  replica->state = ReplicaState::killing;
+  replica->deadline = now + limits_.kill_timeout;
+}
+
+void Supervisor::exited(Placement placement, ExitStatus status, Nanoseconds now) {
+  Replica* const replica = present(placement);
+  if (replica == nullptr) return;
+  const bool starting = replica->state == ReplicaState::starting;
+  if (starting && status.signal == 0 && status.code == kExitWrongUsage) replica->retry = false;
+  if (starting || replica->state == ReplicaState::ready) {
+    declare_dead(placement.rank, now);
+  } else if (replica->state != ReplicaState::killing) {
+    return;
+  }
+  gone(placement.rank, now);
+}
+
+// Tells that the epoch is dead, once, and forgets old deaths if it had been well for long.
+void Supervisor::declare_dead(int rank, Nanoseconds now) {
+  Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+  if (replica.state == ReplicaState::ready && now - replica.ready_since >= limits_.stable_after) replica.restarts = 0;
+  act(SupervisorAction::Kind::died, rank);
+}
+
+bool Supervisor::others_work(int rank) const {
+  for (std::size_t other = 0; other < replicas_.size(); ++other) {
+    const ReplicaState state = replicas_[other].state;
+    if (other == static_cast<std::size_t>(rank)) continue;
+    if (state == ReplicaState::starting || state == ReplicaState::ready || state == ReplicaState::backing_off)
+      return true;
+  }
+  return false;
+}
+
+bool Supervisor::restart_allowed(int rank) const {
+  const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+  if (!replica.retry || replica.restarts >= limits_.restarts_max) return false;
+  if (limits_.policy == RestartPolicy::never) return false;
+  return limits_.policy == RestartPolicy::each || !others_work(rank);
+}
+
+Nanoseconds Supervisor::backoff(std::uint32_t restarts) const {
+  Nanoseconds wait = limits_.backoff_first;
+  for (std::uint32_t i = 0; i < restarts && wait < limits_.backoff_max; ++i) wait *= 2;
+  return std::min(wait, limits_.backoff_max);
+}
+
+// The process is gone, or given up waiting for: back off and start again, or not.
+void Supervisor::gone(int rank, Nanoseconds now) {
+  Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+  if (!restart_allowed(rank)) {
+    replica.state = ReplicaState::given_up;
+    act(SupervisorAction::Kind::give_up, rank);
+    return;
+  }
+  replica.state = ReplicaState::backing_off;
+  replica.deadline = now + backoff(replica.restarts);
+  ++replica.restarts;
+}
+
+void Supervisor::tick(Nanoseconds now) {
+  for (int rank = 0; rank < static_cast<int>(replicas_.size()); ++rank) {
+    const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+    if (!has_deadline(replica.state) || now < replica.deadline) continue;
+    switch (replica.state) {
+      case ReplicaState::starting:
+      case ReplicaState::ready:
+        fault({rank, replica.epoch}, now);
+        break;
+      case ReplicaState::killing:
+        gone(rank, now);
+        break;
+      default:
+        spawn(rank, now);
+        break;
+    }
+  }
+}
+
+std::vector<SupervisorAction> Supervisor::take_actions() {
+  return std::exchange(actions_, {});
+}
+
+std::optional<Nanoseconds> Supervisor::next_deadline() const {
+  std::optional<Nanoseconds> next;
+  for (const Replica& replica : replicas_) {
+    if (has_deadline(replica.state) && (!next || replica.deadline < *next)) next = replica.deadline;
+  }
+  return next;
+}
+
+ReplicaState Supervisor::state(int rank) const {
+  return replicas_.at(static_cast<std::size_t>(rank)).state;
+}
+
+Epoch Supervisor::epoch(int rank) const {
+  return replicas_.at(static_cast<std::size_t>(rank)).epoch;
+}
+
+std::uint32_t Supervisor::restarts(int rank) const {
+  return replicas_.at(static_cast<std::size_t>(rank)).restarts;
+}
+
+bool Supervisor::all_given_up() const {
+  return std::all_of(replicas_.begin(), replicas_.end(),
+                     [](const Replica& replica) { return replica.state == ReplicaState::given_up; });
+}
+
+}  // namespace chorus

@@ -1,0 +1,110 @@
+// The life of every replica's process: start it, hold it to its deadlines, declare it dead, start it again with
+// back-off, give it up. Pure: inputs are what was seen, with the time; outputs are what is to be done. fleet/ does it
+// for real, sim/ in simulation.
+//
+//   starting ──ready──> ready          each start has a new epoch
+//      │ exit, deadline   │ exit, silence, fault
+//      ├──────────────────┘
+//      v
+//   killing ──exit (or the kill deadline)──> backing_off ──> starting
+//                                                └─ restart budget spent, or not worth a retry ──> given_up
+//
+// An epoch dies exactly once: `died` is given the moment it is known (exit, missed deadline, fault), before its process
+// is certainly gone; whatever that process says later is of an old epoch.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "cluster/placement.h"
+
+namespace chorus {
+
+enum class RestartPolicy : std::uint8_t {
+  each,            // every replica that dies is started again (serve)
+  when_none_left,  // only when no other is starting, ready or backing off (offline commands)
+  never,
+};
+
+struct SupervisorLimits {
+  Nanoseconds start_timeout = 600'000'000'000;     // spawn to ready
+  Nanoseconds heartbeat_timeout = 60'000'000'000;  // silence of a ready replica
+  Nanoseconds kill_timeout = 5'000'000'000;  // kill to exit; then the process is left behind (a node out of reach)
+  Nanoseconds backoff_first = 100'000'000;   // death to next spawn; doubles with each death in a row
+  Nanoseconds backoff_max = 10'000'000'000;
+  Nanoseconds stable_after = 60'000'000'000;  // ready for so long: the back-off and the budget begin anew
+  std::uint32_t restarts_max = 5;             // in a row
+  RestartPolicy policy = RestartPolicy::each;
+};
+
+enum class ReplicaState : std::uint8_t { stopped, starting, ready, killing, backing_off, given_up };
+const char* name_of(ReplicaState state);
+
+struct SupervisorAction {
+  enum class Kind : std::uint8_t {
+    spawn,    // start the process of this epoch
+    kill,     // SIGKILL; then tell exited()
+    died,     // Router::replica_died(): this epoch counts as dead from now on
+    give_up,  // no further start of this rank
+  };
+  Kind kind = Kind::spawn;
+  Placement replica;
+  bool operator==(const SupervisorAction&) const = default;
+};
+
+// How a process ended.
+struct ExitStatus {
+  int code = 0;    // of exit(); 2: wrong usage, configuration or input, which a retry does not mend
+  int signal = 0;  // that ended it; 0: none
+};
+
+class Supervisor {
+ public:
+  Supervisor(int ranks, const SupervisorLimits& limits);
+
+  // What was seen. Of an epoch that is not the present one, or a state that it does not fit, it is ignored (a late
+  // message).
+  void start(int rank, Nanoseconds now);                               // begins a stopped or given up rank
+  void ready(Placement replica, Nanoseconds now);                      // it answers
+  void heartbeat(Placement replica, Nanoseconds now);                  // it made progress, or idles and says so
+  void exited(Placement replica, ExitStatus status, Nanoseconds now);  // its process has ended
+  void fault(Placement replica, Nanoseconds now);  // it broke the protocol, its connection broke, or an operator asks
+  void tick(Nanoseconds now);                      // time passed: call at next_deadline() or earlier
+
+  // What is to be done, in order.
+  std::vector<SupervisorAction> take_actions();
+  // When tick() must be called next; nullopt: nothing waits for time.
+  std::optional<Nanoseconds> next_deadline() const;
+
+  ReplicaState state(int rank) const;
+  Epoch epoch(int rank) const;             // of the last start; 0: none
+  std::uint32_t restarts(int rank) const;  // in a row
+  // No replica works or will work again by itself.
+  bool all_given_up() const;
+
+ private:
+  struct Replica {
+    ReplicaState state = ReplicaState::stopped;
+    Epoch epoch = 0;
+    Nanoseconds deadline = 0;  // of the state, where it has one
+    Nanoseconds ready_since = 0;
+    std::uint32_t restarts = 0;
+    bool retry = true;  // of the life that is ending
+  };
+  Replica* present(Placement replica);
+  void spawn(int rank, Nanoseconds now);
+  void declare_dead(int rank, Nanoseconds now);
+  void gone(int rank, Nanoseconds now);
+  bool others_work(int rank) const;
+  bool restart_allowed(int rank) const;
+  Nanoseconds backoff(std::uint32_t restarts) const;
+  void act(SupervisorAction::Kind kind, int rank);
+
+  SupervisorLimits limits_;
+  std::vector<Replica> replicas_;
+  std::vector<SupervisorAction> actions_;
+};
+
+}  // namespace chorus
