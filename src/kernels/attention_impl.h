@@ -38,39 +38,43 @@ CHORUS_INLINE AttentionSpan keys_of_lane(const AttentionCall& call, const Attent
   return {larger(first - begin, 0), smaller(position + 1 - begin, partition_keys)};
 }
 
-// Where the 16 keys (or values) from `key` of a partition on are stored.
+// Where the data of one key vector begins: K of 16 keys, V of the same keys.
 template <typename T>
-CHORUS_INLINE const T* keys_at(const AttentionCall& call, const AttentionTile& tile, int partition, int key) {
-  const int position = partition * partition_keys + key;
+struct KeyVector {
+  const T* keys;
+  const T* values;
+};
+template <typename T>
+CHORUS_INLINE KeyVector<T> key_vector(const AttentionCall& call, const AttentionTile& tile, int position) {
   const std::size_t block = static_cast<std::size_t>(tile.block_table[position / call.block_size]);
   const std::byte* head = call.cache + block * call.block_bytes + static_cast<std::size_t>(tile.kv_head) * 2 * call.head_bytes;
-  return reinterpret_cast<const T*>(head) + position % call.block_size;
-}
-template <typename T>
-CHORUS_INLINE const T* value_at(const AttentionCall& call, const AttentionTile& tile, int partition, int key) {
-  const int position = partition * partition_keys + key;
-  const std::size_t block = static_cast<std::size_t>(tile.block_table[position / call.block_size]);
-  const std::byte* head =
-      call.cache + block * call.block_bytes + static_cast<std::size_t>(tile.kv_head) * 2 * call.head_bytes + call.head_bytes;
-  return reinterpret_cast<const T*>(head) + static_cast<std::ptrdiff_t>(position % call.block_size) * call.head_dim;
+  const int slot = position % call.block_size;
+  return {reinterpret_cast<const T*>(head) + slot,
+          reinterpret_cast<const T*>(head + call.head_bytes) + static_cast<std::ptrdiff_t>(slot) * call.head_dim};
 }
 
-// scores[r][16 v ..] of `lanes` lanes and `vectors` key vectors. q: [head_dim][lanes]; keys[v]: [head_dim], `stride` apart.
-template <typename T, int lanes, int vectors>
-CHORUS_INLINE void score_keys(const float* q, int head_dim, const T* const* keys, int stride, float* scores) {
+// scores[r][16 v ..] of `lanes` lanes and `vectors` key vectors. q: [head_dim][lanes]; now[v].keys: [head_dim], `stride` apart.
+// Blocks lie anywhere in memory, out of the hardware prefetcher's sight: with `prefetch` the values of these keys and the keys
+// of the `next` vectors are asked for meanwhile.
+template <typename T, int lanes, int vectors, bool prefetch>
+CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* now, const KeyVector<T>* next, int stride,
+                              float* scores) {
   Vector16 sums[lanes][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[r][v] = zero();
   }
-  const T* key[vectors];
-#pragma GCC unroll 4
-  for (int v = 0; v < vectors; ++v) key[v] = keys[v];
   for (int d = 0; d < head_dim; ++d, q += lanes) {
     Vector16 k[vectors];
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) k[v] = load(key[v] + static_cast<std::ptrdiff_t>(d) * stride);
+    for (int v = 0; v < vectors; ++v) {
+      k[v] = load(now[v].keys + static_cast<std::ptrdiff_t>(d) * stride);
+      if constexpr (prefetch) {
+        __builtin_prefetch(next[v].keys + static_cast<std::ptrdiff_t>(d) * stride);
+        __builtin_prefetch(now[v].values + static_cast<std::ptrdiff_t>(d) * 16);
+      }
+    }
 #pragma GCC unroll 8
     for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
@@ -84,19 +88,27 @@ CHORUS_INLINE void score_keys(const float* q, int head_dim, const T* const* keys
   }
 }
 
-template <typename T, int lanes>
+// Scores of the keys `seen` of a partition, and where their vectors are: found[i] for keys [16 i, 16 i + 16).
+template <typename T, int lanes, bool prefetch>
 CHORUS_INLINE void score_partition(const AttentionCall& call, const AttentionTile& tile, int partition, AttentionSpan seen,
-                                   const float* q, float* scores) {
+                                   const float* q, float* scores, KeyVector<T>* found) {
   constexpr int vectors = vectors_together(lanes);
+  const int begin = partition * partition_keys;
+  const int last_position = tile.start + (tile.lane + tile.lanes - 1) / call.group;
+  for (int key = seen.first / 16 * 16; key < seen.last; key += 16) {
+    found[key / 16] = key_vector<T>(call, tile, begin + key);
+  }
   int key = seen.first / 16 * 16;
   for (; key + 16 * (vectors - 1) < seen.last; key += 16 * vectors) {
-    const T* keys[vectors];
-    for (int v = 0; v < vectors; ++v) keys[v] = keys_at<T>(call, tile, partition, key + 16 * v);
-    score_keys<T, lanes, vectors>(q, call.head_dim, keys, call.block_size, scores + key);
+    KeyVector<T> next[vectors];
+    for (int v = 0; prefetch && v < vectors; ++v) {
+      const int position = begin + key + 16 * (vectors + v);
+      next[v] = position <= last_position ? key_vector<T>(call, tile, position) : found[key / 16 + v];
+    }
+    score_keys<T, lanes, vectors, prefetch>(q, call.head_dim, found + key / 16, next, call.block_size, scores + key);
   }
   for (; key < seen.last; key += 16) {
-    const T* keys = keys_at<T>(call, tile, partition, key);
-    score_keys<T, lanes, 1>(q, call.head_dim, &keys, call.block_size, scores + key);
+    score_keys<T, lanes, 1, prefetch>(q, call.head_dim, found + key / 16, found + key / 16, call.block_size, scores + key);
   }
 }
 
@@ -118,56 +130,57 @@ CHORUS_INLINE void softmax_of_partition(AttentionSpan seen, float* scores, float
   state[1] = sum_of(sum);
 }
 
-// values[r][16 d ..] += weights[r][key] * V[key][16 d ..] over keys [first, last) within one block, for `vectors` vectors of
-// which the last has `tail` lanes (16: whole). value: V of key `first`.
+// values[r][16 i ..] += weights[r][key] * V[key][16 i ..] over the keys `seen`, for `vectors` vectors from dimension d on, of
+// which the last has `tail` elements unless it is whole.
 template <typename T, int lanes, int vectors, bool whole>
-CHORUS_INLINE void add_values(const T* value, int head_dim, const float* weights, int first, int last, int tail,
+CHORUS_INLINE void add_values(const KeyVector<T>* found, AttentionSpan seen, const float* weights, int head_dim, int d, int tail,
                               std::ptrdiff_t state_stride, float* values) {
   Vector16 sums[lanes][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
-    for (int d = 0; d < vectors; ++d) sums[r][d] = load(values + r * state_stride + 16 * d);
+    for (int i = 0; i < vectors; ++i) sums[r][i] = load(values + r * state_stride + d + 16 * i);
   }
-  for (int key = first; key < last; ++key, value += head_dim) {
-    Vector16 v[vectors];
+  for (int key = seen.first; key < seen.last;) {
+    const T* value = found[key / 16].values + static_cast<std::ptrdiff_t>(key % 16) * head_dim + d;
+    const int end = smaller(seen.last, key / 16 * 16 + 16);
+    for (; key < end; ++key, value += head_dim) {
+      Vector16 v[vectors];
 #pragma GCC unroll 4
-    for (int d = 0; d < vectors; ++d) {
-      v[d] = whole || d + 1 < vectors ? load(value + 16 * d) : load_first(value + 16 * d, tail);
-    }
+      for (int i = 0; i < vectors; ++i) {
+        v[i] = whole || i + 1 < vectors ? load(value + 16 * i) : load_first(value + 16 * i, tail);
+      }
 #pragma GCC unroll 8
-    for (int r = 0; r < lanes; ++r) {
-      const Vector16 weight = broadcast(weights[r * partition_keys + key]);
+      for (int r = 0; r < lanes; ++r) {
+        const Vector16 weight = broadcast(weights[r * partition_keys + key]);
 #pragma GCC unroll 4
-      for (int d = 0; d < vectors; ++d) sums[r][d] = multiply_add(weight, v[d], sums[r][d]);
+        for (int i = 0; i < vectors; ++i) sums[r][i] = multiply_add(weight, v[i], sums[r][i]);
+      }
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
-    for (int d = 0; d < vectors; ++d) store(values + r * state_stride + 16 * d, sums[r][d]);
+    for (int i = 0; i < vectors; ++i) store(values + r * state_stride + d + 16 * i, sums[r][i]);
   }
 }
 
-// The same over the keys [seen.first, seen.last) of a partition and all of head_dim. values: the lane's state + 16.
+// The same for all of head_dim. values: the lane's state + attention_state_values.
 template <typename T, int lanes>
-CHORUS_INLINE void add_values_of_partition(const AttentionCall& call, const AttentionTile& tile, int partition,
-                                           AttentionSpan seen, const float* weights, float* values) {
+CHORUS_INLINE void add_values_of_partition(const AttentionCall& call, const KeyVector<T>* found, AttentionSpan seen,
+                                           const float* weights, float* values) {
+  if (seen.first >= seen.last) return;
   constexpr int vectors = vectors_together(lanes);
   const std::ptrdiff_t state_stride = attention_state_values + call.head_dim_padded;
   const int tail = call.head_dim % 16;
-  for (int key = seen.first, end; key < seen.last; key = end) {
-    end = smaller(seen.last, key + call.block_size - (partition * partition_keys + key) % call.block_size);
-    const T* value = value_at<T>(call, tile, partition, key);
-    int d = 0;
-    for (; d + 16 * vectors <= call.head_dim; d += 16 * vectors) {
-      add_values<T, lanes, vectors, true>(value + d, call.head_dim, weights, key, end, 16, state_stride, values + d);
-    }
-    for (; d + 16 <= call.head_dim; d += 16) {
-      add_values<T, lanes, 1, true>(value + d, call.head_dim, weights, key, end, 16, state_stride, values + d);
-    }
-    if (tail != 0) add_values<T, lanes, 1, false>(value + d, call.head_dim, weights, key, end, tail, state_stride, values + d);
+  int d = 0;
+  for (; d + 16 * vectors <= call.head_dim; d += 16 * vectors) {
+    add_values<T, lanes, vectors, true>(found, seen, weights, call.head_dim, d, 16, state_stride, values);
   }
+  for (; d + 16 <= call.head_dim; d += 16) {
+    add_values<T, lanes, 1, true>(found, seen, weights, call.head_dim, d, 16, state_stride, values);
+  }
+  if (tail != 0) add_values<T, lanes, 1, false>(found, seen, weights, call.head_dim, d, tail, state_stride, values);
 }
 
 // One partition for `lanes` lanes from `lane` (counted in the sequence) on.
@@ -182,7 +195,12 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
     all = {larger(all.first, spans[r].first), smaller(all.last, spans[r].last)};
     if (spans[r].first < spans[r].last) any = {smaller(any.first, spans[r].first), larger(any.last, spans[r].last)};
   }
-  if (any.first < any.last) score_partition<T, lanes>(call, tile, partition, any, q, weights);
+  KeyVector<T> found[partition_keys / 16];
+  if (any.first < any.last && lane == tile.lane) {
+    score_partition<T, lanes, true>(call, tile, partition, any, q, weights, found);
+  } else if (any.first < any.last) {
+    score_partition<T, lanes, false>(call, tile, partition, any, q, weights, found);
+  }
   for (int r = 0; r < lanes; ++r) {
     float* lane_state = state + r * state_stride;
     lane_state[0] = lane_state[1] = 0;
@@ -193,13 +211,13 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
   const bool shared = all.first < all.last;
   for (int r = 0; r < lanes; ++r) {
     const AttentionSpan before = {spans[r].first, shared ? all.first : spans[r].last};
-    add_values_of_partition<T, 1>(call, tile, partition, before, weights + r * partition_keys,
+    add_values_of_partition<T, 1>(call, found, before, weights + r * partition_keys,
                                   state + r * state_stride + attention_state_values);
   }
   if (!shared) return;
-  add_values_of_partition<T, lanes>(call, tile, partition, all, weights, state + attention_state_values);
+  add_values_of_partition<T, lanes>(call, found, all, weights, state + attention_state_values);
   for (int r = 0; r < lanes; ++r) {
-    add_values_of_partition<T, 1>(call, tile, partition, {all.last, spans[r].last}, weights + r * partition_keys,
+    add_values_of_partition<T, 1>(call, found, {all.last, spans[r].last}, weights + r * partition_keys,
                                   state + r * state_stride + attention_state_values);
   }
 }
