@@ -9,12 +9,13 @@
 
 #include "base/check.h"
 #include "base/philox.h"
+#include "kernels/isa.h"
+#include "kernels/sample_passes.h"
 
 namespace chorus {
 namespace {
 
 constexpr std::int32_t in_prompt = 1 << 30;  // beside a count of output tokens
-constexpr std::size_t block_logits = 64;
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
 bool is_id(std::int32_t token, std::size_t vocabulary) {
@@ -28,22 +29,14 @@ std::int32_t key_of(float value) {
   return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
-// e^x for x <= 0 within 2 units in the last place, exactly 0 below -87.3, exactly 1 at 0. As exponential() in vector16.h, but
-// never fused, so that all processors and all builds agree.
-inline float exponential(float x) {
-  const float bounded = x < -87.3F ? -87.3F : x;
-  const float shifted = bounded * 1.44269504088896341F + 12582912.0F;
-  const float n = shifted - 12582912.0F;
-  const float r = (bounded - n * 0.693359375F) + n * 2.12194440e-4F;
-  float y = 1.9875691500e-4F * r + 1.3981999507e-3F;
-  y = y * r + 8.3334519073e-3F;
-  y = y * r + 4.1665795894e-2F;
-  y = y * r + 1.6666665459e-1F;
-  y = y * r + 5.0000001201e-1F;
-  y = (y * (r * r) + r) + 1.0F;
-  const std::int32_t exponent = std::bit_cast<std::int32_t>(shifted) - std::bit_cast<std::int32_t>(12582912.0F);
-  const float power = std::bit_cast<float>(std::bit_cast<std::int32_t>(y) + exponent * (1 << 23));
-  return x < -87.3F ? 0.0F : power;
+const SamplePasses& best_passes() {
+  switch (available_isas().front()) {
+    case Isa::scalar: return sample_passes_scalar();
+    case Isa::avx2_f32: return sample_passes_avx2();
+    case Isa::avx512_bf16:
+    case Isa::amx_bf16: return sample_passes_avx512();
+  }
+  return sample_passes_scalar();
 }
 
 // Weights are in [0, 1]: 64 bins an octave.
@@ -75,13 +68,13 @@ float penalised(const SampleInput& input, std::int32_t count, float logit) {
 
 }  // namespace
 
-Sampler::Sampler(std::int32_t vocab_size) {
+Sampler::Sampler(std::int32_t vocab_size) : passes_(&best_passes()) {
   const auto size = static_cast<std::size_t>(vocab_size);
   work_.resize(size);
   counts_.resize(size);
   order_.reserve(size);
   weights_.reserve(size);
-  block_largest_.resize((size + block_logits - 1) / block_logits);
+  block_largest_.resize((size + sample_block - 1) / sample_block);
   partial_.reserve(size);
   masses_.resize(weight_bins);
 }
@@ -136,29 +129,16 @@ float Sampler::logprobs(std::span<const float> logits, std::int32_t token, std::
   return logprob(token);
 }
 
-// Largest key of each block and of all. Not a number: a NaN anywhere, +inf, or nothing but -inf.
+// Not a number: a NaN anywhere, +inf, or nothing but -inf.
 Sampler::Scan Sampler::scan(std::span<const float> logits) {
-  std::int32_t largest = std::numeric_limits<std::int32_t>::min();
-  std::int32_t excess = 0;  // negative once a NaN was seen: its bits without sign are beyond those of infinity
-  for (std::size_t block = 0; block < block_largest_.size(); ++block) {
-    const float* values = logits.data() + block * block_logits;
-    const std::size_t count = std::min(block_logits, logits.size() - block * block_logits);
-    std::int32_t block_largest = std::numeric_limits<std::int32_t>::min();
-    for (std::size_t i = 0; i < count; ++i) {
-      const std::int32_t key = key_of(values[i]);
-      block_largest = key > block_largest ? key : block_largest;
-      excess |= 0x7f800000 - (std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff);
-    }
-    block_largest_[block] = block_largest;
-    largest = std::max(largest, block_largest);
-  }
-  return {largest, excess < 0 || largest <= key_of(-infinity) || largest >= key_of(infinity)};
+  const SampleScan found = passes_->scan(logits.data(), logits.size(), block_largest_.data());
+  return {found.largest, found.has_nan || found.largest <= key_of(-infinity) || found.largest >= key_of(infinity)};
 }
 
 // The lowest token with the largest logit of the last scan.
 std::int32_t Sampler::first_largest(std::span<const float> logits, std::int32_t key) const {
   const auto block = std::find(block_largest_.begin(), block_largest_.end(), key) - block_largest_.begin();
-  std::size_t token = static_cast<std::size_t>(block) * block_logits;
+  std::size_t token = static_cast<std::size_t>(block) * sample_block;
   while (key_of(logits[token]) != key) ++token;
   return static_cast<std::int32_t>(token);
 }
@@ -201,8 +181,8 @@ void Sampler::select_top(std::span<const float> logits, std::size_t count) {
   order_.clear();
   for (std::size_t block = 0; block < block_largest_.size(); ++block) {
     if (block_largest_[block] < floor) continue;
-    const std::size_t end = std::min(logits.size(), (block + 1) * block_logits);
-    for (std::size_t i = block * block_logits; i < end; ++i) {
+    const std::size_t end = std::min(logits.size(), (block + 1) * sample_block);
+    for (std::size_t i = block * sample_block; i < end; ++i) {
       if (key_of(logits[i]) >= floor) order_.push_back(static_cast<std::int32_t>(i));
     }
   }
@@ -221,14 +201,11 @@ void Sampler::select_top(std::span<const float> logits, std::size_t count) {
 void Sampler::weigh(std::span<const float> logits, float largest, float temperature, float min_p) {
   weights_.resize(order_.size());
   if (order_.size() == logits.size()) {
-    for (std::size_t i = 0; i < logits.size(); ++i) weights_[i] = exponential((logits[i] - largest) / temperature);
-  } else {
-    for (std::size_t i = 0; i < order_.size(); ++i) {
-      weights_[i] = exponential((logits[static_cast<std::size_t>(order_[i])] - largest) / temperature);
-    }
+    passes_->weigh(logits.data(), logits.size(), largest, temperature, min_p, weights_.data());
+    return;
   }
-  if (min_p <= 0.0F) return;
-  for (float& weight : weights_) weight = weight >= min_p ? weight : 0.0F;
+  for (std::size_t i = 0; i < order_.size(); ++i) weights_[i] = logits[static_cast<std::size_t>(order_[i])];
+  passes_->weigh(weights_.data(), weights_.size(), largest, temperature, min_p, weights_.data());
 }
 
 // Keeps the fewest most likely candidates (ties by lower id) whose weights reach top_p of the sum, in ascending id. Without

@@ -42,6 +42,8 @@ struct SampleOutput {
   bool not_a_number = false;                        // a NaN, or nothing but -inf: the caller fails this request alone
 };
 
+struct SamplePasses;
+
 // One a thread; keeps its buffers between calls, so that a warmed-up step allocates nothing.
 class Sampler {
  public:
@@ -64,6 +66,7 @@ class Sampler {
   void keep_mass(double top_p);
   std::int32_t draw(double uniform) const;
 
+  const SamplePasses* passes_;
   std::vector<float> work_;                         // logits with penalties, bias and bans
   std::vector<std::int32_t> counts_;                // of output tokens, zero between calls
   std::vector<std::int32_t> order_;                 // candidate tokens

@@ -10,6 +10,8 @@
 #include <random>
 
 #include "base/philox.h"
+#include "kernels/isa.h"
+#include "kernels/sample_passes.h"
 
 namespace chorus {
 namespace {
@@ -217,6 +219,42 @@ TEST(Sampler, RowsThatAreNoNumbersAreReported) {
     one[42] = -3.0e38F;
     input.logits = one;
     EXPECT_EQ(sampler.sample(input).token, 42);
+  }
+}
+
+// Goal: wider vectors change no bit, so that a mixed cluster draws the same tokens.
+TEST(Sampler, PassesAgreeInEveryBitOnAllInstructionSets) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> distribution(0.0F, 9.0F);
+  std::vector<float> logits(4999);
+  for (float& logit : logits) logit = distribution(random);
+  logits[7] = -infinity, logits[8] = -1e30F, logits[9] = -0.0F;
+  struct Bits {
+    std::vector<float> weights = std::vector<float>(4999);
+    std::vector<std::int32_t> blocks = std::vector<std::int32_t>(79);
+    std::int32_t largest = 0;
+    bool operator==(const Bits&) const = default;
+  };
+  const auto run = [&](const SamplePasses& passes) {
+    Bits bits;
+    bits.largest = passes.scan(logits.data(), logits.size(), bits.blocks.data()).largest;
+    const float largest = *std::max_element(logits.begin(), logits.end());
+    passes.weigh(logits.data(), logits.size(), largest, 0.83F, 1e-20F, bits.weights.data());
+    return bits;
+  };
+  const Bits expected = run(sample_passes_scalar());
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double exact = std::exp((double{logits[i]} - double{*std::max_element(logits.begin(), logits.end())}) / double{0.83F});
+    // The quotient, up to 50, is rounded twice: relative error 50 * 2 / 2^24 at most. Near min_p either answer is right.
+    if (exact > 1.1e-20) {
+      ASSERT_NEAR(double{expected.weights[i]}, exact, exact * 7e-6) << logits[i];
+    } else if (exact < 0.9e-20) {
+      ASSERT_EQ(expected.weights[i], 0.0F);
+    }
+  }
+  for (const Isa isa : available_isas()) {
+    if (isa == Isa::scalar) continue;
+    EXPECT_TRUE(run(isa == Isa::avx2_f32 ? sample_passes_avx2() : sample_passes_avx512()) == expected) << name_of(isa);
   }
 }
 

@@ -1,0 +1,9 @@
+#include "kernels/sample_impl.h"
+
+namespace chorus {
+
+const SamplePasses& sample_passes_avx512() {
+  return CHORUS_VECTOR_NAMESPACE::sample_passes;
+}
+
+}  // namespace chorus
