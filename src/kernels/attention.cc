@@ -150,6 +150,19 @@ Workspace take_workspace(Scratch& scratch, const AttentionCall& call, int lanes_
           scratch.take_array<float>(state), scratch.take_array<float>(state)};
 }
 
+// f(item, thread) for items [0, count), each to the thread that comes for it first.
+template <typename F>
+void for_each_item(ThreadPool& pool, std::int64_t count, F f) {
+  if (count == 1) return f(0, 0);
+  std::atomic<std::int64_t> next = 0;
+  pool.run([&](int thread, int) {
+    for (std::int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < count;
+         i = next.fetch_add(1, std::memory_order_relaxed)) {
+      f(i, thread);
+    }
+  });
+}
+
 void attend_tile(const AttentionKernels& kernels, const AttentionCall& call, const AttentionTile& tile, const Workspace& work) {
   kernels.pack(call, tile, work.packed);
   const AttentionSpan partitions = partitions_of(call, tile);
@@ -159,6 +172,58 @@ void attend_tile(const AttentionKernels& kernels, const AttentionCall& call, con
     kernels.merge(call, tile, work.later, work.state);
   }
   kernels.finish(call, tile, work.state);
+}
+
+// States that a call may keep when it spreads partitions over the threads: 16 MiB.
+constexpr std::int64_t spread_floats_max = std::int64_t{1} << 22;
+
+struct PartitionItem {
+  const AttentionTile* tile;
+  std::int32_t partition;
+  float* state;
+};
+
+// A few long sequences (one user, a long context) are too few tiles for all threads. Then each partition is an item, and the
+// states are merged afterwards: the same operations in the same order as in attend_tile. False: not such a call.
+bool attend_spread(ThreadPool& pool, Scratch& scratch, const AttentionKernels& kernels, const AttentionCall& call,
+                   std::span<const AttentionTile> tiles, const Workspace* work) {
+  if (pool.size() == 1 || std::ssize(tiles) >= 2 * pool.size()) return false;
+  const std::int64_t lane_floats = attention_state_values + call.head_dim_padded;
+  std::int64_t items = 0, floats = 0;
+  for (const AttentionTile& tile : tiles) {
+    const AttentionSpan partitions = partitions_of(call, tile);
+    items += partitions.last - partitions.first;
+    floats += (partitions.last - partitions.first) * tile.lanes * lane_floats;
+  }
+  if (items == std::ssize(tiles) || floats > spread_floats_max) return false;
+
+  auto* item = scratch.take_array<PartitionItem>(items);
+  auto* first_item = scratch.take_array<std::int64_t>(std::ssize(tiles) + 1);
+  float* states = scratch.take_array<float>(floats);
+  std::int64_t count = 0;
+  for (std::size_t t = 0; t < tiles.size(); ++t) {
+    first_item[t] = count;
+    const AttentionSpan partitions = partitions_of(call, tiles[t]);
+    for (std::int32_t partition = partitions.first; partition < partitions.last; ++partition) {
+      item[count++] = {&tiles[t], partition, states};
+      states += tiles[t].lanes * lane_floats;
+    }
+  }
+  first_item[tiles.size()] = count;
+
+  for_each_item(pool, count, [&](std::int64_t i, int thread) {
+    const Workspace& mine = work[thread];
+    kernels.pack(call, *item[i].tile, mine.packed);
+    kernels.partition(call, *item[i].tile, mine.packed, item[i].partition, mine.weights, item[i].state);
+  });
+  for_each_item(pool, std::ssize(tiles), [&](std::int64_t t, int) {
+    float* state = item[first_item[t]].state;
+    for (std::int64_t i = first_item[t] + 1; i < first_item[t + 1]; ++i) {
+      kernels.merge(call, *item[i].tile, item[i].state, state);
+    }
+    kernels.finish(call, tiles[static_cast<std::size_t>(t)], state);
+  });
+  return true;
 }
 
 }  // namespace
@@ -200,13 +265,8 @@ void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& 
   auto* work = scratch.take_array<Workspace>(pool.size());
   for (int thread = 0; thread < pool.size(); ++thread) work[thread] = take_workspace(scratch, call, kernels.lanes_max);
 
-  std::atomic<std::int64_t> next = 0;
-  pool.run([&](int thread, int) {
-    for (std::int64_t i = next.fetch_add(1, std::memory_order_relaxed); i < tile_count;
-         i = next.fetch_add(1, std::memory_order_relaxed)) {
-      attend_tile(kernels, call, tiles[i], work[thread]);
-    }
-  });
+  if (attend_spread(pool, scratch, kernels, call, {tiles, static_cast<std::size_t>(tile_count)}, work)) return;
+  for_each_item(pool, tile_count, [&](std::int64_t i, int thread) { attend_tile(kernels, call, tiles[i], work[thread]); });
 }
 
 }  // namespace chorus
