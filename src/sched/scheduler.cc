@@ -66,7 +66,6 @@ class ContinuousBatching final : public Scheduler {
   std::vector<Sequence*> planned_;  // parallel to plan_.sequences
   std::int32_t budget_ = 0;         // rows left in the step that is being planned
   bool in_step_ = false;            // between schedule() and complete()
-  bool preempted_ = false;          // in the step that is being planned
   std::uint64_t next_sequence_ = 0;
   SchedulerStats counters_;
 };
@@ -159,13 +158,12 @@ void ContinuousBatching::finish(Sequence* sequence) {
 const StepPlan& ContinuousBatching::schedule() {
   CHECK(!in_step_, "schedule called twice without complete");
   in_step_ = true;
-  preempted_ = false;
   plan_.sequences.clear();
   plan_.rows = 0;
   planned_.clear();
   budget_ = config_.max_num_batched_tokens;
   plan_running();
-  if (!preempted_) admit_waiting();
+  admit_waiting();
   CHECK(plan_.rows > 0 || (running_.empty() && waiting_.empty()), "no progress: {} running, {} waiting, {} blocks free",
         running_.size(), waiting_.size(), kv_.blocks().free());
   return plan_;
@@ -194,7 +192,6 @@ void ContinuousBatching::preempt(Sequence* sequence) {
   kv_.release(sequence);
   sequence->status = SequenceStatus::waiting;
   waiting_.insert(sequence);
-  preempted_ = true;
   ++counters_.preemptions;
 }
 

@@ -13,17 +13,14 @@
 //  * One token budget a step (max_num_batched_tokens), one row a token. Running sequences take from it first, in rank
 //    order: one row when decoding, as many rows as are left when part of the prompt is still to be computed (chunked
 //    prefill). Then waiting sequences are admitted in rank order, none overtaking one that does not fit.
-//  * A sequence is admitted when blocks for all its known tokens are free; it takes one more block whenever it grows
-//  over
-//    the end of the last one. When none is free the running sequence of the last rank is preempted: its blocks are
-//    released (full ones stay in the prefix cache), its output is kept, and it waits again at its rank, that is in
-//    front of whatever came later. It computes its tokens again when it is its turn. No sequence is admitted in such a
-//    step.
+//  * A sequence is admitted when blocks for all its known tokens are free. It takes one more block whenever it grows
+//    over the end of the last one. When none is free the running sequence of the last rank is preempted: its blocks
+//    are released (full ones stay in the prefix cache), its output is kept, and it waits again at its rank, that is in
+//    front of whatever came later. It computes its tokens again when it is its turn.
 //  * The first running sequence is never preempted by another, and no request is accepted that would not fit alone: so
 //    every step makes progress and every request ends.
-//  * Of a request with several choices the first unfinished one computes the prompt; the others wait for it, then share
-//  its
-//    full prompt blocks by reference and compute the tail themselves.
+//  * Of a request with several choices the first unfinished one computes the prompt. The others wait for it, then share
+//    its full prompt blocks by reference and compute the tail themselves.
 #pragma once
 
 #include <array>
