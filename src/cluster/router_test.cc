@@ -1,0 +1,139 @@
+#include "cluster/router.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace chorus {
+namespace {
+
+using ::testing::ElementsAre;
+
+Request make_request(RequestId id, std::uint32_t n = 1) {
+  Request request;
+  request.id = id;
+  request.prompt = {1, 2, 3};
+  request.params.n = n;
+  request.params.max_tokens = 8;
+  return request;
+}
+
+TokenEvent token(RequestId request, std::uint32_t position, FinishReason finish = FinishReason::none) {
+  TokenEvent event;
+  event.request = request;
+  event.position = position;
+  event.token = static_cast<TokenId>(100 + position);
+  event.finish = finish;
+  return event;
+}
+
+class RouterTest : public ::testing::Test {
+ protected:
+  // "add 7 0:1": kind, request, placement of each message since the last call.
+  std::vector<std::string> messages() {
+    static constexpr const char* kNames[] = {"add", "abort", "abort_choice"};
+    std::vector<std::string> described;
+    for (const RouterMessage& message : router_.take_messages()) {
+      described.push_back(fmt::format("{} {} {}:{}", kNames[static_cast<std::size_t>(message.kind)], message.id,
+                                      message.to.rank, message.to.epoch));
+      last_ = message;
+    }
+    return described;
+  }
+  void submit(RequestId id, std::optional<int> rank = std::nullopt) {
+    ASSERT_TRUE(router_.submit(make_request(id), rank).ok());
+  }
+
+  Router router_{2, make_least_loaded()};
+  RouterMessage last_;
+};
+
+TEST_F(RouterTest, RequestsWaitForTheFirstReadyReplicaInOrder) {
+  submit(1);
+  submit(2, 1);
+  EXPECT_THAT(messages(), ElementsAre());
+  router_.replica_ready({1, 1});
+  EXPECT_THAT(messages(), ElementsAre("add 1 1:1", "add 2 1:1"));
+}
+
+TEST_F(RouterTest, AReadyPinIsHonouredAndADeadOneIsNot) {
+  router_.replica_ready({0, 1});
+  submit(1, 0);
+  submit(2, 0);
+  submit(3, 1);
+  EXPECT_THAT(messages(), ElementsAre("add 1 0:1", "add 2 0:1", "add 3 0:1"));
+}
+
+TEST_F(RouterTest, ADeadReplicasRequestsGoOnElsewhereWithTheirTokens) {
+  router_.replica_ready({0, 1});
+  router_.replica_ready({1, 1});
+  submit(1, 0);
+  submit(2, 1);
+  TokenEvent first = token(1, 0);
+  ASSERT_EQ(router_.on_event({0, 1}, &first).verdict, Verdict::accepted);
+  messages();
+  router_.replica_died({0, 1});
+  EXPECT_THAT(messages(), ElementsAre("add 1 1:1"));
+  EXPECT_THAT(last_.request.choices.at(0).emitted, ElementsAre(100));
+  TokenEvent late = token(1, 1);
+  EXPECT_EQ(router_.on_event({0, 1}, &late).verdict, Verdict::dropped);
+  EXPECT_EQ(router_.on_event({1, 1}, &late).verdict, Verdict::accepted);
+}
+
+TEST_F(RouterTest, MessagesToADeadReplicaAreNotSent) {
+  router_.replica_ready({0, 1});
+  submit(1);
+  router_.abort(1);
+  submit(2);
+  router_.replica_died({0, 1});
+  EXPECT_THAT(messages(), ElementsAre());
+  router_.replica_ready({0, 2});
+  EXPECT_THAT(messages(), ElementsAre("add 2 0:2"));
+}
+
+TEST_F(RouterTest, ADrainingReplicaGetsNothingNew) {
+  router_.replica_ready({0, 1});
+  router_.replica_ready({1, 1});
+  router_.set_draining(0, true);
+  submit(1);
+  submit(2, 0);
+  EXPECT_THAT(messages(), ElementsAre("add 1 1:1", "add 2 1:1"));
+  router_.set_draining(1, true);
+  submit(3);
+  EXPECT_THAT(messages(), ElementsAre());
+  router_.set_draining(0, false);
+  EXPECT_THAT(messages(), ElementsAre("add 3 0:1"));
+}
+
+TEST_F(RouterTest, ReportsAndEndsMoveTheChoiceOfReplica) {
+  router_.replica_ready({0, 1});
+  router_.replica_ready({1, 1});
+  submit(1);
+  submit(2);
+  submit(3);
+  EXPECT_THAT(messages(), ElementsAre("add 1 0:1", "add 2 1:1", "add 3 0:1"));
+  TokenEvent last = token(1, 0, FinishReason::stop);
+  EXPECT_TRUE(router_.on_event({0, 1}, &last).request_finished);
+  last = token(3, 0, FinishReason::stop);
+  EXPECT_TRUE(router_.on_event({0, 1}, &last).request_finished);
+  submit(4, std::nullopt);
+  EXPECT_THAT(messages(), ElementsAre("add 4 0:1"));
+  EXPECT_EQ(router_.on_report({0, 1}, {.waiting = 9, .submissions_received = 3}).verdict, Verdict::accepted);
+  submit(5);
+  EXPECT_THAT(messages(), ElementsAre("add 5 1:1"));
+  EXPECT_EQ(router_.on_report({0, 1}, {.submissions_received = 4}).verdict, Verdict::faulty);
+  EXPECT_EQ(router_.on_report({0, 7}, {.submissions_received = 4}).verdict, Verdict::dropped);
+}
+
+TEST_F(RouterTest, AbortsAreSentToTheReplica) {
+  router_.replica_ready({0, 1});
+  ASSERT_TRUE(router_.submit(make_request(1, 2), std::nullopt).ok());
+  router_.abort_choice(1, 1);
+  router_.abort(1);
+  router_.abort(1);
+  EXPECT_THAT(messages(), ElementsAre("add 1 0:1", "abort_choice 1 0:1", "abort 1 0:1"));
+  EXPECT_EQ(router_.ledger().requests(), 0u);
+  EXPECT_EQ(router_.loads()[0].waiting + router_.loads()[0].running, 0u);
+}
+
+}  // namespace
+}  // namespace chorus
