@@ -17,7 +17,8 @@ std::string shown(const Json& value) {
 // The value as an int64 if it is a JSON integer (not true, not 1.0) in the bounds.
 std::optional<std::int64_t> as_integer(const Json& value, std::int64_t min, std::int64_t max) {
   if (!value.is_number_integer()) return std::nullopt;
-  if (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX)) return std::nullopt;
+  if (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(INT64_MAX))
+    return std::nullopt;
   const auto number = value.get<std::int64_t>();
   if (number < min || number > max) return std::nullopt;
   return number;
@@ -116,7 +117,8 @@ std::vector<std::int32_t> ConfigFields::integers(const char* key, std::size_t co
   std::vector<std::int32_t> result;
   const Json* value = find(key);
   if (value == nullptr) return result;
-  const std::string accepted = fmt::format("an integer from {} to {}, or a list of at most {}", min, INT32_MAX, count_max);
+  const std::string accepted =
+      fmt::format("an integer from {} to {}, or a list of at most {}", min, INT32_MAX, count_max);
   const Json list = value->is_array() ? *value : Json::array({*value});
   if (list.size() > count_max) {
     refuse_value(key, *value, accepted);

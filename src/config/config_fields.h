@@ -1,6 +1,6 @@
-// Typed, bounded reading of one JSON object of a configuration file. The first thing wrong is kept and everything after it
-// is read as its fallback, so that a reader is a plain list of fields with one check at the end.
-// Includes nlohmann/json.hpp: for .cc files of this room only.
+// Typed, bounded reading of one JSON object of a configuration file. The first thing wrong is kept and everything after
+// it is read as its fallback, so that a reader is a plain list of fields with one check at the end. Includes
+// nlohmann/json.hpp: for .cc files of this room only.
 #pragma once
 
 #include <cstdint>

@@ -2,9 +2,8 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
+#include <span>
 #include <string>
-#include <vector>
 
 #include "base/result.h"
 #include "config/model_config.h"
@@ -23,6 +22,15 @@ struct ParallelConfig {
   int pipeline_parallel_size = 1;
   int decode_context_parallel_size = 1;
   bool enable_expert_parallel = false;
+  bool enable_expert_balancing = false;             // --enable-eplb
+  std::string expert_balancing_config = {};         // --eplb-config: JSON; empty: not given
+  int data_parallel_size_local = 0;                 // replicas on this node; 0: all
+  int data_parallel_start_rank = 0;                 // of this node's replicas
+  int data_parallel_rank = -1;                      // the one replica of this process behind an outer balancer; -1: not so
+  std::string data_parallel_address = {};           // of the first node; empty: this machine
+  int data_parallel_rpc_port = 0;                   // 0: chosen and published
+  bool data_parallel_hybrid_lb = false;
+  bool data_parallel_external_lb = false;
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
 };
@@ -30,6 +38,7 @@ struct ParallelConfig {
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
 struct EngineConfig {
   std::string model;                                // directory
+  std::string tokenizer;                            // must be the model's directory; empty: the same
   std::string dtype = "auto";                       // auto | bfloat16 | float32
   std::string device = "auto";                      // auto | cpu | cuda
   std::string cpu_isa = "auto";                     // auto | amx-bf16 | avx512-bf16 | avx2-f32 | scalar
@@ -51,16 +60,25 @@ struct EngineConfig {
   LoadBalancerName load_balancer = LoadBalancerName::least_loaded;
   AssignmentName assignment = AssignmentName::dynamic;
   ParallelConfig parallel;
+  int api_server_count = 1;
+  bool headless = false;                            // engines without a front end
   int engine_start_timeout_ms = 600000;             // from spawn to READY
   int engine_heartbeat_timeout_ms = 60000;          // without progress or heartbeat an engine counts as dead
 };
 
-// Checks every bound that needs no file and no machine. One line: option, value, what is accepted.
+// Checks every bound that needs no file and no machine, and refuses what this version does not run. One line: option, value,
+// what is accepted.
 Result<void> validate(const EngineConfig& config);
-// With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size, token budget.
+// With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size (says which sizes would do).
 Result<void> validate(const EngineConfig& config, const ModelConfig& model);
+// A launcher's number of processes (WORLD_SIZE) must be world_size(): the message has both numbers and the factors.
+Result<void> validate_world(const ParallelConfig& parallel, int launcher_world_size);
 
-// "4GiB", "512MiB", "1000000": bytes.
+// What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16 kernel,
+// and bfloat16 would drop three bits of each weight).
+DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
+
+// "4GiB", "512MiB", "1.5G", "1000000": bytes. K, M, G, T (also as KiB ...) are powers of 1024; KB, MB, GB, TB of 1000.
 Result<std::uint64_t> parse_bytes(const std::string& text);
 
 // Engine options as the CLI, workflow JSON and later the server name them: one readable table. Applying "max_model_len" or
@@ -69,11 +87,22 @@ Result<std::uint64_t> parse_bytes(const std::string& text);
 struct EngineOption {
   const char* name;                     // with dashes: "max-model-len"
   const char* short_name;               // "-tp" style alias or nullptr
+  const char* alias;                    // another long spelling, "tp-size", or nullptr
   const char* value_hint;               // "N", "NAME", nullptr for a flag
   const char* help;
   Result<void> (*apply)(EngineConfig* config, const std::string& value);
 };
-const std::vector<EngineOption>& engine_options();
-// `name` in any spelling (dashes, underscores, alias). For a flag the value is "true" or "false".
+std::span<const EngineOption> engine_options();
+
+// The option that `name` means, in any spelling: dashes or underscores, with or without leading dashes, alias, and for a flag
+// "no-" in front (`negated` then). An unknown name is an error that names the nearest known one.
+struct EngineOptionMatch {
+  const EngineOption* option = nullptr;
+  bool negated = false;
+};
+Result<EngineOptionMatch> find_engine_option(const std::string& name);
+
+// `name` in any spelling. For a flag the value is "true" or "false"; "" is "true". Errors name the option.
 Result<void> apply_engine_option(EngineConfig* config, const std::string& name, const std::string& value);
+
 }  // namespace chorus

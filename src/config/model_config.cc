@@ -1,4 +1,5 @@
-// Field names and defaults: the configuration classes of Hugging Face transformers 4.40 to 5, src/transformers/models/*.
+// Field names and defaults: the configuration classes of Hugging Face transformers 4.40 to 5,
+// src/transformers/models/*.
 #include "config/model_config.h"
 
 #include <sys/stat.h>
@@ -67,7 +68,9 @@ void read_dtype(ConfigFields* fields, ModelConfig* model) {
 
 // The sizes every known family must give.
 void read_sizes(const Family& family, ConfigFields* fields, ModelConfig* model) {
-  const auto size = [&](const char* key, std::int64_t max) { return static_cast<int>(fields->required_integer(key, 1, max)); };
+  const auto size = [&](const char* key, std::int64_t max) {
+    return static_cast<int>(fields->required_integer(key, 1, max));
+  };
   model->vocab_size = size("vocab_size", 1 << 24);
   model->hidden_size = size("hidden_size", 1 << 20);
   model->intermediate_size = size("intermediate_size", 1 << 22);
@@ -89,8 +92,8 @@ void read_sizes(const Family& family, ConfigFields* fields, ModelConfig* model) 
     fields->refuse(fmt::format("head_dim is {}; accepted: an even number up to 4096 (rotary halves)", model->head_dim));
   }
   if (model->num_attention_heads % model->num_key_value_heads != 0) {
-    fields->refuse(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}", model->num_attention_heads,
-                               model->num_key_value_heads));
+    fields->refuse(fmt::format("num_attention_heads {} is not a multiple of num_key_value_heads {}",
+                               model->num_attention_heads, model->num_key_value_heads));
   }
 }
 
@@ -124,7 +127,9 @@ std::optional<RopeType> rope_type_of(const std::string& name) {
 }
 
 // YaRN's attention factor from mscale and mscale_all_dim, as transformers' _compute_yarn_parameters has it.
-double yarn_mscale(double factor, double mscale) { return factor <= 1.0 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0; }
+double yarn_mscale(double factor, double mscale) {
+  return factor <= 1.0 ? 1.0 : 0.1 * mscale * std::log(factor) + 1.0;
+}
 
 void read_yarn(ConfigFields* rope, RopeConfig* config) {
   config->beta_fast = rope->number_or("beta_fast", 1e-6, 1e6, 32.0);
@@ -142,8 +147,9 @@ void read_longrope(ConfigFields* rope, int head_dim, RopeConfig* config) {
   config->short_factor = rope->numbers("short_factor", count, 1e-6, 1e9);
   config->long_factor = rope->numbers("long_factor", count, 1e-6, 1e9);
   if (config->short_factor.size() != count || config->long_factor.size() != count) {
-    rope->refuse(fmt::format("longrope needs short_factor and long_factor of head_dim / 2 = {} numbers each; they have {} and {}",
-                             count, config->short_factor.size(), config->long_factor.size()));
+    rope->refuse(fmt::format(
+        "longrope needs short_factor and long_factor of head_dim / 2 = {} numbers each; they have {} and {}", count,
+        config->short_factor.size(), config->long_factor.size()));
   }
   config->short_mscale = rope->number_or("short_mscale", 0, 1e6, 0);
   config->long_mscale = rope->number_or("long_mscale", 0, 1e6, 0);
@@ -164,14 +170,15 @@ void read_rope_scaling(ConfigFields* rope, const ModelConfig& model, RopeConfig*
   const bool needs_factor = config->type != RopeType::longrope;
   if (needs_factor && !rope->has("factor")) rope->refuse("factor is missing; needed: a number from 1 on");
   config->factor = rope->number_or("factor", 1.0, 1e6, 1.0);
-  config->original_max_position_embeddings = static_cast<int>(rope->integer_or(
-      "original_max_position_embeddings", 1, kTokensMax, config->original_max_position_embeddings));
+  config->original_max_position_embeddings = static_cast<int>(
+      rope->integer_or("original_max_position_embeddings", 1, kTokensMax, config->original_max_position_embeddings));
   config->attention_factor = rope->number("attention_factor", 1e-6, 1e6);
   if (config->type == RopeType::llama3) {
     config->low_freq_factor = rope->number_or("low_freq_factor", 1e-6, 1e6, 1.0);
     config->high_freq_factor = rope->number_or("high_freq_factor", 1e-6, 1e6, 4.0);
     if (config->original_max_position_embeddings == 0) rope->refuse("llama3 needs original_max_position_embeddings");
-    if (config->high_freq_factor <= config->low_freq_factor) rope->refuse("high_freq_factor must be above low_freq_factor");
+    if (config->high_freq_factor <= config->low_freq_factor)
+      rope->refuse("high_freq_factor must be above low_freq_factor");
   }
   if (config->type == RopeType::yarn) read_yarn(rope, config);
   if (config->type == RopeType::longrope) read_longrope(rope, model.head_dim, config);
@@ -184,7 +191,8 @@ Result<void> read_rope(const Family& family, const std::string& where, ConfigFie
   config->original_max_position_embeddings =
       static_cast<int>(fields->integer_or("original_max_position_embeddings", 1, kTokensMax, 0));
   if (fields->number_or("partial_rotary_factor", 0, 1, 1.0) != 1.0) {
-    fields->refuse_value("partial_rotary_factor", *fields->find("partial_rotary_factor"), "1 (every dimension rotates)");
+    fields->refuse_value("partial_rotary_factor", *fields->find("partial_rotary_factor"),
+                         "1 (every dimension rotates)");
   }
   const char* key = fields->has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   const Json* object = fields->find(key);
@@ -210,14 +218,15 @@ std::optional<std::vector<bool>> read_sliding_layers(ConfigFields* fields, const
     sliding.push_back(type == "sliding_attention");
   }
   if (sliding.size() != static_cast<std::size_t>(model.num_hidden_layers)) {
-    fields->refuse(fmt::format("layer_types has {} entries for num_hidden_layers {}", sliding.size(), model.num_hidden_layers));
+    fields->refuse(
+        fmt::format("layer_types has {} entries for num_hidden_layers {}", sliding.size(), model.num_hidden_layers));
     sliding.resize(static_cast<std::size_t>(model.num_hidden_layers));
   }
   return sliding;
 }
 
-// A window of w lets query i see key j when i - j < w (transformers masking_utils.py, sliding_window_overlay: j > i - w), which
-// is w keys with itself.
+// A window of w lets query i see key j when i - j < w (transformers masking_utils.py, sliding_window_overlay: j > i -
+// w), which is w keys with itself.
 void read_windows(const Family& family, ConfigFields* fields, ModelConfig* model) {
   const auto layers = static_cast<std::size_t>(model->num_hidden_layers);
   model->layer_window.assign(layers, 0);
@@ -227,7 +236,8 @@ void read_windows(const Family& family, ConfigFields* fields, ModelConfig* model
   const auto sliding = by_layer ? read_sliding_layers(fields, *model) : std::nullopt;
   if (!used || !fields->has("sliding_window")) {
     if (sliding && std::find(sliding->begin(), sliding->end(), true) != sliding->end()) {
-      fields->refuse("layer_types has sliding_attention, but use_sliding_window is false or sliding_window is not given");
+      fields->refuse(
+          "layer_types has sliding_attention, but use_sliding_window is false or sliding_window is not given");
     }
     return;
   }
@@ -275,13 +285,21 @@ void read_phimoe(ConfigFields* fields, ModelConfig* model) {
 
 void read_experts(const Family& family, ConfigFields* fields, ModelConfig* model) {
   switch (family.experts) {
-    case Experts::none: return;
-    case Experts::mixtral: read_mixtral(fields, model, 8); break;
-    case Experts::phimoe: read_phimoe(fields, model); break;
-    case Experts::qwen3_moe: read_qwen3_moe(fields, model); break;
+    case Experts::none:
+      return;
+    case Experts::mixtral:
+      read_mixtral(fields, model, 8);
+      break;
+    case Experts::phimoe:
+      read_phimoe(fields, model);
+      break;
+    case Experts::qwen3_moe:
+      read_qwen3_moe(fields, model);
+      break;
   }
   if (model->num_experts > 0 && model->num_experts_per_tok > model->num_experts) {
-    fields->refuse(fmt::format("num_experts_per_tok {} is more than the {} experts", model->num_experts_per_tok, model->num_experts));
+    fields->refuse(fmt::format("num_experts_per_tok {} is more than the {} experts", model->num_experts_per_tok,
+                               model->num_experts));
   }
 }
 
@@ -313,7 +331,8 @@ Result<void> read_generation_config(const std::string& directory, bool required,
   const std::string path = directory + "/generation_config.json";
   if (!exists(path)) {
     if (!required) return {};
-    return fail(ErrorCode::not_found, "no {}: --generation-config takes auto, chorus or a directory that has one", path);
+    return fail(ErrorCode::not_found, "no {}: --generation-config takes auto, chorus or a directory that has one",
+                path);
   }
   CHORUS_TRY(const Json document, read_json_file(path, kConfigLimits));
   if (!document.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", path);
@@ -328,8 +347,8 @@ Result<std::string> read_architecture(const std::string& path, ConfigFields* fie
   const auto names = fields->texts("architectures", 64);
   CHORUS_TRY_VOID(fields->finish());
   if (names.empty()) {
-    return fail(ErrorCode::invalid_argument, "{}: architectures is missing or empty; needed: a list such as [\"LlamaForCausalLM\"]",
-                path);
+    return fail(ErrorCode::invalid_argument,
+                "{}: architectures is missing or empty; needed: a list such as [\"LlamaForCausalLM\"]", path);
   }
   return names.front();
 }
@@ -353,7 +372,8 @@ Result<void> read_family(const Family& family, const std::string& path, ConfigFi
 
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config) {
   if (!exists(directory)) {
-    return fail(ErrorCode::not_found, "no such model directory: {} (a Hugging Face directory with config.json is needed)", directory);
+    return fail(ErrorCode::not_found,
+                "no such model directory: {} (a Hugging Face directory with config.json is needed)", directory);
   }
   const std::string path = directory + "/config.json";
   if (!exists(path)) {
@@ -368,10 +388,13 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
   CHORUS_TRY(model.architecture, read_architecture(path, &fields));
   model.model_type = fields.text("model_type").value_or("");
   if (const Json* quantization = fields.find("quantization_config")) {
-    const Json* method = quantization->is_object() && quantization->contains("quant_method") ? &(*quantization)["quant_method"] : nullptr;
-    return fail(ErrorCode::invalid_argument,
-                "{}: quantization_config ({}) is not supported; use the model's float32, bfloat16 or float16 weights", path,
-                method != nullptr && method->is_string() ? method->get<std::string>().substr(0, 40) : "no quant_method");
+    const Json* method = quantization->is_object() && quantization->contains("quant_method")
+                             ? &(*quantization)["quant_method"]
+                             : nullptr;
+    return fail(
+        ErrorCode::invalid_argument,
+        "{}: quantization_config ({}) is not supported; use the model's float32, bfloat16 or float16 weights", path,
+        method != nullptr && method->is_string() ? method->get<std::string>().substr(0, 40) : "no quant_method");
   }
   model.bos_token_ids = read_token_ids(&fields, "bos_token_id");
   model.eos_token_ids = read_token_ids(&fields, "eos_token_id");
@@ -385,6 +408,15 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
   CHORUS_TRY_VOID(read_generation_config(own_directory ? generation_config : directory, own_directory,
                                          generation_config != "chorus", &model));
   return model;
+}
+
+int model_len_limit(const ModelConfig& model) {
+  const RopeConfig& rope = model.rope;
+  if (rope.type != RopeType::linear && rope.type != RopeType::yarn) return model.max_position_embeddings;
+  const int original =
+      rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : model.max_position_embeddings;
+  const double stretched = std::min(original * rope.factor, static_cast<double>(kTokensMax));
+  return std::max(model.max_position_embeddings, static_cast<int>(stretched));
 }
 
 }  // namespace chorus

@@ -73,4 +73,8 @@ struct ModelConfig {
 // a directory whose generation_config.json (required) is taken instead. Sampling defaults are taken when do_sample is true.
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config = "auto");
 
+// The longest sequence the model's positions reach: max_position_embeddings, or more where linear or YaRN scaling stretches
+// original_max_position_embeddings further.
+int model_len_limit(const ModelConfig& model);
+
 }  // namespace chorus

@@ -84,7 +84,8 @@ std::string cgroup_path(const std::string& root, const std::string& controller) 
     const auto first = line.find(':'), second = line.find(':', first == std::string::npos ? first : first + 1);
     if (second == std::string::npos) continue;
     const std::string controllers = fmt::format(",{},", line.substr(first + 1, second - first - 1));
-    const bool found = controller.empty() ? controllers == ",," : controllers.find(fmt::format(",{},", controller)) != std::string::npos;
+    const bool found = controller.empty() ? controllers == ",,"
+                                          : controllers.find(fmt::format(",{},", controller)) != std::string::npos;
     const std::string path = line.substr(second + 1);
     if (found && path.starts_with('/')) return path;
   }
@@ -118,7 +119,8 @@ double cgroup_cpu_limit(const std::string& root) {
     if (line >> quota >> period) apply(quota, period);  // "max 100000" does not read as a number
   }
   for (const std::string& folder : cgroup_folders(mount + "/cpu", cgroup_path(root, "cpu"))) {
-    apply(std::atof(first_line(folder + "/cpu.cfs_quota_us").c_str()), std::atof(first_line(folder + "/cpu.cfs_period_us").c_str()));
+    apply(std::atof(first_line(folder + "/cpu.cfs_quota_us").c_str()),
+          std::atof(first_line(folder + "/cpu.cfs_period_us").c_str()));
   }
   return std::isfinite(limit) ? limit : 0;
 }
@@ -151,7 +153,8 @@ Result<int> parse_cpu(std::string_view text, std::string_view whole) {
   constexpr int kCpuMax = 1 << 20;
   if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || cpu < 0 || cpu > kCpuMax) {
     return fail(ErrorCode::invalid_argument,
-                "cpu-threads-bind \"{}\": \"{}\" is no core; accepted: auto, none, or a core list for each replica such as 0-3,8|4-7",
+                "cpu-threads-bind \"{}\": \"{}\" is no core; accepted: auto, none, or a core list for each replica "
+                "such as 0-3,8|4-7",
                 whole, text);
   }
   return cpu;
@@ -168,7 +171,8 @@ Result<std::vector<int>> parse_cpu_set(std::string_view text, std::string_view w
     if (dash != std::string_view::npos) {
       CHORUS_TRY(last, parse_cpu(part.substr(dash + 1), whole));
     }
-    if (last < first) return fail(ErrorCode::invalid_argument, "cpu-threads-bind \"{}\": the range {} goes down", whole, part);
+    if (last < first)
+      return fail(ErrorCode::invalid_argument, "cpu-threads-bind \"{}\": the range {} goes down", whole, part);
     for (int cpu = first; cpu <= last; ++cpu) cpus.insert(cpu);
     if (part.size() == text.size()) break;
     text.remove_prefix(part.size() + 1);
@@ -195,10 +199,12 @@ void warn_about(const std::vector<std::vector<int>>& sets, int threads, std::vec
   for (std::size_t replica = 0; replica < sets.size(); ++replica) {
     for (const int cpu : sets[replica]) overlap = !seen.insert(cpu).second || overlap;
     if (sets[replica].size() < static_cast<std::size_t>(threads)) {
-      warnings->push_back(fmt::format("cpu-threads-bind: {} threads of replica {} share {} cores", threads, replica, sets[replica].size()));
+      warnings->push_back(fmt::format("cpu-threads-bind: {} threads of replica {} share {} cores", threads, replica,
+                                      sets[replica].size()));
     }
   }
-  if (overlap) warnings->push_back("cpu-threads-bind: the core sets of some replicas overlap; they will slow each other down");
+  if (overlap)
+    warnings->push_back("cpu-threads-bind: the core sets of some replicas overlap; they will slow each other down");
 }
 
 }  // namespace
@@ -209,7 +215,9 @@ int NodeResources::cores() const {
   return std::max(cores, 1);
 }
 
-NodeResources detect_node() { return detect_node("", affinity()); }
+NodeResources detect_node() {
+  return detect_node("", affinity());
+}
 
 NodeResources detect_node(const std::string& root, std::vector<int> cpus) {
   NodeResources node;
@@ -256,13 +264,15 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_replica(const EngineConfig& c
   if (config.cpu_threads_bind == "auto") return automatic_sets(replicas, static_cast<std::size_t>(threads), node);
   CHORUS_TRY(auto sets, parse_cpu_sets(config.cpu_threads_bind));
   if (sets.size() != replicas) {
-    return fail(ErrorCode::invalid_argument, "cpu-threads-bind \"{}\" has {} core sets for {} replicas; give one for each, with | between",
+    return fail(ErrorCode::invalid_argument,
+                "cpu-threads-bind \"{}\" has {} core sets for {} replicas; give one for each, with | between",
                 config.cpu_threads_bind, sets.size(), replicas);
   }
   for (const auto& set : sets) {
     for (const int cpu : set) {
       if (std::binary_search(node.cpus.begin(), node.cpus.end(), cpu)) continue;
-      return fail(ErrorCode::invalid_argument, "cpu-threads-bind \"{}\": core {} is not among the {} this process may use ({} to {})",
+      return fail(ErrorCode::invalid_argument,
+                  "cpu-threads-bind \"{}\": core {} is not among the {} this process may use ({} to {})",
                   config.cpu_threads_bind, cpu, node.cpus.size(), node.cpus.empty() ? -1 : node.cpus.front(),
                   node.cpus.empty() ? -1 : node.cpus.back());
     }
@@ -271,14 +281,16 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_replica(const EngineConfig& c
   return sets;
 }
 
-Result<std::uint64_t> kv_cache_bytes_per_replica(const EngineConfig& config, const NodeResources& node, std::uint64_t weight_bytes) {
+Result<std::uint64_t> kv_cache_bytes_per_replica(const EngineConfig& config, const NodeResources& node,
+                                                 std::uint64_t weight_bytes) {
   constexpr std::uint64_t kDefaultMax = std::uint64_t{4} << 30;
   const auto replicas = static_cast<std::uint64_t>(std::max(1, config.parallel.data_parallel_size));
   const std::uint64_t available = node.memory_available_bytes;
   const std::uint64_t left = available - std::min(available, weight_bytes);
   if (config.kv_cache_bytes > left / replicas) {
     return fail(ErrorCode::resource_exhausted,
-                "kv-cache-memory {} bytes for each of {} replicas is more than the {} bytes left after {} of weights; at most {} fit",
+                "kv-cache-memory {} bytes for each of {} replicas is more than the {} bytes left after {} of weights; "
+                "at most {} fit",
                 config.kv_cache_bytes, replicas, left, weight_bytes, left / replicas);
   }
   if (config.kv_cache_bytes > 0) return config.kv_cache_bytes;

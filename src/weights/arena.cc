@@ -23,7 +23,8 @@ Error system_error(const char* call, std::size_t bytes) {
   return fail(code, "weight arena of {} bytes: {}: {}", bytes, call, std::strerror(error));
 }
 
-// Maps all of `fd` read-only and fills the page tables now. MAP_POPULATE is only advice: a short population costs faults later.
+// Maps all of `fd` read-only and fills the page tables now. MAP_POPULATE is only advice: a short population costs
+// faults later.
 Result<std::byte*> map_read_only(int fd, std::size_t bytes) {
   void* data = ::mmap(nullptr, bytes, PROT_READ, MAP_SHARED, fd, 0);
   if (data == MAP_FAILED) return system_error("mmap", bytes);
@@ -51,7 +52,9 @@ WeightArena& WeightArena::operator=(WeightArena&& other) noexcept {
   return *this;
 }
 
-WeightArena::~WeightArena() { release(); }
+WeightArena::~WeightArena() {
+  release();
+}
 
 void WeightArena::release() {
   if (data_ != nullptr) ::munmap(data_, size_);
@@ -65,9 +68,10 @@ Result<WeightArena> WeightArena::create(std::size_t bytes) {
   // Memory behind a memfd is only taken when it is touched, and running out then is a SIGBUS: so refuse beforehand.
   const std::uint64_t available = memory_available_bytes();
   if (bytes > available) {
-    return fail(ErrorCode::resource_exhausted,
-                "the weights need {} bytes of memory and {} are available: use a smaller model or dtype, or free memory", bytes,
-                available);
+    return fail(
+        ErrorCode::resource_exhausted,
+        "the weights need {} bytes of memory and {} are available: use a smaller model or dtype, or free memory", bytes,
+        available);
   }
   WeightArena arena;
   arena.size_ = bytes;
@@ -87,8 +91,9 @@ Result<WeightArena> WeightArena::open(int fd) {
   const int seals = ::fcntl(fd, F_GET_SEALS);
   if (seals < 0) return fail(ErrorCode::invalid_argument, "weight arena: descriptor {} is no sealable memory file", fd);
   if ((seals & kSeals) != kSeals) {
-    return fail(ErrorCode::invalid_argument, "weight arena: descriptor {} is not sealed (seals {:#x}, needed {:#x}), so its maker could change it", fd,
-                seals, kSeals);
+    return fail(ErrorCode::invalid_argument,
+                "weight arena: descriptor {} is not sealed (seals {:#x}, needed {:#x}), so its maker could change it",
+                fd, seals, kSeals);
   }
   struct stat status {};
   if (::fstat(fd, &status) != 0) return system_error("fstat", 0);

@@ -24,7 +24,7 @@ constexpr const char* kIndexName = "model.safetensors.index.json";
 struct Shard {
   std::string path;
   MappedFile file;
-  std::size_t data_begin = 0;              // bytes in front of the first tensor's
+  std::size_t data_begin = 0;  // bytes in front of the first tensor's
   std::vector<SafetensorsEntry> entries;
 };
 
@@ -37,7 +37,8 @@ Result<Shard> open_shard(const std::string& path) {
   const auto length = safetensors_header_length(prefix, shard.file.size());
   if (!length) return with_context(length.error(), path);
   shard.data_begin = 8 + static_cast<std::size_t>(*length);
-  const std::string_view header(reinterpret_cast<const char*>(shard.file.data()) + 8, static_cast<std::size_t>(*length));
+  const std::string_view header(reinterpret_cast<const char*>(shard.file.data()) + 8,
+                                static_cast<std::size_t>(*length));
   auto entries = parse_safetensors_header(header, shard.file.size() - shard.data_begin);
   if (!entries) return with_context(entries.error(), path);
   shard.entries = std::move(*entries);
@@ -66,22 +67,23 @@ class SafetensorsCheckpoint final : public Checkpoint {
   };
   Error missing(const std::string& name) const;
 
-  std::string source_;                                 // the file or the index, for messages
+  std::string source_;  // the file or the index, for messages
   std::vector<std::unique_ptr<Shard>> shards_;
   std::unordered_map<std::string, Place> places_;
 };
 
-Result<TensorView> SafetensorsCheckpoint::tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
+Result<TensorView> SafetensorsCheckpoint::tensor(const std::string& name,
+                                                 const std::vector<std::int64_t>& shape) const {
   const auto found = places_.find(name);
   if (found == places_.end()) return missing(name);
   const auto& [shard, entry] = found->second;
   if (!entry->dtype) {
-    return fail(ErrorCode::invalid_argument, "{}: tensor {} has dtype {}; weights may be F32, BF16 or F16", shard->path, name,
-                entry->type);
+    return fail(ErrorCode::invalid_argument, "{}: tensor {} has dtype {}; weights may be F32, BF16 or F16", shard->path,
+                name, entry->type);
   }
   if (entry->shape != shape) {
-    return fail(ErrorCode::invalid_argument, "{}: tensor {} has shape [{}]; config.json asks for [{}]", shard->path, name,
-                fmt::join(entry->shape, ", "), fmt::join(shape, ", "));
+    return fail(ErrorCode::invalid_argument, "{}: tensor {} has shape [{}]; config.json asks for [{}]", shard->path,
+                name, fmt::join(entry->shape, ", "), fmt::join(shape, ", "));
   }
   return TensorView{shard->file.data() + shard->data_begin + entry->begin, *entry->dtype, entry->shape, shard->path};
 }
@@ -122,11 +124,13 @@ Result<std::unique_ptr<Checkpoint>> open_single(const std::string& path) {
 
 // A shard is a file of the model's own directory: a name with a separator could lead anywhere.
 Result<void> check_shard_name(const std::string& index, const std::string& tensor, const std::string& file) {
-  const bool plain = !file.empty() && file.size() <= 255 && file != "." && file != ".." && file.find('/') == std::string::npos &&
-                     file.find('\\') == std::string::npos && file.find('\0') == std::string::npos;
+  const bool plain = !file.empty() && file.size() <= 255 && file != "." && file != ".." &&
+                     file.find('/') == std::string::npos && file.find('\\') == std::string::npos &&
+                     file.find('\0') == std::string::npos;
   if (plain) return {};
-  return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in \"{}\"; accepted: the name of a file in the same directory",
-              index, tensor.substr(0, 200), file.substr(0, 200));
+  return fail(ErrorCode::invalid_argument,
+              "{}: tensor {} is said to be in \"{}\"; accepted: the name of a file in the same directory", index,
+              tensor.substr(0, 200), file.substr(0, 200));
 }
 
 // weight_map the other way round: for each shard file the tensors that the index puts there.
@@ -140,7 +144,8 @@ Result<ShardTensors> read_index(const std::string& path) {
   }
   ShardTensors shards;
   for (const auto& [name, file] : map->items()) {
-    if (!file.is_string()) return fail(ErrorCode::invalid_argument, "{}: weight_map[{}] is no string", path, name.substr(0, 200));
+    if (!file.is_string())
+      return fail(ErrorCode::invalid_argument, "{}: weight_map[{}] is no string", path, name.substr(0, 200));
     CHORUS_TRY_VOID(check_shard_name(path, name, file.get<std::string>()));
     shards[file.get<std::string>()].push_back(name);
   }
@@ -154,7 +159,8 @@ Result<void> place_tensors(const std::string& index, const Shard& shard, const s
   for (const std::string& name : names) {
     const auto found = by_name.find(name);
     if (found == by_name.end()) {
-      return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in {}, which does not have it", index, name, shard.path);
+      return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in {}, which does not have it", index, name,
+                  shard.path);
     }
     checkpoint->place(shard, *found->second);
   }
@@ -180,7 +186,8 @@ Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory
   const std::string index = directory + "/" + kIndexName;
   if (exists(single)) return open_single(single);
   if (exists(index)) return open_sharded(directory, index);
-  return fail(ErrorCode::not_found, "no {} and no {} in {}: convert the weights to safetensors, or use --load-format dummy", kSingleName,
+  return fail(ErrorCode::not_found,
+              "no {} and no {} in {}: convert the weights to safetensors, or use --load-format dummy", kSingleName,
               kIndexName, directory);
 }
 

@@ -28,7 +28,9 @@ class TemporaryFolder {
   }
   ~TemporaryFolder() { std::filesystem::remove_all(path_); }
   const std::string& path() const { return path_; }
-  void write(const std::string& name, const std::string& bytes) const { std::ofstream(path_ + "/" + name, std::ios::binary) << bytes; }
+  void write(const std::string& name, const std::string& bytes) const {
+    std::ofstream(path_ + "/" + name, std::ios::binary) << bytes;
+  }
 
  private:
   std::string path_;
@@ -85,10 +87,9 @@ TEST(Checkpoint, ReadsASingleFile) {
 
 TEST(Checkpoint, NamesWhatIsMissingOrMisshapen) {
   const TemporaryFolder folder;
-  folder.write("model.safetensors",
-               file_of(R"({"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
-                       R"("ids":{"dtype":"I64","shape":[1],"data_offsets":[8,16]}})",
-                       std::string(16, '\0')));
+  folder.write("model.safetensors", file_of(R"({"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},)"
+                                            R"("ids":{"dtype":"I64","shape":[1],"data_offsets":[8,16]}})",
+                                            std::string(16, '\0')));
   const auto checkpoint = std::move(open_checkpoint(folder.path())).value();
   const auto missing = checkpoint->tensor("model.nrom.weight", {2});
   ASSERT_FALSE(missing.ok());
@@ -117,7 +118,9 @@ struct HostileCase {
   std::string expected;  // part of the message
 };
 
-std::string one_tensor(const std::string& entry) { return file_of(R"({"t":)" + entry + "}", std::string(8, '\0')); }
+std::string one_tensor(const std::string& entry) {
+  return file_of(R"({"t":)" + entry + "}", std::string(8, '\0'));
+}
 
 std::vector<HostileCase> hostile_cases() {
   std::string nested = R"({"t":)";
@@ -143,8 +146,9 @@ std::vector<HostileCase> hostile_cases() {
       {"metadata_of_numbers", file_of(R"({"__metadata__":{"a":1}})", ""), "__metadata__"},
       {"metadata_list", file_of(R"({"__metadata__":[]})", ""), "__metadata__"},
       {"duplicate_tensor",
-       file_of(R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-               std::string(8, '\0')),
+       file_of(
+           R"({"t":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"t":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+           std::string(8, '\0')),
        "uplicate"},
       {"entry_is_number", one_tensor("1"), "tensor t"},
       {"dtype_missing", one_tensor(R"({"shape":[2],"data_offsets":[0,8]})"), "dtype"},
@@ -154,29 +158,36 @@ std::vector<HostileCase> hostile_cases() {
       {"shape_negative", one_tensor(R"({"dtype":"F32","shape":[-2],"data_offsets":[0,8]})"), "shape"},
       {"shape_fraction", one_tensor(R"({"dtype":"F32","shape":[2.0],"data_offsets":[0,8]})"), "shape"},
       {"shape_text", one_tensor(R"({"dtype":"F32","shape":["2"],"data_offsets":[0,8]})"), "shape"},
-      {"shape_past_int64", one_tensor(R"({"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8]})"), "shape"},
-      {"product_wraps_to_two", one_tensor(R"({"dtype":"F32","shape":[4611686018427387905,2],"data_offsets":[0,8]})"), "64 bits"},
-      {"product_wraps_to_zero", one_tensor(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]})"), "64 bits"},
+      {"shape_past_int64", one_tensor(R"({"dtype":"F32","shape":[18446744073709551615],"data_offsets":[0,8]})"),
+       "shape"},
+      {"product_wraps_to_two", one_tensor(R"({"dtype":"F32","shape":[4611686018427387905,2],"data_offsets":[0,8]})"),
+       "64 bits"},
+      {"product_wraps_to_zero", one_tensor(R"({"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]})"),
+       "64 bits"},
       {"shape_too_large", one_tensor(R"({"dtype":"F32","shape":[3],"data_offsets":[0,8]})"), "need 12 bytes"},
       {"half_a_byte", one_tensor(R"({"dtype":"F4","shape":[15],"data_offsets":[0,8]})"), "whole number"},
       {"offsets_missing", one_tensor(R"({"dtype":"F32","shape":[2]})"), "data_offsets"},
       {"offsets_of_three", one_tensor(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8,8]})"), "data_offsets"},
       {"offsets_backwards", one_tensor(R"({"dtype":"F32","shape":[2],"data_offsets":[8,0]})"), "end before they begin"},
       {"offsets_past_end", one_tensor(R"({"dtype":"F32","shape":[4],"data_offsets":[0,16]})"), "pass the 8 bytes"},
-      {"offsets_huge", one_tensor(R"({"dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551616]})"), ""},
+      {"offsets_huge",
+       one_tensor(R"({"dtype":"F32","shape":[2],"data_offsets":[18446744073709551608,18446744073709551616]})"), ""},
       {"offsets_negative", one_tensor(R"({"dtype":"F32","shape":[2],"data_offsets":[-8,0]})"), "data_offsets"},
       {"unknown_key", one_tensor(R"({"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1})"), "other than"},
       {"overlap",
-       file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
-               std::string(8, '\0')),
+       file_of(
+           R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}})",
+           std::string(8, '\0')),
        "tensor b: begins at byte 4 inside"},
       {"same_bytes_twice",
-       file_of(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
-               std::string(8, '\0')),
+       file_of(
+           R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+           std::string(8, '\0')),
        "inside"},
       {"hole",
-       file_of(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})",
-               std::string(12, '\0')),
+       file_of(
+           R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[8,12]}})",
+           std::string(12, '\0')),
        "tensor b: begins at byte 8, leaving a hole from byte 4"},
       {"hole_at_the_front", one_tensor(R"({"dtype":"F32","shape":[1],"data_offsets":[4,8]})"), "hole from byte 0"},
   };
@@ -200,10 +211,18 @@ std::string damaged(std::string bytes, std::mt19937* random) {
     const std::size_t at = (*random)() % header_end;
     const char letter = kAlphabet[(*random)() % kAlphabet.size()];
     switch ((*random)() % 4) {
-      case 0: bytes[at] = static_cast<char>((*random)()); break;
-      case 1: bytes[at] = letter; break;
-      case 2: bytes.erase(at, 1 + (*random)() % 4); break;
-      default: bytes.insert(at, 1, letter); break;
+      case 0:
+        bytes[at] = static_cast<char>((*random)());
+        break;
+      case 1:
+        bytes[at] = letter;
+        break;
+      case 2:
+        bytes.erase(at, 1 + (*random)() % 4);
+        break;
+      default:
+        bytes.insert(at, 1, letter);
+        break;
     }
   }
   return bytes;
@@ -224,7 +243,8 @@ std::byte read_all(const Checkpoint& checkpoint) {
   return all;
 }
 
-// Goal: no damage to a header crashes, reads out of bounds (the sanitizer builds see it) or yields an entry outside the data.
+// Goal: no damage to a header crashes, reads out of bounds (the sanitizer builds see it) or yields an entry outside the
+// data.
 TEST(Checkpoint, SurvivesTwentyThousandDamagedHeaders) {
   const std::string valid = valid_file();
   std::mt19937 random(7);
@@ -275,8 +295,9 @@ TEST(ShardedCheckpoint, FindsEachTensorInItsShard) {
   const TemporaryFolder folder;
   folder.write("model-00001-of-00002.safetensors", shard_of("a", 1));
   folder.write("model-00002-of-00002.safetensors", shard_of("b", 2));
-  folder.write("model.safetensors.index.json",
-               R"({"metadata":{"total_size":8},"weight_map":{"b":"model-00002-of-00002.safetensors","a":"model-00001-of-00002.safetensors"}})");
+  folder.write(
+      "model.safetensors.index.json",
+      R"({"metadata":{"total_size":8},"weight_map":{"b":"model-00002-of-00002.safetensors","a":"model-00001-of-00002.safetensors"}})");
   const auto checkpoint = std::move(open_checkpoint(folder.path())).value();
   EXPECT_THAT(checkpoint->names(), ElementsAre("a", "b"));
   const auto b = checkpoint->tensor("b", {1});
@@ -288,13 +309,15 @@ TEST(ShardedCheckpoint, FindsEachTensorInItsShard) {
 TEST(ShardedCheckpoint, RefusesAnIndexThatLies) {
   EXPECT_EQ(index_error(R"({"weight_map":{"a":"one.safetensors"}})"), "");
   EXPECT_THAT(index_error(R"({"weight_map":{"a":"two.safetensors"}})"), HasSubstr("two.safetensors"));
-  EXPECT_THAT(index_error(R"({"weight_map":{"b":"one.safetensors"}})"), AllOf(HasSubstr("tensor b"), HasSubstr("does not have it")));
+  EXPECT_THAT(index_error(R"({"weight_map":{"b":"one.safetensors"}})"),
+              AllOf(HasSubstr("tensor b"), HasSubstr("does not have it")));
   EXPECT_THAT(index_error(R"({"weight_map":{"a":1}})"), HasSubstr("weight_map[a]"));
   EXPECT_THAT(index_error(R"({"weight_map":{}})"), HasSubstr("weight_map"));
   EXPECT_THAT(index_error(R"([])"), HasSubstr("weight_map"));
   EXPECT_THAT(index_error(R"({)"), HasSubstr("index.json"));
   for (const char* escape : {"../one.safetensors", "/etc/passwd", "..", ".", "", "sub/one.safetensors", "a\\u0000b"}) {
-    EXPECT_THAT(index_error(fmt::format(R"({{"weight_map":{{"a":"{}"}}}})", escape)), HasSubstr("same directory")) << escape;
+    EXPECT_THAT(index_error(fmt::format(R"({{"weight_map":{{"a":"{}"}}}})", escape)), HasSubstr("same directory"))
+        << escape;
   }
 }
 

@@ -11,8 +11,8 @@
 namespace chorus {
 namespace {
 
-// The finaliser of SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014, figure 15 with
-// the constants of Stafford's variant 13. One call gives four elements of 16 bits each.
+// The finaliser of SplitMix64: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014,
+// figure 15 with the constants of Stafford's variant 13. One call gives four elements of 16 bits each.
 constexpr std::uint64_t mix(std::uint64_t value) {
   value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9U;
   value = (value ^ (value >> 27)) * 0x94D049BB133111EBU;
@@ -32,8 +32,9 @@ inline float value_of(std::uint16_t bits) {
   return (static_cast<float>(bits) - 32767.5F) * kStep;
 }
 
-// Round to nearest even for |value| < 1, which is all that is needed here: adding and taking away 2^13 times the value's binade
-// (at least that of the smallest normal) rounds to the 10 mantissa bits, after which the conversion is exact.
+// Round to nearest even for |value| < 1, which is all that is needed here: adding and taking away 2^13 times the
+// value's binade (at least that of the smallest normal) rounds to the 10 mantissa bits, after which the conversion is
+// exact.
 std::uint16_t to_float16(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
   const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000U);
@@ -138,7 +139,8 @@ class DummyCheckpoint final : public Checkpoint {
   mutable std::map<std::string, std::shared_ptr<Kept>> kept_;  // guarded by mutex_
 };
 
-void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t rank, std::uint64_t count, std::byte* out) {
+void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t rank, std::uint64_t count,
+          std::byte* out) {
   const bool norm = rank == 1 && name.find("norm") != std::string::npos && name.find("weight") != std::string::npos;
   if (rank == 1 && name.ends_with("bias")) return;  // a fresh block is zero
   if (!norm) return fill_dummy(seed, name, dtype, 0, count, out);
@@ -159,10 +161,13 @@ Result<void> DummyCheckpoint::make(const std::string& name, const std::vector<st
     fits = fits && dimension > 0 && !__builtin_mul_overflow(count, static_cast<std::uint64_t>(dimension), &count);
   }
   fits = fits && !__builtin_mul_overflow(count, bytes_of(dtype_), &bytes);
-  if (!fits) return fail(ErrorCode::invalid_argument, "dummy tensor {}: a dimension below 1, or more bytes than 64 bits count", name);
+  if (!fits)
+    return fail(ErrorCode::invalid_argument, "dummy tensor {}: a dimension below 1, or more bytes than 64 bits count",
+                name);
   const std::uint64_t available = memory_available_bytes();
   if (bytes > available || !kept->block.allocate(bytes)) {
-    return fail(ErrorCode::resource_exhausted, "dummy tensor {} needs {} bytes of memory and {} are available", name, bytes, available);
+    return fail(ErrorCode::resource_exhausted, "dummy tensor {} needs {} bytes of memory and {} are available", name,
+                bytes, available);
   }
   fill(seed_, name, dtype_, shape.size(), count, kept->block.data());
   kept->shape = shape;
@@ -173,18 +178,23 @@ Result<TensorView> DummyCheckpoint::tensor(const std::string& name, const std::v
   const auto kept = entry(name);
   const std::lock_guard lock(kept->mutex);
   if (kept->block.data() == nullptr) CHORUS_TRY_VOID(make(name, shape, kept.get()));
-  if (kept->shape != shape) return fail(ErrorCode::invalid_argument, "dummy tensor {} was made with another shape", name);
+  if (kept->shape != shape)
+    return fail(ErrorCode::invalid_argument, "dummy tensor {} was made with another shape", name);
   return TensorView{kept->block.data(), dtype_, shape, "dummy weights"};
 }
 
 }  // namespace
 
-void fill_dummy(std::uint64_t seed, const std::string& name, DType dtype, std::uint64_t first, std::uint64_t count, std::byte* out) {
+void fill_dummy(std::uint64_t seed, const std::string& name, DType dtype, std::uint64_t first, std::uint64_t count,
+                std::byte* out) {
   const std::uint64_t key = key_of(seed, name);
   switch (dtype) {
-    case DType::float32: return fill_uniform<DType::float32>(key, first, count, out);
-    case DType::bfloat16: return fill_uniform<DType::bfloat16>(key, first, count, out);
-    case DType::float16: return fill_uniform<DType::float16>(key, first, count, out);
+    case DType::float32:
+      return fill_uniform<DType::float32>(key, first, count, out);
+    case DType::bfloat16:
+      return fill_uniform<DType::bfloat16>(key, first, count, out);
+    case DType::float16:
+      return fill_uniform<DType::float16>(key, first, count, out);
   }
 }
 

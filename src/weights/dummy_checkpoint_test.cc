@@ -45,7 +45,8 @@ TEST(DummyCheckpoint, ElementsAreAFunctionOfSeedNameAndIndex) {
   EXPECT_NE(a, values(first->tensor("b", {7, 9}).value()));
   EXPECT_NE(a, values(other->tensor("a", {7, 9}).value()));
   first->release("a");
-  EXPECT_EQ(a, values(first->tensor("a", {9, 7}).value())) << "released, so another shape may be made; the index alone counts";
+  EXPECT_EQ(a, values(first->tensor("a", {9, 7}).value()))
+      << "released, so another shape may be made; the index alone counts";
   EXPECT_FALSE(first->tensor("a", {7, 9}).ok());
 }
 
@@ -88,9 +89,12 @@ TEST(DummyCheckpoint, DtypesAgreeUpToTheirRounding) {
 TEST(DummyCheckpoint, NormsAreOneAndBiasesZero) {
   for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16}) {
     const auto checkpoint = make_dummy_checkpoint(1, dtype);
-    EXPECT_EQ(values(checkpoint->tensor("model.layers.0.input_layernorm.weight", {3}).value()), std::vector<float>(3, 1.0F));
-    EXPECT_EQ(values(checkpoint->tensor("model.layers.0.input_layernorm.bias", {3}).value()), std::vector<float>(3, 0.0F));
-    EXPECT_EQ(values(checkpoint->tensor("model.layers.0.self_attn.q_proj.bias", {3}).value()), std::vector<float>(3, 0.0F));
+    EXPECT_EQ(values(checkpoint->tensor("model.layers.0.input_layernorm.weight", {3}).value()),
+              std::vector<float>(3, 1.0F));
+    EXPECT_EQ(values(checkpoint->tensor("model.layers.0.input_layernorm.bias", {3}).value()),
+              std::vector<float>(3, 0.0F));
+    EXPECT_EQ(values(checkpoint->tensor("model.layers.0.self_attn.q_proj.bias", {3}).value()),
+              std::vector<float>(3, 0.0F));
   }
 }
 

@@ -20,7 +20,8 @@ class MappedFile {
 
   const std::byte* data() const { return data_; }
   std::size_t size() const { return size_; }
-  // Gives back the pages that lie wholly in [data() + begin, data() + end); they are read again if they are touched again.
+  // Gives back the pages that lie wholly in [data() + begin, data() + end); they are read again if they are touched
+  // again.
   void release(std::size_t begin, std::size_t end) const;
 
  private:

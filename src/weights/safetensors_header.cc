@@ -16,26 +16,16 @@ struct ElementType {
 };
 // Every type of the format; the last column is what weights may be.
 constexpr std::array kElementTypes = {
-    ElementType{"F32", 32, DType::float32},
-    ElementType{"BF16", 16, DType::bfloat16},
-    ElementType{"F16", 16, DType::float16},
-    ElementType{"F64", 64, std::nullopt},
-    ElementType{"C64", 64, std::nullopt},
-    ElementType{"I64", 64, std::nullopt},
-    ElementType{"U64", 64, std::nullopt},
-    ElementType{"I32", 32, std::nullopt},
-    ElementType{"U32", 32, std::nullopt},
-    ElementType{"I16", 16, std::nullopt},
-    ElementType{"U16", 16, std::nullopt},
-    ElementType{"I8", 8, std::nullopt},
-    ElementType{"U8", 8, std::nullopt},
-    ElementType{"BOOL", 8, std::nullopt},
-    ElementType{"F8_E4M3", 8, std::nullopt},
-    ElementType{"F8_E5M2", 8, std::nullopt},
-    ElementType{"F8_E8M0", 8, std::nullopt},
-    ElementType{"F6_E2M3", 6, std::nullopt},
-    ElementType{"F6_E3M2", 6, std::nullopt},
-    ElementType{"F4", 4, std::nullopt},
+    ElementType{"F32", 32, DType::float32},  ElementType{"BF16", 16, DType::bfloat16},
+    ElementType{"F16", 16, DType::float16},  ElementType{"F64", 64, std::nullopt},
+    ElementType{"C64", 64, std::nullopt},    ElementType{"I64", 64, std::nullopt},
+    ElementType{"U64", 64, std::nullopt},    ElementType{"I32", 32, std::nullopt},
+    ElementType{"U32", 32, std::nullopt},    ElementType{"I16", 16, std::nullopt},
+    ElementType{"U16", 16, std::nullopt},    ElementType{"I8", 8, std::nullopt},
+    ElementType{"U8", 8, std::nullopt},      ElementType{"BOOL", 8, std::nullopt},
+    ElementType{"F8_E4M3", 8, std::nullopt}, ElementType{"F8_E5M2", 8, std::nullopt},
+    ElementType{"F8_E8M0", 8, std::nullopt}, ElementType{"F6_E2M3", 6, std::nullopt},
+    ElementType{"F6_E3M2", 6, std::nullopt}, ElementType{"F4", 4, std::nullopt},
 };
 
 Error refuse(const std::string& name, const std::string& reason) {
@@ -43,7 +33,8 @@ Error refuse(const std::string& name, const std::string& reason) {
 }
 
 const ElementType* find_element_type(std::string_view name) {
-  const auto found = std::find_if(kElementTypes.begin(), kElementTypes.end(), [&](const ElementType& type) { return type.name == name; });
+  const auto found = std::find_if(kElementTypes.begin(), kElementTypes.end(),
+                                  [&](const ElementType& type) { return type.name == name; });
   return found == kElementTypes.end() ? nullptr : &*found;
 }
 
@@ -74,9 +65,11 @@ Result<void> read_offsets(const Json& value, std::uint64_t data_bytes, Safetenso
   }
   const auto begin = as_count((*offsets)[0]), end = as_count((*offsets)[1]);
   if (!begin || !end) return refuse(entry->name, "data_offsets has an element that is no integer from 0 to 2^63 - 1");
-  if (*begin > *end) return refuse(entry->name, fmt::format("data_offsets [{}, {}] end before they begin", *begin, *end));
+  if (*begin > *end)
+    return refuse(entry->name, fmt::format("data_offsets [{}, {}] end before they begin", *begin, *end));
   if (*end > data_bytes) {
-    return refuse(entry->name, fmt::format("data_offsets [{}, {}] pass the {} bytes of data in the file", *begin, *end, data_bytes));
+    return refuse(entry->name,
+                  fmt::format("data_offsets [{}, {}] pass the {} bytes of data in the file", *begin, *end, data_bytes));
   }
   entry->begin = *begin;
   entry->end = *end;
@@ -109,8 +102,8 @@ Result<SafetensorsEntry> read_entry(const std::string& name, const Json& value, 
   const auto bytes = byte_count(*type, entry.shape);
   if (!bytes) return refuse(name, "the bytes of its shape pass 64 bits or are no whole number");
   if (*bytes != entry.end - entry.begin) {
-    return refuse(name, fmt::format("its shape and dtype need {} bytes, its data_offsets [{}, {}] give {}", *bytes, entry.begin,
-                                    entry.end, entry.end - entry.begin));
+    return refuse(name, fmt::format("its shape and dtype need {} bytes, its data_offsets [{}, {}] give {}", *bytes,
+                                    entry.begin, entry.end, entry.end - entry.begin));
   }
   return entry;
 }
@@ -131,7 +124,8 @@ Result<void> check_cover(std::vector<SafetensorsEntry>* entries, std::uint64_t d
   std::uint64_t covered = 0;
   for (const SafetensorsEntry& entry : *entries) {
     if (entry.begin < covered) {
-      return refuse(entry.name, fmt::format("begins at byte {} inside the tensor before it, which ends at {}", entry.begin, covered));
+      return refuse(entry.name, fmt::format("begins at byte {} inside the tensor before it, which ends at {}",
+                                            entry.begin, covered));
     }
     if (entry.begin > covered) {
       return refuse(entry.name, fmt::format("begins at byte {}, leaving a hole from byte {}", entry.begin, covered));
@@ -139,7 +133,8 @@ Result<void> check_cover(std::vector<SafetensorsEntry>* entries, std::uint64_t d
     covered = entry.end;
   }
   if (covered != data_bytes) {
-    return fail(ErrorCode::invalid_argument, "the tensors end at byte {} of {} bytes of data: the rest belongs to none", covered, data_bytes);
+    return fail(ErrorCode::invalid_argument, "the tensors end at byte {} of {} bytes of data: the rest belongs to none",
+                covered, data_bytes);
   }
   return {};
 }
@@ -147,15 +142,17 @@ Result<void> check_cover(std::vector<SafetensorsEntry>* entries, std::uint64_t d
 }  // namespace
 
 Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8], std::uint64_t file_bytes) {
-  if (file_bytes < 8) return fail(ErrorCode::invalid_argument, "{} bytes are no safetensors file: it has at least 8", file_bytes);
+  if (file_bytes < 8)
+    return fail(ErrorCode::invalid_argument, "{} bytes are no safetensors file: it has at least 8", file_bytes);
   std::uint64_t length = 0;
   for (int byte = 7; byte >= 0; --byte) length = length << 8 | prefix[byte];
   if (length > kSafetensorsHeaderBytesMax) {
-    return fail(ErrorCode::invalid_argument, "header length {} is over the limit of {} bytes: not a safetensors file?", length,
-                kSafetensorsHeaderBytesMax);
+    return fail(ErrorCode::invalid_argument, "header length {} is over the limit of {} bytes: not a safetensors file?",
+                length, kSafetensorsHeaderBytesMax);
   }
   if (length > file_bytes - 8) {
-    return fail(ErrorCode::invalid_argument, "header length {} passes the end of the file ({} bytes): cut short?", length, file_bytes);
+    return fail(ErrorCode::invalid_argument, "header length {} passes the end of the file ({} bytes): cut short?",
+                length, file_bytes);
   }
   return length;
 }

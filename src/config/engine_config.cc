@@ -1,0 +1,217 @@
+#include "config/engine_config.h"
+
+#include <array>
+#include <charconv>
+#include <cmath>
+#include <string_view>
+
+#include "config/node.h"
+
+namespace chorus {
+namespace {
+
+constexpr int kRanksMax = 4096;
+constexpr int kTokensMax = 1 << 30;
+
+Error refuse(const char* option, const std::string& value, const std::string& accepted) {
+  return fail(ErrorCode::invalid_argument, "--{} is {}; accepted: {}", option, value, accepted);
+}
+
+Result<void> check_range(const char* option, std::int64_t value, std::int64_t min, std::int64_t max) {
+  if (value >= min && value <= max) return {};
+  return refuse(option, fmt::format("{}", value), fmt::format("{} to {}", min, max));
+}
+
+Result<void> check_name(const char* option, const std::string& value, std::initializer_list<const char*> names) {
+  std::string accepted;
+  for (const char* name : names) {
+    if (value == name) return {};
+    accepted += (accepted.empty() ? "" : ", ") + std::string(name);
+  }
+  return refuse(option, fmt::format("\"{}\"", value.substr(0, 100)), accepted);
+}
+
+Result<void> check_names(const EngineConfig& config) {
+  CHORUS_TRY_VOID(check_name("dtype", config.dtype, {"auto", "bfloat16", "float32"}));
+  CHORUS_TRY_VOID(check_name("device", config.device, {"auto", "cpu", "cuda"}));
+  CHORUS_TRY_VOID(check_name("cpu-isa", config.cpu_isa, {"auto", "amx-bf16", "avx512-bf16", "avx2-f32", "scalar"}));
+  CHORUS_TRY_VOID(check_name("distributed-executor-backend", config.distributed_executor_backend,
+                             {"uni", "mp", "external_launcher", "ray"}));
+  CHORUS_TRY_VOID(check_name("data-parallel-backend", config.data_parallel_backend, {"mp", "ray"}));
+  if (config.cpu_threads_bind != "auto" && config.cpu_threads_bind != "none") {
+    const auto sets = parse_cpu_sets(config.cpu_threads_bind);
+    if (!sets) return sets.error();
+  }
+  if (config.generation_config.empty()) return refuse("generation-config", "empty", "auto, chorus or a directory");
+  if (!config.tokenizer.empty() && config.tokenizer != config.model) {
+    return refuse("tokenizer", fmt::format("\"{}\"", config.tokenizer.substr(0, 200)),
+                  "the model's own directory (Chorus reads tokenizer.json beside config.json)");
+  }
+  return {};
+}
+
+Result<void> check_ranges(const EngineConfig& config) {
+  CHORUS_TRY_VOID(check_range("threads", config.threads, 0, 4096));
+  CHORUS_TRY_VOID(check_range("max-model-len", config.max_model_len, 0, kTokensMax));
+  CHORUS_TRY_VOID(check_range("block-size", config.block_size, 16, 1024));
+  if (config.block_size % 16 != 0)
+    return refuse("block-size", fmt::format("{}", config.block_size), "a multiple of 16");
+  CHORUS_TRY_VOID(check_range("max-num-seqs", config.max_num_seqs, 1, 1 << 16));
+  CHORUS_TRY_VOID(check_range("max-num-batched-tokens", config.max_num_batched_tokens, 1, 1 << 20));
+  CHORUS_TRY_VOID(check_range("api-server-count", config.api_server_count, 1, 1024));
+  CHORUS_TRY_VOID(check_range("engine-start-timeout-ms", config.engine_start_timeout_ms, 1, INT32_MAX));
+  CHORUS_TRY_VOID(check_range("engine-heartbeat-timeout-ms", config.engine_heartbeat_timeout_ms, 1, INT32_MAX));
+  return {};
+}
+
+Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
+  CHORUS_TRY_VOID(check_range("data-parallel-size", parallel.data_parallel_size, 1, kRanksMax));
+  CHORUS_TRY_VOID(check_range("tensor-parallel-size", parallel.tensor_parallel_size, 1, kRanksMax));
+  CHORUS_TRY_VOID(check_range("pipeline-parallel-size", parallel.pipeline_parallel_size, 1, kRanksMax));
+  CHORUS_TRY_VOID(check_range("decode-context-parallel-size", parallel.decode_context_parallel_size, 1, kRanksMax));
+  const std::int64_t world = std::int64_t{parallel.data_parallel_size} * parallel.tensor_parallel_size *
+                             parallel.pipeline_parallel_size * parallel.decode_context_parallel_size;
+  constexpr std::int64_t kWorldMax = 65536;
+  if (world > kWorldMax) {
+    return fail(ErrorCode::invalid_argument,
+                "data-parallel-size {} x pipeline {} x decode context {} x tensor {} is more than {} workers",
+                parallel.data_parallel_size, parallel.pipeline_parallel_size, parallel.decode_context_parallel_size,
+                parallel.tensor_parallel_size, kWorldMax);
+  }
+  CHORUS_TRY_VOID(
+      check_range("data-parallel-size-local", parallel.data_parallel_size_local, 0, parallel.data_parallel_size));
+  CHORUS_TRY_VOID(
+      check_range("data-parallel-start-rank", parallel.data_parallel_start_rank, 0, parallel.data_parallel_size - 1));
+  CHORUS_TRY_VOID(check_range("data-parallel-rank", parallel.data_parallel_rank, -1, parallel.data_parallel_size - 1));
+  CHORUS_TRY_VOID(check_range("data-parallel-rpc-port", parallel.data_parallel_rpc_port, 0, 65535));
+  return {};
+}
+
+// What a configuration may name and this version does not run. The one place: a feature that arrives loses its line
+// here.
+Result<void> check_supported(const EngineConfig& config) {
+  const ParallelConfig& parallel = config.parallel;
+  const auto local = [](const std::string& address) {
+    return address.empty() || address == "127.0.0.1" || address == "localhost";
+  };
+  const struct {
+    bool asked;
+    const char* option;
+    const char* reason;
+  } table[] = {
+      {parallel.tensor_parallel_size > 1, "tensor-parallel-size above 1",
+       "needs multi-worker replicas, which this version does not run yet; use --data-parallel-size"},
+      {parallel.pipeline_parallel_size > 1, "pipeline-parallel-size above 1",
+       "needs multi-worker replicas, which this version does not run yet; use --data-parallel-size"},
+      {parallel.decode_context_parallel_size > 1, "decode-context-parallel-size above 1",
+       "needs multi-worker replicas, which this version does not run yet; use --data-parallel-size"},
+      {parallel.enable_expert_parallel, "enable-expert-parallel",
+       "needs replicas that step together, which this version does not run yet; use --data-parallel-size, each replica "
+       "holds all experts"},
+      {parallel.enable_expert_balancing, "enable-eplb",
+       "needs expert parallelism, which this version does not run yet; leave it out"},
+      {config.device == "cuda", "device cuda",
+       "needs a CUDA backend, which this build does not have; use --device cpu"},
+      {config.distributed_executor_backend == "ray", "distributed-executor-backend ray",
+       "is not part of this version; use mp"},
+      {config.distributed_executor_backend == "external_launcher", "distributed-executor-backend external_launcher",
+       "is not part of this version; use mp"},
+      {config.data_parallel_backend == "ray", "data-parallel-backend ray", "is not part of this version; use mp"},
+      {parallel.data_parallel_size_local != 0 && parallel.data_parallel_size_local != parallel.data_parallel_size,
+       "data-parallel-size-local below data-parallel-size",
+       "needs several machines, which this version does not run yet; leave it out"},
+      {parallel.data_parallel_start_rank != 0, "data-parallel-start-rank above 0",
+       "needs several machines, which this version does not run yet; leave it out"},
+      {!local(parallel.data_parallel_address), "data-parallel-address of another machine",
+       "needs several machines, which this version does not run yet; leave it out"},
+      {parallel.data_parallel_rank >= 0, "data-parallel-rank",
+       "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
+      {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},
+      {parallel.data_parallel_hybrid_lb, "data-parallel-hybrid-lb", "is not part of this version; leave it out"},
+      {config.headless, "headless", "needs several machines, which this version does not run yet; leave it out"},
+  };
+  for (const auto& line : table) {
+    if (line.asked) return fail(ErrorCode::invalid_argument, "--{} {}", line.option, line.reason);
+  }
+  return {};
+}
+
+// A tp rank owns whole query heads, and whole kv heads or a copy of one.
+bool heads_divide(const ModelConfig& model, int size) {
+  const int kv = model.num_key_value_heads;
+  return model.num_attention_heads % size == 0 && kv > 0 && (kv % size == 0 || size % kv == 0);
+}
+
+}  // namespace
+
+Result<void> validate(const EngineConfig& config) {
+  CHORUS_TRY_VOID(check_names(config));
+  CHORUS_TRY_VOID(check_ranges(config));
+  CHORUS_TRY_VOID(check_parallel_ranges(config.parallel));
+  return check_supported(config);
+}
+
+Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
+  const int limit = model_len_limit(model);
+  if (config.max_model_len > limit) {
+    return fail(ErrorCode::invalid_argument,
+                "--max-model-len is {}; the positions of {} reach {} (max_position_embeddings)", config.max_model_len,
+                model.directory, limit);
+  }
+  const int size = config.parallel.tensor_parallel_size;
+  if (size > 1 && !heads_divide(model, size)) {
+    std::string sizes;
+    for (int candidate = 1; candidate <= model.num_attention_heads; ++candidate) {
+      if (heads_divide(model, candidate)) sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", candidate);
+    }
+    return fail(ErrorCode::invalid_argument,
+                "--tensor-parallel-size {} does not divide {} attention heads and {} kv heads; these do: {}", size,
+                model.num_attention_heads, model.num_key_value_heads, sizes);
+  }
+  return {};
+}
+
+Result<void> validate_world(const ParallelConfig& parallel, int launcher_world_size) {
+  if (parallel.world_size() == launcher_world_size) return {};
+  return fail(ErrorCode::invalid_argument,
+              "data-parallel-size {} x pipeline {} x decode context {} x tensor {} is a world of {} workers, and the "
+              "launcher started {} "
+              "(WORLD_SIZE): make them equal",
+              parallel.data_parallel_size, parallel.pipeline_parallel_size, parallel.decode_context_parallel_size,
+              parallel.tensor_parallel_size, parallel.world_size(), launcher_world_size);
+}
+
+DType compute_dtype(const EngineConfig& config, const ModelConfig& model) {
+  if (config.dtype == "bfloat16") return DType::bfloat16;
+  if (config.dtype == "float32") return DType::float32;
+  return model.dtype == DType::bfloat16 ? DType::bfloat16 : DType::float32;
+}
+
+Result<std::uint64_t> parse_bytes(const std::string& text) {
+  struct Unit {
+    std::string_view name;
+    double bytes;
+  };
+  constexpr std::array kUnits = {Unit{"", 1},       Unit{"B", 1},        Unit{"K", 1024},   Unit{"KiB", 1024},
+                                 Unit{"M", 0x1p20}, Unit{"MiB", 0x1p20}, Unit{"G", 0x1p30}, Unit{"GiB", 0x1p30},
+                                 Unit{"T", 0x1p40}, Unit{"TiB", 0x1p40}, Unit{"KB", 1e3},   Unit{"kB", 1e3},
+                                 Unit{"MB", 1e6},   Unit{"GB", 1e9},     Unit{"TB", 1e12}};
+  const Error error =
+      fail(ErrorCode::invalid_argument, "\"{}\" is no number of bytes; accepted: such as 4GiB, 512MiB, 1.5G, 1000000",
+           text.substr(0, 100));
+  const char* end = text.data() + text.size();
+  double number = 0;
+  const auto parsed = std::from_chars(text.data(), end, number, std::chars_format::fixed);
+  if (parsed.ec != std::errc() || !(number >= 0)) return error;
+  std::string_view unit(parsed.ptr, static_cast<std::size_t>(end - parsed.ptr));
+  while (unit.starts_with(' ')) unit.remove_prefix(1);
+  for (const Unit& known : kUnits) {
+    if (unit != known.name) continue;
+    const double bytes = number * known.bytes;
+    if (!(bytes < 0x1p63)) return error;
+    return static_cast<std::uint64_t>(bytes);
+  }
+  return error;
+}
+
+}  // namespace chorus

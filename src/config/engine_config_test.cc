@@ -1,0 +1,240 @@
+#include "config/engine_config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+namespace chorus {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string message(const Result<void>& result) {
+  return result.ok() ? "" : result.error().message;
+}
+
+EngineConfig config_with(const std::string& name, const std::string& value) {
+  EngineConfig config;
+  EXPECT_EQ(message(apply_engine_option(&config, name, value)), "");
+  return config;
+}
+
+std::string error_of(const std::string& name, const std::string& value) {
+  EngineConfig config;
+  return message(apply_engine_option(&config, name, value));
+}
+
+TEST(ParseBytes, ReadsUnits) {
+  const std::pair<const char*, std::uint64_t> cases[] = {{"0", 0},
+                                                         {"1000000", 1000000},
+                                                         {"1B", 1},
+                                                         {"4GiB", 4ULL << 30},
+                                                         {"512MiB", 512U << 20},
+                                                         {"512 MiB", 512U << 20},
+                                                         {"2K", 2048},
+                                                         {"2KB", 2000},
+                                                         {"1.5G", 3ULL << 29},
+                                                         {"1TiB", 1ULL << 40}};
+  for (const auto& [text, bytes] : cases) {
+    const auto parsed = parse_bytes(text);
+    ASSERT_TRUE(parsed.ok()) << text;
+    EXPECT_EQ(*parsed, bytes) << text;
+  }
+  for (const char* text :
+       {"", "GiB", "-1", "4XiB", "4 GiB!", "nan", "inf", "1e3", "0x10", "9999999999TiB", "4GiBGiB"}) {
+    EXPECT_FALSE(parse_bytes(text).ok()) << text;
+  }
+}
+
+TEST(EngineOptions, SetTheirFieldInEverySpelling) {
+  for (const char* name : {"max-model-len", "max_model_len", "--max-model-len", "Max_Model_Len"}) {
+    EXPECT_EQ(config_with(name, "512").max_model_len, 512) << name;
+  }
+  for (const char* name : {"-dp", "dp", "dp-size", "dp_size", "--data-parallel-size"}) {
+    EXPECT_EQ(config_with(name, "4").parallel.data_parallel_size, 4) << name;
+  }
+  EXPECT_EQ(config_with("--tp-size", "2").parallel.tensor_parallel_size, 2);
+  EXPECT_EQ(config_with("--pp-size", "2").parallel.pipeline_parallel_size, 2);
+  EXPECT_TRUE(config_with("--enable-ep", "true").parallel.enable_expert_parallel);
+  EXPECT_EQ(config_with("kv-cache-memory", "4GiB").kv_cache_bytes, 4ULL << 30);
+  EXPECT_EQ(config_with("load_format", "dummy").load_format, LoadFormat::dummy);
+  EXPECT_EQ(config_with("scheduling-policy", "priority").scheduling_policy, SchedulingPolicy::priority);
+  EXPECT_EQ(config_with("seed", "18446744073709551615").seed, UINT64_MAX);
+  EXPECT_EQ(config_with("assignment", "modulo").assignment, AssignmentName::modulo);
+  EXPECT_EQ(config_with("load-balancer", "round_robin").load_balancer, LoadBalancerName::round_robin);
+}
+
+TEST(EngineOptions, FlagsTakeNegationAndValues) {
+  EXPECT_FALSE(config_with("no-enable-prefix-caching", "true").enable_prefix_caching);
+  EXPECT_FALSE(config_with("--no_enable_prefix_caching", "").enable_prefix_caching);
+  EXPECT_FALSE(config_with("enable-prefix-caching", "False").enable_prefix_caching);
+  EXPECT_TRUE(config_with("no-enable-prefix-caching", "false").enable_prefix_caching);
+  EXPECT_THAT(error_of("enable-prefix-caching", "maybe"),
+              AllOf(HasSubstr("--enable-prefix-caching"), HasSubstr("maybe"), HasSubstr("true")));
+  EXPECT_THAT(error_of("no-max-model-len", "1"), HasSubstr("unknown engine option"));
+}
+
+TEST(EngineOptions, AcceptWhatVllmHasWithoutEffect) {
+  const std::pair<const char*, const char*> cases[] = {{"gpu_memory_utilization", "0.9"},
+                                                       {"enforce_eager", "true"},
+                                                       {"swap_space", "4"},
+                                                       {"tokenizer_mode", "auto"},
+                                                       {"revision", "main"},
+                                                       {"disable_log_stats", ""},
+                                                       {"max_seq_len_to_capture", "8192"},
+                                                       {"disable_custom_all_reduce", "true"},
+                                                       {"quantization", "None"},
+                                                       {"seed", "None"},
+                                                       {"max_model_len", "null"},
+                                                       {"distributed_executor_backend", "None"},
+                                                       {"trust_remote_code", "true"}};
+  for (const auto& [name, value] : cases) {
+    const EngineConfig config = config_with(name, value);
+    EXPECT_EQ(message(validate(config)), "") << name;
+  }
+  EXPECT_THAT(error_of("quantization", "awq"), AllOf(HasSubstr("quantization"), HasSubstr("awq"), HasSubstr("none")));
+  EXPECT_THAT(error_of("gpu-memory-utilization", "1.5"), HasSubstr("up to 1"));
+  EXPECT_THAT(error_of("kv-cache-dtype", "fp8"), HasSubstr("auto"));
+}
+
+TEST(EngineOptions, UnknownNamesAndValuesSayWhatIsMeant) {
+  EXPECT_THAT(error_of("max_model_length", "1"),
+              AllOf(HasSubstr("max_model_length"), HasSubstr("did you mean max-model-len?")));
+  EXPECT_THAT(error_of("tensor-paralel-size", "1"), HasSubstr("did you mean tensor-parallel-size?"));
+  EXPECT_THAT(error_of("xyzzy", "1"),
+              AllOf(HasSubstr("unknown engine option"), ::testing::Not(HasSubstr("did you mean"))));
+  EXPECT_THAT(error_of("", ""), HasSubstr("unknown engine option"));
+  EXPECT_THAT(error_of("load-format", "gguf"),
+              AllOf(HasSubstr("--load-format"), HasSubstr("gguf"), HasSubstr("dummy")));
+  for (const char* value : {"", "x", "1.5", "1x", " 1", "99999999999", "0x10"}) {
+    EXPECT_THAT(error_of("data-parallel-size", value), HasSubstr("an integer")) << value;
+  }
+  EXPECT_THAT(error_of("seed", "-1"), HasSubstr("from 0 on"));
+}
+
+TEST(EngineOptions, NamesAreUniqueAndComplete) {
+  std::set<std::string> names;
+  for (const EngineOption& option : engine_options()) {
+    EXPECT_TRUE(names.insert(option.name).second) << option.name;
+    if (option.alias != nullptr) {
+      EXPECT_TRUE(names.insert(option.alias).second) << option.alias;
+    }
+    if (option.short_name != nullptr) {
+      EXPECT_EQ(option.short_name[0], '-');
+      EXPECT_TRUE(names.insert(option.short_name + 1).second) << option.short_name;
+    }
+    EXPECT_NE(std::string(option.help), "");
+  }
+  for (const char* name : {"dp", "tp", "pp", "dcp", "ep", "dpl", "dpr", "dpn", "dpa", "dpp", "dph", "dpe", "asc"}) {
+    EXPECT_TRUE(names.contains(name)) << name;
+  }
+}
+
+TEST(Validate, AcceptsTheDefaults) {
+  EXPECT_EQ(message(validate(EngineConfig{})), "");
+}
+
+TEST(Validate, NamesOptionValueAndBound) {
+  const struct {
+    const char* name;
+    const char* value;
+    const char* expected;
+  } cases[] = {
+      {"dtype", "float16", "auto, bfloat16, float32"},
+      {"device", "tpu", "auto, cpu, cuda"},
+      {"cpu-isa", "avx", "avx2-f32"},
+      {"threads", "-1", "0 to 4096"},
+      {"max-model-len", "-5", "-5"},
+      {"block-size", "24", "multiple of 16"},
+      {"block-size", "0", "16 to 1024"},
+      {"max-num-seqs", "0", "1 to"},
+      {"max-num-batched-tokens", "0", "1 to"},
+      {"data-parallel-size", "0", "1 to"},
+      {"data-parallel-size", "-2147483648", "1 to"},
+      {"data-parallel-rpc-port", "65536", "65535"},
+      {"cpu-threads-bind", "0-", "core list"},
+      {"cpu-threads-bind", "3-1", "goes down"},
+      {"generation-config", "", "auto, chorus"},
+      {"tokenizer", "elsewhere", "own directory"},
+      {"distributed-executor-backend", "mpi", "external_launcher"},
+  };
+  for (const auto& test : cases) {
+    const std::string text = message(validate(config_with(test.name, test.value)));
+    EXPECT_THAT(text, AllOf(HasSubstr(test.name), HasSubstr(test.expected))) << test.name << "=" << test.value;
+  }
+}
+
+TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
+  const std::pair<const char*, const char*> cases[] = {{"tensor-parallel-size", "2"},
+                                                       {"pipeline-parallel-size", "2"},
+                                                       {"decode-context-parallel-size", "2"},
+                                                       {"enable-expert-parallel", "true"},
+                                                       {"device", "cuda"},
+                                                       {"data-parallel-backend", "ray"},
+                                                       {"distributed-executor-backend", "ray"},
+                                                       {"headless", "true"},
+                                                       {"data-parallel-address", "10.0.0.1"}};
+  for (const auto& [name, value] : cases) {
+    EXPECT_THAT(message(validate(config_with(name, value))), HasSubstr(name)) << name;
+  }
+  EXPECT_THAT(message(validate(config_with("-tp", "2"))),
+              AllOf(HasSubstr("multi-worker replicas"), HasSubstr("data-parallel-size")));
+  EXPECT_EQ(message(validate(config_with("data-parallel-address", "127.0.0.1"))), "");
+}
+
+TEST(Validate, TheWorldMustNotOverflowAndMustFitTheLauncher) {
+  EngineConfig config;
+  config.parallel = {.data_parallel_size = 4096,
+                     .tensor_parallel_size = 4096,
+                     .pipeline_parallel_size = 4096,
+                     .decode_context_parallel_size = 4096};
+  EXPECT_THAT(message(validate(config)), HasSubstr("more than 65536 workers"));
+  ParallelConfig parallel{.data_parallel_size = 2, .tensor_parallel_size = 2};
+  EXPECT_EQ(message(validate_world(parallel, 4)), "");
+  EXPECT_THAT(message(validate_world(parallel, 3)), AllOf(HasSubstr("world of 4"), HasSubstr("started 3")));
+}
+
+TEST(Validate, TheModelBoundsLengthAndTensorParallelSize) {
+  ModelConfig model;
+  model.directory = "m";
+  model.num_attention_heads = 12;
+  model.num_key_value_heads = 4;
+  model.max_position_embeddings = 512;
+  EngineConfig config;
+  config.max_model_len = 512;
+  EXPECT_EQ(message(validate(config, model)), "");
+  config.max_model_len = 513;
+  EXPECT_THAT(message(validate(config, model)), AllOf(HasSubstr("513"), HasSubstr("512")));
+  model.rope.type = RopeType::yarn;
+  model.rope.factor = 4;
+  EXPECT_EQ(message(validate(config, model)), "") << "YaRN stretches the positions";
+  config.parallel.tensor_parallel_size = 8;
+  EXPECT_THAT(message(validate(config, model)),
+              AllOf(HasSubstr("12 attention heads"), HasSubstr("these do: 1, 2, 4, 12")));
+}
+
+TEST(ComputeDtype, AutoTakesTheCheckpointsOwn) {
+  EngineConfig config;
+  ModelConfig model;
+  model.dtype = DType::bfloat16;
+  EXPECT_EQ(compute_dtype(config, model), DType::bfloat16);
+  model.dtype = DType::float16;
+  EXPECT_EQ(compute_dtype(config, model), DType::float32);
+  config.dtype = "bfloat16";
+  EXPECT_EQ(compute_dtype(config, model), DType::bfloat16);
+}
+
+TEST(NearestName, FindsSlipsButNotStrangers) {
+  const std::vector<std::string> known = {"tensor-parallel-size", "threads", "seed"};
+  EXPECT_EQ(nearest_name("thraeds", known), "threads");  // a swap is one edit
+  EXPECT_EQ(nearest_name("Tensor_Parallel_Size", known), "tensor-parallel-size");
+  EXPECT_EQ(nearest_name("sed", known), "seed");
+  EXPECT_EQ(nearest_name("banana", known), std::nullopt);
+  EXPECT_EQ(nearest_name("", known), std::nullopt);
+  EXPECT_EQ(nearest_name(std::string(100000, 'x'), known), std::nullopt);
+}
+
+}  // namespace
+}  // namespace chorus
