@@ -1,6 +1,6 @@
-// Attention, the row-wise operations and the sampler at the sizes of a 0.5B to 8B model. Two counters matter: flops (share of
-// the processor's multiply-add peak in prefill) and bytes read from the KV cache a second (share of memory bandwidth in
-// decode).
+// Attention, the row-wise operations and the sampler at the sizes of a 0.5B to 8B model. Two counters matter: flops
+// (share of the processor's multiply-add peak in prefill) and bytes read from the KV cache a second (share of memory
+// bandwidth in decode).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -50,7 +50,8 @@ class Attention {
     const int kv_width = shape.kv_heads * shape.head_dim;
     const std::vector<float> kv = normal(static_cast<std::size_t>(length * kv_width));
     for (int n = 0; n < sequences; ++n) {
-      const std::span<const std::int32_t> table = std::span(table_).subspan(static_cast<std::size_t>(n * blocks), static_cast<std::size_t>(blocks));
+      const std::span<const std::int32_t> table =
+          std::span(table_).subspan(static_cast<std::size_t>(n * blocks), static_cast<std::size_t>(blocks));
       const AttentionSequence all = {0, 0, length, table};
       kv_write(pool_, isa_, cache_, {&all, 1}, kv.data(), kv_width, kv.data(), kv_width);
       sequences_.push_back({std::int64_t{n} * rows, length - rows, rows, table});
@@ -61,8 +62,9 @@ class Attention {
 
   void run() {
     const int width = shape_.heads * shape_.head_dim;
-    attention(pool_, scratch_, isa_, cache_, sequences_, {shape_.heads, 1.0F / std::sqrt(static_cast<float>(shape_.head_dim)), 0},
-              q_.data(), width, out_.data(), width);
+    attention(pool_, scratch_, isa_, cache_, sequences_,
+              {shape_.heads, 1.0F / std::sqrt(static_cast<float>(shape_.head_dim)), 0}, q_.data(), width, out_.data(),
+              width);
     benchmark::DoNotOptimize(out_.data());
   }
 
@@ -97,7 +99,8 @@ BENCHMARK_CAPTURE(prefill, multi_head_512, Shape{8, 8, 64, DType::bfloat16}, 512
 void decode(benchmark::State& state, Shape shape, int sequences, int length) {
   Attention attention(shape, sequences, length, 1);
   for (auto _ : state) attention.run();
-  state.counters["bytes"] = rate(2.0 * sequences * length * shape.kv_heads * shape.head_dim * static_cast<double>(bytes_of(shape.dtype)));
+  state.counters["bytes"] =
+      rate(2.0 * sequences * length * shape.kv_heads * shape.head_dim * static_cast<double>(bytes_of(shape.dtype)));
 }
 BENCHMARK_CAPTURE(decode, qwen2_0_5b_32x1024, Shape{14, 2, 64, DType::bfloat16}, 32, 1024)->UseRealTime();
 BENCHMARK_CAPTURE(decode, qwen2_0_5b_256x1024, Shape{14, 2, 64, DType::bfloat16}, 256, 1024)->UseRealTime();
@@ -116,7 +119,8 @@ void read_bandwidth(benchmark::State& state) {
     pool.run([&](int thread, int count) {
       const std::size_t share = memory.size() / static_cast<std::size_t>(count);
       const auto begin = memory.begin() + static_cast<std::ptrdiff_t>(share) * thread;
-      sums[static_cast<std::size_t>(thread) * 8] = std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(share), std::uint64_t{0});
+      sums[static_cast<std::size_t>(thread) * 8] =
+          std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(share), std::uint64_t{0});
     });
     benchmark::DoNotOptimize(sums.data());
   }

@@ -12,10 +12,13 @@ namespace {
 
 const AttentionKernels& kernels_of(Isa isa) {
   switch (isa) {
-    case Isa::scalar: return attention_kernels_scalar();
-    case Isa::avx2_f32: return attention_kernels_avx2();
+    case Isa::scalar:
+      return attention_kernels_scalar();
+    case Isa::avx2_f32:
+      return attention_kernels_avx2();
     case Isa::avx512_bf16:
-    case Isa::amx_bf16: return attention_kernels_avx512();
+    case Isa::amx_bf16:
+      return attention_kernels_avx512();
   }
   return attention_kernels_scalar();
 }
@@ -23,7 +26,8 @@ const AttentionKernels& kernels_of(Isa isa) {
 void check_layout(const KvCacheLayer& cache) {
   const KvLayout& layout = cache.layout;
   CHECK(layout.kv_heads > 0 && layout.head_dim > 0, "kv_heads {}, head_dim {}", layout.kv_heads, layout.head_dim);
-  CHECK(layout.block_size > 0 && layout.block_size % 16 == 0, "KV block size {} is no multiple of 16", layout.block_size);
+  CHECK(layout.block_size > 0 && layout.block_size % 16 == 0, "KV block size {} is no multiple of 16",
+        layout.block_size);
   CHECK(layout.dtype == DType::float32 || layout.dtype == DType::bfloat16, "KV cache of {}", name_of(layout.dtype));
 }
 
@@ -59,8 +63,8 @@ struct KvSource {
 
 // Rows of `sequence` at positions [first, last), all in one block, of one head.
 template <typename T>
-void write_block(const KvCacheLayer& cache, const AttentionSequence& sequence, std::int32_t first, std::int32_t last, int head,
-                 const KvSource& source) {
+void write_block(const KvCacheLayer& cache, const AttentionSequence& sequence, std::int32_t first, std::int32_t last,
+                 int head, const KvSource& source) {
   const int block_size = cache.layout.block_size, head_dim = cache.layout.head_dim;
   const std::int32_t block = sequence.block_table[static_cast<std::size_t>(first / block_size)];
   T* keys = reinterpret_cast<T*>(head_of(cache, block, head));
@@ -77,8 +81,8 @@ void write_block(const KvCacheLayer& cache, const AttentionSequence& sequence, s
 
 // Every (sequence, block, head) in turn, each by one thread: two threads never write one block's head.
 template <typename T>
-void write_share(const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const KvSource& source, int thread,
-                 int count) {
+void write_share(const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const KvSource& source,
+                 int thread, int count) {
   const int block_size = cache.layout.block_size;
   std::int64_t item = 0;
   for (const AttentionSequence& sequence : sequences) {
@@ -121,15 +125,16 @@ std::int64_t tiles_of(const AttentionCall& call, const AttentionSequence& sequen
 }
 
 // Later rows see more keys, so a sequence's tiles come last rows first: the long ones are not left for the end.
-std::int64_t list_tiles(const AttentionCall& call, std::span<const AttentionSequence> sequences, int kv_heads, int lanes_max,
-                        AttentionTile* tiles) {
+std::int64_t list_tiles(const AttentionCall& call, std::span<const AttentionSequence> sequences, int kv_heads,
+                        int lanes_max, AttentionTile* tiles) {
   std::int64_t count = 0;
   for (const AttentionSequence& sequence : sequences) {
     const std::int32_t lanes = sequence.count * call.group;
     for (std::int64_t i = tiles_of(call, sequence, lanes_max) - 1; i >= 0; --i) {
       const auto lane = static_cast<std::int32_t>(i * lanes_max);
       for (std::int32_t head = 0; head < kv_heads; ++head) {
-        tiles[count++] = {sequence.block_table.data(), sequence.row, sequence.start, head, lane, std::min(lanes_max, lanes - lane)};
+        tiles[count++] = {sequence.block_table.data(),      sequence.row, sequence.start, head, lane,
+                          std::min(lanes_max, lanes - lane)};
       }
     }
   }
@@ -146,8 +151,9 @@ struct Workspace {
 
 Workspace take_workspace(Scratch& scratch, const AttentionCall& call, int lanes_max) {
   const std::int64_t state = std::int64_t{lanes_max} * (attention_state_values + call.head_dim_padded);
-  return {scratch.take_array<float>(std::int64_t{lanes_max} * call.head_dim), scratch.take_array<float>(attention_weights_floats),
-          scratch.take_array<float>(state), scratch.take_array<float>(state)};
+  return {scratch.take_array<float>(std::int64_t{lanes_max} * call.head_dim),
+          scratch.take_array<float>(attention_weights_floats), scratch.take_array<float>(state),
+          scratch.take_array<float>(state)};
 }
 
 // f(item, thread) for items [0, count), each to the thread that comes for it first.
@@ -163,7 +169,8 @@ void for_each_item(ThreadPool& pool, std::int64_t count, F f) {
   });
 }
 
-void attend_tile(const AttentionKernels& kernels, const AttentionCall& call, const AttentionTile& tile, const Workspace& work) {
+void attend_tile(const AttentionKernels& kernels, const AttentionCall& call, const AttentionTile& tile,
+                 const Workspace& work) {
   kernels.pack(call, tile, work.packed);
   const AttentionSpan partitions = partitions_of(call, tile);
   kernels.partition(call, tile, work.packed, partitions.first, work.weights, work.state);
@@ -183,8 +190,9 @@ struct PartitionItem {
   float* state;
 };
 
-// A few long sequences (one user, a long context) are too few tiles for all threads. Then each partition is an item, and the
-// states are merged afterwards: the same operations in the same order as in attend_tile. False: not such a call.
+// A few long sequences (one user, a long context) are too few tiles for all threads. Then each partition is an item,
+// and the states are merged afterwards: the same operations in the same order as in attend_tile. False: not such a
+// call.
 bool attend_spread(ThreadPool& pool, Scratch& scratch, const AttentionKernels& kernels, const AttentionCall& call,
                    std::span<const AttentionTile> tiles, const Workspace* work) {
   if (pool.size() == 1 || std::ssize(tiles) >= 2 * pool.size()) return false;
@@ -228,8 +236,8 @@ bool attend_spread(ThreadPool& pool, Scratch& scratch, const AttentionKernels& k
 
 }  // namespace
 
-void kv_write(ThreadPool& pool, Isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const float* k,
-              std::int64_t ldk, const float* v, std::int64_t ldv) {
+void kv_write(ThreadPool& pool, Isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
+              const float* k, std::int64_t ldk, const float* v, std::int64_t ldv) {
   check_layout(cache);
   for (const AttentionSequence& sequence : sequences) check_sequence(cache.layout, sequence);
   const KvSource source = {k, ldk, v, ldv};
@@ -242,8 +250,9 @@ void kv_write(ThreadPool& pool, Isa, const KvCacheLayer& cache, std::span<const 
   });
 }
 
-void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
-               const AttentionParams& params, const float* q, std::int64_t ldq, float* out, std::int64_t ldo) {
+void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& cache,
+               std::span<const AttentionSequence> sequences, const AttentionParams& params, const float* q,
+               std::int64_t ldq, float* out, std::int64_t ldo) {
   check_layout(cache);
   CHECK(params.heads > 0 && params.heads % cache.layout.kv_heads == 0, "{} query heads, {} KV heads", params.heads,
         cache.layout.kv_heads);
@@ -266,7 +275,8 @@ void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& 
   for (int thread = 0; thread < pool.size(); ++thread) work[thread] = take_workspace(scratch, call, kernels.lanes_max);
 
   if (attend_spread(pool, scratch, kernels, call, {tiles, static_cast<std::size_t>(tile_count)}, work)) return;
-  for_each_item(pool, tile_count, [&](std::int64_t i, int thread) { attend_tile(kernels, call, tiles[i], work[thread]); });
+  for_each_item(pool, tile_count,
+                [&](std::int64_t i, int thread) { attend_tile(kernels, call, tiles[i], work[thread]); });
 }
 
 }  // namespace chorus

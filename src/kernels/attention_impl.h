@@ -1,10 +1,10 @@
-// The attention of a tile, written once over Vector16 and compiled once an instruction set. See vector16.h for the rules of
-// such files and attention_tile.h for the words.
+// The attention of a tile, written once over Vector16 and compiled once an instruction set. See vector16.h for the
+// rules of such files and attention_tile.h for the words.
 //
-// What one lane computes is the same whatever its tile: a score is a chain of head_dim multiply-adds in ascending dimension,
-// one key a vector lane; a weighted value is a chain of multiply-adds in ascending key. Tiles only choose which chains run
-// side by side. Scores of keys that a lane does not see may be computed (and be garbage) but are replaced before use; their
-// values are never multiplied, since 0 * NaN is NaN.
+// What one lane computes is the same whatever its tile: a score is a chain of head_dim multiply-adds in ascending
+// dimension, one key a vector lane; a weighted value is a chain of multiply-adds in ascending key. Tiles only choose
+// which chains run side by side. Scores of keys that a lane does not see may be computed (and be garbage) but are
+// replaced before use; their values are never multiplied, since 0 * NaN is NaN.
 #pragma once
 
 #include "kernels/attention_tile.h"
@@ -18,20 +18,31 @@ inline constexpr float minus_infinity = -__builtin_inff();
 // Lanes that run side by side, and how many key vectors or value vectors they share: as the registers allow.
 #if defined(__AVX512F__)
 inline constexpr int lanes_together_max = 8;
-constexpr int vectors_together(int lanes) { return lanes <= 4 ? 4 : 2; }
+constexpr int vectors_together(int lanes) {
+  return lanes <= 4 ? 4 : 2;
+}
 #elif defined(__AVX2__)
 inline constexpr int lanes_together_max = 6;
-constexpr int vectors_together(int lanes) { return lanes == 1 ? 4 : lanes <= 2 ? 2 : 1; }
+constexpr int vectors_together(int lanes) {
+  return lanes == 1 ? 4 : lanes <= 2 ? 2 : 1;
+}
 #else
 inline constexpr int lanes_together_max = 4;
-constexpr int vectors_together(int) { return 1; }
+constexpr int vectors_together(int) {
+  return 1;
+}
 #endif
 
-CHORUS_INLINE int smaller(int a, int b) { return a < b ? a : b; }
-CHORUS_INLINE int larger(int a, int b) { return a > b ? a : b; }
+CHORUS_INLINE int smaller(int a, int b) {
+  return a < b ? a : b;
+}
+CHORUS_INLINE int larger(int a, int b) {
+  return a > b ? a : b;
+}
 
 // Keys of `partition` that lane `lane` of the sequence sees, counted from the partition's start; first >= last: none.
-CHORUS_INLINE AttentionSpan keys_of_lane(const AttentionCall& call, const AttentionTile& tile, int lane, int partition) {
+CHORUS_INLINE AttentionSpan keys_of_lane(const AttentionCall& call, const AttentionTile& tile, int lane,
+                                         int partition) {
   const int position = tile.start + lane / call.group;
   const int begin = partition * partition_keys;
   const int first = call.window > 0 ? larger(0, position + 1 - call.window) : 0;
@@ -47,18 +58,19 @@ struct KeyVector {
 template <typename T>
 CHORUS_INLINE KeyVector<T> key_vector(const AttentionCall& call, const AttentionTile& tile, int position) {
   const std::size_t block = static_cast<std::size_t>(tile.block_table[position / call.block_size]);
-  const std::byte* head = call.cache + block * call.block_bytes + static_cast<std::size_t>(tile.kv_head) * 2 * call.head_bytes;
+  const std::byte* head =
+      call.cache + block * call.block_bytes + static_cast<std::size_t>(tile.kv_head) * 2 * call.head_bytes;
   const int slot = position % call.block_size;
   return {reinterpret_cast<const T*>(head) + slot,
           reinterpret_cast<const T*>(head + call.head_bytes) + static_cast<std::ptrdiff_t>(slot) * call.head_dim};
 }
 
-// scores[r][16 v ..] of `lanes` lanes and `vectors` key vectors. q: [head_dim][lanes]; now[v].keys: [head_dim], `stride` apart.
-// Blocks lie anywhere in memory, out of the hardware prefetcher's sight: with `prefetch` the values of these keys and the keys
-// of the `next` vectors are asked for meanwhile.
+// scores[r][16 v ..] of `lanes` lanes and `vectors` key vectors. q: [head_dim][lanes]; now[v].keys: [head_dim],
+// `stride` apart. Blocks lie anywhere in memory, out of the hardware prefetcher's sight: with `prefetch` the values of
+// these keys and the keys of the `next` vectors are asked for meanwhile.
 template <typename T, int lanes, int vectors, bool prefetch>
-CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* now, const KeyVector<T>* next, int stride,
-                              float* scores) {
+CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* now, const KeyVector<T>* next,
+                              int stride, float* scores) {
   Vector16 sums[lanes][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
@@ -90,8 +102,8 @@ CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* 
 
 // Scores of the keys `seen` of a partition, and where their vectors are: found[i] for keys [16 i, 16 i + 16).
 template <typename T, int lanes, bool prefetch>
-CHORUS_INLINE void score_partition(const AttentionCall& call, const AttentionTile& tile, int partition, AttentionSpan seen,
-                                   const float* q, float* scores, KeyVector<T>* found) {
+CHORUS_INLINE void score_partition(const AttentionCall& call, const AttentionTile& tile, int partition,
+                                   AttentionSpan seen, const float* q, float* scores, KeyVector<T>* found) {
   constexpr int vectors = vectors_together(lanes);
   const int begin = partition * partition_keys;
   const int last_position = tile.start + (tile.lane + tile.lanes - 1) / call.group;
@@ -108,7 +120,8 @@ CHORUS_INLINE void score_partition(const AttentionCall& call, const AttentionTil
     score_keys<T, lanes, vectors, prefetch>(q, call.head_dim, found + key / 16, next, call.block_size, scores + key);
   }
   for (; key < seen.last; key += 16) {
-    score_keys<T, lanes, 1, prefetch>(q, call.head_dim, found + key / 16, found + key / 16, call.block_size, scores + key);
+    score_keys<T, lanes, 1, prefetch>(q, call.head_dim, found + key / 16, found + key / 16, call.block_size,
+                                      scores + key);
   }
 }
 
@@ -130,11 +143,11 @@ CHORUS_INLINE void softmax_of_partition(AttentionSpan seen, float* scores, float
   state[1] = sum_of(sum);
 }
 
-// values[r][16 i ..] += weights[r][key] * V[key][16 i ..] over the keys `seen`, for `vectors` vectors from dimension d on, of
-// which the last has `tail` elements unless it is whole.
+// values[r][16 i ..] += weights[r][key] * V[key][16 i ..] over the keys `seen`, for `vectors` vectors from dimension d
+// on, of which the last has `tail` elements unless it is whole.
 template <typename T, int lanes, int vectors, bool whole>
-CHORUS_INLINE void add_values(const KeyVector<T>* found, AttentionSpan seen, const float* weights, int head_dim, int d, int tail,
-                              std::ptrdiff_t state_stride, float* values) {
+CHORUS_INLINE void add_values(const KeyVector<T>* found, AttentionSpan seen, const float* weights, int head_dim, int d,
+                              int tail, std::ptrdiff_t state_stride, float* values) {
   Vector16 sums[lanes][vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
@@ -223,22 +236,31 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
 }
 
 template <typename T>
-void lanes_partition(int lanes, const AttentionCall& call, const AttentionTile& tile, int lane, const float* q, int partition,
-                     float* weights, float* state) {
+void lanes_partition(int lanes, const AttentionCall& call, const AttentionTile& tile, int lane, const float* q,
+                     int partition, float* weights, float* state) {
   switch (lanes) {
-    case 1: return lanes_partition<T, 1>(call, tile, lane, q, partition, weights, state);
-    case 2: return lanes_partition<T, 2>(call, tile, lane, q, partition, weights, state);
-    case 3: return lanes_partition<T, 3>(call, tile, lane, q, partition, weights, state);
-    case 4: return lanes_partition<T, 4>(call, tile, lane, q, partition, weights, state);
+    case 1:
+      return lanes_partition<T, 1>(call, tile, lane, q, partition, weights, state);
+    case 2:
+      return lanes_partition<T, 2>(call, tile, lane, q, partition, weights, state);
+    case 3:
+      return lanes_partition<T, 3>(call, tile, lane, q, partition, weights, state);
+    case 4:
+      return lanes_partition<T, 4>(call, tile, lane, q, partition, weights, state);
 #if defined(__AVX2__)
-    case 5: return lanes_partition<T, 5>(call, tile, lane, q, partition, weights, state);
-    case 6: return lanes_partition<T, 6>(call, tile, lane, q, partition, weights, state);
+    case 5:
+      return lanes_partition<T, 5>(call, tile, lane, q, partition, weights, state);
+    case 6:
+      return lanes_partition<T, 6>(call, tile, lane, q, partition, weights, state);
 #endif
 #if defined(__AVX512F__)
-    case 7: return lanes_partition<T, 7>(call, tile, lane, q, partition, weights, state);
-    case 8: return lanes_partition<T, 8>(call, tile, lane, q, partition, weights, state);
+    case 7:
+      return lanes_partition<T, 7>(call, tile, lane, q, partition, weights, state);
+    case 8:
+      return lanes_partition<T, 8>(call, tile, lane, q, partition, weights, state);
 #endif
-    default: __builtin_unreachable();
+    default:
+      __builtin_unreachable();
   }
 }
 
@@ -258,7 +280,8 @@ inline void tile_partition(const AttentionCall& call, const AttentionTile& tile,
 }
 
 // Index of the lane's head in a row of q or out.
-CHORUS_INLINE std::ptrdiff_t offset_of_lane(const AttentionCall& call, const AttentionTile& tile, int lane, std::int64_t stride) {
+CHORUS_INLINE std::ptrdiff_t offset_of_lane(const AttentionCall& call, const AttentionTile& tile, int lane,
+                                            std::int64_t stride) {
   const std::int64_t row = tile.row + lane / call.group;
   return row * stride + static_cast<std::int64_t>(tile.kv_head * call.group + lane % call.group) * call.head_dim;
 }

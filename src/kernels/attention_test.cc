@@ -8,6 +8,7 @@
 #include <limits>
 #include <numeric>
 #include <random>
+#include <span>
 #include <vector>
 
 #include "kernels/scratch.h"
@@ -26,7 +27,8 @@ class Fixture {
  public:
   Fixture(const Shape& shape, const std::vector<int>& lengths, std::uint32_t seed) : shape_(shape), random_(seed) {
     std::vector<std::int32_t> blocks;
-    for (int length : lengths) blocks.resize(blocks.size() + static_cast<std::size_t>((length + shape.block_size - 1) / shape.block_size));
+    for (int length : lengths)
+      blocks.resize(blocks.size() + static_cast<std::size_t>((length + shape.block_size - 1) / shape.block_size));
     std::iota(blocks.begin(), blocks.end(), 0);
     std::shuffle(blocks.begin(), blocks.end(), random_);
     cache_.layout = {shape.kv_heads, shape.head_dim, shape.block_size, shape.dtype};
@@ -66,7 +68,8 @@ class Fixture {
     const int width = shape_.heads() * shape_.head_dim, kv_width = shape_.kv_heads * shape_.head_dim;
     kv_write(pool, isa, cache_, sequences, k.data(), kv_width, v.data(), kv_width);
     std::vector<float> out(q.size(), -1.0F);
-    attention(pool, scratch_, isa, cache_, sequences, {shape_.heads(), scale(), shape_.window}, q.data(), width, out.data(), width);
+    attention(pool, scratch_, isa, cache_, sequences, {shape_.heads(), scale(), shape_.window}, q.data(), width,
+              out.data(), width);
     return out;
   }
 
@@ -96,16 +99,19 @@ class Fixture {
         const double weight = std::exp(scores[n] - largest);
         sum += weight;
         for (int i = 0; i < d; ++i) {
-          const double value = kept(at(v_[sequence], first + static_cast<int>(n), head / shape_.group, shape_.kv_heads, i));
+          const double value =
+              kept(at(v_[sequence], first + static_cast<int>(n), head / shape_.group, shape_.kv_heads, i));
           values[static_cast<std::size_t>(i)] += weight * value;
           magnitude[static_cast<std::size_t>(i)] += weight * std::abs(value);
         }
       }
-      // Each weight: e^(score error), rounding of score - maximum (|x| <= 88) and 2 ulp of exp, in values and sum: twice;
-      // sums of n terms: n / 2^24 at most (Higham, "Accuracy and Stability", 4.2), and a few roundings of merge and divide.
+      // Each weight: e^(score error), rounding of score - maximum (|x| <= 88) and 2 ulp of exp, in values and sum:
+      // twice; sums of n terms: n / 2^24 at most (Higham, "Accuracy and Stability", 4.2), and a few roundings of merge
+      // and divide.
       const double terms = static_cast<double>(std::min<std::size_t>(scores.size(), 256));
       const double partitions = static_cast<double>(scores.size()) / 256 + 2;
-      const double relative = 2 * (2 * score_error + 88 * 0x1p-24 + 4 * 0x1p-24) + (2 * terms + 12 * partitions) * 0x1p-24;
+      const double relative =
+          2 * (2 * score_error + 88 * 0x1p-24 + 4 * 0x1p-24) + (2 * terms + 12 * partitions) * 0x1p-24;
       for (int i = 0; i < d; ++i) {
         out.push_back(values[static_cast<std::size_t>(i)] / sum);
         bound->push_back(relative * magnitude[static_cast<std::size_t>(i)] / sum + 1e-30);
@@ -114,7 +120,9 @@ class Fixture {
     return out;
   }
 
-  int length(std::size_t sequence) const { return static_cast<int>(q_[sequence].size()) / (shape_.heads() * shape_.head_dim); }
+  int length(std::size_t sequence) const {
+    return static_cast<int>(q_[sequence].size()) / (shape_.heads() * shape_.head_dim);
+  }
 
  private:
   std::vector<float> normal(int rows, int heads) {
@@ -155,9 +163,9 @@ void expect_near_naive(const Fixture& fixture, std::size_t sequence, int positio
 
 const std::vector<Shape>& shapes() {
   static const std::vector<Shape> all = {
-      {1, 1, 8, 16, 0, DType::float32},    {2, 2, 16, 16, 0, DType::bfloat16},  {1, 4, 24, 32, 0, DType::float32},
-      {2, 7, 64, 16, 0, DType::bfloat16},  {2, 7, 32, 16, 40, DType::float32},  {1, 2, 80, 48, 300, DType::bfloat16},
-      {1, 1, 128, 16, 0, DType::bfloat16}, {3, 3, 96, 16, 17, DType::bfloat16}, {1, 5, 12, 16, 1, DType::float32},
+      {1, 1, 8, 16, 0, DType::float32},    {2, 2, 16, 16, 0, DType::bfloat16},   {1, 4, 24, 32, 0, DType::float32},
+      {2, 7, 64, 16, 0, DType::bfloat16},  {2, 7, 32, 16, 40, DType::float32},   {1, 2, 80, 48, 300, DType::bfloat16},
+      {1, 1, 128, 16, 0, DType::bfloat16}, {3, 3, 96, 16, 17, DType::bfloat16},  {1, 5, 12, 16, 1, DType::float32},
       {4, 1, 64, 16, 0, DType::float32},   {1, 14, 64, 32, 256, DType::bfloat16}};
   return all;
 }
@@ -171,7 +179,8 @@ TEST(Attention, AgreesWithDoublePrecision) {
       const std::vector<float> out = fixture.step({{0, 0, 600}, {1, 0, 1}, {2, 0, 37}}, 2, isa);
       const auto width = static_cast<std::size_t>(shape.heads() * shape.head_dim);
       for (int position : {0, 1, 15, 16, 63, 255, 256, 257, 511, 512, 599}) {
-        expect_near_naive(fixture, 0, position, std::span(out).subspan(static_cast<std::size_t>(position) * width, width));
+        expect_near_naive(fixture, 0, position,
+                          std::span(out).subspan(static_cast<std::size_t>(position) * width, width));
       }
       expect_near_naive(fixture, 1, 0, std::span(out).subspan(600 * width, width));
       expect_near_naive(fixture, 2, 36, std::span(out).subspan(637 * width, width));
@@ -184,20 +193,19 @@ TEST(Attention, RowsKeepTheirBitsUnderChunksBatchesAndThreads) {
   for (Isa isa : available_isas()) {
     for (const Shape& shape : shapes()) {
       SCOPED_TRACE(testing::Message() << name_of(isa) << " group " << shape.group << " head_dim " << shape.head_dim);
-      const std::vector<int> lengths = {530, 21};
+      // Two or three partitions; more would only cost time.
+      const int length = shape.group == 7 ? 530 : 290;
+      const std::vector<int> lengths = {length, 21};
       Fixture whole(shape, lengths, 2);
-      const std::vector<float> expected = whole.step({{0, 0, 530}}, 1, isa);
-      const std::size_t width = expected.size() / 530;
+      const std::vector<float> expected = whole.step({{0, 0, length}}, 1, isa);
+      const std::size_t width = expected.size() / static_cast<std::size_t>(length);
       for (const int chunk : {1, 7, 100}) {
         Fixture chunked(shape, lengths, 2);
-        for (int start = 0, step = 0; start < 530; start += chunk, ++step) {
-          const int count = std::min(chunk, 530 - start);
-          // One by one is slow in the oracle, so the first rows come in one chunk there.
-          if (chunk == 1 && start == 0) {
-            (void)chunked.step({{0, 0, 480}}, 2, isa);
-            start = 479;
-            continue;
-          }
+        // One by one only the last rows, after a prefill.
+        int start = chunk == 1 ? length - 50 : 0;
+        if (start > 0) (void)chunked.step({{0, 0, start}}, 2, isa);
+        for (int step = 0; start < length; start += chunk, ++step) {
+          const int count = std::min(chunk, length - start);
           std::vector<Fixture::Slice> slices = {{0, start, count}};
           if (step % 3 == 1) slices.insert(slices.begin(), {1, 0, 21});
           const std::vector<float> out = chunked.step(slices, 1 + step % 3, isa);

@@ -11,10 +11,13 @@ constexpr std::int64_t worth_threads = 16384;
 
 const ElementwiseKernels& kernels_of(Isa isa) {
   switch (isa) {
-    case Isa::scalar: return elementwise_kernels_scalar();
-    case Isa::avx2_f32: return elementwise_kernels_avx2();
+    case Isa::scalar:
+      return elementwise_kernels_scalar();
+    case Isa::avx2_f32:
+      return elementwise_kernels_avx2();
     case Isa::avx512_bf16:
-    case Isa::amx_bf16: return elementwise_kernels_avx512();
+    case Isa::amx_bf16:
+      return elementwise_kernels_avx512();
   }
   return elementwise_kernels_scalar();
 }
@@ -33,10 +36,11 @@ void for_each_row(ThreadPool& pool, std::int64_t m, std::int64_t width, F f) {
 
 }  // namespace
 
-void rms_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx, const float* weight,
-              float eps, float* out, std::int64_t ldo) {
+void rms_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx,
+              const float* weight, float eps, float* out, std::int64_t ldo) {
   const auto& kernels = kernels_of(isa);
-  for_each_row(pool, m, width, [&](std::int64_t row) { kernels.rms_norm(x + row * ldx, width, weight, eps, out + row * ldo); });
+  for_each_row(pool, m, width,
+               [&](std::int64_t row) { kernels.rms_norm(x + row * ldx, width, weight, eps, out + row * ldo); });
 }
 
 void rms_norm_heads(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int head_dim, std::int64_t ldx,
@@ -48,15 +52,15 @@ void rms_norm_heads(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int hea
   });
 }
 
-void layer_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx, const float* weight,
-                const float* bias, float eps, float* out, std::int64_t ldo) {
+void layer_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx,
+                const float* weight, const float* bias, float eps, float* out, std::int64_t ldo) {
   const auto& kernels = kernels_of(isa);
   for_each_row(pool, m, width,
                [&](std::int64_t row) { kernels.layer_norm(x + row * ldx, width, weight, bias, eps, out + row * ldo); });
 }
 
-void rotary(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int head_dim, int rotary_dim, std::int64_t ldx,
-            const std::int32_t* positions, const float* cos_sin) {
+void rotary(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int head_dim, int rotary_dim,
+            std::int64_t ldx, const std::int32_t* positions, const float* cos_sin) {
   CHECK(rotary_dim % 2 == 0 && rotary_dim <= head_dim, "rotary_dim {}, head_dim {}", rotary_dim, head_dim);
   const auto& kernels = kernels_of(isa);
   const int half = rotary_dim / 2;
@@ -67,15 +71,16 @@ void rotary(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int 
   });
 }
 
-void silu_mul(ThreadPool& pool, Isa isa, const float* gate_up, std::int64_t m, std::int64_t width, std::int64_t ldx, float* out,
-              std::int64_t ldo) {
+void silu_mul(ThreadPool& pool, Isa isa, const float* gate_up, std::int64_t m, std::int64_t width, std::int64_t ldx,
+              float* out, std::int64_t ldo) {
   const auto& kernels = kernels_of(isa);
   for_each_row(pool, m, width, [&](std::int64_t row) {
     kernels.silu_mul(gate_up + row * ldx, gate_up + row * ldx + width, width, out + row * ldo);
   });
 }
 
-void add(ThreadPool& pool, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx, float* y, std::int64_t ldy) {
+void add(ThreadPool& pool, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx, float* y,
+         std::int64_t ldy) {
   for_each_row(pool, m, width, [&](std::int64_t row) {
     for (std::int64_t i = 0; i < width; ++i) y[row * ldy + i] += x[row * ldx + i];
   });

@@ -14,7 +14,9 @@ CHORUS_INLINE void for_each16(std::int64_t width, F f) {
   for (; i + 16 <= width; i += 16) f(i, 16);
   if (i < width) f(i, static_cast<int>(width - i));
 }
-CHORUS_INLINE Vector16 load_some(const float* data, int count) { return count == 16 ? load(data) : load_first(data, count); }
+CHORUS_INLINE Vector16 load_some(const float* data, int count) {
+  return count == 16 ? load(data) : load_first(data, count);
+}
 CHORUS_INLINE void store_some(float* data, Vector16 a, int count) {
   if (count == 16) {
     store(data, a);
@@ -22,7 +24,9 @@ CHORUS_INLINE void store_some(float* data, Vector16 a, int count) {
     store_first(data, a, count);
   }
 }
-CHORUS_INLINE float inverse_root(float mean_square, float eps) { return 1.0F / __builtin_sqrtf(mean_square + eps); }
+CHORUS_INLINE float inverse_root(float mean_square, float eps) {
+  return 1.0F / __builtin_sqrtf(mean_square + eps);
+}
 
 inline void rms_norm_row(const float* x, std::int64_t width, const float* weight, float eps, float* out) {
   Vector16 squares = zero();
@@ -37,7 +41,8 @@ inline void rms_norm_row(const float* x, std::int64_t width, const float* weight
   });
 }
 
-inline void layer_norm_row(const float* x, std::int64_t width, const float* weight, const float* bias, float eps, float* out) {
+inline void layer_norm_row(const float* x, std::int64_t width, const float* weight, const float* bias, float eps,
+                           float* out) {
   Vector16 sum = zero();
   for_each16(width, [&](std::int64_t i, int count) { sum = add(sum, load_some(x + i, count)); });
   const Vector16 mean = broadcast(sum_of(sum) / static_cast<float>(width));

@@ -37,7 +37,8 @@ TEST(Elementwise, RmsNormAgreesWithDoublePrecision) {
         const double factor = 1 / std::sqrt(squares / width + 1e-5);
         for (std::size_t i = 0; i < n; ++i) {
           const double expected = double{x[row * n + i]} * factor * double{weight[i]};
-          ASSERT_NEAR(double{out[row * n + i]}, expected, std::abs(expected) * (width / 16.0 + 12) * unit) << name_of(isa);
+          ASSERT_NEAR(double{out[row * n + i]}, expected, std::abs(expected) * (width / 16.0 + 12) * unit)
+              << name_of(isa);
         }
       }
     }
@@ -71,7 +72,8 @@ TEST(Elementwise, LayerNormAgreesWithDoublePrecision) {
       for (std::size_t i = 0; i < n; ++i) {
         const double expected = (double{x[i]} - mean) * factor * double{weight[i]};
         // The mean's error passes to every element as it is.
-        const double bound = (width / 16.0 + 12) * unit * (std::abs(expected) + 2 * largest * factor * std::abs(double{weight[i]}));
+        const double bound =
+            (width / 16.0 + 12) * unit * (std::abs(expected) + 2 * largest * factor * std::abs(double{weight[i]}));
         ASSERT_NEAR(double{unbiased[i]}, expected, bound) << name_of(isa) << " width " << width;
         ASSERT_NEAR(double{out[i]}, expected + double{bias[i]}, bound + std::abs(double{out[i]}) * unit);
       }
@@ -103,7 +105,8 @@ TEST(Elementwise, RotaryTurnsPairsAndLeavesTheRest) {
         }
         const float* angles = table.data() + positions[static_cast<std::size_t>(row)] * rotary_dim;
         const double cosine = angles[d % half], sine = angles[half + d % half];
-        const double other = d < half ? -double{before[i + static_cast<std::size_t>(half)]} : before[i - static_cast<std::size_t>(half)];
+        const double other =
+            d < half ? -double{before[i + static_cast<std::size_t>(half)]} : before[i - static_cast<std::size_t>(half)];
         const double expected = double{before[i]} * cosine + other * sine;
         ASSERT_NEAR(double{x[i]}, expected, 3 * unit * (std::abs(double{before[i]} * cosine) + std::abs(other * sine)));
       }

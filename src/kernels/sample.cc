@@ -22,8 +22,8 @@ bool is_id(std::int32_t token, std::size_t vocabulary) {
   return token >= 0 && static_cast<std::size_t>(token) < vocabulary;
 }
 
-// An integer that orders floats as their values do (-0 as 0, NaN beyond the infinities): its maxima vectorise, and it orders
-// any row totally.
+// An integer that orders floats as their values do (-0 as 0, NaN beyond the infinities): its maxima vectorise, and it
+// orders any row totally.
 std::int32_t key_of(float value) {
   const auto bits = std::bit_cast<std::int32_t>(value + 0.0F);
   return bits ^ ((bits >> 31) & 0x7fffffff);
@@ -31,10 +31,13 @@ std::int32_t key_of(float value) {
 
 const SamplePasses& best_passes() {
   switch (available_isas().front()) {
-    case Isa::scalar: return sample_passes_scalar();
-    case Isa::avx2_f32: return sample_passes_avx2();
+    case Isa::scalar:
+      return sample_passes_scalar();
+    case Isa::avx2_f32:
+      return sample_passes_avx2();
     case Isa::avx512_bf16:
-    case Isa::amx_bf16: return sample_passes_avx512();
+    case Isa::amx_bf16:
+      return sample_passes_avx512();
   }
   return sample_passes_scalar();
 }
@@ -56,7 +59,8 @@ bool changes_logits(const SampleInput& input) {
          (!input.output.empty() && (input.presence_penalty != 0.0 || input.frequency_penalty != 0.0));
 }
 
-// vLLM's order and arithmetic (float32): repetition over prompt and output, then frequency and presence over the output.
+// vLLM's order and arithmetic (float32): repetition over prompt and output, then frequency and presence over the
+// output.
 float penalised(const SampleInput& input, std::int32_t count, float logit) {
   const auto repetition = static_cast<float>(input.repetition_penalty);
   logit = logit > 0 ? logit / repetition : logit * repetition;
@@ -111,8 +115,8 @@ SampleOutput Sampler::sample(const SampleInput& input) {
 
 float Sampler::logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top,
                         std::vector<SampledLogprob>* out_top) {
-  CHECK(logits.size() == work_.size() && is_id(token, logits.size()), "{} logits for a vocabulary of {}, token {}", logits.size(),
-        work_.size(), token);
+  CHECK(logits.size() == work_.size() && is_id(token, logits.size()), "{} logits for a vocabulary of {}, token {}",
+        logits.size(), work_.size(), token);
   const float largest = logits[static_cast<std::size_t>(first_largest(logits, scan(logits).largest))];
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
@@ -187,7 +191,8 @@ void Sampler::select_top(std::span<const float> logits, std::size_t count) {
     }
   }
   const auto before = [&](std::int32_t a, std::int32_t b) {
-    const std::int32_t left = key_of(logits[static_cast<std::size_t>(a)]), right = key_of(logits[static_cast<std::size_t>(b)]);
+    const std::int32_t left = key_of(logits[static_cast<std::size_t>(a)]),
+                       right = key_of(logits[static_cast<std::size_t>(b)]);
     return left != right ? left > right : a < b;
   };
   const auto nth = order_.begin() + static_cast<std::ptrdiff_t>(count);
@@ -196,8 +201,8 @@ void Sampler::select_top(std::span<const float> logits, std::size_t count) {
   std::sort(order_.begin(), order_.end(), before);
 }
 
-// weights_ of the candidates: e^((logit - largest) / temperature), so that the most likely one has weight 1, and min_p is
-// relative to that. Too unlikely ones get weight 0, which is never drawn.
+// weights_ of the candidates: e^((logit - largest) / temperature), so that the most likely one has weight 1, and min_p
+// is relative to that. Too unlikely ones get weight 0, which is never drawn.
 void Sampler::weigh(std::span<const float> logits, float largest, float temperature, float min_p) {
   weights_.resize(order_.size());
   if (order_.size() == logits.size()) {
@@ -208,8 +213,8 @@ void Sampler::weigh(std::span<const float> logits, float largest, float temperat
   passes_->weigh(weights_.data(), weights_.size(), largest, temperature, min_p, weights_.data());
 }
 
-// Keeps the fewest most likely candidates (ties by lower id) whose weights reach top_p of the sum, in ascending id. Without
-// sorting all: weights are summed by bin, and only the bin in which the border lies is sorted.
+// Keeps the fewest most likely candidates (ties by lower id) whose weights reach top_p of the sum, in ascending id.
+// Without sorting all: weights are summed by bin, and only the bin in which the border lies is sorted.
 void Sampler::keep_mass(double top_p) {
   std::fill(masses_.begin(), masses_.end(), 0.0);
   for (const float weight : weights_) {
@@ -247,7 +252,8 @@ void Sampler::keep_mass(double top_p) {
   weights_.resize(kept);
 }
 
-// Inverse CDF over the candidates, which stand in ascending id. Should rounding leave the sum short: the last possible one.
+// Inverse CDF over the candidates, which stand in ascending id. Should rounding leave the sum short: the last possible
+// one.
 std::int32_t Sampler::draw(double uniform) const {
   const double target = uniform * sum_in_order(weights_);
   double cumulative = 0;

@@ -30,7 +30,8 @@ inline SampleScan scan_logits(const float* logits, std::size_t count, std::int32
   BlockScan all = {-0x7fffffff - 1, 0};
   for (std::size_t i = 0; i < count; i += sample_block) {
     // The whole blocks have a constant length, for the compiler to unroll.
-    const BlockScan block = i + sample_block <= count ? scan_block(logits + i, sample_block) : scan_block(logits + i, count - i);
+    const BlockScan block =
+        i + sample_block <= count ? scan_block(logits + i, sample_block) : scan_block(logits + i, count - i);
     *block_largest++ = block.largest;
     all.largest = block.largest > all.largest ? block.largest : all.largest;
     all.excess |= block.excess;
@@ -38,8 +39,8 @@ inline SampleScan scan_logits(const float* logits, std::size_t count, std::int32
   return {all.largest, all.excess < 0};
 }
 
-// e^x for x <= 0 within 2 units in the last place, exactly 0 below -87.3, exactly 1 at 0: exponential() of vector16.h without
-// its fused operations, so that all processors agree.
+// e^x for x <= 0 within 2 units in the last place, exactly 0 below -87.3, exactly 1 at 0: exponential() of vector16.h
+// without its fused operations, so that all processors agree.
 CHORUS_INLINE float weight_of(float x) {
   const float bounded = x < -87.3F ? -87.3F : x;
   const float shifted = bounded * 1.44269504088896341F + 12582912.0F;
@@ -51,12 +52,14 @@ CHORUS_INLINE float weight_of(float x) {
   y = y * r + 1.6666665459e-1F;
   y = y * r + 5.0000001201e-1F;
   y = (y * (r * r) + r) + 1.0F;
-  const std::uint32_t exponent = __builtin_bit_cast(std::uint32_t, shifted) - __builtin_bit_cast(std::uint32_t, 12582912.0F);
+  const std::uint32_t exponent =
+      __builtin_bit_cast(std::uint32_t, shifted) - __builtin_bit_cast(std::uint32_t, 12582912.0F);
   const std::uint32_t power = __builtin_bit_cast(std::uint32_t, y) + (exponent << 23);
   return __builtin_bit_cast(float, x < -87.3F ? 0U : power);
 }
 
-inline void weigh_logits(const float* logits, std::size_t count, float largest, float temperature, float min_p, float* weights) {
+inline void weigh_logits(const float* logits, std::size_t count, float largest, float temperature, float min_p,
+                         float* weights) {
   for (std::size_t i = 0; i < count; ++i) {
     const float weight = weight_of((logits[i] - largest) / temperature);
     weights[i] = __builtin_bit_cast(float, weight < min_p ? 0U : __builtin_bit_cast(std::uint32_t, weight));

@@ -1,5 +1,5 @@
-// The two passes of the sampler over a whole vocabulary, compiled once an instruction set from one plain source that nothing
-// fuses or reassociates: wider vectors, the same bits. Private to sample*.cc.
+// The two passes of the sampler over a whole vocabulary, compiled once an instruction set from one plain source that
+// nothing fuses or reassociates: wider vectors, the same bits. Private to sample*.cc.
 #pragma once
 
 #include <cstddef>
@@ -10,15 +10,17 @@ namespace chorus {
 inline constexpr std::size_t sample_block = 64;  // logits
 
 struct SampleScan {
-  std::int32_t largest = 0;   // key_of the largest logit
+  std::int32_t largest = 0;  // key_of the largest logit
   bool has_nan = false;
 };
 
 struct SamplePasses {
   // key_of the largest logit of each block of sample_block, and of all.
   SampleScan (*scan)(const float* logits, std::size_t count, std::int32_t* block_largest) = nullptr;
-  // weights[i] = e^((logits[i] - largest) / temperature), or 0 where that is less than min_p; 1 exactly for the largest.
-  void (*weigh)(const float* logits, std::size_t count, float largest, float temperature, float min_p, float* weights) = nullptr;
+  // weights[i] = e^((logits[i] - largest) / temperature), or 0 where that is less than min_p; 1 exactly for the
+  // largest.
+  void (*weigh)(const float* logits, std::size_t count, float largest, float temperature, float min_p,
+                float* weights) = nullptr;
 };
 
 const SamplePasses& sample_passes_scalar();

@@ -55,7 +55,8 @@ std::vector<Candidate> naive_candidates(const SampleInput& input) {
   std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.logit > b.logit; });
   if (input.temperature <= 0) return {all.front()};
   std::erase_if(all, [&](const Candidate& c) { return c.probability < input.min_p || c.probability == 0; });
-  if (input.top_k > 0 && static_cast<std::size_t>(input.top_k) < all.size()) all.resize(static_cast<std::size_t>(input.top_k));
+  if (input.top_k > 0 && static_cast<std::size_t>(input.top_k) < all.size())
+    all.resize(static_cast<std::size_t>(input.top_k));
   double total = 0, mass = 0;
   for (const Candidate& c : all) total += c.probability;
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -78,8 +79,8 @@ std::int32_t naive_sample(const SampleInput& input) {
   return candidates.back().token;
 }
 
-// Goal: the fast selection keeps and draws what the naive one does, for every combination of parameters. The kept sets hang
-// on comparisons with top_p and min_p, which for random logits are never within rounding.
+// Goal: the fast selection keeps and draws what the naive one does, for every combination of parameters. The kept sets
+// hang on comparisons with top_p and min_p, which for random logits are never within rounding.
 TEST(Sampler, AgreesWithNaiveSampler) {
   std::mt19937 random(11);
   const auto pick = [&](std::initializer_list<double> values) {
@@ -91,7 +92,8 @@ TEST(Sampler, AgreesWithNaiveSampler) {
       const auto logits = tied_logits(static_cast<std::size_t>(vocabulary), trial, pick({0.5, 2, 6, 30}));
       std::vector<std::int32_t> prompt(20), output(trial % 30), banned(trial % 3);
       for (auto* tokens : {&prompt, &output, &banned}) {
-        for (auto& token : *tokens) token = static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(vocabulary));
+        for (auto& token : *tokens)
+          token = static_cast<std::int32_t>(random() % static_cast<std::uint32_t>(vocabulary));
       }
       const std::vector<std::pair<std::int32_t, float>> bias = {{2, 1.5F}, {4, -3.0F}};
       SampleInput input;
@@ -110,14 +112,14 @@ TEST(Sampler, AgreesWithNaiveSampler) {
       const SampleOutput got = sampler.sample(input);
       ASSERT_FALSE(got.not_a_number);
       ASSERT_EQ(got.token, naive_sample(input))
-          << "vocabulary " << vocabulary << " trial " << trial << " temperature " << input.temperature << " top_p " << input.top_p
-          << " top_k " << input.top_k << " min_p " << input.min_p;
+          << "vocabulary " << vocabulary << " trial " << trial << " temperature " << input.temperature << " top_p "
+          << input.top_p << " top_k " << input.top_k << " min_p " << input.min_p;
     }
   }
 }
 
-// Goal: tokens come with the probabilities of the kept set. Method: chi-square at a fixed seed; 27.9 is the 0.999 quantile for
-// 9 degrees of freedom.
+// Goal: tokens come with the probabilities of the kept set. Method: chi-square at a fixed seed; 27.9 is the 0.999
+// quantile for 9 degrees of freedom.
 TEST(Sampler, DrawsTheDistribution) {
   Sampler sampler(40);
   std::vector<float> logits(40, -5.0F);
@@ -244,8 +246,10 @@ TEST(Sampler, PassesAgreeInEveryBitOnAllInstructionSets) {
   };
   const Bits expected = run(sample_passes_scalar());
   for (std::size_t i = 0; i < logits.size(); ++i) {
-    const double exact = std::exp((double{logits[i]} - double{*std::max_element(logits.begin(), logits.end())}) / double{0.83F});
-    // The quotient, up to 50, is rounded twice: relative error 50 * 2 / 2^24 at most. Near min_p either answer is right.
+    const double exact =
+        std::exp((double{logits[i]} - double{*std::max_element(logits.begin(), logits.end())}) / double{0.83F});
+    // The quotient, up to 50, is rounded twice: relative error 50 * 2 / 2^24 at most. Near min_p either answer is
+    // right.
     if (exact > 1.1e-20) {
       ASSERT_NEAR(double{expected.weights[i]}, exact, exact * 7e-6) << logits[i];
     } else if (exact < 0.9e-20) {

@@ -1,10 +1,10 @@
-// Sixteen float32 lanes, the same operations in the same order in every instruction set: a kernel written over Vector16 is
-// compiled once an instruction set (files named *_scalar.cc, *_avx2.cc, *_avx512.cc) and gives the same bits in AVX2 and
-// AVX-512; the scalar build rounds the product of a multiply-add, which the others fuse.
+// Sixteen float32 lanes, the same operations in the same order in every instruction set: a kernel written over Vector16
+// is compiled once an instruction set (files named *_scalar.cc, *_avx2.cc, *_avx512.cc) and gives the same bits in AVX2
+// and AVX-512; the scalar build rounds the product of a multiply-add, which the others fuse.
 //
-// Only for those files. Everything lives in a namespace named after the instruction set, and uses no inline function of the
-// standard library or of other rooms: the linker keeps one copy of such a function, and it might be one with instructions
-// that this processor lacks.
+// Only for those files. Everything lives in a namespace named after the instruction set, and uses no inline function of
+// the standard library or of other rooms: the linker keeps one copy of such a function, and it might be one with
+// instructions that this processor lacks.
 #pragma once
 
 #include <cstdint>
@@ -36,28 +36,56 @@ struct Vector16 {
 };
 using Mask16 = __mmask16;
 
-CHORUS_INLINE Vector16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
-CHORUS_INLINE Vector16 load(const float* data) { return {_mm512_loadu_ps(data)}; }
+CHORUS_INLINE Vector16 broadcast(float value) {
+  return {_mm512_set1_ps(value)};
+}
+CHORUS_INLINE Vector16 load(const float* data) {
+  return {_mm512_loadu_ps(data)};
+}
 CHORUS_INLINE Vector16 load(const Bfloat16Bits* data) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
 }
-CHORUS_INLINE __mmask16 first_lanes(int count) { return static_cast<__mmask16>((1U << count) - 1U); }
-CHORUS_INLINE Vector16 load_first(const float* data, int count) { return {_mm512_maskz_loadu_ps(first_lanes(count), data)}; }
+CHORUS_INLINE __mmask16 first_lanes(int count) {
+  return static_cast<__mmask16>((1U << count) - 1U);
+}
+CHORUS_INLINE Vector16 load_first(const float* data, int count) {
+  return {_mm512_maskz_loadu_ps(first_lanes(count), data)};
+}
 CHORUS_INLINE Vector16 load_first(const Bfloat16Bits* data, int count) {
   const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), data);
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
 }
-CHORUS_INLINE void store(float* data, Vector16 a) { _mm512_storeu_ps(data, a.lanes); }
-CHORUS_INLINE void store_first(float* data, Vector16 a, int count) { _mm512_mask_storeu_ps(data, first_lanes(count), a.lanes); }
-CHORUS_INLINE Vector16 keep_first(Vector16 a, int count) { return {_mm512_maskz_mov_ps(first_lanes(count), a.lanes)}; }
-CHORUS_INLINE Vector16 add(Vector16 a, Vector16 b) { return {_mm512_add_ps(a.lanes, b.lanes)}; }
-CHORUS_INLINE Vector16 subtract(Vector16 a, Vector16 b) { return {_mm512_sub_ps(a.lanes, b.lanes)}; }
-CHORUS_INLINE Vector16 multiply(Vector16 a, Vector16 b) { return {_mm512_mul_ps(a.lanes, b.lanes)}; }
-CHORUS_INLINE Vector16 divide(Vector16 a, Vector16 b) { return {_mm512_div_ps(a.lanes, b.lanes)}; }
-CHORUS_INLINE Vector16 multiply_add(Vector16 a, Vector16 b, Vector16 c) { return {_mm512_fmadd_ps(a.lanes, b.lanes, c.lanes)}; }
-CHORUS_INLINE Vector16 minimum(Vector16 a, Vector16 b) { return {_mm512_min_ps(a.lanes, b.lanes)}; }
-CHORUS_INLINE Vector16 maximum(Vector16 a, Vector16 b) { return {_mm512_max_ps(a.lanes, b.lanes)}; }
+CHORUS_INLINE void store(float* data, Vector16 a) {
+  _mm512_storeu_ps(data, a.lanes);
+}
+CHORUS_INLINE void store_first(float* data, Vector16 a, int count) {
+  _mm512_mask_storeu_ps(data, first_lanes(count), a.lanes);
+}
+CHORUS_INLINE Vector16 keep_first(Vector16 a, int count) {
+  return {_mm512_maskz_mov_ps(first_lanes(count), a.lanes)};
+}
+CHORUS_INLINE Vector16 add(Vector16 a, Vector16 b) {
+  return {_mm512_add_ps(a.lanes, b.lanes)};
+}
+CHORUS_INLINE Vector16 subtract(Vector16 a, Vector16 b) {
+  return {_mm512_sub_ps(a.lanes, b.lanes)};
+}
+CHORUS_INLINE Vector16 multiply(Vector16 a, Vector16 b) {
+  return {_mm512_mul_ps(a.lanes, b.lanes)};
+}
+CHORUS_INLINE Vector16 divide(Vector16 a, Vector16 b) {
+  return {_mm512_div_ps(a.lanes, b.lanes)};
+}
+CHORUS_INLINE Vector16 multiply_add(Vector16 a, Vector16 b, Vector16 c) {
+  return {_mm512_fmadd_ps(a.lanes, b.lanes, c.lanes)};
+}
+CHORUS_INLINE Vector16 minimum(Vector16 a, Vector16 b) {
+  return {_mm512_min_ps(a.lanes, b.lanes)};
+}
+CHORUS_INLINE Vector16 maximum(Vector16 a, Vector16 b) {
+  return {_mm512_max_ps(a.lanes, b.lanes)};
+}
 CHORUS_INLINE Vector16 zero_where_less(Vector16 a, Vector16 x, Vector16 limit) {
   return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.lanes, limit.lanes, _CMP_NLT_UQ), a.lanes)};
 }
@@ -65,8 +93,12 @@ CHORUS_INLINE Vector16 add_exponent(Vector16 a, Vector16 n, Vector16 zero) {
   const __m512i exponent = _mm512_sub_epi32(_mm512_castps_si512(n.lanes), _mm512_castps_si512(zero.lanes));
   return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a.lanes), _mm512_slli_epi32(exponent, 23)))};
 }
-CHORUS_INLINE __m256 lower8(Vector16 a) { return _mm512_castps512_ps256(a.lanes); }
-CHORUS_INLINE __m256 upper8(Vector16 a) { return _mm512_extractf32x8_ps(a.lanes, 1); }
+CHORUS_INLINE __m256 lower8(Vector16 a) {
+  return _mm512_castps512_ps256(a.lanes);
+}
+CHORUS_INLINE __m256 upper8(Vector16 a) {
+  return _mm512_extractf32x8_ps(a.lanes, 1);
+}
 
 #elif defined(__AVX2__)
 
@@ -74,13 +106,19 @@ struct Vector16 {
   __m256 lower, upper;
 };
 
-CHORUS_INLINE Vector16 broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
-CHORUS_INLINE Vector16 load(const float* data) { return {_mm256_loadu_ps(data), _mm256_loadu_ps(data + 8)}; }
+CHORUS_INLINE Vector16 broadcast(float value) {
+  return {_mm256_set1_ps(value), _mm256_set1_ps(value)};
+}
+CHORUS_INLINE Vector16 load(const float* data) {
+  return {_mm256_loadu_ps(data), _mm256_loadu_ps(data + 8)};
+}
 CHORUS_INLINE __m256 load8(const Bfloat16Bits* data) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
-CHORUS_INLINE Vector16 load(const Bfloat16Bits* data) { return {load8(data), load8(data + 8)}; }
+CHORUS_INLINE Vector16 load(const Bfloat16Bits* data) {
+  return {load8(data), load8(data + 8)};
+}
 CHORUS_INLINE Vector16 load_first(const float* data, int count) {
   if (count == 8) return {_mm256_loadu_ps(data), _mm256_setzero_ps()};
   alignas(32) float copy[16] = {};
@@ -140,8 +178,12 @@ CHORUS_INLINE __m256 add_exponent8(__m256 a, __m256 n, __m256 zero) {
 CHORUS_INLINE Vector16 add_exponent(Vector16 a, Vector16 n, Vector16 zero) {
   return {add_exponent8(a.lower, n.lower, zero.lower), add_exponent8(a.upper, n.upper, zero.upper)};
 }
-CHORUS_INLINE __m256 lower8(Vector16 a) { return a.lower; }
-CHORUS_INLINE __m256 upper8(Vector16 a) { return a.upper; }
+CHORUS_INLINE __m256 lower8(Vector16 a) {
+  return a.lower;
+}
+CHORUS_INLINE __m256 upper8(Vector16 a) {
+  return a.upper;
+}
 
 #else
 
@@ -155,8 +197,12 @@ CHORUS_INLINE Vector16 each_lane(F f) {
   for (int i = 0; i < 16; ++i) result.lanes[i] = f(i);
   return result;
 }
-CHORUS_INLINE float widen(float value) { return value; }
-CHORUS_INLINE float widen(Bfloat16Bits bits) { return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16); }
+CHORUS_INLINE float widen(float value) {
+  return value;
+}
+CHORUS_INLINE float widen(Bfloat16Bits bits) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
+}
 CHORUS_INLINE Vector16 broadcast(float value) {
   return each_lane([&](int) { return value; });
 }
@@ -171,7 +217,9 @@ CHORUS_INLINE Vector16 load_first(const T* data, int count) {
 CHORUS_INLINE void store_first(float* data, Vector16 a, int count) {
   for (int i = 0; i < count; ++i) data[i] = a.lanes[i];
 }
-CHORUS_INLINE void store(float* data, Vector16 a) { store_first(data, a, 16); }
+CHORUS_INLINE void store(float* data, Vector16 a) {
+  store_first(data, a, 16);
+}
 CHORUS_INLINE Vector16 keep_first(Vector16 a, int count) {
   return each_lane([&](int i) { return i < count ? a.lanes[i] : 0.0F; });
 }
@@ -199,7 +247,9 @@ CHORUS_INLINE Vector16 maximum(Vector16 a, Vector16 b) {
 CHORUS_INLINE Vector16 zero_where_less(Vector16 a, Vector16 x, Vector16 limit) {
   return each_lane([&](int i) { return x.lanes[i] < limit.lanes[i] ? 0.0F : a.lanes[i]; });
 }
-CHORUS_INLINE std::uint32_t bits_of(float value) { return __builtin_bit_cast(std::uint32_t, value); }
+CHORUS_INLINE std::uint32_t bits_of(float value) {
+  return __builtin_bit_cast(std::uint32_t, value);
+}
 CHORUS_INLINE Vector16 add_exponent(Vector16 a, Vector16 n, Vector16 zero) {
   return each_lane([&](int i) {
     const std::uint32_t exponent = bits_of(n.lanes[i]) - bits_of(zero.lanes[i]);
@@ -209,8 +259,8 @@ CHORUS_INLINE Vector16 add_exponent(Vector16 a, Vector16 n, Vector16 zero) {
 
 #endif
 
-// The lanes combined by a fixed tree: lane i with i + 8, then i + 4, i + 2, i + 1. minimum(a, b) and maximum(a, b) give b
-// where either is NaN, as the x86 instructions do.
+// The lanes combined by a fixed tree: lane i with i + 8, then i + 4, i + 2, i + 1. minimum(a, b) and maximum(a, b) give
+// b where either is NaN, as the x86 instructions do.
 #if defined(__AVX2__)
 CHORUS_INLINE float sum_of(Vector16 a) {
   const __m256 eight = _mm256_add_ps(lower8(a), upper8(a));
@@ -239,10 +289,12 @@ CHORUS_INLINE float maximum_of(Vector16 a) {
 }
 #endif
 
-CHORUS_INLINE Vector16 zero() { return broadcast(0.0F); }
+CHORUS_INLINE Vector16 zero() {
+  return broadcast(0.0F);
+}
 
-// e^x within 2 units in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, polynomial of Cephes' expf (Moshier, 1989). Below
-// -87.3 it is exactly 0 (-inf included, no subnormals), above 88.3 it stays at e^88.3; NaN stays NaN.
+// e^x within 2 units in the last place: x = n ln 2 + r, |r| <= ln 2 / 2, polynomial of Cephes' expf (Moshier, 1989).
+// Below -87.3 it is exactly 0 (-inf included, no subnormals), above 88.3 it stays at e^88.3; NaN stays NaN.
 CHORUS_INLINE Vector16 exponential(Vector16 x) {
   const Vector16 bounded = minimum(broadcast(88.3F), maximum(broadcast(-87.3F), x));
   // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits of the sum.
