@@ -1,0 +1,105 @@
+// What linear.cc, the packing and the kernels of each instruction set share. Nobody outside kernels/linear* includes
+// this.
+//
+// Layouts of a packed matrix. W is cut into panels of P rows, a panel into the segments of the reduction tree:
+//   scalar        P = 1:    [row][column]
+//   FMA, float32  P = 2 L:  [panel][segment][column][P]
+//   FMA, bfloat16 P = 2 L:  [panel][segment][column][L] of 32-bit words: outputs j (low half) and j + L (high half), so
+//   that
+//                           a shift and a mask widen a loaded vector to two vectors of float32
+//   AMX, bfloat16 P = 32:   [panel][segment][block of 32 columns][2 tiles of 16 outputs][16 column pairs][16
+//   outputs][2],
+//                           the last block of a segment filled up with zero columns
+// L is the number of float32 lanes of a vector: 16 (AVX-512) or 8 (AVX2).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/linear.h"
+
+namespace chorus {
+
+enum class LinearLayout : std::uint8_t { rows, lanes8, lanes16, tiles };
+
+// float32 has no tiles: it goes the AVX-512 way.
+constexpr LinearLayout linear_layout(Isa isa, DType dtype) {
+  switch (isa) {
+    case Isa::scalar:
+      return LinearLayout::rows;
+    case Isa::avx2_f32:
+      return LinearLayout::lanes8;
+    case Isa::avx512_bf16:
+      return LinearLayout::lanes16;
+    case Isa::amx_bf16:
+      return dtype == DType::bfloat16 ? LinearLayout::tiles : LinearLayout::lanes16;
+  }
+  return LinearLayout::rows;
+}
+
+inline constexpr std::int64_t tile_columns = 32;  // of a tile of bfloat16
+inline constexpr std::int64_t tile_rows = 16;
+inline constexpr std::int64_t tile_bytes = 1024;
+
+constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+constexpr std::int64_t panel_rows(LinearLayout layout) {
+  switch (layout) {
+    case LinearLayout::rows:
+      return 1;
+    case LinearLayout::lanes8:
+      return 16;
+    case LinearLayout::lanes16:
+    case LinearLayout::tiles:
+      return 32;
+  }
+  return 1;
+}
+
+// Columns of one segment, as they are and as they are packed.
+constexpr std::int64_t segment_columns(const LinearShape& shape) {
+  return shape.columns / shape.segments;
+}
+constexpr std::int64_t packed_segment_columns(LinearLayout layout, const LinearShape& shape) {
+  return layout == LinearLayout::tiles ? round_up(segment_columns(shape), tile_columns) : segment_columns(shape);
+}
+constexpr std::int64_t panel_bytes(LinearLayout layout, DType dtype, const LinearShape& shape) {
+  return panel_rows(layout) * packed_segment_columns(layout, shape) * shape.segments *
+         static_cast<std::int64_t>(bytes_of(dtype));
+}
+constexpr std::int64_t panel_count(LinearLayout layout, const LinearShape& shape) {
+  return (shape.rows + panel_rows(layout) - 1) / panel_rows(layout);
+}
+
+// One call of linear(), as its threads see it.
+struct LinearCall {
+  PackedLinear weight;
+  LinearEpilogue epilogue;
+  const float* x = nullptr;
+  std::int64_t m = 0, ldx = 0;
+  float* y = nullptr;
+  std::int64_t ldy = 0;
+  std::int64_t blocks = 0;        // x is cut into this many blocks of rows, as even as can be
+  std::byte* prepared = nullptr;  // x as the kernel wants it, or null: the kernel reads x itself
+
+  std::int64_t block_begin(std::int64_t block) const { return m * block / blocks; }
+};
+
+// A kernel for one layout. It first may bring x into another form (every block once), then computes rectangles of y.
+struct LinearKernel {
+  std::int64_t block_rows;  // rows of x in a block, at most
+  std::size_t (*prepared_bytes)(const LinearShape& shape, std::int64_t m);
+  void (*prepare)(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end);
+  void (*compute)(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end, std::int64_t panel_begin,
+                  std::int64_t panel_end);
+};
+
+// Each in the file of its instruction set; call only where available_isas() has it.
+const LinearKernel& linear_kernel_scalar();
+const LinearKernel& linear_kernel_avx2();
+const LinearKernel& linear_kernel_avx512();
+const LinearKernel& linear_kernel_amx();
+
+}  // namespace chorus
