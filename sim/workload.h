@@ -1,0 +1,33 @@
+// Random requests and how their client behaves: a function of the seed alone, not of the cluster that serves them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "base/clock.h"
+#include "random.h"
+#include "sched/request.h"
+
+namespace chorus::sim {
+
+inline constexpr std::int32_t kVocabSize = 64;
+inline constexpr std::int32_t kMaxModelLen = 48;
+inline constexpr std::int32_t kPromptMax = 24;
+inline constexpr std::uint32_t kOutputMax = 16;
+inline constexpr TokenId kEos = 0;
+
+// One request with what its client will do.
+struct Job {
+  Request request;
+  Nanoseconds arrival = 0;
+  bool refused = false;                          // the engine must fail it: empty, too long or outside the vocabulary
+  std::optional<Nanoseconds> abort_after;        // the client hangs up so long after it came
+  std::map<std::uint32_t, std::uint32_t> stops;  // choice -> tokens after which the front end finds a stop string
+};
+
+// `count` jobs in order of arrival, ids 1..count. Arrivals are Poisson with `gap_mean` between them, and bursts.
+std::vector<Job> make_workload(std::uint64_t seed, std::size_t count, Nanoseconds gap_mean);
+
+}  // namespace chorus::sim
