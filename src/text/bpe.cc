@@ -49,6 +49,10 @@ MergeTable::Merge MergeTable::find(std::int32_t left, std::int32_t right) const 
   }
 }
 
+void MergeTable::prefetch(std::int32_t left, std::int32_t right) const {
+  __builtin_prefetch(&slots_[slot_of(key_of(left, right), slots_.size() - 1)]);
+}
+
 bool Bpe::use_raw_bytes() {
   if (!prefix_.empty() || !suffix_.empty()) return false;
   std::vector<std::int32_t> ids(256);

@@ -35,6 +35,7 @@ class MergeTable {
   void reserve(std::size_t count);
   void set(std::int32_t left, std::int32_t right, Merge merge);  // a later entry for the same pair replaces the first
   Merge find(std::int32_t left, std::int32_t right) const;
+  void prefetch(std::int32_t left, std::int32_t right) const;
 
  private:
   struct Slot {
@@ -59,12 +60,17 @@ class Bpe {
 
   const StringTable& vocabulary() const { return vocabulary_; }
 
+  struct MergeParts {
+    std::string_view left, right;
+  };
+
  private:
   enum class Memo : std::uint8_t { unknown = 0, whole = 1, parts = 2 };
 
   Result<void> load_options(const simdjson::dom::element& model);
   Result<void> load_vocabulary(const simdjson::dom::element& model, const BpeLimits& limits);
   Result<void> load_merges(const simdjson::dom::element& model, const BpeLimits& limits);
+  Result<void> add_merges(std::span<const MergeParts> batch, std::size_t first_index);
   void find_cuts();
   void note_neighbours(std::string_view token);
 

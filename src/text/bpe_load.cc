@@ -1,5 +1,7 @@
 #include <simdjson.h>
 
+#include <array>
+
 #include "json/utf8.h"
 #include "text/bpe.h"
 #include "text/unicode.h"
@@ -26,9 +28,9 @@ Result<std::string> read_text(dom::element model, const char* key) {
   return fail(ErrorCode::invalid_argument, "model.{}: must be a string or null", key);
 }
 
-struct MergeParts {
-  std::string_view left, right;
-};
+constexpr std::size_t kMergeBatch = 32;
+
+using MergeParts = Bpe::MergeParts;
 
 // "a b" or ["a", "b"].
 Result<MergeParts> read_merge(dom::element entry, std::size_t index) {
@@ -149,31 +151,58 @@ Result<void> Bpe::load_merges(const dom::element& model, const BpeLimits& limits
   merges_.reserve(count);
   neighbours_.assign(256 * 256, false);
   before_metaspace_.assign(256, false);
-  std::string merged;
+  std::vector<MergeParts> batch;
+  batch.reserve(kMergeBatch);
   std::size_t index = 0;
   for (const dom::element entry : merges) {
-    CHORUS_TRY(const MergeParts parts, read_merge(entry, index));
-    const std::int32_t left = vocabulary_.find(parts.left);
-    const std::int32_t right = vocabulary_.find(parts.right);
-    if (left == StringTable::kNone || right == StringTable::kNone) {
-      return fail(ErrorCode::invalid_argument, "model.merges[{}]: token \"{}\" is not in model.vocab", index,
-                  left == StringTable::kNone ? parts.left : parts.right);
+    CHORUS_TRY(const MergeParts parts, read_merge(entry, index + batch.size()));
+    batch.push_back(parts);
+    if (batch.size() < kMergeBatch) continue;
+    CHORUS_TRY_VOID(add_merges(batch, index));
+    index += batch.size();
+    batch.clear();
+  }
+  return add_merges(batch, index);
+}
+
+// The look-ups of a batch run side by side: the tables are larger than the caches, and waiting for one entry after the
+// other would take most of the loading time.
+Result<void> Bpe::add_merges(std::span<const MergeParts> batch, std::size_t first_index) {
+  struct Lookup {
+    std::string_view token;
+    std::uint64_t hash;
+    std::int32_t id;
+  };
+  std::array<Lookup, kMergeBatch * 3> lookups;  // left, right, merged
+  std::array<std::string, kMergeBatch> merged;
+  for (std::size_t n = 0; n < batch.size(); ++n) {
+    const auto [left, right] = batch[n];
+    if (right.size() < prefix_.size()) {
+      return fail(ErrorCode::invalid_argument, "model.merges[{}]: \"{}\" lacks the continuing_subword_prefix",
+                  first_index + n, right);
     }
-    merged.assign(parts.left);
-    if (parts.right.size() < prefix_.size()) {
-      return fail(ErrorCode::invalid_argument, "model.merges[{}]: \"{}\" lacks the continuing_subword_prefix", index,
-                  parts.right);
+    merged[n].assign(left);
+    merged[n] += right.substr(prefix_.size());
+    const std::array<std::string_view, 3> tokens = {left, right, merged[n]};
+    for (std::size_t k = 0; k < 3; ++k) {
+      lookups[n * 3 + k] = {tokens[k], hash_bytes(tokens[k]), StringTable::kNone};
+      vocabulary_.prefetch_slot(lookups[n * 3 + k].hash);
     }
-    merged += parts.right.substr(prefix_.size());
-    const std::int32_t id = vocabulary_.find(merged);
-    if (id == StringTable::kNone) {
-      return fail(ErrorCode::invalid_argument, "model.merges[{}]: their union \"{}\" is not in model.vocab", index,
-                  merged);
-    }
-    merges_.set(left, right, {static_cast<std::uint32_t>(index), id});
-    note_neighbours(merged);
-    byte_tokens_merge_ = byte_tokens_merge_ || is_byte_token(parts.left) || is_byte_token(parts.right);
-    ++index;
+  }
+  const std::span<Lookup> used(lookups.data(), batch.size() * 3);
+  for (const Lookup& lookup : used) vocabulary_.prefetch_string(lookup.hash);
+  for (Lookup& lookup : used) {
+    lookup.id = vocabulary_.find(lookup.token, lookup.hash);
+    if (lookup.id != StringTable::kNone) continue;
+    return fail(ErrorCode::invalid_argument, "model.merges[{}]: token \"{}\" is not in model.vocab",
+                first_index + static_cast<std::size_t>(&lookup - used.data()) / 3, lookup.token);
+  }
+  for (std::size_t n = 0; n < batch.size(); ++n) merges_.prefetch(lookups[n * 3].id, lookups[n * 3 + 1].id);
+  for (std::size_t n = 0; n < batch.size(); ++n) {
+    const auto rank = static_cast<std::uint32_t>(first_index + n);
+    merges_.set(lookups[n * 3].id, lookups[n * 3 + 1].id, {rank, lookups[n * 3 + 2].id});
+    note_neighbours(merged[n]);
+    byte_tokens_merge_ = byte_tokens_merge_ || is_byte_token(batch[n].left) || is_byte_token(batch[n].right);
   }
   return {};
 }

@@ -50,7 +50,8 @@ std::size_t StringTable::slot_of(std::string_view text, std::uint64_t hash) cons
   const std::size_t mask = slots_.size() - 1;
   for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
     const Slot& slot = slots_[at];
-    if (slot.id == kNone || (slot.tag == tag && this->at(slot.id) == text)) return at;
+    if (slot.id == kNone) return at;
+    if (slot.tag == tag && std::string_view(arena_.data() + slot.offset, slot.length) == text) return at;
   }
 }
 
@@ -60,7 +61,8 @@ void StringTable::grow(std::size_t slots) {
     if (!spans_[id].used) continue;
     const std::string_view text = at(static_cast<std::int32_t>(id));
     const std::uint64_t hash = hash_bytes(text);
-    slots_[slot_of(text, hash)] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::int32_t>(id)};
+    slots_[slot_of(text, hash)] = {static_cast<std::uint32_t>(hash >> 32), static_cast<std::int32_t>(id),
+                                   spans_[id].offset, spans_[id].length};
   }
 }
 
@@ -76,14 +78,22 @@ bool StringTable::insert(std::string_view text, std::int32_t id) {
   span.length = static_cast<std::uint32_t>(text.size()) & 0x7FFFFFFFu;
   span.used = 1;
   arena_ += text;
-  slot = {static_cast<std::uint32_t>(hash >> 32), id};
+  slot = {static_cast<std::uint32_t>(hash >> 32), id, span.offset, span.length};
   ++count_;
   return true;
 }
 
-std::int32_t StringTable::find(std::string_view text) const {
+std::int32_t StringTable::find(std::string_view text, std::uint64_t hash) const {
   if (slots_.empty()) return kNone;
-  return slots_[slot_of(text, hash_bytes(text))].id;
+  return slots_[slot_of(text, hash)].id;
+}
+
+void StringTable::prefetch_slot(std::uint64_t hash) const {
+  if (!slots_.empty()) __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]);
+}
+
+void StringTable::prefetch_string(std::uint64_t hash) const {
+  if (!slots_.empty()) __builtin_prefetch(arena_.data() + slots_[hash & (slots_.size() - 1)].offset);
 }
 
 }  // namespace chorus

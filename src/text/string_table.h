@@ -20,7 +20,11 @@ class StringTable {
   void reserve(std::size_t count, std::size_t bytes);
   // False if the string or the id is there already; then nothing is changed. `id` >= 0. Empty strings are allowed.
   bool insert(std::string_view text, std::int32_t id);
-  std::int32_t find(std::string_view text) const;
+  std::int32_t find(std::string_view text) const { return find(text, hash_bytes(text)); }
+  // For many look-ups at once: hash, prefetch the slots of all, prefetch their strings, then find with the hash.
+  std::int32_t find(std::string_view text, std::uint64_t hash) const;
+  void prefetch_slot(std::uint64_t hash) const;
+  void prefetch_string(std::uint64_t hash) const;
   bool has(std::int32_t id) const {
     return id >= 0 && static_cast<std::size_t>(id) < spans_.size() && spans_[static_cast<std::size_t>(id)].used;
   }
@@ -38,9 +42,11 @@ class StringTable {
     std::uint32_t length : 31 = 0;
     std::uint32_t used : 1 = 0;
   };
+  // The place of the string is kept here too: a look-up touches the slot and the arena, nothing between.
   struct Slot {
     std::uint32_t tag = 0;  // the hash's upper half
     std::int32_t id = kNone;
+    std::uint32_t offset = 0, length = 0;
   };
   std::size_t slot_of(std::string_view text, std::uint64_t hash) const;
   void grow(std::size_t slots);
