@@ -1,0 +1,43 @@
+#include "layers/attention.h"
+
+#include <cmath>
+
+#include "kernels/elementwise.h"
+
+namespace chorus {
+
+Attention::Attention(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape)
+    : shape_(shape),
+      qkv_(parameters, tp, prefix, {shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_bias}),
+      output_(parameters, tp, {prefix + ".o_proj", shape.hidden_size, shape.output_bias}, std::int64_t{shape.heads} * shape.head_dim,
+              shape.heads) {
+  if (shape.qk_norm) {
+    q_norm_.emplace(parameters, prefix + ".q_norm", shape.head_dim, shape.norm_eps, false);
+    k_norm_.emplace(parameters, prefix + ".k_norm", shape.head_dim, shape.norm_eps, false);
+  }
+}
+
+Result<void> Attention::add_to(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
+                               const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const std::int32_t* positions,
+                               const float* x, std::int64_t rows, float* residual) const {
+  const Scratch::Scope scope(context.scratch);
+  const std::int64_t width = qkv_.rows();
+  const std::int64_t q_width = std::int64_t{qkv_.heads()} * shape_.head_dim, kv_width = std::int64_t{qkv_.kv_heads()} * shape_.head_dim;
+  float* qkv = context.scratch.take_array<float>(rows * width);
+  float* mixed = context.scratch.take_array<float>(rows * q_width);
+
+  qkv_.forward(context, parameters, x, rows, shape_.hidden_size, qkv, width);
+  if (q_norm_) {
+    q_norm_->forward_heads(context, parameters, qkv, rows, qkv_.heads(), width);
+    k_norm_->forward_heads(context, parameters, qkv + q_width, rows, qkv_.kv_heads(), width);
+  }
+  // q and k lie side by side and turn alike.
+  rotary(context.pool, context.isa, qkv, rows, qkv_.heads() + qkv_.kv_heads(), shape_.head_dim, rotary_table.rotary_dim(), width, positions,
+         rotary_table.cos_sin());
+  kv_write(context.pool, context.isa, cache, sequences, qkv + q_width, width, qkv + q_width + kv_width, width);
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
+  attention(context.pool, context.scratch, context.isa, cache, sequences, {qkv_.heads(), scale, shape_.window}, qkv, width, mixed, q_width);
+  return output_.add_to(context, parameters, mixed, rows, q_width, residual, shape_.hidden_size);
+}
+
+}  // namespace chorus

@@ -1,0 +1,41 @@
+// Self-attention of one layer: qkv projection, optional q/k norm, rotary, KV write, paged attention, output projection.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+
+#include "kernels/attention.h"
+#include "layers/linear.h"
+#include "layers/norm.h"
+#include "layers/rotary_table.h"
+
+namespace chorus {
+
+class Attention {
+ public:
+  struct Shape {
+    std::int64_t hidden_size = 0;
+    int heads = 0, kv_heads = 0, head_dim = 0;
+    bool qkv_bias = false, output_bias = false, qk_norm = false;
+    double norm_eps = 1e-6;
+    int window = 0;  // 0: all keys
+  };
+  // `prefix`: "model.layers.0.self_attn"
+  Attention(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
+
+  int kv_heads() const { return qkv_.kv_heads(); }  // of this rank
+
+  // x: [rows, hidden] (normed); the result is added to `residual` [rows, hidden]. positions: [rows].
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
+                      const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const std::int32_t* positions,
+                      const float* x, std::int64_t rows, float* residual) const;
+
+ private:
+  Shape shape_;
+  QkvParallelLinear qkv_;
+  RowParallelLinear output_;
+  std::optional<Norm> q_norm_, k_norm_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,89 @@
+#include "layers/embedding.h"
+
+#include <algorithm>
+
+namespace chorus {
+namespace {
+
+std::int64_t rows_a_rank(std::int64_t vocab_size, TensorParallel tp) {
+  return (vocab_size + tp.size - 1) / tp.size;
+}
+
+std::int64_t own_rows(std::int64_t vocab_size, TensorParallel tp) {
+  const std::int64_t share = rows_a_rank(vocab_size, tp);
+  return std::clamp<std::int64_t>(vocab_size - tp.rank * share, 0, share);
+}
+
+}  // namespace
+
+ParallelLmHead::ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
+                               std::int64_t vocab_size, std::int64_t hidden_size)
+    : vocab_size_(vocab_size), own_rows_(own_rows(vocab_size, tp)), has_bias_(!bias_tensor.empty()) {
+  const std::int64_t first = tp.rank * rows_a_rank(vocab_size, tp);
+  weight_ = parameters.add_linear({own_rows_, hidden_size, 1}, {{tensor, {vocab_size, hidden_size}, first, own_rows_, 0}});
+  if (has_bias_) bias_ = parameters.add_vector(own_rows_, {{bias_tensor, {vocab_size}, first, own_rows_, 0}});
+}
+
+Result<void> ParallelLmHead::forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+                                     std::int64_t ldx, float* logits) const {
+  const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
+  const PackedLinear weight = parameters.linear(weight_);
+  const int ranks = context.tp.size();
+  if (ranks == 1) {
+    linear(context.pool, context.scratch, weight, x, m, ldx, logits, vocab_size_, epilogue);
+    return {};
+  }
+  const Scratch::Scope scope(context.scratch);
+  const std::int64_t share = (vocab_size_ + ranks - 1) / ranks;
+  float* own = context.scratch.take_array<float>(m * share);
+  float* all = context.scratch.take_array<float>(m * share * ranks);
+  linear(context.pool, context.scratch, weight, x, m, ldx, own, share, epilogue);
+  for (std::int64_t row = 0; row < m; ++row) std::fill(own + row * share + own_rows_, own + (row + 1) * share, 0.0F);
+  CHORUS_TRY_VOID(context.tp.all_gather({own, static_cast<std::size_t>(m * share)}, {all, static_cast<std::size_t>(m * share * ranks)}));
+  for (std::int64_t rank = 0; rank < ranks; ++rank) {
+    const std::int64_t first = rank * share, count = std::clamp<std::int64_t>(vocab_size_ - first, 0, share);
+    for (std::int64_t row = 0; row < m; ++row) {
+      std::copy_n(all + (rank * m + row) * share, count, logits + row * vocab_size_ + first);
+    }
+  }
+  return {};
+}
+
+VocabParallelEmbedding::VocabParallelEmbedding(Parameters& parameters, TensorParallel tp, const std::string& tensor,
+                                               std::int64_t vocab_size, std::int64_t hidden_size)
+    : hidden_size_(hidden_size), first_row_(tp.rank * rows_a_rank(vocab_size, tp)), own_rows_(own_rows(vocab_size, tp)), tied_(false) {
+  weight_ = parameters.add_table(own_rows_, hidden_size, {{tensor, {vocab_size, hidden_size}, first_row_, own_rows_, 0}});
+}
+
+VocabParallelEmbedding::VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size,
+                                               std::int64_t hidden_size)
+    : hidden_size_(hidden_size), first_row_(tp.rank * rows_a_rank(vocab_size, tp)), own_rows_(own_rows(vocab_size, tp)), tied_(true),
+      weight_(head.weight()) {}
+
+void VocabParallelEmbedding::look_up(const Parameters& parameters, std::int64_t row, float* out) const {
+  if (tied_) {
+    unpack_linear_row(parameters.linear(weight_), row, out);
+    return;
+  }
+  const std::byte* table = parameters.table(weight_);
+  for (std::int64_t i = 0; i < hidden_size_; ++i) {
+    out[i] = load_as_float(table, parameters.dtype(), static_cast<std::size_t>(row * hidden_size_ + i));
+  }
+}
+
+Result<void> VocabParallelEmbedding::forward(const LayerContext& context, const Parameters& parameters,
+                                             std::span<const std::int32_t> tokens, float* out) const {
+  context.pool.for_range(static_cast<std::int64_t>(tokens.size()), [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      const std::int64_t row = tokens[static_cast<std::size_t>(i)] - first_row_;
+      if (row >= 0 && row < own_rows_) {
+        look_up(parameters, row, out + i * hidden_size_);
+      } else {
+        std::fill_n(out + i * hidden_size_, hidden_size_, 0.0F);
+      }
+    }
+  });
+  return context.tp.all_reduce_tree({out, tokens.size() * static_cast<std::size_t>(hidden_size_)});
+}
+
+}  // namespace chorus

@@ -1,0 +1,51 @@
+// Token embedding and output matrix. A tied model keeps one packed copy: the embedding of a token is a row unpacked from it.
+// Over a tensor-parallel group the vocabulary is cut in equal parts (the last one padded): a rank looks up its own rows,
+// the others give zero, and adding zeros is exact.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "layers/context.h"
+#include "layers/parameters.h"
+
+namespace chorus {
+
+class ParallelLmHead {
+ public:
+  // Weight `tensor` [vocab_size, hidden_size]; `bias_tensor` empty for none.
+  ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
+                 std::int64_t vocab_size, std::int64_t hidden_size);
+
+  // x: [m, hidden]; logits: [m, vocab_size] contiguous, whole on every rank.
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
+                       float* logits) const;
+  ParameterId weight() const { return weight_; }
+
+ private:
+  std::int64_t vocab_size_, own_rows_;
+  ParameterId weight_;
+  bool has_bias_;
+  ParameterId bias_ = 0;
+};
+
+class VocabParallelEmbedding {
+ public:
+  // Of its own.
+  VocabParallelEmbedding(Parameters& parameters, TensorParallel tp, const std::string& tensor, std::int64_t vocab_size,
+                         std::int64_t hidden_size);
+  // Tied to the output matrix.
+  VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size, std::int64_t hidden_size);
+
+  // out: [tokens.size(), hidden] contiguous. Token ids are in [0, vocab_size).
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, std::span<const std::int32_t> tokens, float* out) const;
+
+ private:
+  void look_up(const Parameters& parameters, std::int64_t row, float* out) const;
+
+  std::int64_t hidden_size_, first_row_, own_rows_;
+  bool tied_;
+  ParameterId weight_;
+};
+
+}  // namespace chorus

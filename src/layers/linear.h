@@ -1,0 +1,83 @@
+// The linear family. A column-parallel layer gives a rank its own outputs and needs no collective; a row-parallel layer owns
+// whole segments of the inner dimension and adds the partial sums over the group in the tree of the promise.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "layers/context.h"
+#include "layers/parameters.h"
+
+namespace chorus {
+
+// One logical matrix [rows, columns] of the checkpoint (NAME.weight, NAME.bias).
+struct MatrixName {
+  std::string prefix;       // "model.layers.0.mlp.gate_proj"
+  std::int64_t rows = 0;    // of the whole matrix
+  bool bias = false;
+};
+
+// Several matrices over the same input, computed as one: y = [W_0 x, W_1 x, ...]. Each is cut by rows over the group.
+// Dimensions must divide by the group's size. q, k, v and gate, up are such.
+class ColumnParallelLinear {
+ public:
+  ColumnParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns, const std::vector<MatrixName>& matrices);
+
+  std::int64_t rows() const { return rows_; }  // of this rank
+  // x: [m, columns]; y: [m, rows()], stride ldy.
+  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
+               float* y, std::int64_t ldy) const;
+
+ private:
+  std::int64_t rows_ = 0;
+  ParameterId weight_ = 0;
+  bool has_bias_ = false;
+  ParameterId bias_ = 0;
+};
+
+// q, k and v. Query heads are cut over the group; KV heads too, or replicated when there are fewer than ranks.
+class QkvParallelLinear {
+ public:
+  struct Shape {
+    std::int64_t hidden_size = 0;
+    int heads = 0, kv_heads = 0, head_dim = 0;
+    bool bias = false;
+  };
+  QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
+
+  int heads() const { return heads_; }        // of this rank
+  int kv_heads() const { return kv_heads_; }
+  std::int64_t rows() const { return rows_; } // (heads + 2 kv_heads) * head_dim
+  // y: [m, rows()]: q of all heads, then k, then v.
+  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
+               float* y, std::int64_t ldy) const;
+
+ private:
+  int heads_ = 0, kv_heads_ = 0;
+  std::int64_t rows_ = 0;
+  ParameterId weight_ = 0;
+  bool has_bias_ = false;
+  ParameterId bias_ = 0;
+};
+
+// y += W x + b with the inner dimension cut over the group in whole segments. `units`: how many shardable units (heads,
+// intermediate columns) the inner dimension has.
+class RowParallelLinear {
+ public:
+  RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix, std::int64_t columns, int units);
+
+  // x: this rank's columns, [m, columns / tp]; y: [m, rows], the whole sum is added to it on every rank (bias once).
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
+                      float* y, std::int64_t ldy) const;
+  // y = the whole sum without bias.
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
+                       float* y, std::int64_t ldy) const;
+
+ private:
+  std::int64_t rows_;
+  ParameterId weight_;
+  bool has_bias_;
+  ParameterId bias_ = 0;
+};
+
+}  // namespace chorus

@@ -1,0 +1,30 @@
+// The gated feed-forward layer: down(silu(gate(x)) * up(x)) (Shazeer, "GLU variants improve transformer", 2020, SwiGLU).
+#pragma once
+
+#include <string>
+
+#include "layers/linear.h"
+
+namespace chorus {
+
+class GatedMlp {
+ public:
+  struct Names {
+    std::string gate, up, down;  // prefixes of NAME.weight
+  };
+  GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size, int intermediate_size, bool bias);
+
+  // The result for x [rows, hidden] is added to residual [rows, hidden].
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* residual) const;
+  // out = the result, without bias on `down` (experts have none).
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* out) const;
+
+ private:
+  void activate(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* activated) const;
+
+  std::int64_t hidden_size_;
+  ColumnParallelLinear gate_up_;
+  RowParallelLinear down_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,187 @@
+#include "layers/parameters.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <mutex>
+
+#include "base/check.h"
+
+namespace chorus {
+namespace {
+
+constexpr std::size_t alignment = 64;
+
+std::size_t aligned(std::size_t bytes) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+// Where each row of a parameter lies in the checkpoint, resolved once a parameter.
+struct ResolvedSource {
+  std::int64_t first = 0, end = 0;  // rows of the parameter
+  const std::byte* data = nullptr;  // of row `first`, at first_column
+  DType dtype = DType::float32;
+  std::int64_t stride = 0;          // elements
+};
+
+struct ResolvedParameter {
+  std::vector<ResolvedSource> sources;
+
+  static SourceRows row(const void* context, std::int64_t row) {
+    for (const ResolvedSource& source : static_cast<const ResolvedParameter*>(context)->sources) {
+      if (row < source.end) {
+        const auto skip = static_cast<std::size_t>((row - source.first) * source.stride) * bytes_of(source.dtype);
+        return {source.data + skip, source.dtype, source.stride};
+      }
+    }
+    CHECK(false, "row {} has no source", row);
+  }
+};
+
+Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterSpec& spec) {
+  ResolvedParameter resolved;
+  std::int64_t first = 0;
+  for (const ParameterSource& source : spec.sources) {
+    CHORUS_TRY(const TensorView view, checkpoint.tensor(source.tensor, source.tensor_shape));
+    const std::int64_t stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
+    const std::int64_t skip = source.first_row * stride + source.first_column;
+    resolved.sources.push_back({first, first + source.row_count, view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype),
+                                view.dtype, stride});
+    first += source.row_count;
+  }
+  return resolved;
+}
+
+void copy_row(const SourceRows& source, std::int64_t columns, DType dtype, std::byte* out) {
+  if (source.dtype == dtype) {
+    std::memcpy(out, source.data, static_cast<std::size_t>(columns) * bytes_of(dtype));
+    return;
+  }
+  for (std::int64_t i = 0; i < columns; ++i) {
+    const float value = load_as_float(source.data, source.dtype, static_cast<std::size_t>(i));
+    if (dtype == DType::float32) {
+      std::memcpy(out + i * 4, &value, 4);
+    } else {
+      const Bfloat16 rounded = to_bfloat16(value);
+      std::memcpy(out + i * 2, &rounded, 2);
+    }
+  }
+}
+
+void pack_rows(const ParameterSpec& spec, const ResolvedParameter& resolved, std::int64_t begin, std::int64_t end, std::byte* out) {
+  const std::size_t row_bytes = static_cast<std::size_t>(spec.shape.columns) * bytes_of(spec.dtype);
+  for (std::int64_t row = begin; row < end && row < resolved.sources.back().end; ++row) {
+    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype, out + static_cast<std::size_t>(row) * row_bytes);
+  }
+}
+
+void pack_panels(Isa isa, const ParameterSpec& spec, const ResolvedParameter& resolved, ThreadPool& pool, std::byte* out) {
+  CHECK(resolved.sources.back().end == spec.shape.rows, "a packed matrix has all its rows");
+  const std::int64_t panel_rows = linear_panel_rows(isa, spec.dtype);
+  const std::int64_t panels = (spec.shape.rows + panel_rows - 1) / panel_rows;
+  pool.for_range(panels, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t panel = begin; panel < end; ++panel) {
+      pack_linear_panel(isa, spec.dtype, spec.shape, panel, &ResolvedParameter::row, &resolved, out);
+    }
+  });
+}
+
+}  // namespace
+
+ParameterId Parameters::add(ParameterSpec spec) {
+  std::int64_t rows = 0;
+  for (const ParameterSource& source : spec.sources) rows += source.row_count;
+  CHECK(rows <= spec.shape.rows && rows > 0, "{} source rows for {} rows", rows, spec.shape.rows);
+  CHECK(spec.shape.columns % spec.shape.segments == 0, "{} columns in {} segments", spec.shape.columns, spec.shape.segments);
+  spec.offset = bytes_;
+  bytes_ += aligned(spec.bytes);
+  specs_.push_back(std::move(spec));
+  return specs_.size() - 1;
+}
+
+ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<ParameterSource> sources) {
+  return add_linear(shape, std::move(sources), dtype_);
+}
+
+ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype) {
+  return add({ParameterKind::linear, dtype, shape, std::move(sources), 0, packed_linear_bytes(isa_, dtype, shape)});
+}
+
+ParameterId Parameters::add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources) {
+  const std::size_t bytes = static_cast<std::size_t>(rows * columns) * bytes_of(dtype_);
+  return add({ParameterKind::table, dtype_, {rows, columns, 1}, std::move(sources), 0, bytes});
+}
+
+ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources) {
+  return add({ParameterKind::vector, DType::float32, {length, 1, 1}, std::move(sources), 0, static_cast<std::size_t>(length) * 4});
+}
+
+Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena) const {
+  const std::uint64_t hash = layout_hash();
+  std::memcpy(arena, &hash, sizeof hash);
+  for (const ParameterSpec& spec : specs_) {
+    CHORUS_TRY(const ResolvedParameter resolved, resolve(checkpoint, spec));
+    if (spec.kind == ParameterKind::linear) {
+      pack_panels(isa_, spec, resolved, pool, arena + spec.offset);
+    } else {
+      pool.for_range(spec.shape.rows,
+                     [&](std::int64_t begin, std::int64_t end) { pack_rows(spec, resolved, begin, end, arena + spec.offset); });
+    }
+    for (const ParameterSource& source : spec.sources) checkpoint.release(source.tensor);
+  }
+  return {};
+}
+
+Result<void> Parameters::bind(const std::byte* arena, std::size_t bytes) {
+  std::uint64_t hash = 0;
+  if (bytes >= sizeof hash) std::memcpy(&hash, arena, sizeof hash);
+  if (bytes != bytes_ || hash != layout_hash()) {
+    return fail(ErrorCode::invalid_argument,
+                "the shared weights ({} bytes) were packed for another model, dtype or instruction set than this engine's ({} bytes): "
+                "start all processes with the same options",
+                bytes, bytes_);
+  }
+  arena_ = arena;
+  return {};
+}
+
+PackedLinear Parameters::linear(ParameterId id) const {
+  const ParameterSpec& spec = specs_[id];
+  CHECK(arena_ != nullptr && spec.kind == ParameterKind::linear, "parameter {} is no bound linear", id);
+  return {spec.shape, spec.dtype, isa_, arena_ + spec.offset};
+}
+
+const std::byte* Parameters::table(ParameterId id) const {
+  CHECK(arena_ != nullptr && specs_[id].kind == ParameterKind::table, "parameter {} is no bound table", id);
+  return arena_ + specs_[id].offset;
+}
+
+const float* Parameters::vector(ParameterId id) const {
+  CHECK(arena_ != nullptr && specs_[id].kind == ParameterKind::vector, "parameter {} is no bound vector", id);
+  return reinterpret_cast<const float*>(arena_ + specs_[id].offset);
+}
+
+// FNV-1a over everything that decides where a byte lies and what it means.
+std::uint64_t Parameters::layout_hash() const {
+  std::uint64_t hash = 0xcbf29ce484222325U;
+  const auto mix = [&hash](std::uint64_t value) {
+    for (int i = 0; i < 8; ++i) hash = (hash ^ ((value >> (8 * i)) & 0xff)) * 0x100000001b3U;
+  };
+  mix(static_cast<std::uint64_t>(isa_));
+  for (const ParameterSpec& spec : specs_) {
+    mix(static_cast<std::uint64_t>(spec.kind));
+    mix(static_cast<std::uint64_t>(spec.dtype));
+    mix(static_cast<std::uint64_t>(spec.shape.rows));
+    mix(static_cast<std::uint64_t>(spec.shape.columns));
+    mix(static_cast<std::uint64_t>(spec.shape.segments));
+    mix(spec.offset);
+    for (const ParameterSource& source : spec.sources) {
+      for (const char c : source.tensor) mix(static_cast<unsigned char>(c));
+      mix(static_cast<std::uint64_t>(source.first_row));
+      mix(static_cast<std::uint64_t>(source.first_column));
+    }
+  }
+  return hash;
+}
+
+}  // namespace chorus

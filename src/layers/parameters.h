@@ -1,0 +1,85 @@
+// What a model keeps in the weight arena, and where. A model is constructed twice from the same configuration: once where
+// the weights are packed (nothing is bound, only declared) and once in each engine (bound to the shared arena). Both times
+// every layer declares its parameters in the same order, so both sides compute the same layout; a hash of it is kept at the
+// arena's start and checked.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "kernels/linear.h"
+#include "kernels/thread_pool.h"
+#include "tensor/dtype.h"
+#include "weights/checkpoint.h"
+
+namespace chorus {
+
+// Rows [first_row, first_row + row_count) of a checkpoint tensor, columns from first_column on. A 1-D tensor is a matrix of
+// one column.
+struct ParameterSource {
+  std::string tensor;
+  std::vector<std::int64_t> tensor_shape;  // as in the checkpoint; the last dimension is the columns
+  std::int64_t first_row = 0;
+  std::int64_t row_count = 0;
+  std::int64_t first_column = 0;
+};
+
+enum class ParameterKind : std::uint8_t {
+  linear,  // packed for an instruction set
+  table,   // plain rows in `dtype`: an embedding that is looked up
+  vector,  // float32: norm weights, biases
+};
+
+struct ParameterSpec {
+  ParameterKind kind = ParameterKind::linear;
+  DType dtype = DType::bfloat16;
+  LinearShape shape;                     // vector: rows = length, columns = 1
+  std::vector<ParameterSource> sources;  // stacked: their rows in order make up the parameter's rows; missing ones are zero
+  std::size_t offset = 0;                // in the arena
+  std::size_t bytes = 0;
+};
+
+using ParameterId = std::size_t;
+
+class Parameters {
+ public:
+  Parameters(Isa isa, DType dtype) : isa_(isa), dtype_(dtype) {}
+
+  Isa isa() const { return isa_; }
+  DType dtype() const { return dtype_; }
+
+  // `dtype`: of the model unless given (a router stays in float32).
+  ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources);
+  ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype);
+  ParameterId add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources);
+  ParameterId add_vector(std::int64_t length, std::vector<ParameterSource> sources);
+
+  const std::vector<ParameterSpec>& specs() const { return specs_; }
+  // Bytes of the whole arena, its head included.
+  std::size_t arena_bytes() const { return bytes_; }
+
+  // Reads every source from the checkpoint and writes the packed form to `arena` (arena_bytes() long, zeroed).
+  Result<void> pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena) const;
+  // Binds to a packed arena; refuses one of another layout.
+  Result<void> bind(const std::byte* arena, std::size_t bytes);
+
+  // Views; only after bind(). They live as long as the arena.
+  PackedLinear linear(ParameterId id) const;
+  const std::byte* table(ParameterId id) const;
+  const float* vector(ParameterId id) const;
+
+ private:
+  ParameterId add(ParameterSpec spec);
+  std::uint64_t layout_hash() const;
+
+  Isa isa_;
+  DType dtype_;
+  std::vector<ParameterSpec> specs_;
+  std::size_t bytes_ = 64;  // the head: the layout's hash
+  const std::byte* arena_ = nullptr;
+};
+
+}  // namespace chorus

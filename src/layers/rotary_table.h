@@ -1,0 +1,28 @@
+// Cosines and sines of the rotary embedding for every position, made once an engine from RopeConfig.
+//
+// Frequencies: theta^(-2i/d) (Su et al., "RoFormer", 2021, section 3.4.2). Scalings: linear (Chen et al., "Extending context
+// window ... via positional interpolation", 2023, eq. 4), yarn (Peng et al., "YaRN", 2023, sections 3.2 and 3.4), longrope
+// (Ding et al., "LongRoPE", 2024), llama3 (as published with Llama 3.1: wavelength bands between low and high frequency factor).
+#pragma once
+
+#include <vector>
+
+#include "config/model_config.h"
+
+namespace chorus {
+
+class RotaryTable {
+ public:
+  RotaryTable(const RopeConfig& rope, int rotary_dim, int max_position_embeddings, int positions);
+  int rotary_dim() const { return rotary_dim_; }
+  int positions() const { return positions_; }
+  // [positions, rotary_dim]: rotary_dim / 2 cosines, then as many sines.
+  const float* cos_sin() const { return values_.data(); }
+
+ private:
+  int rotary_dim_;
+  int positions_;
+  std::vector<float> values_;
+};
+
+}  // namespace chorus
