@@ -1,0 +1,69 @@
+// The decoder-only transformer that every family here is a variation of: embedding, layers of attention and a (mixture of)
+// gated feed-forward, norm, output matrix. What differs between families is data: a DecoderSpec, made in the family's file.
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "config/model_config.h"
+#include "layers/attention.h"
+#include "layers/embedding.h"
+#include "layers/mlp.h"
+#include "layers/moe.h"
+#include "layers/norm.h"
+#include "layers/rotary_table.h"
+
+namespace chorus {
+
+// What a family says about itself beyond the sizes in ModelConfig.
+struct DecoderSpec {
+  bool qkv_bias = false;
+  bool attention_output_bias = false;
+  bool qk_norm = false;
+  bool layer_norm = false;                  // layer norm with bias instead of RMS norm
+  std::string mlp_prefix = "mlp";           // of the dense layers: PREFIX.gate_proj ...
+  // Mixture of experts.
+  std::string moe_prefix = "mlp";           // PREFIX.gate, PREFIX.experts.E.NAME
+  GatedMlp::Names expert_names = {"gate_proj", "up_proj", "down_proj"};
+  MoeRouting routing = MoeRouting::softmax_top_k_normalized;
+};
+
+// The rows of one step, flat. All spans have the number of rows as size; sequences tile the rows in order.
+struct DecoderBatch {
+  std::span<const std::int32_t> tokens;
+  std::span<const std::int32_t> positions;
+  std::span<const AttentionSequence> sequences;
+};
+
+class Decoder {
+ public:
+  Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec);
+
+  int kv_heads() const;                     // of this rank
+  // hidden: [rows, hidden_size], before the final norm. `caches`: one a layer. Writes K and V of these rows.
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
+                       std::span<const KvCacheLayer> caches, const DecoderBatch& batch, float* hidden) const;
+  // logits [m, vocab_size] of the hidden rows `rows` (indices into hidden, size m).
+  Result<void> logits(const LayerContext& context, const Parameters& parameters, const float* hidden, std::span<const std::int32_t> rows,
+                      float* out) const;
+
+ private:
+  struct Layer {
+    Norm attention_norm;
+    Attention attention;
+    Norm mlp_norm;
+    std::variant<GatedMlp, MoeLayer> mlp;
+  };
+  Layer make_layer(Parameters& parameters, TensorParallel tp, const DecoderSpec& spec, int index) const;
+
+  ModelConfig config_;
+  std::optional<ParallelLmHead> head_;
+  std::optional<VocabParallelEmbedding> embedding_;
+  std::vector<Layer> layers_;
+  std::optional<Norm> norm_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,285 @@
+// The families against logits and greedy tokens of the reference implementation, on every instruction set of this machine,
+// and the promise at the level of the model: chunking and the tensor-parallel size change no bit.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <list>
+#include <list>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <thread>
+
+#include "json/json.h"
+#include "models/registry.h"
+
+namespace chorus {
+namespace {
+
+constexpr float tolerance = 2e-4F;
+
+std::string model_directory(const std::string& name) {
+  return std::string(CHORUS_TEST_DATA) + "/models/" + name;
+}
+
+// Multiplies every matrix element by 1 + d, |d| <= 2^-9, or leaves all as it is (draw 0).
+class PerturbedCheckpoint final : public Checkpoint {
+ public:
+  PerturbedCheckpoint(const Checkpoint& inner, unsigned draw) : inner_(inner), draw_(draw) {}
+  bool has(const std::string& name) const override { return inner_.has(name); }
+  std::vector<std::string> names() const override { return inner_.names(); }
+  void release(const std::string& name) const override { inner_.release(name); }
+  Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override {
+    CHORUS_TRY(TensorView view, inner_.tensor(name, shape));
+    if (draw_ == 0 || shape.size() < 2) return view;
+    std::size_t count = 1;
+    for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
+    auto& values = kept_.emplace_back(count);
+    std::mt19937 random(draw_ * 7919U + static_cast<unsigned>(name.size()) * 31U + static_cast<unsigned>(count));
+    std::uniform_real_distribution<float> relative(-0x1p-9F, 0x1p-9F);
+    for (std::size_t i = 0; i < count; ++i) values[i] = load_as_float(view.data, view.dtype, i) * (1 + relative(random));
+    view.data = reinterpret_cast<const std::byte*>(values.data());
+    view.dtype = DType::float32;
+    return view;
+  }
+
+ private:
+  const Checkpoint& inner_;
+  unsigned draw_;
+  mutable std::list<std::vector<float>> kept_;
+};
+
+// A model with its weights packed in plain memory and a KV cache for one sequence.
+class RunningModel {
+ public:
+  RunningModel(const std::string& directory, Isa isa, DType dtype, unsigned perturbation = 0, std::unique_ptr<Group> group = make_self_group(),
+               int threads = 2)
+      : group_(std::move(group)), isa_(isa), pool_(threads) {
+    const auto config = read_model_config(directory);
+    EXPECT_TRUE(config.ok()) << config.error().message;
+    config_ = *config;
+    const auto family = find_model_family(config_);
+    EXPECT_TRUE(family.ok());
+    parameters_.emplace(isa, dtype);
+    decoder_.emplace(*parameters_, TensorParallel{group_->rank(), group_->size()}, config_, (*family)->spec(config_));
+    const auto checkpoint = open_checkpoint(directory);
+    EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
+    const PerturbedCheckpoint perturbed(**checkpoint, perturbation);
+    arena_.resize(parameters_->arena_bytes() + 64);
+    std::byte* arena = arena_.data() + (64 - reinterpret_cast<std::uintptr_t>(arena_.data()) % 64) % 64;
+    const auto packed = parameters_->pack(perturbed, pool_, arena);
+    EXPECT_TRUE(packed.ok()) << packed.error().message;
+    EXPECT_TRUE(parameters_->bind(arena, parameters_->arena_bytes()).ok());
+    rotary_.emplace(config_.rope, config_.head_dim, config_.max_position_embeddings, config_.max_position_embeddings);
+    const KvLayout layout{decoder_->kv_heads(), config_.head_dim, 16, dtype};
+    const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
+    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
+      auto& memory = kv_.emplace_back(layout.block_bytes() * blocks + 64);
+      caches_.push_back({layout, memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64});
+    }
+    for (std::size_t block = 0; block < blocks; ++block) block_table_.push_back(static_cast<std::int32_t>(blocks - 1 - block));
+  }
+
+  const ModelConfig& config() const { return config_; }
+
+  // Appends the tokens to the sequence; logits of all of them, [tokens, vocab].
+  std::vector<float> extend(const std::vector<std::int32_t>& tokens) {
+    std::vector<std::int32_t> positions, rows;
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      positions.push_back(length_ + static_cast<std::int32_t>(i));
+      rows.push_back(static_cast<std::int32_t>(i));
+    }
+    const std::vector<AttentionSequence> sequences = {{0, length_, static_cast<std::int32_t>(tokens.size()), block_table_}};
+    std::vector<float> hidden(tokens.size() * static_cast<std::size_t>(config_.hidden_size));
+    std::vector<float> logits(tokens.size() * static_cast<std::size_t>(config_.vocab_size));
+    const LayerContext context{pool_, scratch_, isa_, *group_};
+    EXPECT_TRUE(decoder_->forward(context, *parameters_, *rotary_, caches_, {tokens, positions, sequences}, hidden.data()).ok());
+    EXPECT_TRUE(decoder_->logits(context, *parameters_, hidden.data(), rows, logits.data()).ok());
+    length_ += static_cast<std::int32_t>(tokens.size());
+    return logits;
+  }
+
+ private:
+  ModelConfig config_;
+  std::unique_ptr<Group> group_;
+  Isa isa_;
+  ThreadPool pool_;
+  Scratch scratch_;
+  std::optional<Parameters> parameters_;
+  std::optional<Decoder> decoder_;
+  std::optional<RotaryTable> rotary_;
+  std::vector<std::byte> arena_;
+  std::list<std::vector<std::byte>> kv_;
+  std::vector<KvCacheLayer> caches_;
+  std::vector<std::int32_t> block_table_;
+  std::int32_t length_ = 0;
+};
+
+std::vector<float> last_row(const std::vector<float>& logits, int vocab_size) {
+  return {logits.end() - vocab_size, logits.end()};
+}
+
+std::int32_t argmax(const std::vector<float>& row) {
+  return static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  float largest = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+  return largest;
+}
+
+Json read_reference(const std::string& directory) {
+  const auto json = read_json_file(directory + "/reference.json");
+  EXPECT_TRUE(json.ok()) << json.error().message;
+  return *json;
+}
+
+struct Case {
+  std::string model;
+  Isa isa;
+};
+
+std::vector<Case> cases() {
+  std::vector<Case> all;
+  for (const char* model : {"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe"}) {
+    for (const Isa isa : available_isas()) all.push_back({model, isa});
+  }
+  return all;
+}
+
+std::string case_name(const testing::TestParamInfo<Case>& info) {
+  std::string name = info.param.model + "_" + name_of(info.param.isa);
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
+class TinyModel : public testing::TestWithParam<Case> {
+ protected:
+  std::string directory() const { return model_directory(GetParam().model); }
+};
+
+TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
+  const Json reference = read_reference(directory());
+  for (const Json& prompt : reference["prompts"]) {
+    RunningModel model(directory(), GetParam().isa, DType::float32);
+    std::vector<float> row = last_row(model.extend(prompt["ids"].get<std::vector<std::int32_t>>()), model.config().vocab_size);
+    EXPECT_LE(largest_difference(row, prompt["logits_last"].get<std::vector<float>>()), tolerance) << prompt["name"];
+    const auto greedy = prompt["greedy"].get<std::vector<std::int32_t>>();
+    const auto margins = prompt["margins"].get<std::vector<float>>();
+    for (std::size_t step = 0; step < greedy.size() && margins[step] >= tolerance; ++step) {
+      ASSERT_EQ(argmax(row), greedy[step]) << prompt["name"] << " step " << step;
+      row = last_row(model.extend({greedy[step]}), model.config().vocab_size);
+    }
+  }
+}
+
+TEST_P(TinyModel, ChunksAndThreadsChangeNoBit) {
+  const auto ids = read_reference(directory())["prompts"][2]["ids"].get<std::vector<std::int32_t>>();
+  for (const DType dtype : {DType::float32, DType::bfloat16}) {
+    RunningModel whole(directory(), GetParam().isa, dtype);
+    const std::vector<float> expected = whole.extend(ids);
+    for (const std::size_t chunk : {1, 7, 33}) {
+      RunningModel chunked(directory(), GetParam().isa, dtype, 0, make_self_group(), 1);
+      std::vector<float> got;
+      for (std::size_t first = 0; first < ids.size(); first += chunk) {
+        const auto part = chunked.extend({ids.begin() + static_cast<std::ptrdiff_t>(first),
+                                          ids.begin() + static_cast<std::ptrdiff_t>(std::min(ids.size(), first + chunk))});
+        got.insert(got.end(), part.begin(), part.end());
+      }
+      ASSERT_EQ(got, expected) << "chunk " << chunk << " " << name_of(dtype);
+    }
+  }
+}
+
+// Goal: the reduction tree is defined on the model, so tensor parallelism changes no bit. Method: ranks as threads.
+TEST_P(TinyModel, TheTensorParallelSizeChangesNoBit) {
+  const auto ids = read_reference(directory())["prompts"][1]["ids"].get<std::vector<std::int32_t>>();
+  RunningModel whole(directory(), GetParam().isa, DType::bfloat16);
+  const std::vector<float> expected = whole.extend(ids);
+  for (const int size : {2, 4}) {
+    auto groups = make_thread_groups(size, 60000);
+    std::vector<std::vector<float>> got(static_cast<std::size_t>(size));
+    std::vector<std::thread> ranks;
+    for (std::size_t r = 0; r < got.size(); ++r) {
+      ranks.emplace_back([&, r] {
+        RunningModel rank(directory(), GetParam().isa, DType::bfloat16, 0, std::move(groups[r]), 1);
+        got[r] = rank.extend(ids);
+      });
+    }
+    for (auto& rank : ranks) rank.join();
+    for (const auto& logits : got) ASSERT_EQ(logits, expected) << "tp " << size;
+  }
+}
+
+// Goal: bfloat16 logits are as near to float32 ones as the roundings allow. Derivation (backward error): rounding an
+// activation, key or value to bfloat16 inside a dot product equals a relative change of at most 2^-9 of the factor it
+// meets, so the run is an exact run of a model whose weights moved by at most that. How far such a model's logits move is
+// measured on draws of it (Parker, "Monte Carlo arithmetic", 1997); three times the largest draw, plus the rounding of the
+// weights themselves (one more such move), bounds the deviation.
+TEST_P(TinyModel, Bfloat16StaysWithinTheDerivedBound) {
+  const auto ids = read_reference(directory())["prompts"][1]["ids"].get<std::vector<std::int32_t>>();
+  RunningModel exact(directory(), GetParam().isa, DType::float32);
+  const std::vector<float> expected = exact.extend(ids);
+  float moved = 0;
+  for (unsigned draw = 1; draw <= 6; ++draw) {
+    RunningModel perturbed(directory(), GetParam().isa, DType::float32, draw);
+    moved = std::max(moved, largest_difference(perturbed.extend(ids), expected));
+  }
+  RunningModel rounded(directory(), GetParam().isa, DType::bfloat16);
+  const float deviation = largest_difference(rounded.extend(ids), expected);
+  EXPECT_LE(deviation, 6 * moved);
+  EXPECT_GT(deviation, 0) << "bfloat16 was not used";
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, TinyModel, testing::ValuesIn(cases()), case_name);
+
+class Stories : public testing::TestWithParam<Case> {};
+
+TEST_P(Stories, GreedyTokensLogprobsAndPromptLogprobsMatchTheReference) {
+  const std::string directory = model_directory("stories260k-f32");
+  for (const Json& result : read_reference(directory)["results"]) {
+    RunningModel model(directory, GetParam().isa, DType::float32);
+    const int vocab = model.config().vocab_size;
+    const auto ids = result["prompt_ids"].get<std::vector<std::int32_t>>();
+    const std::vector<float> prompt_logits = model.extend(ids);
+    const auto logprob = [vocab](const float* row, std::int32_t token) {
+      double sum = 0;
+      for (int i = 0; i < vocab; ++i) sum += std::exp(static_cast<double>(row[i] - row[token]));
+      return static_cast<float>(-std::log(sum));
+    };
+    for (std::size_t i = 1; i < ids.size(); ++i) {
+      const float expected = result["prompt_logprobs"][i].get<float>();
+      ASSERT_NEAR(logprob(prompt_logits.data() + (i - 1) * static_cast<std::size_t>(vocab), ids[i]), expected, tolerance);
+    }
+    std::vector<float> row = last_row(prompt_logits, vocab);
+    const auto greedy = result["greedy_ids"].get<std::vector<std::int32_t>>();
+    const auto margins = result["margins"].get<std::vector<float>>();
+    for (std::size_t step = 0; step < greedy.size() && margins[step] >= tolerance; ++step) {
+      ASSERT_EQ(argmax(row), greedy[step]) << result["prompt"] << " step " << step;
+      for (const Json& top : result["top5_logprobs"][step]) {
+        ASSERT_NEAR(logprob(row.data(), top[0].get<std::int32_t>()), top[1].get<float>(), tolerance);
+      }
+      row = last_row(model.extend({greedy[step]}), vocab);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Trained, Stories, testing::ValuesIn([] {
+                           std::vector<Case> all;
+                           for (const Isa isa : available_isas()) all.push_back({"stories260k", isa});
+                           return all;
+                         }()),
+                         case_name);
+
+TEST(Registry, ListsTheKnownArchitecturesWhenOneIsUnknown) {
+  ModelConfig config;
+  config.directory = "somewhere";
+  config.architecture = "GPT9ForCausalLM";
+  const auto family = find_model_family(config);
+  ASSERT_FALSE(family.ok());
+  EXPECT_EQ(family.error().message.rfind("somewhere/config.json: architecture GPT9ForCausalLM is not supported; known: LlamaForCausalLM", 0), 0U)
+      << family.error().message;
+}
+
+}  // namespace
+}  // namespace chorus
