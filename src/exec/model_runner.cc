@@ -1,0 +1,193 @@
+#include "exec/model_runner.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "models/registry.h"
+
+namespace chorus {
+namespace {
+
+// Logits are computed for at most this many rows at a time: 64 rows of a vocabulary of 152,000 are 39 MB.
+constexpr std::int64_t logits_rows_max = 64;
+
+DecoderSpec spec_of(const ModelConfig& model) {
+  const auto family = find_model_family(model);
+  CHECK(family.ok(), "the architecture was checked before");
+  return (*family)->spec(model);
+}
+
+void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>* to) {
+  to->clear();
+  for (const SampledLogprob& entry : from) to->push_back({entry.token, entry.logprob});
+}
+
+}  // namespace
+
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, TensorParallel tp) {
+  CHORUS_TRY(const ModelFamily* family, find_model_family(model));
+  Parameters parameters(isa, dtype);
+  Decoder decoder(parameters, tp, model, family->spec(model));
+  return DeclaredModel{std::move(parameters), std::move(decoder)};
+}
+
+ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, std::unique_ptr<Group> tp)
+    : model_(model),
+      options_(options),
+      tp_(std::move(tp)),
+      pool_(options.threads, options.cpus),
+      parameters_(options.isa, options.dtype),
+      decoder_(parameters_, {tp_->rank(), tp_->size()}, model, spec_of(model)),
+      rotary_(model.rope, model.head_dim, model.max_position_embeddings, options.max_model_len) {
+  for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(model.vocab_size);
+  tops_.resize(static_cast<std::size_t>(pool_.size()));
+}
+
+ModelRunner::~ModelRunner() {
+  if (kv_memory_ != nullptr) ::munmap(kv_memory_, kv_mapped_bytes_);
+}
+
+Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const std::byte* arena,
+                                                         std::size_t arena_bytes, std::unique_ptr<Group> tp) {
+  CHORUS_TRY([[maybe_unused]] const ModelFamily* family, find_model_family(model));
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, std::move(tp)));
+  CHORUS_TRY_VOID(runner->parameters_.bind(arena, arena_bytes));
+  CHORUS_TRY_VOID(runner->allocate_kv());
+  return runner;
+}
+
+Result<void> ModelRunner::allocate_kv() {
+  const KvLayout layout{decoder_.kv_heads(), model_.head_dim, options_.block_size, options_.dtype};
+  const auto layers = static_cast<std::size_t>(model_.num_hidden_layers);
+  const std::size_t block_bytes = layout.block_bytes() * layers;
+  // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not free.
+  kv_blocks_ = static_cast<std::int32_t>(std::min<std::uint64_t>(options_.kv_cache_bytes / block_bytes, 1U << 24));
+  if (kv_blocks_ < 1) {
+    return fail(ErrorCode::invalid_argument,
+                "--kv-cache-memory of {} bytes holds no block: one of {} tokens takes {} bytes in this model; give at least that",
+                options_.kv_cache_bytes, options_.block_size, block_bytes);
+  }
+  kv_mapped_bytes_ = static_cast<std::size_t>(kv_blocks_) * block_bytes;
+  // Pages come when a block is first written: a large cache costs nothing until it is used.
+  void* memory = ::mmap(nullptr, kv_mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) {
+    return fail(ErrorCode::resource_exhausted, "no memory for a KV cache of {} bytes ({}): lower --kv-cache-memory", kv_mapped_bytes_,
+                std::strerror(errno));
+  }
+  kv_memory_ = static_cast<std::byte*>(memory);
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    caches_.push_back({layout, kv_memory_ + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_)});
+  }
+  return {};
+}
+
+void ModelRunner::lay_out(const StepPlan& plan) {
+  tokens_.clear();
+  positions_.clear();
+  sequences_.clear();
+  wanted_.clear();
+  for (std::size_t i = 0; i < plan.sequences.size(); ++i) {
+    const SequencePlan& sequence = plan.sequences[i];
+    const auto first_row = static_cast<std::int32_t>(tokens_.size());
+    sequences_.push_back({first_row, sequence.start, sequence.count, sequence.block_table});
+    std::int32_t slot = 0;
+    for (std::int32_t r = 0; r < sequence.count; ++r) {
+      const std::int32_t position = sequence.start + r;
+      tokens_.push_back(sequence.history[static_cast<std::size_t>(position)]);
+      positions_.push_back(position);
+      if (sequence.prompt_logprobs && position + 1 < sequence.prompt_length) {
+        wanted_.push_back({first_row + r, static_cast<std::int32_t>(i), sequence.history[static_cast<std::size_t>(position) + 1], slot++});
+      }
+    }
+    if (sequence.sample) wanted_.push_back({first_row + sequence.count - 1, static_cast<std::int32_t>(i), -1, 0});
+  }
+}
+
+Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
+  lay_out(plan);
+  result->sequences.resize(plan.sequences.size());
+  for (SequenceResult& one : result->sequences) {
+    one.token = -1;
+    one.not_a_number = false;
+    one.logprobs.top.clear();
+    one.prompt_logprobs.clear();
+  }
+  if (tokens_.empty()) return {};
+
+  const Scratch::Scope scope(scratch_);
+  const LayerContext context{pool_, scratch_, options_.isa, *tp_};
+  float* hidden = scratch_.take_array<float>(static_cast<std::int64_t>(tokens_.size()) * model_.hidden_size);
+  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));
+  return sample_rows(plan, hidden, result);
+}
+
+Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden, StepResult* result) {
+  for (const WantedRow& wanted : wanted_) {
+    auto& scored = result->sequences[static_cast<std::size_t>(wanted.sequence)].prompt_logprobs;
+    if (wanted.target >= 0) scored.resize(static_cast<std::size_t>(wanted.slot) + 1);
+  }
+  const LayerContext context{pool_, scratch_, options_.isa, *tp_};
+  const Scratch::Scope scope(scratch_);
+  const auto total = static_cast<std::int64_t>(wanted_.size());
+  float* logits = scratch_.take_array<float>(std::min(total, logits_rows_max) * model_.vocab_size);
+  for (std::int64_t first = 0; first < total; first += logits_rows_max) {
+    const std::int64_t count = std::min(logits_rows_max, total - first);
+    wanted_rows_.clear();
+    for (std::int64_t i = 0; i < count; ++i) wanted_rows_.push_back(wanted_[static_cast<std::size_t>(first + i)].row);
+    CHORUS_TRY_VOID(decoder_.logits(context, parameters_, hidden, wanted_rows_, logits));
+    std::atomic<std::int64_t> next{0};
+    pool_.run([&](int thread, int) {
+      for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {
+        const WantedRow& wanted = wanted_[static_cast<std::size_t>(first + i)];
+        const std::span<const float> row(logits + i * model_.vocab_size, static_cast<std::size_t>(model_.vocab_size));
+        const SequencePlan& sequence = plan.sequences[static_cast<std::size_t>(wanted.sequence)];
+        SequenceResult& one = result->sequences[static_cast<std::size_t>(wanted.sequence)];
+        if (wanted.target < 0) {
+          sample_one(thread, sequence, row, &one);
+          continue;
+        }
+        PositionLogprobs& scored = one.prompt_logprobs[static_cast<std::size_t>(wanted.slot)];
+        auto& top = tops_[static_cast<std::size_t>(thread)];
+        const std::uint32_t k = sequence.params->prompt_logprobs.value_or(0);
+        scored.chosen = {wanted.target, samplers_[static_cast<std::size_t>(thread)].logprobs(row, wanted.target, k, &top)};
+        copy_top(top, &scored.top);
+      }
+    });
+  }
+  return {};
+}
+
+void ModelRunner::sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result) {
+  const SamplingParams& params = *sequence.params;
+  const auto prompt_length = static_cast<std::size_t>(sequence.prompt_length);
+  SampleInput input;
+  input.logits = logits;
+  input.temperature = params.temperature;
+  input.top_p = params.top_p;
+  input.top_k = params.top_k;
+  input.min_p = params.min_p;
+  input.presence_penalty = params.presence_penalty;
+  input.frequency_penalty = params.frequency_penalty;
+  input.repetition_penalty = params.repetition_penalty;
+  input.logit_bias = params.logit_bias;
+  input.prompt = sequence.history.first(prompt_length);
+  input.output = sequence.history.subspan(prompt_length);
+  input.banned = sequence.banned;
+  input.seed = params.seed;
+  input.choice = sequence.choice;
+  Sampler& sampler = samplers_[static_cast<std::size_t>(thread)];
+  const SampleOutput sampled = sampler.sample(input);
+  result->token = sampled.token;
+  result->not_a_number = sampled.not_a_number;
+  if (sampled.not_a_number || !params.logprobs) return;
+  auto& top = tops_[static_cast<std::size_t>(thread)];
+  result->logprobs.chosen = {sampled.token, sampler.logprobs(logits, sampled.token, *params.logprobs, &top)};
+  copy_top(top, &result->logprobs.top);
+}
+
+}  // namespace chorus

@@ -1,0 +1,78 @@
+// Runs a model for one rank: turns a StepPlan into rows, runs the decoder over them, and samples. Owns the KV memory.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "exec/executor.h"
+#include "kernels/sample.h"
+#include "layers/context.h"
+#include "models/decoder.h"
+
+namespace chorus {
+
+class ModelRunner {
+ public:
+  struct Options {
+    Isa isa = Isa::scalar;
+    DType dtype = DType::bfloat16;
+    int max_model_len = 0;
+    int block_size = 16;
+    std::uint64_t kv_cache_bytes = 0;
+    int threads = 1;
+    std::vector<int> cpus;  // one a thread, or empty
+  };
+  // `arena`: this rank's packed weights, which outlive the runner. `tp` is this rank's group.
+  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const std::byte* arena,
+                                                     std::size_t arena_bytes, std::unique_ptr<Group> tp);
+  ~ModelRunner();
+
+  std::int32_t kv_blocks() const { return kv_blocks_; }
+  // See Executor::execute. With a group of several, every rank executes the same plan and gets the same result.
+  Result<void> execute(const StepPlan& plan, StepResult* result);
+
+ private:
+  ModelRunner(const ModelConfig& model, const Options& options, std::unique_ptr<Group> tp);
+  Result<void> allocate_kv();
+  void lay_out(const StepPlan& plan);
+  Result<void> sample_rows(const StepPlan& plan, const float* hidden, StepResult* result);
+  void sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result);
+
+  // A row whose logits are wanted: for the next token, or for the logprob of a prompt token.
+  struct WantedRow {
+    std::int32_t row = 0;
+    std::int32_t sequence = 0;  // index into the plan
+    std::int32_t target = -1;   // prompt token to score, or -1: sample
+    std::int32_t slot = 0;      // index into SequenceResult::prompt_logprobs
+  };
+
+  ModelConfig model_;
+  Options options_;
+  std::unique_ptr<Group> tp_;
+  ThreadPool pool_;
+  Scratch scratch_;
+  Parameters parameters_;
+  Decoder decoder_;
+  RotaryTable rotary_;
+  std::byte* kv_memory_ = nullptr;
+  std::size_t kv_mapped_bytes_ = 0;
+  std::int32_t kv_blocks_ = 0;
+  std::vector<KvCacheLayer> caches_;
+  std::vector<Sampler> samplers_;  // one a thread
+  std::vector<std::vector<SampledLogprob>> tops_;
+  // The step's rows; kept between steps for their capacity.
+  std::vector<std::int32_t> tokens_, positions_, wanted_rows_;
+  std::vector<AttentionSequence> sequences_;
+  std::vector<WantedRow> wanted_;
+};
+
+// The parameters of `model` for one rank of a tensor-parallel group, declared but not bound: their layout, and what they are
+// packed from. Errors: unknown architecture.
+struct DeclaredModel {
+  Parameters parameters;
+  Decoder decoder;
+};
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, TensorParallel tp);
+
+}  // namespace chorus
