@@ -1,0 +1,32 @@
+// From chat messages to a prompt: the model's chat template with its special tokens.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "json/json.h"
+#include "text/chat_template.h"
+
+namespace chorus {
+
+// Immutable after load.
+class ChatFormat {
+ public:
+  // Reads DIRECTORY/tokenizer_config.json (chat_template: a string or a list of named ones, bos_token, eos_token) and
+  // chat_template.jinja, which wins. A model without a template loads; render() then fails and says so.
+  static Result<ChatFormat> load(const std::string& directory);
+
+  // `request`: {"messages", "tools"?, "documents"?, "add_generation_prompt"? (true), "chat_template"?, "bos_token"?, "eos_token"?,
+  // "now"?, <other template variables>}, as `tokenize --render-chat` takes it.
+  Result<std::string> render(const Json& request) const;
+
+ private:
+  std::string directory_;
+  std::optional<std::string> template_source_;
+  std::shared_ptr<const Template> template_;  // of template_source_
+  std::string bos_token_, eos_token_;
+};
+
+}  // namespace chorus

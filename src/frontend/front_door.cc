@@ -1,0 +1,57 @@
+#include "frontend/front_door.h"
+
+#include "cluster/partition/assignment.h"
+
+namespace chorus {
+namespace {
+
+// The finalizer of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014, section 4).
+std::uint64_t mix(std::uint64_t value) {
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9U;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebU;
+  return value ^ (value >> 31);
+}
+
+}  // namespace
+
+std::uint64_t SeedGiver::seed_for(std::span<const TokenId> prompt) {
+  std::uint64_t hash = mix(prompt.size() + 0x9e3779b97f4a7c15U);
+  for (const TokenId token : prompt) hash = mix(hash ^ (static_cast<std::uint64_t>(static_cast<std::uint32_t>(token)) + 0x9e3779b97f4a7c15U));
+  const std::uint64_t occurrence = occurrences_[hash]++;
+  return mix(mix(hash ^ engine_seed_) + occurrence);
+}
+
+Result<void> check_prompt(std::span<const TokenId> prompt, const EngineConfig& config, const ModelConfig& model) {
+  if (prompt.empty()) return fail(ErrorCode::invalid_argument, "the prompt is empty: give at least one token");
+  const int limit = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
+  if (prompt.size() >= static_cast<std::size_t>(limit)) {
+    return fail(ErrorCode::invalid_argument,
+                "the prompt has {} tokens, and max_model_len {} leaves no room for an output: shorten it or raise --max-model-len", prompt.size(),
+                limit);
+  }
+  for (std::size_t i = 0; i < prompt.size(); ++i) {
+    if (prompt[i] < 0 || prompt[i] >= model.vocab_size) {
+      return fail(ErrorCode::invalid_argument, "prompt token {} is id {}: the vocabulary has ids 0 to {}", i, prompt[i], model.vocab_size - 1);
+    }
+  }
+  return {};
+}
+
+std::vector<std::optional<int>> ranks_for(const std::vector<GenerationInput>& inputs, const EngineConfig& config) {
+  std::vector<std::int32_t> priorities;
+  for (const GenerationInput& input : inputs) priorities.push_back(input.priority);
+  std::vector<std::optional<int>> ranks(inputs.size());
+  if (config.assignment != AssignmentName::dynamic) {
+    const int count = config.parallel.data_parallel_size;
+    Assignment assignment({config.assignment, count, 0}, inputs.size(), priorities);
+    for (int rank = 0; rank < count; ++rank) {
+      while (const auto index = assignment.next_for(rank, 0)) ranks[*index] = rank;
+    }
+  }
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (inputs[i].dp_rank) ranks[i] = inputs[i].dp_rank;
+  }
+  return ranks;
+}
+
+}  // namespace chorus

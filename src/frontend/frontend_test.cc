@@ -1,0 +1,209 @@
+#include <gtest/gtest.h>
+
+#include <deque>
+#include <nlohmann/json.hpp>
+
+#include "frontend/front_door.h"
+#include "frontend/output_line.h"
+#include "frontend/prompt_line.h"
+#include "frontend/text_generator.h"
+
+namespace chorus {
+namespace {
+
+// A tokenizer whose tokens are the bytes of the text.
+class ByteTokenizer final : public Tokenizer {
+ public:
+  Result<std::vector<std::int32_t>> encode(std::string_view text, bool) const override {
+    std::vector<std::int32_t> ids;
+    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
+    return ids;
+  }
+  Result<std::string> decode(std::span<const std::int32_t> ids, bool) const override {
+    std::string text;
+    for (const std::int32_t id : ids) text.push_back(static_cast<char>(id));
+    return text;
+  }
+  std::int32_t vocab_size() const override { return 256; }
+  std::optional<std::int32_t> token_to_id(std::string_view) const override { return std::nullopt; }
+  std::optional<std::string> id_to_token(std::int32_t id) const override { return std::string(1, static_cast<char>(id)); }
+  bool is_special(std::int32_t) const override { return false; }
+};
+
+// A fleet of one that answers every request with the bytes of "one two three".
+class EchoFleet final : public Fleet {
+ public:
+  Result<void> submit(Request request, std::optional<int> dp_rank) override {
+    ranks.push_back(dp_rank);
+    seeds.push_back(request.params.seed);
+    if (silent) return {};
+    const std::string answer = "one two three";
+    for (std::uint32_t choice = 0; choice < request.params.n; ++choice) {
+      for (std::uint32_t i = 0; i < request.params.max_tokens && i < answer.size(); ++i) {
+        TokenEvent event;
+        event.request = request.id;
+        event.choice = choice;
+        event.position = i;
+        event.token = answer[i];
+        if (i + 1 == answer.size()) event.finish = FinishReason::stop;
+        else if (i + 1 == request.params.max_tokens) event.finish = FinishReason::length;
+        pending.push_back({event, 0});
+      }
+    }
+    return {};
+  }
+  void abort(RequestId request) override { aborted.push_back(request); }
+  void abort_choice(RequestId request, std::uint32_t) override { aborted.push_back(request); }
+  Result<void> poll(int, std::vector<FleetEvent>* events) override {
+    for (int i = 0; i < 3 && !pending.empty(); ++i) {
+      events->push_back(pending.front());
+      pending.pop_front();
+    }
+    return {};
+  }
+  std::vector<ReplicaStatus> replicas() const override { return {}; }
+  FleetTimes times() const override { return {}; }
+
+  bool silent = false;
+  std::deque<FleetEvent> pending;
+  std::vector<RequestId> aborted;
+  std::vector<std::optional<int>> ranks;
+  std::vector<std::uint64_t> seeds;
+};
+
+ModelConfig byte_model() {
+  ModelConfig model;
+  model.vocab_size = 256;
+  model.max_position_embeddings = 64;
+  return model;
+}
+
+struct Run {
+  EchoFleet fleet;
+  EngineConfig config;
+  std::vector<GenerationOutput> outputs;
+  Result<void> status;
+
+  void generate(const std::vector<GenerationInput>& inputs, std::optional<Nanoseconds> deadline = {}, bool stop_at_once = false) {
+    TextGenerator generator(fleet, std::make_shared<ByteTokenizer>(), config, byte_model());
+    outputs.resize(inputs.size());
+    TextGenerator::Callbacks callbacks;
+    callbacks.on_finished = [this](std::size_t index, GenerationOutput&& output) { outputs[index] = std::move(output); };
+    callbacks.interrupted = [stop_at_once] { return stop_at_once; };
+    status = generator.generate(inputs, callbacks, deadline, "batch_timeout of 1 s ran out");
+  }
+};
+
+GenerationInput text_input(const std::string& prompt) {
+  GenerationInput input;
+  input.prompt = prompt;
+  return input;
+}
+
+TEST(TextGenerator, PutsTheChoicesOfEachRequestTogether) {
+  Run run;
+  std::vector<GenerationInput> inputs = {text_input("a"), text_input("b")};
+  inputs[1].options.params.n = 2;
+  inputs[1].options.params.max_tokens = 3;
+  run.generate(inputs);
+  ASSERT_TRUE(run.status.ok());
+  EXPECT_EQ(run.outputs[0].choices.at(0).text, "one two thre");  // the token that ends is silent
+  EXPECT_EQ(run.outputs[0].choices.at(0).token_ids.size(), 13U);
+  ASSERT_EQ(run.outputs[1].choices.size(), 2U);
+  EXPECT_EQ(run.outputs[1].choices[1].text, "one");
+  EXPECT_EQ(run.outputs[1].choices[1].finish_reason, FinishReason::length);
+}
+
+TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {
+  Run run;
+  std::vector<GenerationInput> inputs = {text_input("a")};
+  inputs[0].options.stop = {" tw"};
+  run.generate(inputs);
+  const GeneratedChoice& choice = run.outputs[0].choices.at(0);
+  EXPECT_EQ(choice.text, "one");
+  EXPECT_EQ(choice.token_ids.size(), 6U);
+  EXPECT_EQ(choice.finish_reason, FinishReason::stop);
+  EXPECT_EQ(choice.stop_string, " tw");
+  EXPECT_EQ(run.fleet.aborted.size(), 1U);
+}
+
+TEST(TextGenerator, ABadRowFailsAloneAndByName) {
+  Run run;
+  std::vector<GenerationInput> inputs = {text_input(""), text_input(std::string(64, 'x')), text_input("fine"), text_input("")};
+  inputs[3].prompt_token_ids = {1, 256};
+  run.generate(inputs);
+  EXPECT_NE(run.outputs[0].error->find("empty"), std::string::npos);
+  EXPECT_NE(run.outputs[1].error->find("64 tokens"), std::string::npos);
+  EXPECT_FALSE(run.outputs[2].error.has_value());
+  EXPECT_NE(run.outputs[3].error->find("token 1 is id 256"), std::string::npos);
+}
+
+TEST(TextGenerator, RowsNotDoneByTheDeadlineFailWithItsReason) {
+  Run run;
+  run.fleet.silent = true;
+  run.generate({text_input("a"), text_input("b")}, monotonic_now() - 1);
+  ASSERT_TRUE(run.status.ok());
+  EXPECT_EQ(run.outputs[1].error, "batch_timeout of 1 s ran out");
+  EXPECT_EQ(run.fleet.aborted.size(), 2U);
+}
+
+TEST(TextGenerator, AnInterruptEndsTheCall) {
+  Run run;
+  run.fleet.silent = true;
+  run.generate({text_input("a")}, {}, true);
+  ASSERT_FALSE(run.status.ok());
+  EXPECT_EQ(run.status.error().code, ErrorCode::cancelled);
+}
+
+TEST(FrontDoor, SeedsFollowThePromptAndNotTheOrder) {
+  Run forward, backward;
+  forward.generate({text_input("a"), text_input("b"), text_input("a")});
+  backward.generate({text_input("b"), text_input("a"), text_input("a")});
+  EXPECT_EQ(forward.fleet.seeds[0], backward.fleet.seeds[1]);
+  EXPECT_EQ(forward.fleet.seeds[1], backward.fleet.seeds[0]);
+  EXPECT_EQ(forward.fleet.seeds[2], backward.fleet.seeds[2]);
+  EXPECT_NE(forward.fleet.seeds[0], forward.fleet.seeds[2]);
+}
+
+TEST(FrontDoor, AssignsRanksAsConfigured) {
+  Run run;
+  run.config.parallel.data_parallel_size = 4;
+  run.config.assignment = AssignmentName::modulo;
+  std::vector<GenerationInput> inputs(6, text_input("a"));
+  inputs[5].dp_rank = 3;
+  run.generate(inputs);
+  EXPECT_EQ(run.fleet.ranks, (std::vector<std::optional<int>>{0, 1, 2, 3, 0, 3}));
+}
+
+TEST(PromptLine, SaysWhatIsWrongWithALine) {
+  const ChatFormat chat = *ChatFormat::load("nowhere");
+  const auto message = [&chat](const char* line) {
+    const auto parsed = parse_prompt_line(line, chat, {});
+    return parsed.ok() ? "" : parsed.error().message;
+  };
+  EXPECT_NE(message("{").find("JSON"), std::string::npos) << message("{");
+  EXPECT_NE(message("[]").find("not a JSON object"), std::string::npos);
+  EXPECT_NE(message("{\"id\": 1}").find("give one of"), std::string::npos);
+  EXPECT_NE(message("{\"prompt\": \"x\", \"temprature\": 1}").find("did you mean temperature?"), std::string::npos);
+  EXPECT_NE(message("{\"prompt\": \"x\", \"top_p\": 1.5}").find("top_p is 1.5"), std::string::npos);
+  EXPECT_NE(message("{\"prompt_token_ids\": [1.5]}").find("whole numbers"), std::string::npos);
+  EXPECT_EQ(message("{\"prompt\": \"x\", \"seed\": -1, \"stop\": [\"a\"], \"logit_bias\": {\"3\": 1.5}}"), "");
+}
+
+TEST(OutputLine, HoldsWhatTheRequestDetermines) {
+  GenerationOutput output;
+  output.prompt = "p";
+  output.prompt_token_ids = {1, 2};
+  output.choices.push_back({0, "t", {5}, FinishReason::stop, 5, std::nullopt, {{{5, -0.25F}, {{5, -0.25F}, {6, -1.5F}}}}});
+  GenerationOptions options;
+  options.params.logprobs = 2;
+  std::string line;
+  append_output_line(Json("x"), output, options, false, &line);
+  EXPECT_EQ(line,
+            "{\"id\":\"x\",\"prompt\":\"p\",\"prompt_token_ids\":[1,2],\"outputs\":[{\"index\":0,\"text\":\"t\",\"token_ids\":[5],"
+            "\"finish_reason\":\"stop\",\"stop_reason\":5,\"logprobs\":[{\"token_id\":5,\"logprob\":-0.25,\"top\":[[5,-0.25],[6,-1.5]]}]}],"
+            "\"error\":null}\n");
+}
+
+}  // namespace
+}  // namespace chorus

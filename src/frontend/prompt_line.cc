@@ -1,0 +1,76 @@
+#include "frontend/prompt_line.h"
+
+#include <filesystem>
+
+namespace chorus {
+namespace {
+
+constexpr std::size_t prompt_tokens_max = 1 << 24;
+
+Result<std::vector<TokenId>> token_ids(const Json& value) {
+  if (!value.is_array() || value.size() > prompt_tokens_max) {
+    return fail(ErrorCode::invalid_argument, "prompt_token_ids: give a list of at most {} whole numbers", prompt_tokens_max);
+  }
+  std::vector<TokenId> ids;
+  ids.reserve(value.size());
+  for (const Json& entry : value) {
+    if (!entry.is_number_integer()) return fail(ErrorCode::invalid_argument, "prompt_token_ids has {}: give whole numbers", entry.dump());
+    // Out of any vocabulary stays out of range when clamped; which range that is, the row's check says.
+    const auto id = entry.is_number_unsigned() ? std::min<std::uint64_t>(entry.get<std::uint64_t>(), INT32_MAX) : 0;
+    ids.push_back(entry.is_number_unsigned() ? static_cast<TokenId>(id)
+                                             : static_cast<TokenId>(std::max<std::int64_t>(entry.get<std::int64_t>(), INT32_MIN)));
+  }
+  return ids;
+}
+
+Result<void> set_prompt(const Json& line, const ChatFormat& chat, GenerationInput* input) {
+  const int kinds = int{line.contains("prompt")} + int{line.contains("prompt_token_ids")} + int{line.contains("messages")};
+  if (kinds != 1) return fail(ErrorCode::invalid_argument, "give one of \"prompt\", \"prompt_token_ids\", \"messages\"; this line has {}", kinds);
+  if (line.contains("prompt")) {
+    if (!line["prompt"].is_string()) return fail(ErrorCode::invalid_argument, "prompt: give a string");
+    input->prompt = line["prompt"].get<std::string>();
+  } else if (line.contains("prompt_token_ids")) {
+    CHORUS_TRY(input->prompt_token_ids, token_ids(line["prompt_token_ids"]));
+  } else {
+    auto rendered = chat.render({{"messages", line["messages"]}});
+    if (!rendered.ok() && !line["messages"].is_array()) return rendered.error();
+    if (rendered.ok()) {
+      input->prompt = std::move(*rendered);
+      input->add_special_tokens = false;  // the template writes them
+    } else {
+      input->error = rendered.error().message;
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<PromptLine> parse_prompt_line(std::string_view text, const ChatFormat& chat, const GenerationOptions& defaults) {
+  CHORUS_TRY(const Json line, parse_json(text));
+  if (!line.is_object()) return fail(ErrorCode::invalid_argument, "not a JSON object");
+  PromptLine parsed;
+  parsed.input.options = defaults;
+  CHORUS_TRY_VOID(set_prompt(line, chat, &parsed.input));
+  for (const auto& [key, value] : line.items()) {
+    if (key == "prompt" || key == "prompt_token_ids" || key == "messages") continue;
+    if (key == "id") {
+      parsed.id = value;
+    } else if (key == "priority") {
+      if (!value.is_number_integer() || value.get<std::int64_t>() < INT32_MIN || value.get<std::int64_t>() > INT32_MAX) {
+        return fail(ErrorCode::invalid_argument, "priority is {}: give a whole number of 32 bits", value.dump());
+      }
+      parsed.input.priority = value.get<std::int32_t>();
+    } else {
+      CHORUS_TRY_VOID(apply_sampling_option(&parsed.input.options, key, value));
+    }
+  }
+  return parsed;
+}
+
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer_if_there(const std::string& directory) {
+  if (!std::filesystem::exists(std::filesystem::path(directory) / "tokenizer.json")) return std::shared_ptr<const Tokenizer>();
+  return load_tokenizer(directory);
+}
+
+}  // namespace chorus

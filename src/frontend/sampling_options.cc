@@ -1,0 +1,215 @@
+#include "frontend/sampling_options.h"
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "config/engine_config.h"
+
+namespace chorus {
+namespace {
+
+constexpr std::size_t stop_strings_max = 64;
+constexpr std::size_t stop_string_bytes_max = 4096;
+constexpr std::int64_t token_count_max = 1 << 24;
+
+Error bad_value(const char* name, const Json& value, const std::string& accepted) {
+  std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
+  if (text.size() > 80) text = text.substr(0, 77) + "...";
+  return fail(ErrorCode::invalid_argument, "{} is {}: give {}", name, text, accepted);
+}
+
+Result<double> number(const char* name, const Json& value, double low, double high) {
+  const std::string accepted = fmt::format("a number from {} to {}", low, high);
+  if (!value.is_number()) return bad_value(name, value, accepted);
+  const double number = value.get<double>();
+  if (!(number >= low && number <= high)) return bad_value(name, value, accepted);
+  return number;
+}
+
+Result<std::int64_t> integer(const char* name, const Json& value, std::int64_t low, std::int64_t high) {
+  const std::string accepted = fmt::format("a whole number from {} to {}", low, high);
+  if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(high))) {
+    return bad_value(name, value, accepted);
+  }
+  const auto whole = value.get<std::int64_t>();
+  if (whole < low || whole > high) return bad_value(name, value, accepted);
+  return whole;
+}
+
+Result<bool> flag(const char* name, const Json& value) {
+  if (!value.is_boolean()) return bad_value(name, value, "true or false");
+  return value.get<bool>();
+}
+
+template <typename T>
+Result<void> set_number(T* field, const char* name, const Json& value, double low, double high) {
+  CHORUS_TRY(*field, number(name, value, low, high));
+  return {};
+}
+
+template <typename T>
+Result<void> set_integer(T* field, const char* name, const Json& value, std::int64_t low, std::int64_t high) {
+  CHORUS_TRY(const std::int64_t whole, integer(name, value, low, high));
+  *field = static_cast<T>(whole);
+  return {};
+}
+
+Result<void> set_logprobs(std::optional<std::uint32_t>* field, const char* name, const Json& value) {
+  if (value.is_null()) {
+    field->reset();
+    return {};
+  }
+  CHORUS_TRY(const std::int64_t count, integer(name, value, 0, 1000));
+  *field = static_cast<std::uint32_t>(count);
+  return {};
+}
+
+Result<void> set_seed(GenerationOptions* options, const Json& value) {
+  if (value.is_null()) {
+    options->seed.reset();
+    return {};
+  }
+  if (!value.is_number_integer()) return bad_value("seed", value, "a whole number of 64 bits");
+  options->seed = value.is_number_unsigned() ? value.get<std::uint64_t>() : static_cast<std::uint64_t>(value.get<std::int64_t>());
+  return {};
+}
+
+Result<void> set_stop(GenerationOptions* options, const Json& value) {
+  options->stop.clear();
+  const Json list = value.is_string() ? Json::array({value}) : value;
+  if (list.is_null()) return {};
+  const std::string accepted = fmt::format("a string or a list of at most {} strings of 1 to {} bytes", stop_strings_max, stop_string_bytes_max);
+  if (!list.is_array() || list.size() > stop_strings_max) return bad_value("stop", value, accepted);
+  for (const Json& entry : list) {
+    if (!entry.is_string()) return bad_value("stop", value, accepted);
+    auto text = entry.get<std::string>();
+    if (text.empty() || text.size() > stop_string_bytes_max) return bad_value("stop", value, accepted);
+    options->stop.push_back(std::move(text));
+  }
+  return {};
+}
+
+Result<void> set_stop_token_ids(GenerationOptions* options, const Json& value) {
+  options->params.stop_token_ids.clear();
+  if (value.is_null()) return {};
+  const Json list = value.is_number_integer() ? Json::array({value}) : value;
+  if (!list.is_array() || list.size() > 1024) return bad_value("stop_token_ids", value, "a list of at most 1024 token ids");
+  for (const Json& entry : list) {
+    CHORUS_TRY(const std::int64_t id, integer("stop_token_ids", entry, 0, token_count_max));
+    options->params.stop_token_ids.push_back(static_cast<TokenId>(id));
+  }
+  auto& ids = options->params.stop_token_ids;
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return {};
+}
+
+Result<void> set_logit_bias(GenerationOptions* options, const Json& value) {
+  auto& bias = options->params.logit_bias;
+  bias.clear();
+  if (value.is_null()) return {};
+  if (!value.is_object() || value.size() > 1024) return bad_value("logit_bias", value, "an object of at most 1024 token ids and biases");
+  for (const auto& [key, entry] : value.items()) {
+    const bool digits = !key.empty() && key.size() <= 8 && std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+    if (!digits) return bad_value("logit_bias", value, "token ids as keys");
+    CHORUS_TRY(const double amount, number("logit_bias", entry, -100, 100));
+    bias.emplace_back(static_cast<TokenId>(std::stol(key)), static_cast<float>(amount));
+  }
+  std::sort(bias.begin(), bias.end());
+  return {};
+}
+
+}  // namespace
+
+const std::vector<SamplingOption>& sampling_options() {
+  using O = GenerationOptions;
+  static const std::vector<SamplingOption> table = {
+      {"max_tokens", "N", "tokens to generate at most (16)",
+       [](O* o, const Json& v) { return set_integer(&o->params.max_tokens, "max_tokens", v, 1, token_count_max); }},
+      {"min_tokens", "N", "tokens before which nothing may end the output",
+       [](O* o, const Json& v) { return set_integer(&o->params.min_tokens, "min_tokens", v, 0, token_count_max); }},
+      {"temperature", "X", "0 is greedy", [](O* o, const Json& v) { return set_number(&o->params.temperature, "temperature", v, 0, 1000); }},
+      {"top_p", "X", "keep the most likely tokens of this total probability",
+       [](O* o, const Json& v) -> Result<void> {
+         CHORUS_TRY_VOID(set_number(&o->params.top_p, "top_p", v, 0, 1));
+         if (o->params.top_p == 0) return bad_value("top_p", v, "a number above 0, at most 1");
+         return {};
+       }},
+      {"top_k", "N", "keep the N most likely tokens; 0 or -1: all",
+       [](O* o, const Json& v) { return set_integer(&o->params.top_k, "top_k", v, -1, token_count_max); }},
+      {"min_p", "X", "keep tokens of at least this share of the best one's probability",
+       [](O* o, const Json& v) { return set_number(&o->params.min_p, "min_p", v, 0, 1); }},
+      {"presence_penalty", "X", "subtracted from tokens that the output has",
+       [](O* o, const Json& v) { return set_number(&o->params.presence_penalty, "presence_penalty", v, -2, 2); }},
+      {"frequency_penalty", "X", "subtracted for each time the output has the token",
+       [](O* o, const Json& v) { return set_number(&o->params.frequency_penalty, "frequency_penalty", v, -2, 2); }},
+      {"repetition_penalty", "X", "divides (above 0) the logits of tokens in prompt and output",
+       [](O* o, const Json& v) { return set_number(&o->params.repetition_penalty, "repetition_penalty", v, 0.01, 100); }},
+      {"n", "N", "choices a prompt", [](O* o, const Json& v) { return set_integer(&o->params.n, "n", v, 1, 128); }},
+      {"seed", "N", "of the random numbers", [](O* o, const Json& v) { return set_seed(o, v); }},
+      {"stop", "TEXT", "end before this text; repeatable", [](O* o, const Json& v) { return set_stop(o, v); }},
+      {"stop_token_ids", "IDS", "end after one of these tokens", [](O* o, const Json& v) { return set_stop_token_ids(o, v); }},
+      {"include_stop_str_in_output", nullptr, "keep the stop text in the output",
+       [](O* o, const Json& v) -> Result<void> {
+         CHORUS_TRY(o->include_stop_str_in_output, flag("include_stop_str_in_output", v));
+         return {};
+       }},
+      {"skip_special_tokens", nullptr, "leave special tokens out of the text (true)",
+       [](O* o, const Json& v) -> Result<void> {
+         CHORUS_TRY(o->skip_special_tokens, flag("skip_special_tokens", v));
+         return {};
+       }},
+      {"ignore_eos", nullptr, "go on after the end-of-sequence token",
+       [](O* o, const Json& v) -> Result<void> {
+         CHORUS_TRY(o->params.ignore_eos, flag("ignore_eos", v));
+         return {};
+       }},
+      {"logprobs", "K", "the chosen token's logprob and the K best a position",
+       [](O* o, const Json& v) { return set_logprobs(&o->params.logprobs, "logprobs", v); }},
+      {"prompt_logprobs", "K", "the same for the prompt's tokens",
+       [](O* o, const Json& v) { return set_logprobs(&o->params.prompt_logprobs, "prompt_logprobs", v); }},
+      {"logit_bias", "JSON", "{\"token id\": bias}", [](O* o, const Json& v) { return set_logit_bias(o, v); }},
+  };
+  return table;
+}
+
+Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value) {
+  std::string wanted = name;
+  std::replace(wanted.begin(), wanted.end(), '-', '_');
+  std::vector<std::string> known;
+  for (const SamplingOption& option : sampling_options()) {
+    if (wanted == option.name) return option.apply(options, value);
+    known.emplace_back(option.name);
+  }
+  const auto near = nearest_name(wanted, known);
+  return fail(ErrorCode::invalid_argument, "unknown sampling option {}{}", name, near ? ": did you mean " + *near + "?" : "");
+}
+
+Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value) {
+  if (name == "stop") {  // a word like 42 or true is a stop text too; each one adds to the list
+    Json list = Json::array();
+    for (const std::string& text : options->stop) list.push_back(text);
+    list.push_back(value);
+    return apply_sampling_option(options, name, list);
+  }
+  if (name == "stop-token-ids" && !value.empty() && value.front() != '[') {
+    return apply_sampling_option_text(options, name, "[" + value + "]");
+  }
+  const auto parsed = parse_json(value);
+  return apply_sampling_option(options, name, parsed.ok() ? *parsed : Json(value));
+}
+
+GenerationOptions default_generation_options(const ModelConfig& model, bool use_generation_config) {
+  GenerationOptions options;
+  if (!use_generation_config) return options;
+  SamplingParams& params = options.params;
+  params.temperature = model.default_temperature.value_or(params.temperature);
+  params.top_p = model.default_top_p.value_or(params.top_p);
+  params.top_k = model.default_top_k.value_or(params.top_k);
+  params.min_p = model.default_min_p.value_or(params.min_p);
+  params.repetition_penalty = model.default_repetition_penalty.value_or(params.repetition_penalty);
+  return options;
+}
+
+}  // namespace chorus

@@ -1,0 +1,43 @@
+// Sampling options as users name them, in JSON lines, workflow files, on the command line and later over HTTP: one table, one
+// set of bounds, one place that says what is wrong.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "config/model_config.h"
+#include "json/json.h"
+#include "sched/request.h"
+
+namespace chorus {
+
+// SamplingParams plus what concerns text alone. `seed` is empty until the front door gives one.
+struct GenerationOptions {
+  SamplingParams params;
+  std::optional<std::uint64_t> seed;
+  std::vector<std::string> stop;
+  bool include_stop_str_in_output = false;
+  bool skip_special_tokens = true;
+};
+
+struct SamplingOption {
+  const char* name;        // as in JSON: "max_tokens"; the command line writes --max-tokens
+  const char* value_hint;  // nullptr: a flag
+  const char* help;
+  Result<void> (*apply)(GenerationOptions* options, const Json& value);
+};
+const std::vector<SamplingOption>& sampling_options();
+
+// Sets one option; `name` with dashes or underscores. Unknown: an error that names the nearest. A bad value: the option, the
+// value and what is accepted.
+Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value);
+// The same from the command line: numbers, JSON and plain words.
+Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value);
+
+// vLLM's defaults, overlaid by generation_config.json's when `use_generation_config`.
+GenerationOptions default_generation_options(const ModelConfig& model, bool use_generation_config);
+
+}  // namespace chorus
