@@ -4,7 +4,11 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
+
+#include "kernels/amx_self_test.h"
 
 namespace chorus {
 namespace {
@@ -48,7 +52,23 @@ bool has_avx512() {
   const std::uint32_t f_dq_bw_vl = 1U << 16 | 1U << 17 | 1U << 30 | 1U << 31;
   return has_avx2() && bits_set(saved_state(), zmm_state) && bits_set(cpuid(7, 0).b, f_dq_bw_vl);
 }
+
+// The tile registers are off until a process asks for them (Linux: Documentation/arch/x86/xstate.rst).
+bool request_tiles() {
+  constexpr long arch_req_xcomp_perm = 0x1023, xfeature_xtiledata = 18;
+  return syscall(SYS_arch_prctl, arch_req_xcomp_perm, xfeature_xtiledata) == 0;
+}
+
+bool has_amx() {
+  const std::uint32_t tile_and_bf16 = 1U << 24 | 1U << 22;
+  const std::uint64_t tile_state = 0x60000;
+  return has_avx512() && bits_set(saved_state(), tile_state) && bits_set(cpuid(7, 0).d, tile_and_bf16) &&
+         request_tiles() && amx_self_test();
+}
 #else
+bool has_amx() {
+  return false;
+}
 bool has_avx2() {
   return false;
 }
@@ -66,7 +86,7 @@ bool available(Isa isa) {
     case Isa::avx512_bf16:
       return has_avx512();
     case Isa::amx_bf16:
-      return false;
+      return has_amx();
   }
   return false;
 }

@@ -18,9 +18,9 @@ const LinearKernel& kernel_of(LinearLayout layout) {
     case LinearLayout::lanes16:
       return linear_kernel_avx512();
     case LinearLayout::tiles:
-      break;
+      return linear_kernel_amx();
   }
-  check_failed(__FILE__, __LINE__, "kernel", "no kernel for tiles");
+  return linear_kernel_scalar();
 }
 
 // Threads stand in a grid over (blocks of x, panels of W); each computes a rectangle of y.
@@ -50,12 +50,16 @@ Grid choose_grid(int threads, std::int64_t blocks, std::int64_t panels) {
 
 void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const float* x, std::int64_t m,
             std::int64_t ldx, float* y, std::int64_t ldy, const LinearEpilogue& epilogue) {
+  linear_with(kernel_of(linear_layout(weight.isa, weight.dtype)), pool, scratch, weight, x, m, ldx, y, ldy, epilogue);
+}
+
+void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch, const PackedLinear& weight,
+                 const float* x, std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy,
+                 const LinearEpilogue& epilogue) {
   CHECK(m >= 0 && ldx >= weight.shape.columns && ldy >= weight.shape.rows, "m {}, ldx {}, ldy {}, W {} x {}", m, ldx,
         ldy, weight.shape.rows, weight.shape.columns);
   CHECK(reinterpret_cast<std::uintptr_t>(weight.data) % 64 == 0, "packed weights are not 64-byte aligned");
   if (m == 0 || weight.shape.rows == 0) return;
-  const LinearLayout layout = linear_layout(weight.isa, weight.dtype);
-  const LinearKernel& kernel = kernel_of(layout);
   LinearCall call{weight, epilogue, x, m, ldx, y, ldy, round_up(m, kernel.block_rows) / kernel.block_rows, nullptr};
 
   Scratch::Scope scope(scratch);
@@ -67,7 +71,7 @@ void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, cons
       pool.for_range(call.blocks, [&](std::int64_t begin, std::int64_t end) { kernel.prepare(call, begin, end); });
     }
   }
-  const std::int64_t panels = panel_count(layout, weight.shape);
+  const std::int64_t panels = panel_count(linear_layout(weight.isa, weight.dtype), weight.shape);
   const Grid grid = choose_grid(pool.size(), call.blocks, panels);
   pool.run([&](int thread, int) {
     const std::int64_t i = thread / grid.over_panels, j = thread % grid.over_panels;

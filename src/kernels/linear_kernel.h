@@ -102,4 +102,9 @@ const LinearKernel& linear_kernel_avx2();
 const LinearKernel& linear_kernel_avx512();
 const LinearKernel& linear_kernel_amx();
 
+// linear() by a kernel of the caller's choice: a test of AMX runs where there is none.
+void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch, const PackedLinear& weight,
+                 const float* x, std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy,
+                 const LinearEpilogue& epilogue);
+
 }  // namespace chorus

@@ -2,28 +2,76 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <limits>
 #include <ostream>
 
+#include "kernels/linear_kernel.h"
 #include "kernels/linear_test_util.h"
+#include "kernels/linear_tiles.h"
 
 namespace chorus {
 namespace {
 
+// TDPBF16PS in plain C++ (Intel SDM vol. 2B): a step's even and odd columns are summed apart, then together, then added
+// to the tile.
+struct EmulatedTiles {
+  struct Tile {
+    std::array<float, 256> floats;
+  };
+  static thread_local std::array<Tile, 8> tiles;
+  static thread_local bool configured;
+
+  static void configure() { configured = true; }
+  static void release() { configured = false; }
+  static void prefetch(const std::byte*) {}
+  template <int tile>
+  static void zero() {
+    EXPECT_TRUE(configured);
+    tiles[tile].floats.fill(0);
+  }
+  template <int tile>
+  static void load(const std::byte* data) {
+    std::memcpy(&tiles[tile], data, 1024);
+  }
+  template <int tile>
+  static void store(float* out, std::int64_t stride) {
+    for (std::int64_t i = 0; i < 16; ++i) std::copy_n(tiles[tile].floats.begin() + i * 16, 16, out + i * stride);
+  }
+  template <int sum, int a, int b>
+  static void dot() {
+    std::array<Bfloat16, 512> x, w;
+    std::memcpy(x.data(), &tiles[a], 1024);
+    std::memcpy(w.data(), &tiles[b], 1024);
+    for (std::size_t i = 0; i < 16; ++i) {
+      std::array<float, 32> part = {};
+      for (std::size_t pair = 0; pair < 16; ++pair) {
+        for (std::size_t n = 0; n < 32; ++n)
+          part[n] += to_float(x[i * 32 + pair * 2 + n % 2]) * to_float(w[pair * 32 + n]);
+      }
+      for (std::size_t n = 0; n < 16; ++n) tiles[sum].floats[i * 16 + n] += part[2 * n] + part[2 * n + 1];
+    }
+  }
+};
+thread_local std::array<EmulatedTiles::Tile, 8> EmulatedTiles::tiles;
+thread_local bool EmulatedTiles::configured = false;
+
 struct Profile {
   Isa isa;
   DType dtype;
+  bool emulated = false;  // AMX by EmulatedTiles
   double x_rounding() const { return isa == Isa::amx_bf16 && dtype == DType::bfloat16 ? 0x1p-8 : 0; }
 };
 void PrintTo(const Profile& profile, std::ostream* out) {
-  *out << name_of(profile.isa) << " " << name_of(profile.dtype);
+  *out << (profile.emulated ? "emulated " : "") << name_of(profile.isa) << " " << name_of(profile.dtype);
 }
 
 std::vector<Profile> profiles() {
   std::vector<Profile> all;
   for (const Isa isa : available_isas()) {
-    for (const DType dtype : {DType::bfloat16, DType::float32}) all.push_back({isa, dtype});
+    for (const DType dtype : {DType::bfloat16, DType::float32}) all.push_back({isa, dtype, false});
   }
+  all.push_back({Isa::amx_bf16, DType::bfloat16, true});
   return all;
 }
 
@@ -35,8 +83,16 @@ class LinearTest : public testing::TestWithParam<Profile> {
   std::vector<float> multiply(ThreadPool& pool, const PackedLinear& weight, const float* x, std::int64_t m,
                               std::int64_t ldx) {
     std::vector<float> y(static_cast<std::size_t>(m * weight.shape.rows), std::numeric_limits<float>::quiet_NaN());
-    linear(pool, scratch_, weight, x, m, ldx, y.data(), weight.shape.rows);
+    run(pool, weight, x, m, ldx, y.data(), weight.shape.rows, {});
     return y;
+  }
+  void run(ThreadPool& pool, const PackedLinear& weight, const float* x, std::int64_t m, std::int64_t ldx, float* y,
+           std::int64_t ldy, const LinearEpilogue& epilogue) {
+    using Emulated = LinearTiles<EmulatedTiles>;
+    static constexpr LinearKernel emulated = {Emulated::block_rows, Emulated::prepared_bytes, Emulated::prepare,
+                                              Emulated::compute};
+    if (GetParam().emulated) return linear_with(emulated, pool, scratch_, weight, x, m, ldx, y, ldy, epilogue);
+    linear(pool, scratch_, weight, x, m, ldx, y, ldy, epilogue);
   }
   static std::vector<float> row_of(const std::vector<float>& y, std::int64_t row, std::int64_t width) {
     return {y.begin() + row * width, y.begin() + (row + 1) * width};
@@ -159,8 +215,7 @@ TEST_P(LinearTest, BiasIsAddedToTheSumAndAccumulateAddsToWhatIsThere) {
   for (const bool accumulate : {false, true}) {
     for (const bool biased : {false, true}) {
       std::vector<float> y = before;
-      linear(two_, scratch_, packed.view, x.data(), m, shape.columns, y.data(), ldy,
-             {biased ? bias.data() : nullptr, accumulate});
+      run(two_, packed.view, x.data(), m, shape.columns, y.data(), ldy, {biased ? bias.data() : nullptr, accumulate});
       for (std::int64_t i = 0; i < m; ++i) {
         for (std::int64_t n = 0; n < ldy; ++n) {
           const auto at = static_cast<std::size_t>(i * ldy + n);
@@ -203,7 +258,7 @@ TEST_P(LinearTest, NotANumberAndInfinityStayInTheirRow) {
 TEST_P(LinearTest, NoRowsIsNothing) {
   const LinearShape shape{3, 4, 1};
   const PackedMatrix packed(isa(), dtype(), shape, SourceMatrix(DType::bfloat16, 3, 4, 3));
-  linear(two_, scratch_, packed.view, nullptr, 0, 4, nullptr, 3);
+  run(two_, packed.view, nullptr, 0, 4, nullptr, 3, {});
 }
 
 INSTANTIATE_TEST_SUITE_P(Profiles, LinearTest, testing::ValuesIn(profiles()));
