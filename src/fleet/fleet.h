@@ -1,12 +1,15 @@
-// The client of N engine processes, which it spawns, watches and ends: what an offline command (generate, run, bench) and later
-// a front end stand on. Runs cluster/ (ledger, balancers) for real.
+// The client of N engine processes, which it spawns, watches and ends: what an offline command (generate, run, bench)
+// and later a front end stand on. Runs cluster/ (ledger, balancers) for real.
 //
-// A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of the
-// event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events as if
-// nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. When no replica is left, one is
-// started again (a few times, with back-off); after that poll() fails.
+// A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of
+// the event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events
+// as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. When no replica is left,
+// one is started again (a few times, with back-off); after that poll() fails.
 //
-// Single-threaded: one thread calls everything.
+// Single-threaded: one thread calls everything, and lives as long as the fleet does (its engines die with it).
+//
+// What is submitted without a rank waits here, and goes out late: at most twice max_num_seqs sequences a replica are on
+// their way or running, so that the work spreads by how fast each replica is.
 #pragma once
 
 #include <cstdint>
@@ -25,22 +28,22 @@ namespace chorus {
 
 struct FleetEvent {
   TokenEvent event;
-  int dp_rank = -1;                     // who computed it
+  int dp_rank = -1;  // who computed it
 };
 
 struct ReplicaStatus {
   int dp_rank = 0;
   bool alive = false;
   int pid = 0;
-  std::uint32_t in_flight = 0;          // requests, counted exactly on this side
-  EngineLoad load;                      // last reported
+  std::uint32_t in_flight = 0;  // requests, counted exactly on this side
+  EngineLoad load;              // last reported
 };
 
 struct FleetTimes {
-  double load_s = 0;                    // weights packed
-  double ready_s = 0;                   // start() called until the last replica was READY
-  std::uint64_t weight_bytes = 0;       // packed, one copy a node
-  std::string profile;                  // "amx-bf16/bfloat16": the numerics profile
+  double load_s = 0;               // weights packed
+  double ready_s = 0;              // start() called until the last replica was READY
+  std::uint64_t weight_bytes = 0;  // packed, one copy a node
+  std::string profile;             // "amx-bf16/bfloat16": the numerics profile
 };
 
 class Fleet {
@@ -48,7 +51,7 @@ class Fleet {
   // Loads the weights once, spawns config.parallel.data_parallel_size engines, waits until all are READY. Logs
   // "Starting X data parallel workers" and "Worker rank X is ready". On any failure nothing is left running.
   static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model);
-  virtual ~Fleet() = default;           // ends every engine: SHUTDOWN, then SIGKILL after a bound
+  virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
 
   // Queues the request at replica `dp_rank`, or where the load balancer says. If that rank is dead, or dies, any other
   // takes it. The id must be new.
@@ -62,8 +65,16 @@ class Fleet {
   virtual FleetTimes times() const = 0;
 };
 
-// The main function of an engine process (hidden subcommand `engine`): `socket_fd` from the parent, weights by descriptor
-// passing. Returns the exit status.
+// An engine process is this same executable, started again by the fleet with one argument, its name in `ps`:
+// argv = {"chorus engine dp=1"}, the socket to the fleet as descriptor 3, stdin from /dev/null, stdout going to stderr.
+// main() must ask before anything else, and before it parses options:
+//   if (is_engine_process(argc, argv)) return engine_process_main(engine_socket_fd);
+inline constexpr int engine_socket_fd = 3;
+bool is_engine_process(int argc, char** argv);
+
+// The main function of an engine process: configuration and weights come over `socket_fd`. Returns the exit status.
+// Ends with the fleet's process, and with the thread in it that called Fleet::start() (PR_SET_PDEATHSIG counts
+// threads).
 int engine_process_main(int socket_fd);
 
 }  // namespace chorus

@@ -1,0 +1,25 @@
+// Starting a fleet with its surroundings given: what Fleet::start() does with the real ones, and tests with a toy's.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "base/result.h"
+#include "cluster/supervisor.h"
+#include "exec/executor.h"
+#include "fleet/fleet.h"
+
+namespace chorus {
+
+struct FleetSetup {
+  std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
+  SupervisorLimits supervisor;
+};
+
+// Deadlines from the configuration, back-off and budget of restarts as they are for users.
+SupervisorLimits supervisor_limits(const EngineConfig& config);
+
+Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
+                                           const FleetSetup& setup);
+
+}  // namespace chorus

@@ -1,0 +1,19 @@
+// The real surroundings: weights from the model's directory, the model's executor in the engine process.
+#include "fleet/engine_process.h"
+#include "fleet/fleet_setup.h"
+
+namespace chorus {
+
+Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model) {
+  return start_fleet(config, model, FleetSetup{load_weights, supervisor_limits(config)});
+}
+
+int engine_process_main(int socket_fd) {
+  return engine_process_main(socket_fd, [](const EngineStart& start, const LoadedWeights& weights) {
+    EngineConfig config = start.config;
+    config.kv_cache_bytes = start.kv_cache_bytes;
+    return make_uniproc_executor(config, start.model, weights, start.threads, start.cpus);
+  });
+}
+
+}  // namespace chorus

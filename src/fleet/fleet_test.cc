@@ -1,0 +1,451 @@
+// Real processes, real sockets: this test program is its own engine executable (main() at the end).
+#include "fleet/fleet.h"
+
+#include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "base/clock.h"
+#include "fleet/child_process.h"
+#include "fleet/fleet_testing.h"
+#include "net/connection.h"
+
+namespace chorus::testing_fleet {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr Nanoseconds test_timeout = 60'000'000'000;
+// Set in the environment of engines: they end before HELLO, or speak garbage as rank 0.
+constexpr const char* manner_variable = "CHORUS_FLEET_TEST_ENGINE";
+
+using Hook = std::function<void(Fleet&, const Collector&)>;
+
+void run(Fleet* fleet, std::uint32_t choices, Collector* collector, const Hook& after_poll = {}) {
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  std::vector<FleetEvent> events;
+  while (collector->finished() < choices) {
+    events.clear();
+    const auto polled = fleet->poll(1000, &events);
+    ASSERT_TRUE(polled.ok()) << polled.error().message;
+    for (const FleetEvent& event : events) collector->take(event.event);
+    if (after_poll) after_poll(*fleet, *collector);
+    ASSERT_LT(monotonic_now(), deadline) << collector->finished() << " of " << choices << " choices finished";
+  }
+}
+
+Outputs run_all(Fleet* fleet, const std::vector<Request>& requests, const Hook& after_poll = {}) {
+  for (const Request& request : requests) EXPECT_TRUE(fleet->submit(request, std::nullopt).ok());
+  Collector collector;
+  run(fleet, choices_of(requests), &collector, after_poll);
+  return collector.outputs();
+}
+
+std::size_t open_descriptors() {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
+  return count;
+}
+
+// No child of this process is left, not even a zombie.
+void expect_no_children() {
+  EXPECT_EQ(::waitpid(-1, nullptr, WNOHANG), -1);
+  EXPECT_EQ(errno, ECHILD);
+}
+
+// What `action` logs.
+std::string log_of(const std::function<void()>& action) {
+  testing::internal::CaptureStderr();
+  action();
+  return testing::internal::GetCapturedStderr();
+}
+
+class FleetSizes : public testing::TestWithParam<int> {};
+INSTANTIATE_TEST_SUITE_P(Replicas, FleetSizes, testing::Values(1, 2, 4));
+
+TEST_P(FleetSizes, GivesWhatOneEngineGives) {
+  const std::vector<Request> requests = mixed_requests(60);
+  {
+    auto fleet = start_toy_fleet(toy_engine_config(GetParam()));
+    ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+    EXPECT_EQ((*fleet)->times().profile, "scalar/bfloat16");
+    EXPECT_EQ(run_all(fleet->get(), requests), direct_outputs(requests));
+    for (const ReplicaStatus& replica : (*fleet)->replicas()) EXPECT_EQ(replica.in_flight, 0U);
+  }
+  expect_no_children();
+}
+
+TEST(Fleet, LogsItsStartInTheAgreedWords) {
+  const std::string lines = log_of([] { ASSERT_TRUE(start_toy_fleet(toy_engine_config(2)).ok()); });
+  EXPECT_THAT(lines, AllOf(HasSubstr("INFO Starting 2 data parallel workers\n"),
+                           HasSubstr("INFO Worker rank 0 is ready\n"), HasSubstr("INFO Worker rank 1 is ready\n")));
+}
+
+TEST(Fleet, AnEngineHasItsNameAndNoDescriptorsOfOthers) {
+  auto fleet = start_toy_fleet(toy_engine_config(3));
+  ASSERT_TRUE(fleet.ok());
+  for (const ReplicaStatus& replica : (*fleet)->replicas()) {
+    const std::string directory = "/proc/" + std::to_string(replica.pid);
+    std::ifstream command(directory + "/cmdline");
+    std::string name;
+    std::getline(command, name, '\0');
+    EXPECT_EQ(name, "chorus engine dp=" + std::to_string(replica.dp_rank));
+    int sockets = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(directory + "/fd")) {
+      const int descriptor = std::atoi(entry.path().filename().c_str());
+      const std::string target = std::filesystem::read_symlink(entry.path()).string();
+      if (descriptor > 2 && target.starts_with("socket:")) ++sockets;
+      if (descriptor == 0) {
+        EXPECT_EQ(target, "/dev/null");
+      }
+      if (descriptor > 3) {
+        EXPECT_THAT(target, HasSubstr("memfd")) << "descriptor " << descriptor;
+      }
+    }
+    EXPECT_EQ(sockets, 1);
+  }
+}
+
+TEST(Fleet, ARequestGoesToTheRankItNames) {
+  auto fleet = start_toy_fleet(toy_engine_config(3));
+  ASSERT_TRUE(fleet.ok());
+  std::vector<Request> requests = mixed_requests(9);
+  std::map<RequestId, int> wanted;
+  for (const Request& request : requests) {
+    wanted[request.id] = static_cast<int>(request.id % 3);
+    ASSERT_TRUE((*fleet)->submit(request, wanted[request.id]).ok());
+  }
+  std::uint32_t finished = 0;
+  std::vector<FleetEvent> events;
+  while (finished < choices_of(requests)) {
+    events.clear();
+    ASSERT_TRUE((*fleet)->poll(1000, &events).ok());
+    for (const FleetEvent& event : events) {
+      EXPECT_EQ(event.dp_rank, wanted[event.event.request]);
+      if (event.event.finish != FinishReason::none) ++finished;
+    }
+  }
+}
+
+TEST(Fleet, RefusesWhatCannotBeSubmitted) {
+  auto fleet = start_toy_fleet(toy_engine_config(1));
+  ASSERT_TRUE(fleet.ok());
+  Request request = mixed_requests(1)[0];
+  EXPECT_THAT((*fleet)->submit(request, 1).error().message, HasSubstr("rank 1"));
+  ASSERT_TRUE((*fleet)->submit(request, 0).ok());
+  EXPECT_EQ((*fleet)->submit(request, 0).error().code, ErrorCode::invalid_argument);
+  request.id = 77;
+  request.params.max_tokens = 0;
+  EXPECT_EQ((*fleet)->submit(request, 0).error().code, ErrorCode::invalid_argument);
+}
+
+TEST(Fleet, WhatIsAbortedSaysNothingMoreAndTheRestIsAsBefore) {
+  auto fleet = start_toy_fleet(toy_engine_config(2, "slow"));
+  ASSERT_TRUE(fleet.ok());
+  const std::vector<Request> requests = mixed_requests(150);  // more than the windows hold: some wait on this side
+  Outputs expected = direct_outputs(requests);
+  std::uint32_t left = choices_of(requests);
+  for (const Request& request : requests) ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  std::map<RequestId, bool> aborted;
+  for (const Request& request : requests) {
+    if (request.id % 3 != 0) continue;
+    (*fleet)->abort(request.id);
+    aborted[request.id] = true;
+    left -= request.params.n;
+  }
+  for (const Request& request : requests) {
+    if (aborted[request.id] || request.params.n < 2) continue;
+    (*fleet)->abort_choice(request.id, 1);
+    expected.erase({request.id, 1});
+    --left;
+  }
+  std::erase_if(expected, [&](const auto& output) { return aborted[output.first.first]; });
+  Collector collector;
+  run(fleet->get(), left, &collector);
+  EXPECT_EQ(collector.outputs(), expected);
+}
+
+TEST(Fleet, AReplicaKilledInTheMiddleChangesNoToken) {
+  const std::vector<Request> requests = mixed_requests(80);
+  const Outputs expected = direct_outputs(requests);
+  auto fleet = start_toy_fleet(toy_engine_config(2, "slow"));
+  ASSERT_TRUE(fleet.ok());
+  int killed = 0;
+  Outputs outputs;
+  const std::string lines = log_of([&] {
+    outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+      if (killed == 0 && collector.events() > 100) ::kill(killed = running.replicas()[1].pid, SIGKILL);
+    });
+  });
+  EXPECT_NE(killed, 0);
+  EXPECT_EQ(outputs, expected);
+  EXPECT_THAT(lines, HasSubstr(fmt::format("Worker rank 1 (pid {}) was killed by SIGKILL: its ", killed)));
+  EXPECT_THAT(lines, HasSubstr("requests go to the others"));
+}
+
+// Goal: a death is noticed within 20 ms. Method: a poll that has nothing else to wait for comes to know it.
+TEST(Fleet, ADeathIsNoticedAtOnce) {
+  auto fleet = start_toy_fleet(toy_engine_config(2));
+  ASSERT_TRUE(fleet.ok());
+  std::vector<double> waits_ms;
+  for (int round = 0; round < 3; ++round) {
+    std::vector<FleetEvent> events;
+    while (!(*fleet)->replicas()[0].alive) ASSERT_TRUE((*fleet)->poll(10, &events).ok());
+    ::kill((*fleet)->replicas()[0].pid, SIGKILL);
+    const Nanoseconds begin = monotonic_now();
+    while ((*fleet)->replicas()[0].alive) ASSERT_TRUE((*fleet)->poll(1, &events).ok());
+    waits_ms.push_back(static_cast<double>(monotonic_now() - begin) * 1e-6);
+  }
+  // The best of three: the machine may be busy with other things.
+  EXPECT_LT(*std::min_element(waits_ms.begin(), waits_ms.end()), 20.0);
+}
+
+TEST(Fleet, KillingEveryReplicaAgainAndAgainChangesNoToken) {
+  const std::vector<Request> requests = mixed_requests(60);
+  const Outputs expected = direct_outputs(requests);
+  auto fleet = start_toy_fleet(toy_engine_config(2, "slow"));
+  ASSERT_TRUE(fleet.ok());
+  std::size_t next_kill = 50;
+  int rounds = 0;
+  const Outputs outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+    if (rounds == 3 || collector.events() < next_kill) return;
+    for (const ReplicaStatus& replica : running.replicas()) {
+      if (replica.alive) ::kill(replica.pid, SIGKILL);
+    }
+    next_kill = collector.events() + 50;
+    ++rounds;
+  });
+  EXPECT_EQ(rounds, 3);
+  EXPECT_EQ(outputs, expected);
+}
+
+TEST(Fleet, AStoppedReplicaIsReplacedAndSaysNothingWhenItWakes) {
+  const std::vector<Request> requests = mixed_requests(60);
+  const Outputs expected = direct_outputs(requests);
+  EngineConfig config = toy_engine_config(2, "slow");
+  config.engine_heartbeat_timeout_ms = 500;
+  auto fleet = start_toy_fleet(config);
+  ASSERT_TRUE(fleet.ok());
+  int stopped = 0;
+  Outputs outputs;
+  const std::string lines = log_of([&] {
+    outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+      if (stopped == 0 && collector.events() > 50) ::kill(stopped = running.replicas()[0].pid, SIGSTOP);
+      // Its death is declared: now it may wake, if it can.
+      if (stopped > 0 && !running.replicas()[0].alive) ::kill(stopped, SIGCONT);
+    });
+  });
+  EXPECT_NE(stopped, 0);
+  EXPECT_EQ(outputs, expected);
+  EXPECT_THAT(lines, HasSubstr(fmt::format("Worker rank 0 (pid {}) gave no sign of life for 500 ms", stopped)));
+}
+
+TEST(Fleet, AnIdleReplicaLivesOnPastTheHeartbeatDeadline) {
+  EngineConfig config = toy_engine_config(1);
+  config.engine_heartbeat_timeout_ms = 400;
+  auto fleet = start_toy_fleet(config);
+  ASSERT_TRUE(fleet.ok());
+  const int pid = (*fleet)->replicas()[0].pid;
+  const Nanoseconds end = monotonic_now() + 1'200'000'000;
+  std::vector<FleetEvent> events;
+  while (monotonic_now() < end) ASSERT_TRUE((*fleet)->poll(100, &events).ok());
+  EXPECT_EQ((*fleet)->replicas()[0].pid, pid);
+  EXPECT_TRUE((*fleet)->replicas()[0].alive);
+}
+
+TEST(Fleet, AReplicaThatBreaksTheProtocolIsEndedAndOthersGoOn) {
+  const std::vector<Request> requests = mixed_requests(40);
+  const Outputs expected = direct_outputs(requests);
+  ::setenv(manner_variable, "garbage", 1);
+  Outputs outputs;
+  const std::string lines = log_of([&] {
+    auto fleet = start_toy_fleet(toy_engine_config(2));
+    ASSERT_TRUE(fleet.ok());
+    outputs = run_all(fleet->get(), requests);
+  });
+  ::unsetenv(manner_variable);
+  EXPECT_EQ(outputs, expected);
+  EXPECT_THAT(lines, AllOf(HasSubstr("Worker rank 0 (pid "), HasSubstr("was ended (EVENTS: malformed message")));
+}
+
+TEST(Fleet, AReplicaThatFailsItsStepsIsTriedAFewTimesAndThenItsWordsAreTheError) {
+  auto fleet = start_toy_fleet(toy_engine_config(1, "fail"));
+  ASSERT_TRUE(fleet.ok());
+  ASSERT_TRUE((*fleet)->submit(mixed_requests(1)[0], std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  Result<void> polled;
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  while ((polled = (*fleet)->poll(1000, &events)).ok()) ASSERT_LT(monotonic_now(), deadline);
+  EXPECT_TRUE(events.empty());
+  EXPECT_THAT(polled.error().message, AllOf(HasSubstr("no replica could be kept alive"), HasSubstr("worker rank 0"),
+                                            HasSubstr("exited with status 1: the toy breaks on purpose")));
+}
+
+struct BadStart {
+  const char* manner;
+  ErrorCode code;
+  const char* message;
+};
+class FleetBadStart : public testing::TestWithParam<BadStart> {};
+INSTANTIATE_TEST_SUITE_P(Manners, FleetBadStart,
+                         testing::Values(BadStart{"wrong", ErrorCode::invalid_argument,
+                                                  "exited with status 2: the toy does not like max_model_len"},
+                                         BadStart{"crash", ErrorCode::unavailable, "exited with status 7"},
+                                         BadStart{"hang", ErrorCode::deadline_exceeded,
+                                                  "was not ready within 1000 ms"}),
+                         [](const auto& info) { return std::string(info.param.manner); });
+
+TEST_P(FleetBadStart, FailsWithTheReasonAndLeavesNothing) {
+  const std::size_t descriptors = open_descriptors();
+  EngineConfig config = toy_engine_config(2, GetParam().manner);
+  if (GetParam().code == ErrorCode::deadline_exceeded) config.engine_start_timeout_ms = 1000;
+  const auto fleet = start_toy_fleet(config);
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_EQ(fleet.error().code, GetParam().code);
+  EXPECT_THAT(fleet.error().message, AllOf(HasSubstr("worker rank "), HasSubstr(GetParam().message)));
+  expect_no_children();
+  EXPECT_EQ(open_descriptors(), descriptors);
+}
+
+TEST(Fleet, AnEngineThatEndsBeforeItsFirstWordFailsTheStart) {
+  ::setenv(manner_variable, "exit", 1);
+  const auto fleet = start_toy_fleet(toy_engine_config(2));
+  ::unsetenv(manner_variable);
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_THAT(fleet.error().message, HasSubstr("exited with status 9"));
+  expect_no_children();
+}
+
+TEST(Fleet, FiftyStartsAndEndsLeaveNoProcessAndNoDescriptor) {
+  { ASSERT_TRUE(start_toy_fleet(toy_engine_config(2)).ok()); }
+  const std::size_t descriptors = open_descriptors();
+  for (int cycle = 0; cycle < 50; ++cycle) ASSERT_TRUE(start_toy_fleet(toy_engine_config(2)).ok());
+  EXPECT_EQ(open_descriptors(), descriptors);
+  expect_no_children();
+}
+
+TEST(Fleet, EndsInTimeWhileEnginesAreAtWork) {
+  auto fleet = start_toy_fleet(toy_engine_config(2, "crawl"));
+  ASSERT_TRUE(fleet.ok());
+  for (const Request& request : mixed_requests(60)) ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  ASSERT_TRUE((*fleet)->poll(1000, &events).ok());
+  const Nanoseconds begin = monotonic_now();
+  fleet->reset();
+  EXPECT_LT(monotonic_now() - begin, 2'000'000'000);
+  expect_no_children();
+}
+
+// The process of the fleet, in a fork: tells its engines' pids and works on until it is killed.
+[[noreturn]] void fleet_parent(int pipe_end) {
+  auto fleet = start_toy_fleet(toy_engine_config(2, "crawl"));
+  if (!fleet.ok()) ::_exit(1);
+  for (const Request& request : mixed_requests(60)) static_cast<void>((*fleet)->submit(request, std::nullopt).ok());
+  for (const ReplicaStatus& replica : (*fleet)->replicas()) {
+    if (::write(pipe_end, &replica.pid, sizeof replica.pid) != sizeof replica.pid) ::_exit(1);
+  }
+  std::vector<FleetEvent> events;
+  while ((*fleet)->poll(1000, &events).ok()) events.clear();
+  ::_exit(1);
+}
+
+TEST(Fleet, EnginesEndWithTheirFleetWithinASecond) {
+  ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // the orphans become ours, so that we can reap them
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  const pid_t parent = ::fork();
+  if (parent == 0) fleet_parent(ends[1]);
+  std::vector<UniqueFd> engines;
+  for (int i = 0; i < 2; ++i) {
+    int pid = 0;
+    ASSERT_EQ(::read(ends[0], &pid, sizeof pid), static_cast<ssize_t>(sizeof pid));
+    engines.push_back(open_pidfd(pid));
+  }
+  const Nanoseconds begin = monotonic_now();
+  ::kill(parent, SIGKILL);
+  for (const UniqueFd& engine : engines) {
+    pollfd item{engine.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&item, 1, 1000), 1);
+  }
+  EXPECT_LT(monotonic_now() - begin, 1'000'000'000);
+  while (::waitpid(-1, nullptr, 0) > 0) {
+  }
+  ::close(ends[0]);
+  ::close(ends[1]);
+  ::prctl(PR_SET_CHILD_SUBREAPER, 0);
+}
+
+// Not a test of right or wrong: prints what a start and a token cost beside a direct engine.
+TEST(Fleet, MeasuresStartAndTokenOverhead) {
+  std::vector<Request> requests = mixed_requests(200);
+  for (Request& request : requests) {
+    request.params = {};
+    request.params.max_tokens = 100;
+    request.params.ignore_eos = true;
+  }
+  Nanoseconds begin = monotonic_now();
+  const Outputs expected = direct_outputs(requests);
+  const double direct_s = static_cast<double>(monotonic_now() - begin) * 1e-9;
+  for (const int replicas : {1, 2}) {
+    auto fleet = start_toy_fleet(toy_engine_config(replicas));
+    ASSERT_TRUE(fleet.ok());
+    begin = monotonic_now();
+    EXPECT_EQ(run_all(fleet->get(), requests), expected);
+    const double fleet_s = static_cast<double>(monotonic_now() - begin) * 1e-9;
+    fmt::print("dp={}: ready after {:.1f} ms; 20000 tokens in {:.1f} ms (direct {:.1f} ms), {:.2f} us a token more\n",
+               replicas, (*fleet)->times().ready_s * 1e3, fleet_s * 1e3, direct_s * 1e3,
+               (fleet_s - direct_s) * 1e6 / 20000);
+  }
+}
+
+// Rank 0 with the manner "garbage": first speaks with another epoch's voice, which nobody must hear, then nonsense.
+int garbage_engine() {
+  auto connection = make_socket_connection(UniqueFd(engine_socket_fd));
+  const auto send = [&](MessageType type, std::uint32_t epoch, std::string payload) {
+    return (*connection)->send(static_cast<std::uint8_t>(type), epoch, std::move(payload)).ok();
+  };
+  if (!connection.ok() || !send(MessageType::hello, 0, encode(HelloMessage{}))) return 1;
+  auto frame = receive_within(connection->get(), 10'000);
+  if (!frame.ok()) return 1;
+  const std::uint32_t epoch = frame->epoch;
+  send(MessageType::ready, epoch, encode(ReadyMessage{1, "scalar/bfloat16"}));
+  frame = receive_within(connection->get(), 60'000);
+  if (!frame.ok()) return 0;
+  auto request = decode_request(frame->payload);
+  if (!request.ok()) return 1;
+  TokenEvent event;
+  event.request = request->id;
+  event.token = 999;
+  event.finish = FinishReason::length;
+  send(MessageType::events, epoch + 7, encode_events({&event, 1}, 1 << 20).front());
+  send(MessageType::events, epoch, "\xFF\xFF\xFF\x7Fnonsense");
+  static_cast<void>(receive_within(connection->get(), 60'000).ok());
+  return 0;
+}
+
+}  // namespace
+
+int engine_main(const char* name) {
+  const char* manner = std::getenv(manner_variable);
+  if (manner != nullptr && std::string(manner) == "exit") return 9;
+  if (manner != nullptr && std::string(name) == "chorus engine dp=0") return garbage_engine();
+  return engine_process_main(engine_socket_fd, make_toy);
+}
+
+}  // namespace chorus::testing_fleet
+
+int main(int argc, char** argv) {
+  if (chorus::is_engine_process(argc, argv)) return chorus::testing_fleet::engine_main(argv[0]);
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}

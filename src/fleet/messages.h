@@ -1,0 +1,108 @@
+// What a fleet and its engine processes say to each other: one struct a message, one frame each (net/frame.h), the type
+// in the frame's header, the epoch of the replica's incarnation too.
+//
+//   engine -> fleet                         fleet -> engine
+//   HELLO   right after its start           CONFIG    answers HELLO; the weights' descriptor comes along
+//   READY   it can take requests            ADD, ABORT
+//   EVENTS  after each step                 SHUTDOWN  end without finishing anything
+//   LOAD    now and then
+//   HEARTBEAT  while idle
+//   FATAL   its last words
+//
+// Decoders refuse whatever does not read back exactly, with the byte and the reason. They do not judge the values
+// (whether a token id is in the vocabulary): that is for the engine, or the ledger.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "engine/engine_core.h"
+#include "kernels/isa.h"
+#include "sched/request.h"
+#include "tensor/dtype.h"
+
+namespace chorus {
+
+// Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
+// replaced under a running fleet.
+inline constexpr std::uint32_t protocol_version = 1;
+
+enum class MessageType : std::uint8_t {
+  hello = 1,
+  config,
+  ready,
+  add,
+  abort,
+  events,
+  load,
+  heartbeat,
+  fatal,
+  shutdown,
+};
+
+struct HelloMessage {
+  std::uint32_t version = protocol_version;
+  std::int32_t pid = 0;
+  std::string best_isa;  // what this process can run, for the log
+};
+
+// Everything an engine process needs to begin.
+struct EngineStart {
+  EngineConfig config;
+  ModelConfig model;
+  std::int32_t dp_rank = 0;
+  std::uint32_t epoch = 0;
+  std::uint64_t kv_cache_bytes = 0;
+  std::int32_t threads = 1;
+  std::vector<std::int32_t> cpus;  // one a thread, or empty: not pinned
+  Isa isa = Isa::scalar;           // of the packed weights
+  DType dtype = DType::bfloat16;
+};
+
+struct ReadyMessage {
+  std::uint64_t kv_blocks = 0;
+  std::string profile;  // "amx-bf16/bfloat16"
+};
+
+struct AbortMessage {
+  RequestId request = 0;
+  std::optional<std::uint32_t> choice;  // absent: the whole request
+};
+
+struct LoadMessage {
+  EngineLoad load;
+  std::uint64_t submissions_received = 0;  // ADDs of this epoch
+};
+
+struct FatalMessage {
+  ErrorCode code = ErrorCode::internal;
+  std::string message;
+};
+
+std::string encode(const HelloMessage& message);
+std::string encode(const EngineStart& message);
+std::string encode(const ReadyMessage& message);
+std::string encode(const Request& message);
+std::string encode(const AbortMessage& message);
+std::string encode(const LoadMessage& message);
+std::string encode(const FatalMessage& message);
+
+// A batch of events as one or several payloads, each of at most `payload_bytes_max` unless one event alone is larger.
+std::vector<std::string> encode_events(std::span<const TokenEvent> events, std::size_t payload_bytes_max);
+
+Result<HelloMessage> decode_hello(std::string_view payload);
+Result<EngineStart> decode_engine_start(std::string_view payload);
+Result<ReadyMessage> decode_ready(std::string_view payload);
+Result<Request> decode_request(std::string_view payload);
+Result<AbortMessage> decode_abort(std::string_view payload);
+Result<LoadMessage> decode_load(std::string_view payload);
+Result<FatalMessage> decode_fatal(std::string_view payload);
+Result<std::vector<TokenEvent>> decode_events(std::string_view payload);
+
+}  // namespace chorus

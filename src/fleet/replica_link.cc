@@ -1,0 +1,60 @@
+#include "fleet/replica_link.h"
+
+#include <utility>
+
+#include "fleet/fleet.h"
+
+namespace chorus {
+namespace {
+
+// What the kernel and the connection may hold of unsent bytes before the rest waits here.
+constexpr std::size_t connection_bytes_max = std::size_t{32} << 20;
+
+}  // namespace
+
+Result<ReplicaLink> ReplicaLink::start(Placement replica) {
+  CHORUS_TRY(auto sockets, make_socket_pair());
+  ReplicaLink link;
+  link.replica_ = replica;
+  CHORUS_TRY(link.connection_, make_socket_connection(std::move(sockets.first)));
+  CHORUS_TRY(link.process_,
+             ChildProcess::spawn(fmt::format("chorus engine dp={}", replica.rank), sockets.second, engine_socket_fd));
+  link.pid_ = link.process_.pid();
+  return link;
+}
+
+void ReplicaLink::post(MessageType type, std::string payload, int descriptor) {
+  outbox_.push_back({type, std::move(payload), descriptor});
+  pump();
+}
+
+void ReplicaLink::pump() {
+  if (!connection_) return;
+  bool open = connection_->flush().ok();
+  while (open && !outbox_.empty() && connection_->queued_bytes() <= connection_bytes_max) {
+    Outgoing message = std::move(outbox_.front());
+    outbox_.pop_front();
+    open = connection_
+               ->send(static_cast<std::uint8_t>(message.type), replica_.epoch, std::move(message.payload),
+                      message.descriptor)
+               .ok();
+  }
+  if (!open) outbox_.clear();
+}
+
+Result<std::optional<Frame>> ReplicaLink::receive() {
+  while (connection_) {
+    auto frame = connection_->receive();
+    if (!frame.ok()) {
+      disconnect();
+      return frame.error();
+    }
+    if (!frame->has_value()) break;
+    const bool precedes_epoch = (*frame)->type == static_cast<std::uint8_t>(MessageType::hello) ||
+                                (*frame)->type == static_cast<std::uint8_t>(MessageType::fatal);
+    if ((*frame)->epoch == replica_.epoch || (precedes_epoch && (*frame)->epoch == 0)) return std::move(*frame);
+  }
+  return std::optional<Frame>();
+}
+
+}  // namespace chorus

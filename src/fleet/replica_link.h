@@ -1,0 +1,59 @@
+// The fleet's end of one incarnation of one replica: its process, the socket to it, and what waits to be sent there.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "cluster/placement.h"
+#include "fleet/child_process.h"
+#include "fleet/messages.h"
+#include "net/connection.h"
+
+namespace chorus {
+
+class ReplicaLink {
+ public:
+  // Starts "chorus engine dp=RANK".
+  static Result<ReplicaLink> start(Placement replica);
+
+  Placement replica() const { return replica_; }
+  int pid() const { return pid_; }  // also after its end
+  ChildProcess& process() { return process_; }
+  const ChildProcess& process() const { return process_; }
+
+  // Queues a message; it goes out with this or a later pump(), as the engine takes it.
+  void post(MessageType type, std::string payload, int descriptor = -1);
+  // Sends what can be sent. A broken connection is not told here but by receive(), after the engine's last words.
+  void pump();
+  // The next frame of this incarnation; frames of another epoch are dropped (HELLO alone comes before the engine knows
+  // its epoch, as 0). An error: the connection is broken, or spoke garbage; later calls give nothing.
+  Result<std::optional<Frame>> receive();
+
+  bool connected() const { return connection_ != nullptr; }
+  void disconnect() { connection_.reset(); }
+  int socket() const { return connection_ ? connection_->fd() : -1; }
+  bool wants_to_write() const { return connection_ && (connection_->queued_bytes() > 0 || !outbox_.empty()); }
+
+  bool said_hello = false;
+  std::optional<FatalMessage> last_words;  // the engine's own
+  // Why it is dead, for "Worker rank 1 ...": set by who noticed; empty when a deadline ran out.
+  std::string reason;
+
+ private:
+  struct Outgoing {
+    MessageType type;
+    std::string payload;
+    int descriptor;
+  };
+
+  Placement replica_;
+  int pid_ = 0;
+  ChildProcess process_;
+  std::unique_ptr<Connection> connection_;
+  std::deque<Outgoing> outbox_;
+};
+
+}  // namespace chorus
