@@ -1,7 +1,8 @@
-// Chat templates: a Jinja subset of our own, enough for every template that Hugging Face models ship. It runs no code but the
-// template's, touches no file, and every evaluation has a fuel and a size limit: a template is untrusted input.
+// Chat templates: a Jinja subset of our own, enough for every template that Hugging Face models ship. It runs no code
+// but the template's, touches no file, and every evaluation has a fuel and a size limit: a template is untrusted input.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -12,19 +13,25 @@
 namespace chorus {
 
 struct TemplateLimits {
-  std::uint64_t steps_max = 5'000'000;          // evaluated nodes
-  std::uint64_t output_bytes_max = 64u << 20;
-  int depth_max = 200;                          // nested expressions, blocks, macro calls
+  std::uint64_t steps_max = 5'000'000;         // evaluated nodes; large values cost steps too
+  std::uint64_t output_bytes_max = 64u << 20;  // of the output, and of any one string
+  int depth_max = 600;                         // nested expressions, blocks, macro calls
 };
 
-// A parsed template; immutable, may be rendered by several threads at once.
+struct RenderOptions {
+  TemplateLimits limits;
+  bool strict = false;          // an undefined variable is an error that names it, not nothing (workflow prompts)
+  std::int64_t now_unix_s = 0;  // what strftime_now sees, as UTC
+};
+
+// A parsed template; immutable, may be rendered by several threads at once. trim_blocks and lstrip_blocks are on, as in
+// transformers; the globals are range, dict, namespace, cycler, joiner, raise_exception and strftime_now.
 class Template {
  public:
-  // `name` appears in errors: "chat_template:12: unknown filter 'foo'". trim_blocks and lstrip_blocks as transformers sets them.
+  // `name` appears in errors: "chat_template:12: TemplateSyntaxError: unexpected '}'".
   static Result<Template> parse(std::string_view source, std::string name);
-  // `variables`: a JSON object. An undefined variable renders as nothing, as in jinja2; with `strict` it is an error that
-  // names it (workflow prompts). `now_unix_s`: what strftime_now sees (local time is UTC).
-  Result<std::string> render(const Json& variables, const TemplateLimits& limits = {}, bool strict = false) const;
+  // `variables`: a JSON object. What raise_exception(message) says comes as "name:line: message".
+  Result<std::string> render(const Json& variables, const RenderOptions& options = {}) const;
 
  private:
   struct Node;
