@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "text/unicode.h"
+#include "text/unicode_recent.h"
 
 namespace chorus {
 namespace {
@@ -55,6 +56,23 @@ std::string property(std::string_view name, char letter) {
     return escape + std::string(name) + "}";
   }
   return escape + "sc:" + std::string(name) + "}";
+}
+
+template <std::size_t count>
+std::string members(const std::array<CodePointRange, count>& ranges) {
+  std::string text;
+  for (const CodePointRange& range : ranges) {
+    text += fmt::format("\\x{{{:x}}}-\\x{{{:x}}}", std::uint32_t{range.first}, std::uint32_t{range.last});
+  }
+  return text;
+}
+
+// A property's members that PCRE2's Unicode version may lack, to be written beside it in a class.
+std::string recent_members(std::string_view escape) {
+  if (escape == "\\p{L}") return members(kRecentLetters);
+  if (escape == "\\p{N}") return members(kRecentNumbers);
+  if (escape == "\\p{P}") return members(kRecentPunctuation);
+  return "";
 }
 
 class Translator {
@@ -119,7 +137,7 @@ class Translator {
       case 'H':
         return set(kHexSet, true);
       default:
-        return copy_escape();
+        return copy_escape(false);
     }
   }
 
@@ -132,12 +150,15 @@ class Translator {
   }
 
   // \p{..}, \u4e00 and every escape that means the same in both.
-  Result<void> copy_escape() {
+  Result<void> copy_escape(bool inside_class) {
     const char letter = in_[at_ + 1];
     if ((letter == 'p' || letter == 'P') && in_.substr(at_ + 2, 1) == "{") {
       const std::size_t end = in_.find('}', at_);
       if (end == std::string_view::npos) return refuse("\\p{ without }");
-      out_ += property(in_.substr(at_ + 3, end - at_ - 3), letter);
+      const std::string escape = property(in_.substr(at_ + 3, end - at_ - 3), letter);
+      const std::string recent = recent_members(escape);
+      const bool alone = !inside_class && !recent.empty();
+      out_ += alone ? "[" + escape + recent + "]" : escape + recent;
       at_ = end + 1;
       return {};
     }
@@ -197,7 +218,7 @@ class Translator {
                                      : letter == 'w' ? kWordSet
                                      : letter == 'h' ? kHexSet
                                                      : std::string_view();
-    if (members.empty()) return copy_escape();
+    if (members.empty()) return copy_escape(true);
     out_ += members;
     at_ += 2;
     return {};

@@ -36,6 +36,8 @@ TEST(Regex, MeansWhatOnigurumaMeans) {
   EXPECT_THAT(matches(R"([a[0-9]]+)", "za01a]"), ElementsAre("a01a"));
   EXPECT_THAT(matches(R"(\w+)", "e\xCC\x81_1 \xE2\x81\xBF"), ElementsAre("e\xCC\x81_1", "\xE2\x81\xBF"));
   EXPECT_THAT(matches(R"((?i:'s))", "'s'S'\xC5\xBF"), ElementsAre("'s", "'S", "'\xC5\xBF"));
+  EXPECT_THAT(matches(R"(\p{L}+|[\p{N}]+)", "\xF0\x93\xA4\x9A\xF0\x90\xB5\x80"),  // U+1391A, U+10D40: Unicode 16
+              ElementsAre("\xF0\x93\xA4\x9A", "\xF0\x90\xB5\x80"));
   EXPECT_THAT(matches("a++b", "aaab"), ElementsAre("aaab"));
   EXPECT_THAT(matches("x*", "axb"), ElementsAre("", "x", ""));
 }
@@ -80,7 +82,10 @@ std::string random_text(std::mt19937& random) {
                                                 "\xF0\x9F\x98\x80",
                                                 "\xCC\x81",
                                                 "_",
-                                                "\xE1\xA0\x8E"};
+                                                "\xE1\xA0\x8E",
+                                                "\xF0\x93\xA4\x9A",
+                                                "\xF0\x90\xB5\x80",
+                                                "\xF0\xB1\xB9\xBC"};
   std::string text;
   for (std::size_t n = random() % 14; n > 0; --n) text += kParts[random() % std::size(kParts)];
   return text;

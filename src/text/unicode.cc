@@ -2,15 +2,24 @@
 
 #include <unicode/uchar.h>
 
+#include <algorithm>
 #include <array>
 
 #include "json/utf8.h"
+#include "text/unicode_recent.h"
 
 namespace chorus {
 namespace {
 
 std::uint32_t category_bit(char32_t code_point) {
   return U_MASK(u_charType(static_cast<UChar32>(code_point)));
+}
+
+template <std::size_t count>
+bool in_ranges(const std::array<CodePointRange, count>& ranges, char32_t code_point) {
+  const auto ends_before = [](const CodePointRange& range, char32_t point) { return range.last < point; };
+  const auto range = std::lower_bound(ranges.begin(), ranges.end(), code_point, ends_before);
+  return range != ranges.end() && range->first <= code_point;
 }
 
 // GPT-2's bytes_to_unicode(): the printable Latin-1 characters are themselves, all other bytes come from U+0100 on.
@@ -52,8 +61,8 @@ const CharClasses& CharClasses::get() {
 
 std::uint8_t CharClasses::classify(char32_t code_point) {
   const std::uint32_t category = category_bit(code_point);
-  if (category & U_GC_L_MASK) return kLetter;
-  if (category & U_GC_N_MASK) return kNumber;
+  if ((category & U_GC_L_MASK) || in_ranges(kRecentLetters, code_point)) return kLetter;
+  if ((category & U_GC_N_MASK) || in_ranges(kRecentNumbers, code_point)) return kNumber;
   if (code_point == U'\r' || code_point == U'\n') return kNewline;
   return is_white_space(code_point) ? kSpace : kOther;
 }
