@@ -1,0 +1,17 @@
+// The subcommands, each in its own file.
+#pragma once
+
+#include <functional>
+
+#include "base/result.h"
+#include "cli/options.h"
+
+namespace chorus {
+
+std::function<Result<int>()> declare_generate(Options& options);
+std::function<Result<int>()> declare_run(Options& options);
+std::function<Result<int>()> declare_bench(Options& options);
+std::function<Result<int>()> declare_tokenize(Options& options);
+std::function<Result<int>()> declare_env(Options& options);
+
+}  // namespace chorus

@@ -1,0 +1,150 @@
+// chorus generate MODEL: prompts in, JSON lines out, in input order.
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/output_file.h"
+#include "cli/progress.h"
+#include "config/model_config.h"
+#include "frontend/chat_format.h"
+#include "frontend/output_line.h"
+#include "frontend/prompt_line.h"
+#include "frontend/text_generator.h"
+
+namespace chorus {
+namespace {
+
+struct GenerateOptions {
+  EngineConfig engine;
+  std::vector<std::string> prompts;
+  std::string input, output;
+  bool metrics = false;
+  bool disable_progress_bars = false;
+  std::vector<Options::GivenOption> sampling;
+};
+
+constexpr std::size_t line_bytes_max = 64 << 20;
+
+// What a row needs besides its generation: its id for the output.
+struct Rows {
+  std::vector<GenerationInput> inputs;
+  std::vector<Json> ids;
+};
+
+Result<void> read_lines(std::istream& in, const std::string& name, const ChatFormat& chat, const GenerationOptions& defaults, Rows* rows) {
+  std::string line;
+  for (std::size_t number = 1; std::getline(in, line); ++number) {
+    if (line.size() > line_bytes_max) return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    auto parsed = parse_prompt_line(line, chat, defaults);
+    if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name, number));
+    rows->ids.push_back(parsed->id.is_null() ? Json(rows->ids.size()) : parsed->id);
+    rows->inputs.push_back(std::move(parsed->input));
+  }
+  return {};
+}
+
+Result<Rows> read_rows(const GenerateOptions& options, const ChatFormat& chat, const GenerationOptions& defaults) {
+  Rows rows;
+  for (const std::string& prompt : options.prompts) {
+    rows.ids.push_back(rows.ids.size());
+    GenerationInput& input = rows.inputs.emplace_back();
+    input.prompt = prompt;
+    input.options = defaults;
+  }
+  if (!options.input.empty() && options.input != "-") {
+    std::ifstream in(options.input, std::ios::binary);
+    struct stat status {};
+    if (!in || ::stat(options.input.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {
+      return fail(ErrorCode::not_found, "no input file {}: give JSON lines with --input, or --prompt", options.input);
+    }
+    CHORUS_TRY_VOID(read_lines(in, options.input, chat, defaults, &rows));
+  } else if (options.prompts.empty() || options.input == "-") {
+    CHORUS_TRY_VOID(read_lines(std::cin, "stdin", chat, defaults, &rows));
+  }
+  return rows;
+}
+
+// Holds results until every earlier one is written.
+class OrderedWriter {
+ public:
+  OrderedWriter(OutputFile& file, const Rows& rows, bool metrics) : file_(file), rows_(rows), metrics_(metrics) {}
+  void take(std::size_t index, GenerationOutput&& output) {
+    failed_ += output.error ? 1 : 0;
+    waiting_.emplace(index, std::move(output));
+    for (auto first = waiting_.begin(); first != waiting_.end() && first->first == next_; first = waiting_.begin()) {
+      line_.clear();
+      append_output_line(rows_.ids[next_], first->second, rows_.inputs[next_].options, metrics_, &line_);
+      if (status_.ok()) status_ = file_.write(line_);
+      waiting_.erase(first);
+      ++next_;
+    }
+  }
+  const Result<void>& status() const { return status_; }
+  std::size_t failed() const { return failed_; }
+
+ private:
+  OutputFile& file_;
+  const Rows& rows_;
+  bool metrics_;
+  std::map<std::size_t, GenerationOutput> waiting_;
+  std::size_t next_ = 0;
+  std::size_t failed_ = 0;
+  std::string line_;
+  Result<void> status_;
+};
+
+Result<int> generate(GenerateOptions& options) {
+  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model));
+  CHORUS_TRY_VOID(validate(options.engine));
+  CHORUS_TRY_VOID(validate(options.engine, model));
+  CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));
+  GenerationOptions defaults = default_generation_options(model, options.engine.generation_config != "chorus");
+  CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
+  CHORUS_TRY(const Rows rows, read_rows(options, chat, defaults));
+  CHORUS_TRY(const auto tokenizer, load_tokenizer_if_there(options.engine.model));
+  CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
+  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model));
+
+  TextGenerator generator(*fleet, tokenizer, options.engine, model);
+  OrderedWriter writer(file, rows, options.metrics);
+  ProgressLine progress("generate", options.disable_progress_bars);
+  TextGenerator::Callbacks callbacks;
+  callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) { writer.take(index, std::move(output)); };
+  callbacks.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
+  callbacks.interrupted = [&] { return interrupted() || !writer.status().ok(); };
+  const auto generated = generator.generate(rows.inputs, callbacks);
+  progress.finish();
+  if (!writer.status().ok()) return writer.status().error();
+  CHORUS_TRY_VOID(generated);
+  CHORUS_TRY_VOID(file.commit());
+  if (writer.failed() > 0) {
+    log(LogLevel::error, "{} of {} rows failed; each line's \"error\" says why", writer.failed(), rows.inputs.size());
+    return exit_rows_failed;
+  }
+  return exit_done;
+}
+
+}  // namespace
+
+std::function<Result<int>()> declare_generate(Options& options) {
+  auto values = std::make_shared<GenerateOptions>();
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory");
+  options.list("--prompt", &values->prompts, "a prompt; repeatable");
+  options.text("--input", &values->input, "JSON lines {\"id\"?, \"prompt\" | \"prompt_token_ids\" | \"messages\", ...}; - or nothing: stdin");
+  options.text("--output", &values->output, "where the JSON lines go; nothing: stdout");
+  options.flag("--metrics", &values->metrics, "add dp_rank and metrics to each line");
+  options.flag("--disable-progress-bars", &values->disable_progress_bars, "no progress on stderr");
+  options.engine(&values->engine);
+  options.sampling(&values->sampling);
+  return [values] { return generate(*values); };
+}
+
+}  // namespace chorus

@@ -1,0 +1,17 @@
+// chorus COMMAND [MODEL] [options]. The same program, under another name, is an engine process of a fleet.
+#include "cli/commands.h"
+#include "fleet/fleet.h"
+
+namespace {
+
+constexpr int engine_socket_fd = 3;  // where the parent puts an engine's socket
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(engine_socket_fd);
+  return chorus::run_command_line(argc, argv,
+                                  {
+                                      {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},
+                                  });
+}

@@ -1,0 +1,211 @@
+#include "cli/options.h"
+
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+
+#include "base/log.h"
+
+namespace chorus {
+namespace {
+
+std::atomic<bool> signal_came{false};
+
+void on_signal(int) {
+  if (signal_came.exchange(true)) ::_exit(exit_interrupted);  // the second one does not wait
+}
+
+void install_signal_handlers() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(), with a message
+}
+
+// The only place that reads the environment. VLLM_USE_V1 is accepted and means nothing here.
+void read_log_level(const std::string& option) {
+  LogLevel level = LogLevel::info;
+  for (const char* name : {"VLLM_LOGGING_LEVEL", "CHORUS_LOG_LEVEL"}) {
+    if (const char* value = std::getenv(name); value != nullptr) parse_log_level(value, &level);
+  }
+  if (!option.empty()) parse_log_level(option, &level);
+  set_log_level(level);
+}
+
+std::string dashed(const std::string& name) {
+  return "--" + name;
+}
+
+// CLI11 knows one-letter short options only; vLLM's are longer (-tp, -dpl). They become their long form before parsing.
+std::vector<std::string> expand_short_names(int argc, char** argv) {
+  std::vector<std::string> arguments;
+  for (int i = argc - 1; i > 0; --i) {  // CLI11 takes them last first
+    std::string argument = argv[i];
+    if (argument.rfind("--", 0) == 0) {
+      const std::size_t end = std::min(argument.find('='), argument.size());
+      std::replace(argument.begin(), argument.begin() + static_cast<std::ptrdiff_t>(end), '_', '-');
+    }
+    for (const EngineOption& option : engine_options()) {
+      if (option.short_name == nullptr) continue;
+      const std::string name = option.short_name;
+      if (argument == name) argument = dashed(option.name);
+      if (argument.rfind(name + "=", 0) == 0) argument = dashed(option.name) + argument.substr(name.size());
+    }
+    arguments.push_back(std::move(argument));
+  }
+  return arguments;
+}
+
+int usage_error(const CLI::ParseError& error, const CLI::App& app) {
+  if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+  std::fprintf(stderr, "chorus: %s. See chorus --help or chorus COMMAND --help.\n", error.what());
+  return exit_usage;
+}
+
+}  // namespace
+
+bool interrupted() {
+  return signal_came.load(std::memory_order_relaxed);
+}
+
+int exit_status_of(const Error& error) {
+  switch (error.code) {
+    case ErrorCode::invalid_argument:
+    case ErrorCode::not_found: return exit_usage;
+    case ErrorCode::cancelled: return exit_interrupted;
+    default: return exit_failed;
+  }
+}
+
+struct Options::Impl {
+  CLI::App* app = nullptr;
+  EngineConfig* engine_config = nullptr;
+  std::vector<GivenOption> engine_given;
+  std::deque<std::string> names;
+};
+
+void Options::positional(const char* name, std::string* value, const char* help, bool required) {
+  auto* option = impl_.app->add_option(name, *value, help);
+  if (required) option->required();
+}
+
+void Options::text(const char* name, std::string* value, const char* help) {
+  impl_.app->add_option(name, *value, help);
+}
+
+void Options::number(const char* name, int* value, const char* help) {
+  impl_.app->add_option(name, *value, help)->capture_default_str();
+}
+
+void Options::list(const char* name, std::vector<std::string>* values, const char* help) {
+  impl_.app->add_option_function<std::string>(name, [values](const std::string& value) { values->push_back(value); }, help)
+      ->trigger_on_parse()
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->expected(1);
+}
+
+void Options::flag(const char* name, bool* value, const char* help) {
+  impl_.app->add_flag(name, *value, help);
+}
+
+void Options::engine(EngineConfig* config) {
+  impl_.engine_config = config;
+  auto* given = &impl_.engine_given;
+  for (const EngineOption& option : engine_options()) {
+    const std::string name = option.name;
+    if (option.value_hint == nullptr) {
+      const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
+      impl_.app->add_flag_function(dashed(name) + ",!" + dashed("no-" + name), set, option.help)->group("Engine")->trigger_on_parse();
+    } else {
+      impl_.app->add_option_function<std::string>(dashed(name), [given, name](const std::string& value) { given->push_back({name, value}); },
+                                                  option.help)
+          ->type_name(option.value_hint)
+          ->group("Engine")
+          ->trigger_on_parse();
+    }
+  }
+}
+
+void Options::sampling(std::vector<GivenOption>* given, bool with_seed) {
+  for (const SamplingOption& option : sampling_options()) {
+    std::string name = option.name;
+    std::replace(name.begin(), name.end(), '_', '-');
+    if (name == "seed") {  // also of the engine, which has declared it: one option, both meanings
+      if (!with_seed) continue;
+      auto* engine_given = &impl_.engine_given;
+      auto* engine_option = impl_.app->get_option_no_throw("--seed");
+      if (engine_option != nullptr) impl_.app->remove_option(engine_option);
+      impl_.app->add_option_function<std::string>("--seed", [given, engine_given](const std::string& value) {
+        given->push_back({"seed", value});
+        engine_given->push_back({"seed", value});
+      }, option.help)->group("Sampling")->trigger_on_parse();
+      continue;
+    }
+    if (option.value_hint == nullptr) {
+      const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
+      impl_.app->add_flag_function(dashed(name) + ",!" + dashed("no-" + name), set, option.help)->group("Sampling")->trigger_on_parse();
+    } else {
+      impl_.app->add_option_function<std::string>(dashed(name), [given, name](const std::string& value) { given->push_back({name, value}); },
+                                                  option.help)
+          ->type_name(option.value_hint)
+          ->group("Sampling")
+          ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+          ->expected(1)
+          ->trigger_on_parse();
+    }
+  }
+}
+
+Result<void> apply_given(const std::vector<Options::GivenOption>& given, GenerationOptions* options) {
+  for (const Options::GivenOption& option : given) {
+    auto applied = apply_sampling_option_text(options, option.name, option.value);
+    if (!applied.ok()) return with_context(applied.error(), "--" + option.name);
+  }
+  return {};
+}
+
+int run_command_line(int argc, char** argv, const std::vector<Command>& commands) {
+  CLI::App app("Chorus: data-parallel LLM inference, the same request gives the same tokens", "chorus");
+  app.require_subcommand(1);
+  std::string log_level;
+  struct Declared {
+    Options::Impl impl;
+    std::function<Result<int>()> run;
+  };
+  std::deque<Declared> declared;
+  for (const Command& command : commands) {
+    Declared& entry = declared.emplace_back();
+    entry.impl.app = app.add_subcommand(command.name, command.help);
+    entry.impl.app->add_option("--log-level", log_level, "debug, info, warning, error or off");
+    Options options(entry.impl);
+    entry.run = command.declare(options);
+  }
+  try {
+    app.parse(expand_short_names(argc, argv));
+  } catch (const CLI::ParseError& error) {
+    return usage_error(error, app);
+  }
+  read_log_level(log_level);
+  install_signal_handlers();
+  for (Declared& entry : declared) {
+    if (!entry.impl.app->parsed()) continue;
+    const auto run = [&]() -> Result<int> {
+      for (const Options::GivenOption& option : entry.impl.engine_given) {
+        CHORUS_TRY_VOID(apply_engine_option(entry.impl.engine_config, option.name, option.value));
+      }
+      return entry.run();
+    };
+    const Result<int> status = run();
+    if (status.ok()) return *status;
+    std::fprintf(stderr, "chorus: %s\n", status.error().message.c_str());
+    return exit_status_of(status.error());
+  }
+  return exit_usage;
+}
+
+}  // namespace chorus
