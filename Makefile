@@ -1,0 +1,49 @@
+# make demo    install what is missing, build, and run the stories workflow on two replicas
+# make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
+# make bench   the kernels' benchmarks; make format: clang-format over our sources
+PYTHON ?= /usr/bin/python3
+JOBS ?= $(shell nproc)
+export CCACHE_BASEDIR := $(CURDIR)
+LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
+
+.PHONY: build demo test fast asan tsan bench format tidy install-packages clean
+
+build: install-packages
+	@$(call CONFIGURE,release)
+	@ninja -C build -j$(JOBS) chorus
+
+install-packages:
+	@tools/install_packages.sh
+
+demo: build
+	@tools/demo.sh
+
+test: install-packages
+	@$(call CONFIGURE,release)
+	@ninja -C build -j$(JOBS)
+	ctest --test-dir build --output-on-failure
+
+fast: install-packages
+	@$(call CONFIGURE,release)
+	@ninja -C build -j$(JOBS)
+	ctest --test-dir build --output-on-failure -LE slow
+
+asan tsan: install-packages
+	@$(call CONFIGURE,$@)
+	@ninja -C build-$@ -j$(JOBS)
+	ctest --test-dir build-$@ --output-on-failure -LE "slow|benchmark"
+
+bench: install-packages
+	@$(call CONFIGURE,release,-DCHORUS_BENCH=ON)
+	@ninja -C build -j$(JOBS)
+	@for program in build/bench/*_bench; do $$program || exit 1; done
+
+format:
+	@clang-format -i $$(git ls-files '*.h' '*.cc')
+
+tidy:
+	@clang-tidy -p build --quiet $$(git ls-files 'src/*.cc' | grep -v _test.cc)
+
+clean:
+	rm -rf build build-asan build-tsan build-*.log

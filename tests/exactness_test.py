@@ -1,0 +1,115 @@
+"""The promise, on the real program: the same requests give the same bytes, whatever the parallel size, batch, chunk, cache,
+order, threads, and when a replica is killed half way."""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from chorus_process import CHORUS, STORIES, TINY, chorus
+from workload import rows
+
+ROWS = list(rows())
+VARIANTS = {
+    "dp2": ["-dp", "2"],
+    "dp4": ["-dp", "4", "--threads", "1"],
+    "one at a time": ["--max-num-seqs", "1"],
+    "wide batch": ["--max-num-seqs", "64", "--max-num-batched-tokens", "2048"],
+    "small chunks": ["--max-num-batched-tokens", "16", "--max-num-seqs", "16"],
+    "no prefix cache": ["--no-enable-prefix-caching"],
+    "preempting": ["--kv-cache-memory", "700KiB", "--max-num-seqs", "64"],
+    "one thread": ["--threads", "1"],
+    "two threads": ["--threads", "2"],
+    "contiguous": ["-dp", "2", "--assignment", "contiguous"],
+    "round robin": ["-dp", "2", "--load-balancer", "round_robin"],
+}
+
+
+@pytest.fixture(scope="module")
+def workload(tmp_path_factory):
+    path = tmp_path_factory.mktemp("exactness") / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def run(workload, dtype, *options):
+    done = chorus("generate", STORIES, "--input", workload, "--dtype", dtype, *options, timeout_s=600)
+    assert done.returncode in (0, 3), done.stderr.decode()
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=["bfloat16", "float32"])
+def baseline(request, workload):
+    return request.param, run(workload, request.param)
+
+
+def test_the_workload_is_real(baseline):
+    lines = [json.loads(line) for line in baseline[1].decode().splitlines()]
+    assert len(lines) == len(ROWS) >= 500
+    assert [line["id"] for line in lines] == [row["id"] for row in ROWS]
+    failed = [line for line in lines if line["error"]]
+    assert len(failed) < len(lines) / 10
+    assert all("max_model_len" in line["error"] for line in failed)
+    assert sum(len(o["token_ids"]) for line in lines for o in line["outputs"]) > 8000
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_same_bytes(baseline, workload, name):
+    dtype, expected = baseline
+    assert run(workload, dtype, *VARIANTS[name]) == expected
+
+
+def test_same_lines_in_another_order(baseline, workload, tmp_path):
+    dtype, expected = baseline
+    shuffled = ROWS[:]
+    random.Random(1).shuffle(shuffled)
+    path = tmp_path / "shuffled.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in shuffled))
+    assert sorted(run(path, dtype, "-dp", "2").splitlines()) == sorted(expected.splitlines())
+
+
+@pytest.mark.parametrize("model", ["llama", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe", "mistral"])
+def test_every_family(model, tmp_path):
+    rng = random.Random(2)
+    path = tmp_path / "rows.jsonl"
+    with open(path, "w", encoding="utf-8") as out:
+        for index in range(60):
+            ids = [1] + [rng.randrange(3, 512) for _ in range(rng.randrange(1, 150))]
+            out.write(json.dumps({"prompt_token_ids": ids, "max_tokens": 12, "temperature": index % 2, "seed": index, "logprobs": 2}) + "\n")
+    for dtype in ("float32", "bfloat16"):
+        expected = run_tiny(path, model, dtype)
+        for variant in (["-dp", "2"], ["--max-num-batched-tokens", "16", "--max-num-seqs", "3"], ["--threads", "1", "--no-enable-prefix-caching"]):
+            assert run_tiny(path, model, dtype, *variant) == expected, variant
+
+
+def run_tiny(path, model, dtype, *options):
+    done = chorus("generate", TINY / model, "--input", path, "--dtype", dtype, *options)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def engines_of(parent):
+    listed = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid=,args="], capture_output=True, text=True, check=False).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "chorus engine dp=" in line]
+
+
+@pytest.mark.parametrize("after_s", [0.05, 0.3, 0.8])
+def test_same_bytes_when_a_replica_is_killed(baseline, workload, tmp_path, after_s):
+    dtype, expected = baseline
+    output = tmp_path / "out.jsonl"
+    process = subprocess.Popen([CHORUS, "generate", STORIES, "--input", workload, "--dtype", dtype, "-dp", "2", "--threads", "1", "--output", output],
+                               stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 30
+    while len(engines_of(process.pid)) < 2 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(after_s)
+    killed = engines_of(process.pid)
+    assert killed, "the run was over before a replica could be killed"
+    os.kill(killed[-1], signal.SIGKILL)
+    errors = process.communicate(timeout=600)[1].decode()
+    assert process.returncode in (0, 3), errors
+    assert "SIGKILL" in errors
+    assert output.read_bytes() == expected
