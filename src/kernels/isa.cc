@@ -8,7 +8,7 @@
 #include <unistd.h>
 #endif
 
-#include "kernels/amx_self_test.h"
+#include "kernels/amx_check.h"
 
 namespace chorus {
 namespace {
@@ -63,7 +63,7 @@ bool has_amx() {
   const std::uint32_t tile_and_bf16 = 1U << 24 | 1U << 22;
   const std::uint64_t tile_state = 0x60000;
   return has_avx512() && bits_set(saved_state(), tile_state) && bits_set(cpuid(7, 0).d, tile_and_bf16) &&
-         request_tiles() && amx_self_test();
+         request_tiles() && amx_works();
 }
 #else
 bool has_amx() {

@@ -1,4 +1,4 @@
-#include "kernels/amx_self_test.h"
+#include "kernels/amx_check.h"
 
 #include <cmath>
 #include <vector>
@@ -40,7 +40,7 @@ std::vector<float> product(Isa isa, const std::vector<float>& weights, const std
 
 }  // namespace
 
-bool amx_self_test() {
+bool amx_works() {
   std::vector<float> weights, x;
   for (std::int64_t i = 0; i < shape.rows * shape.columns; ++i) {
     weights.push_back(weight_at(i / shape.columns, i % shape.columns));

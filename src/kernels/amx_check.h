@@ -4,6 +4,6 @@
 
 namespace chorus {
 
-bool amx_self_test();
+bool amx_works();
 
 }  // namespace chorus
