@@ -1,0 +1,169 @@
+#include "workflow/node_run.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/check.h"
+#include "base/log.h"
+
+namespace chorus {
+namespace {
+
+std::int64_t unix_now_s() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+RowResult failed_row(std::string why) {
+  RowResult result;
+  result.error = std::move(why);
+  return result;
+}
+
+}  // namespace
+
+std::vector<std::size_t> even_split(std::size_t count, std::size_t parts) {
+  std::vector<std::size_t> sizes(parts, parts == 0 ? 0 : count / parts);
+  for (std::size_t i = 0; parts != 0 && i < count % parts; ++i) ++sizes[i];
+  return sizes;
+}
+
+// Rows that succeeded before. Those that failed are tried again.
+void NodeRun::resume() {
+  if (journal_.was_other()) {
+    log(LogLevel::warning,
+        "{}: the workflow or its inputs have changed since the run that was cut off; starting afresh", params().name);
+  }
+  for (const std::string& line : journal_.lines()) {
+    const auto entry = parse_json(line);
+    if (!entry.ok() || !entry->is_object() || !entry->contains("row") || !entry->contains("line")) break;
+    const Json& number = (*entry)["row"];
+    const Json& output = (*entry)["line"];
+    if (!number.is_number_integer() || !output.is_object() || !output.contains("error")) break;
+    const auto row = number.get<std::size_t>();
+    if (row >= lines_.size()) break;
+    if (!output["error"].is_null() || !lines_[row].is_null()) continue;
+    lines_[row] = output;
+    ++resumed_;
+  }
+  done_ = resumed_;
+  if (resumed_ != 0) log(LogLevel::info, "{}: going on after {} of {} rows", params().name, resumed_, lines_.size());
+}
+
+Result<Json> NodeRun::fields_of(std::size_t row) const {
+  Json fields = (*input_.records)[row];
+  for (const NodeOutputs* earlier : earlier_) {
+    if (!earlier->texts[row]) return fail(ErrorCode::invalid_argument, "{} failed for this row", earlier->name);
+    fields[earlier->name] = *earlier->texts[row];
+  }
+  return fields;
+}
+
+std::vector<PromptRow> NodeRun::render_rows() {
+  const std::int64_t now = unix_now_s();
+  std::vector<PromptRow> rows;
+  for (std::size_t row = 0; row < lines_.size(); ++row) {
+    if (!lines_[row].is_null()) continue;
+    const Result<Json> fields = fields_of(row);
+    const auto prompt =
+        fields.ok() ? input_.prompt->render(*fields, now) : Result<PromptSource::Prompt>(fields.error());
+    if (prompt.ok()) {
+      rows.push_back({row, prompt->text, prompt->messages, 0});
+    } else {
+      finish(row, failed_row(prompt.error().message));
+    }
+  }
+  return rows;
+}
+
+void NodeRun::finish(std::size_t row, const RowResult& result) {
+  const Json& record = (*input_.records)[row];
+  Json line = Json::object();
+  line[input_.primary_key] = record[input_.primary_key];
+  line[params().name] = result.error ? Json(nullptr) : Json(result.text);
+  line["finish_reason"] = result.error ? Json(nullptr) : Json(result.finish_reason);
+  line["usage"] = {{"prompt_tokens", result.prompt_tokens},
+                   {"completion_tokens", result.completion_tokens},
+                   {"total_tokens", result.prompt_tokens + result.completion_tokens}};
+  line["error"] = result.error ? Json(*result.error) : Json(nullptr);
+  CHECK(lines_[row].is_null(), "row {} has two results", row);
+  lines_[row] = std::move(line);
+  ++done_;
+}
+
+Result<void> NodeRun::run_batch(std::size_t number, std::span<PromptRow> rows, BatchGenerator* generator) {
+  const std::vector<std::size_t> split =
+      even_split(rows.size(), static_cast<std::size_t>(std::max(generator->rank_count(), 1)));
+  std::size_t at = 0;
+  for (std::size_t rank = 0; rank < split.size(); ++rank) {
+    log(LogLevel::info, "Assigned {} prompts to rank {}", split[rank], rank);
+    for (std::size_t n = 0; n < split[rank]; ++n) rows[at++].dp_rank = static_cast<int>(rank);
+  }
+  const double timeout_s = params().batch_timeout_s;
+  const bool has_deadline = timeout_s > 0 && timeout_s < 1e9;
+  const auto deadline =
+      has_deadline ? std::optional(monotonic_now() + static_cast<Nanoseconds>(timeout_s * 1e9)) : std::nullopt;
+  CHORUS_TRY(const auto results, generator->generate_batch(rows, deadline));
+  CHECK(results.size() == rows.size(), "{} results for {} rows", results.size(), rows.size());
+  std::vector<std::string> entries;
+  std::vector<bool> answered(split.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    finish(rows[i].row,
+           results[i] ? *results[i] : failed_row(fmt::format("batch_timeout: not done within {} s", timeout_s)));
+    entries.push_back(
+        Json{{"row", rows[i].row}, {"line", lines_[rows[i].row]}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+    const int rank = results[i] ? results[i]->dp_rank : -1;
+    if (rank >= 0 && static_cast<std::size_t>(rank) < answered.size()) answered[static_cast<std::size_t>(rank)] = true;
+  }
+  for (std::size_t rank = 0; rank < answered.size(); ++rank) {
+    if (answered[rank]) log(LogLevel::info, "Received results for batch {} from rank {}", number, rank);
+  }
+  return journal_.append(entries);
+}
+
+Result<void> NodeRun::generate(std::vector<PromptRow> rows, const BatchGeneratorFactory& factory,
+                               const WorkflowHooks& hooks) {
+  if (rows.empty()) return {};
+  CHORUS_TRY(const std::unique_ptr<BatchGenerator> generator, factory(params()));
+  std::size_t number = 0;
+  for (std::size_t begin = 0; begin < rows.size(); begin += params().batch_size) {
+    if (hooks.interrupted && hooks.interrupted()) {
+      return fail(ErrorCode::cancelled, "{}: interrupted after {} of {} rows; run again to go on", params().name, done_,
+                  lines_.size());
+    }
+    const std::size_t size = std::min(params().batch_size, rows.size() - begin);
+    CHORUS_TRY_VOID(run_batch(number++, std::span(rows).subspan(begin, size), generator.get()));
+    if (hooks.on_progress) hooks.on_progress(params(), done_, lines_.size());
+  }
+  return {};
+}
+
+Result<NodeReport> NodeRun::run(const BatchGeneratorFactory& factory, const WorkflowHooks& hooks) {
+  lines_.assign(input_.records->size(), nullptr);
+  resume();
+  CHORUS_TRY_VOID(generate(render_rows(), factory, hooks));
+  NodeReport report;
+  report.id = input_.node->id;
+  report.output_path = input_.output_path;
+  report.rows = lines_.size();
+  report.resumed = resumed_;
+  std::string text;
+  for (const Json& line : lines_) {
+    ++(line["error"].is_null() ? report.succeeded : report.failed);
+    text += line.dump(-1, ' ', false, Json::error_handler_t::replace);
+    text += "\n";
+  }
+  CHORUS_TRY_VOID(replace_file(input_.output_path, text));
+  return report;
+}
+
+NodeOutputs NodeRun::outputs() const {
+  NodeOutputs outputs;
+  outputs.name = params().name;
+  for (const Json& line : lines_) {
+    const Json& text = line[outputs.name];
+    outputs.texts.push_back(text.is_string() ? std::optional(text.get<std::string>()) : std::nullopt);
+  }
+  return outputs;
+}
+
+}  // namespace chorus

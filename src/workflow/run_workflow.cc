@@ -1,0 +1,198 @@
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "json/file.h"
+#include "sched/siphash.h"
+#include "workflow/confined_path.h"
+#include "workflow/node_run.h"
+#include "workflow/prompt_source.h"
+#include "workflow/records.h"
+#include "workflow/workflow.h"
+
+namespace chorus {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Everything read before anything is generated.
+struct Inputs {
+  std::map<std::string, std::vector<Json>> records;  // by load node
+  std::map<std::string, PromptSource> prompts;       // by text_prompt node
+  std::string fingerprint;                           // of the workflow, the data, the templates and the models' files
+};
+
+class Fingerprint {
+ public:
+  void add(std::string_view part) {
+    text_ += fmt::format("{}:", part.size());
+    const auto* bytes = reinterpret_cast<const unsigned char*>(part.data());
+    const Hash128 hash = siphash128({1, 2}, {bytes, part.size()});
+    text_ += fmt::format("{:016x}{:016x};", hash.high, hash.low);
+  }
+  // Names, sizes and times: reading whole weights would take as long as loading them.
+  void add_directory(const std::string& directory) {
+    std::vector<std::string> files;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator(directory, error)) {
+      if (!entry.is_regular_file(error)) continue;
+      files.push_back(fmt::format("{} {} {}", entry.path().filename().string(), entry.file_size(error),
+                                  entry.last_write_time(error).time_since_epoch().count()));
+    }
+    std::ranges::sort(files);
+    add(directory);
+    for (const std::string& file : files) add(file);
+  }
+  std::string text() const {
+    const auto* bytes = reinterpret_cast<const unsigned char*>(text_.data());
+    const Hash128 hash = siphash128({3, 4}, {bytes, text_.size()});
+    return fmt::format("{:016x}{:016x}", hash.high, hash.low);
+  }
+
+ private:
+  std::string text_;
+};
+
+Result<Inputs> load_inputs(const Workflow& workflow) {
+  Inputs inputs;
+  Fingerprint fingerprint;
+  CHORUS_TRY(const std::string source, read_file(workflow.path, 16u << 20));
+  fingerprint.add(source);
+  for (const WorkflowNode& node : workflow.nodes) {
+    if (const auto* load = std::get_if<LoadParams>(&node.params)) {
+      CHORUS_TRY(std::vector<Json> records, load_records(*load));
+      for (const Json& record : records) fingerprint.add(record.dump());
+      inputs.records.emplace(node.id, std::move(records));
+    } else {
+      const auto& params = std::get<TextPromptParams>(node.params);
+      CHORUS_TRY(PromptSource prompt, PromptSource::load(workflow.prompts_dir, params.name));
+      fingerprint.add(prompt.content());
+      fingerprint.add_directory(params.engine.model);
+      inputs.prompts.emplace(node.id, std::move(prompt));
+    }
+  }
+  inputs.fingerprint = fingerprint.text();
+  return inputs;
+}
+
+const WorkflowNode& node_of(const Workflow& workflow, const std::string& id) {
+  return *std::ranges::find(workflow.nodes, id, &WorkflowNode::id);
+}
+
+// All nodes that `node` depends on, directly or not, in the workflow's order.
+std::vector<const WorkflowNode*> ancestors_of(const Workflow& workflow, const WorkflowNode& node) {
+  std::vector<std::string> ids = node.dependencies;
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    for (const std::string& id : node_of(workflow, ids[i]).dependencies) {
+      if (std::ranges::find(ids, id) == ids.end()) ids.push_back(id);
+    }
+  }
+  std::vector<const WorkflowNode*> nodes;
+  for (const WorkflowNode& candidate : workflow.nodes) {
+    if (std::ranges::find(ids, candidate.id) != ids.end()) nodes.push_back(&candidate);
+  }
+  return nodes;
+}
+
+Result<const WorkflowNode*> load_node_of(const Workflow& workflow, const WorkflowNode& node) {
+  const WorkflowNode* found = nullptr;
+  for (const WorkflowNode* ancestor : ancestors_of(workflow, node)) {
+    if (!std::holds_alternative<LoadParams>(ancestor->params)) continue;
+    if (found != nullptr) {
+      return fail(ErrorCode::invalid_argument,
+                  "{}: node {} has two sources of records, {} and {}; depend on one load node", workflow.path, node.id,
+                  found->id, ancestor->id);
+    }
+    found = ancestor;
+  }
+  if (found == nullptr) {
+    return fail(ErrorCode::invalid_argument, "{}: node {} has no records; depend on a load node", workflow.path,
+                node.id);
+  }
+  return found;
+}
+
+Result<void> make_output_directory(const std::string& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error || !fs::is_directory(path, error)) {
+    return fail(ErrorCode::invalid_argument, "output_dir {}: {}", path, error ? error.message() : "not a directory");
+  }
+  return {};
+}
+
+// Journals of all nodes are opened before anything runs: what cannot be written shows at once.
+Result<std::vector<NodeRun>> prepare(const Workflow& workflow, const Inputs& inputs) {
+  std::vector<NodeRun> runs;
+  for (const WorkflowNode& node : workflow.nodes) {
+    const auto* params = std::get_if<TextPromptParams>(&node.params);
+    if (params == nullptr) continue;
+    CHORUS_TRY(const WorkflowNode* load, load_node_of(workflow, node));
+    NodeInput input;
+    input.node = &node;
+    input.records = &inputs.records.at(load->id);
+    input.primary_key = std::get<LoadParams>(load->params).primary_key;
+    input.prompt = &inputs.prompts.at(node.id);
+    // The last component of an output may be a link: it is replaced, never followed.
+    input.output_path = (fs::path(workflow.output_dir) / (params->name + ".jsonl")).string();
+    const std::string journal_path =
+        (fs::path(workflow.output_dir) / fmt::format(".{}.progress.jsonl", params->name)).string();
+    for (const char* taken : {"finish_reason", "usage", "error"}) {
+      if (input.primary_key == taken || params->name == taken || input.primary_key == params->name) {
+        return fail(ErrorCode::invalid_argument,
+                    "{}: node {}: primary key \"{}\" and name \"{}\" must differ from each other and from {}",
+                    workflow.path, node.id, input.primary_key, params->name, taken);
+      }
+    }
+    CHORUS_TRY(Journal journal, Journal::open(journal_path, fmt::format("{} {}", inputs.fingerprint, node.id)));
+    runs.emplace_back(std::move(input), std::move(journal));
+  }
+  return runs;
+}
+
+Result<void> write_report(const Workflow& workflow, const WorkflowReport& report) {
+  Json nodes = Json::array();
+  for (const NodeReport& node : report.nodes) {
+    nodes.push_back({{"id", node.id},
+                     {"output", fs::path(node.output_path).filename().string()},
+                     {"rows", node.rows},
+                     {"succeeded", node.succeeded},
+                     {"failed", node.failed},
+                     {"resumed", node.resumed}});
+  }
+  const Json all = {{"workflow", workflow.name}, {"failed", report.failed()}, {"nodes", std::move(nodes)}};
+  return replace_file((fs::path(workflow.output_dir) / "report.json").string(),
+                      all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+}  // namespace
+
+std::size_t WorkflowReport::failed() const {
+  std::size_t count = 0;
+  for (const NodeReport& node : nodes) count += node.failed;
+  return count;
+}
+
+Result<WorkflowReport> run_workflow(const Workflow& workflow, const BatchGeneratorFactory& factory,
+                                    const WorkflowHooks& hooks) {
+  CHORUS_TRY(const Inputs inputs, load_inputs(workflow));
+  CHORUS_TRY_VOID(make_output_directory(workflow.output_dir));
+  CHORUS_TRY(std::vector<NodeRun> runs, prepare(workflow, inputs));
+  WorkflowReport report;
+  std::map<std::string, NodeOutputs> outputs;
+  for (NodeRun& run : runs) {
+    for (const WorkflowNode* ancestor : ancestors_of(workflow, run.node())) {
+      const auto earlier = outputs.find(ancestor->id);
+      if (earlier != outputs.end()) run.add_earlier(&earlier->second);
+    }
+    CHORUS_TRY(NodeReport node, run.run(factory, hooks));
+    outputs.emplace(node.id, run.outputs());
+    report.nodes.push_back(std::move(node));
+  }
+  CHORUS_TRY_VOID(write_report(workflow, report));
+  for (NodeRun& run : runs) CHORUS_TRY_VOID(run.journal().remove());
+  return report;
+}
+
+}  // namespace chorus
