@@ -13,5 +13,7 @@ int main(int argc, char** argv) {
   return chorus::run_command_line(argc, argv,
                                   {
                                       {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},
+                                      {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
+                                      {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
                                   });
 }

@@ -9,6 +9,7 @@
 #include <deque>
 
 #include "base/log.h"
+#include "cli/version.h"
 
 namespace chorus {
 namespace {
@@ -113,6 +114,10 @@ void Options::flag(const char* name, bool* value, const char* help) {
   impl_.app->add_flag(name, *value, help);
 }
 
+void Options::ignore_the_rest() {
+  impl_.app->allow_extras();
+}
+
 void Options::engine(EngineConfig* config) {
   impl_.engine_config = config;
   auto* given = &impl_.engine_given;
@@ -169,22 +174,37 @@ Result<void> apply_given(const std::vector<Options::GivenOption>& given, Generat
   return {};
 }
 
-int run_command_line(int argc, char** argv, const std::vector<Command>& commands) {
-  CLI::App app("Chorus: data-parallel LLM inference, the same request gives the same tokens", "chorus");
-  app.require_subcommand(1);
-  std::string log_level;
-  struct Declared {
-    Options::Impl impl;
-    std::function<Result<int>()> run;
-  };
-  std::deque<Declared> declared;
+namespace {
+
+struct Declared {
+  Options::Impl impl;
+  std::function<Result<int>()> run;
+};
+
+void declare_commands(const std::vector<Command>& commands, CLI::App* app, std::string* log_level, std::deque<Declared>* declared) {
+  app->require_subcommand(1);
   for (const Command& command : commands) {
-    Declared& entry = declared.emplace_back();
-    entry.impl.app = app.add_subcommand(command.name, command.help);
-    entry.impl.app->add_option("--log-level", log_level, "debug, info, warning, error or off");
+    CLI::App* subcommand = app->add_subcommand(command.name, command.help);
+    if (command.declare == nullptr) {
+      declare_commands(command.subcommands, subcommand, log_level, declared);
+      continue;
+    }
+    subcommand->add_option("--log-level", *log_level, "debug, info, warning, error or off");
+    Declared& entry = declared->emplace_back();
+    entry.impl.app = subcommand;
     Options options(entry.impl);
     entry.run = command.declare(options);
   }
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv, const std::vector<Command>& commands) {
+  CLI::App app("Chorus: data-parallel LLM inference, the same request gives the same tokens", "chorus");
+  app.set_version_flag("--version", version_text);
+  std::string log_level;
+  std::deque<Declared> declared;
+  declare_commands(commands, &app, &log_level, &declared);
   try {
     app.parse(expand_short_names(argc, argv));
   } catch (const CLI::ParseError& error) {

@@ -27,6 +27,7 @@ class Options {
   void number(const char* name, int* value, const char* help);
   void list(const char* name, std::vector<std::string>* values, const char* help);  // repeatable, in order
   void flag(const char* name, bool* value, const char* help);
+  void ignore_the_rest();  // arguments that were not declared are no error
   // The engine options of interface.md. They are applied to *config when the command line has been read.
   void engine(EngineConfig* config);
   // The sampling options; kept as given, to be applied over the model's defaults: see apply_given().
@@ -45,8 +46,10 @@ Result<void> apply_given(const std::vector<Options::GivenOption>& given, Generat
 struct Command {
   const char* name;
   const char* help;
-  // Declares options and returns what runs after they were read: its value is the exit status.
+  // Declares options and returns what runs after they were read: its value is the exit status. nullptr: one of `subcommands`
+  // is required.
   std::function<Result<int>()> (*declare)(Options& options);
+  std::vector<Command> subcommands = {};
 };
 
 // Reads argv, finds the command, runs it. Prints errors as one line on stderr.

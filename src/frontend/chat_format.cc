@@ -1,5 +1,8 @@
 #include "frontend/chat_format.h"
 
+#include <chrono>
+#include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -45,6 +48,30 @@ Result<std::string> read_text(const std::filesystem::path& path) {
   return text.str();
 }
 
+// "now" of a request: seconds since 1970, or "2026-01-15T12:00:00", both UTC. Not given: the clock's.
+Result<std::int64_t> now_of(const Json& request) {
+  namespace chrono = std::chrono;
+  constexpr double seconds_max = 253402300799;  // the end of year 9999
+  const auto found = request.find("now");
+  if (found == request.end() || found->is_null()) {
+    return chrono::duration_cast<chrono::seconds>(chrono::system_clock::now().time_since_epoch()).count();
+  }
+  if (found->is_number() && std::abs(found->get<double>()) <= seconds_max) return static_cast<std::int64_t>(std::floor(found->get<double>()));
+  if (found->is_string()) {
+    int year = 0, hour = 0, minute = 0, second = 0, read = 0;
+    unsigned month = 0, day = 0;
+    const std::string text = found->get<std::string>();
+    const int fields = std::sscanf(text.c_str(), "%4d-%2u-%2u%*1[T ]%2d:%2d:%2d%n", &year, &month, &day, &hour, &minute, &second, &read);
+    const chrono::year_month_day date{chrono::year(year), chrono::month(month), chrono::day(day)};
+    const std::string rest = text.substr(static_cast<std::size_t>(read));
+    const bool time_ok = hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second < 60;
+    if (fields == 6 && date.ok() && time_ok && (rest.empty() || rest == "Z")) {
+      return chrono::sys_days(date).time_since_epoch() / chrono::seconds(1) + hour * 3600 + minute * 60 + second;
+    }
+  }
+  return fail(ErrorCode::invalid_argument, "now is {}: give seconds since 1970 or \"2026-01-15T12:00:00\", both UTC", found->dump());
+}
+
 }  // namespace
 
 Result<ChatFormat> ChatFormat::load(const std::string& directory) {
@@ -54,8 +81,9 @@ Result<ChatFormat> ChatFormat::load(const std::string& directory) {
   if (std::filesystem::exists(config_path)) {
     CHORUS_TRY(const Json config, read_json_file(config_path.string()));
     if (!config.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", config_path.string());
-    format.bos_token_ = token_text(config, "bos_token");
-    format.eos_token_ = token_text(config, "eos_token");
+    for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+      if (std::string text = token_text(config, name); !text.empty()) format.special_tokens_[name] = std::move(text);
+    }
     format.template_source_ = template_text(config);
   }
   const std::filesystem::path template_path = std::filesystem::path(directory) / "chat_template.jinja";
@@ -73,23 +101,27 @@ Result<std::string> ChatFormat::render(const Json& request) const {
   if (!request.is_object() || !request.contains("messages") || !request["messages"].is_array()) {
     return fail(ErrorCode::invalid_argument, "messages: give a list of {{\"role\", \"content\"}}");
   }
+  RenderOptions options;
+  CHORUS_TRY(options.now_unix_s, now_of(request));
   Json variables = Json::object();
-  variables["bos_token"] = bos_token_;
-  variables["eos_token"] = eos_token_;
+  for (const auto& [name, text] : special_tokens_) variables[name] = text;
+  variables["tools"] = nullptr;  // None, as transformers passes them: a template may ask "tools is not none"
+  variables["documents"] = nullptr;
   variables["add_generation_prompt"] = true;
   for (const auto& [key, value] : request.items()) {
-    if (key != "chat_template") variables[key] = value;
+    if (key != "chat_template" && key != "now") variables[key] = value;
   }
   const auto own = request.find("chat_template");
-  if (own != request.end() && own->is_string()) {
+  if (own != request.end() && !own->is_null()) {
+    if (!own->is_string()) return fail(ErrorCode::invalid_argument, "chat_template: not a string");
     CHORUS_TRY(const Template parsed, Template::parse(own->get<std::string>(), "chat_template"));
-    return parsed.render(variables);
+    return parsed.render(variables, options);
   }
   if (template_ == nullptr) {
     return fail(ErrorCode::invalid_argument, "{}: the model has no chat template; give \"prompt\" instead of \"messages\", or a chat_template",
                 directory_);
   }
-  return template_->render(variables);
+  return template_->render(variables, options);
 }
 
 }  // namespace chorus

@@ -1,0 +1,25 @@
+#include "cli/version.h"
+
+#include <fmt/format.h>
+
+namespace chorus {
+
+std::string version() {
+  return CHORUS_VERSION;
+}
+
+std::string numerics_profile(Isa isa, DType dtype) {
+  return fmt::format("{}/{}", name_of(isa), name_of(dtype));
+}
+
+std::vector<DType> compute_dtypes() {
+  return {DType::bfloat16, DType::float32};
+}
+
+std::string version_text() {
+  std::string text = fmt::format("chorus {}\nnumerics profile:", version());
+  for (const DType dtype : compute_dtypes()) text += fmt::format(" {}", numerics_profile(available_isas().front(), dtype));
+  return text;
+}
+
+}  // namespace chorus
