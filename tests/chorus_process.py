@@ -23,4 +23,4 @@ def generate(model, *arguments, rows=None, stdin=b"", **options):
         stdin = "".join(json.dumps(row) + "\n" for row in rows).encode()
     done = chorus("generate", model, *arguments, stdin=stdin, **options)
     assert done.returncode in (0, 3), done.stderr.decode()
-    return [json.loads(line) for line in done.stdout.decode().splitlines()]
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -47,7 +47,7 @@ def baseline(request, workload):
 
 
 def test_the_workload_is_real(baseline):
-    lines = [json.loads(line) for line in baseline[1].decode().splitlines()]
+    lines = [json.loads(line) for line in baseline[1].splitlines()]
     assert len(lines) == len(ROWS) >= 500
     assert [line["id"] for line in lines] == [row["id"] for row in ROWS]
     failed = [line for line in lines if line["error"]]
