@@ -14,11 +14,10 @@ std::uint64_t mix(std::uint64_t value) {
 
 }  // namespace
 
-std::uint64_t SeedGiver::seed_for(std::span<const TokenId> prompt) {
-  std::uint64_t hash = mix(prompt.size() + 0x9e3779b97f4a7c15U);
-  for (const TokenId token : prompt) hash = mix(hash ^ (static_cast<std::uint64_t>(static_cast<std::uint32_t>(token)) + 0x9e3779b97f4a7c15U));
-  const std::uint64_t occurrence = occurrences_[hash]++;
-  return mix(mix(hash ^ engine_seed_) + occurrence);
+std::uint64_t seed_for(std::uint64_t engine_seed, std::span<const TokenId> prompt) {
+  std::uint64_t hash = mix(engine_seed + 0x9e3779b97f4a7c15U);
+  for (const TokenId token : prompt) hash = mix(hash ^ (static_cast<std::uint32_t>(token) + 0x9e3779b97f4a7c15U));
+  return hash;
 }
 
 Result<void> check_prompt(std::span<const TokenId> prompt, const EngineConfig& config, const ModelConfig& model) {

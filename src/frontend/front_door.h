@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <span>
 #include <vector>
@@ -15,17 +14,10 @@
 
 namespace chorus {
 
-// Seeds for requests that bring none. A function of the engine's seed, the prompt, and how many requests with this prompt came
-// before: input in another order, or through another command, gets the same seeds, and equal prompts still differ.
-class SeedGiver {
- public:
-  explicit SeedGiver(std::uint64_t engine_seed) : engine_seed_(engine_seed) {}
-  std::uint64_t seed_for(std::span<const TokenId> prompt);
-
- private:
-  std::uint64_t engine_seed_;
-  std::map<std::uint64_t, std::uint64_t> occurrences_;  // by hash of the prompt
-};
+// The seed of a request that brings none: a function of the engine's seed and the prompt, so that neither the order of the
+// input, nor the command, nor a resumed run changes it. Equal prompts get equal seeds: who wants several samples asks for n > 1
+// or gives seeds.
+std::uint64_t seed_for(std::uint64_t engine_seed, std::span<const TokenId> prompt);
 
 // Errors of one row: empty prompt, token id out of range, longer than the model takes.
 Result<void> check_prompt(std::span<const TokenId> prompt, const EngineConfig& config, const ModelConfig& model);

@@ -161,8 +161,8 @@ TEST(FrontDoor, SeedsFollowThePromptAndNotTheOrder) {
   backward.generate({text_input("b"), text_input("a"), text_input("a")});
   EXPECT_EQ(forward.fleet.seeds[0], backward.fleet.seeds[1]);
   EXPECT_EQ(forward.fleet.seeds[1], backward.fleet.seeds[0]);
-  EXPECT_EQ(forward.fleet.seeds[2], backward.fleet.seeds[2]);
-  EXPECT_NE(forward.fleet.seeds[0], forward.fleet.seeds[2]);
+  EXPECT_EQ(forward.fleet.seeds[0], forward.fleet.seeds[2]);
+  EXPECT_NE(forward.fleet.seeds[0], forward.fleet.seeds[1]);
 }
 
 TEST(FrontDoor, AssignsRanksAsConfigured) {

@@ -54,7 +54,7 @@ struct TextGenerator::State {
 
   Result<std::vector<TokenId>> prompt_ids(const GenerationInput& input) const;
   void finish_with_error(std::size_t index, GenerationOutput&& output, std::string message);
-  Result<void> submit(std::size_t index, std::optional<int> dp_rank, SeedGiver& seeds);
+  Result<void> submit(std::size_t index, std::optional<int> dp_rank);
   Result<void> take_events(int timeout_ms);
   void take(const FleetEvent& fleet_event);
   void take_token(const TokenEvent& event, RequestInProgress& request, ChoiceInProgress& choice);
@@ -78,7 +78,7 @@ void TextGenerator::State::finish_with_error(std::size_t index, GenerationOutput
   callbacks->on_finished(index, std::move(output));
 }
 
-Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> dp_rank, SeedGiver& seeds) {
+Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> dp_rank) {
   const GenerationInput& input = (*inputs)[index];
   GenerationOutput output;
   output.prompt = input.prompt;
@@ -103,7 +103,7 @@ Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> 
   Request request;
   request.id = next_id++;
   request.params = input.options.params;
-  request.params.seed = input.options.seed ? *input.options.seed : seeds.seed_for(*ids);
+  request.params.seed = input.options.seed ? *input.options.seed : seed_for(config.seed, *ids);
   request.priority = input.priority;
   RequestInProgress& state = in_progress[request.id];
   state.index = index;
@@ -208,7 +208,6 @@ Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs,
   state.inputs = &inputs;
   state.callbacks = &callbacks;
   state.progress = {0, inputs.size(), 0};
-  SeedGiver seeds(state.config.seed);
   const std::vector<std::optional<int>> ranks = ranks_for(inputs, state.config);
   const auto stopped = [&]() -> Result<bool> {
     if (callbacks.interrupted && callbacks.interrupted()) {
@@ -222,7 +221,7 @@ Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs,
   bool late = false;
   while (!late && (next < inputs.size() || !state.in_progress.empty())) {
     for (std::size_t i = 0; i < submissions_between_polls && next < inputs.size(); ++i, ++next) {
-      CHORUS_TRY_VOID(state.submit(next, ranks[next], seeds));
+      CHORUS_TRY_VOID(state.submit(next, ranks[next]));
     }
     const bool waiting = next == inputs.size() && !state.in_progress.empty();
     CHORUS_TRY_VOID(state.take_events(waiting ? poll_ms : 0));
