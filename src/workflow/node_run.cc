@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "cluster/partition/assignment.h"
 
 namespace chorus {
 namespace {
@@ -20,12 +21,6 @@ RowResult failed_row(std::string why) {
 }
 
 }  // namespace
-
-std::vector<std::size_t> even_split(std::size_t count, std::size_t parts) {
-  std::vector<std::size_t> sizes(parts, parts == 0 ? 0 : count / parts);
-  for (std::size_t i = 0; parts != 0 && i < count % parts; ++i) ++sizes[i];
-  return sizes;
-}
 
 // Rows that succeeded before. Those that failed are tried again.
 void NodeRun::resume() {

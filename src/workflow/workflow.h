@@ -115,7 +115,4 @@ struct WorkflowHooks {
 Result<WorkflowReport> run_workflow(const Workflow& workflow, const BatchGeneratorFactory& factory,
                                     const WorkflowHooks& hooks = {});
 
-// `count` rows over `parts`, as evenly as can be, first parts first: 33 over 4 is [9, 8, 8, 8].
-std::vector<std::size_t> even_split(std::size_t count, std::size_t parts);
-
 }  // namespace chorus

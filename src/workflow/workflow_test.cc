@@ -138,12 +138,6 @@ class WorkflowTest : public testing::Test {
   FakeGenerator::Log log_;
 };
 
-TEST(EvenSplit, FirstPartsGetTheRest) {
-  EXPECT_EQ(even_split(33, 4), (std::vector<std::size_t>{9, 8, 8, 8}));
-  EXPECT_EQ(even_split(2, 4), (std::vector<std::size_t>{1, 1, 0, 0}));
-  EXPECT_EQ(even_split(0, 2), (std::vector<std::size_t>{0, 0}));
-}
-
 TEST_F(WorkflowTest, ParsesTheInterfaceExample) {
   const auto parsed = parse(workflow_of({tell_node(), load_node()}));
   ASSERT_TRUE(parsed.ok()) << parsed.error().message;
