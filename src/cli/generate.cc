@@ -102,7 +102,7 @@ class OrderedWriter {
 };
 
 Result<int> generate(GenerateOptions& options) {
-  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model));
+  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model, options.engine.generation_config));
   CHORUS_TRY_VOID(validate(options.engine));
   CHORUS_TRY_VOID(validate(options.engine, model));
   CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));

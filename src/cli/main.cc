@@ -15,5 +15,6 @@ int main(int argc, char** argv) {
                                       {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},
                                       {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
                                       {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
+                                      {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},
                                   });
 }

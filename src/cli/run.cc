@@ -1,0 +1,188 @@
+// chorus run WORKFLOW.json: the JSON workflow on real fleets, one a text_prompt node.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "base/log.h"
+#include "cli/commands.h"
+#include "cli/progress.h"
+#include "config/model_config.h"
+#include "frontend/chat_format.h"
+#include "frontend/prompt_line.h"
+#include "frontend/text_generator.h"
+#include "workflow/workflow.h"
+
+namespace chorus {
+namespace {
+
+// What a node did, for the closing table.
+struct NodeTotals {
+  std::string name;
+  Nanoseconds elapsed = 0;  // generating
+  struct Replica {
+    std::size_t rows = 0;
+    std::uint64_t tokens = 0;
+  };
+  std::vector<Replica> replicas;
+};
+
+// Generates a node's rows on a fleet that lives as long as the node runs.
+class FleetGenerator final : public BatchGenerator {
+ public:
+  static Result<std::unique_ptr<BatchGenerator>> start(const TextPromptParams& node, std::vector<NodeTotals>* totals) {
+    std::unique_ptr<FleetGenerator> generator(new FleetGenerator(totals, node.disable_progress_bars));
+    CHORUS_TRY_VOID(generator->load(node));
+    return std::unique_ptr<BatchGenerator>(std::move(generator));
+  }
+
+  int rank_count() const override { return engine_.parallel.data_parallel_size; }
+
+  Result<std::vector<std::optional<RowResult>>> generate_batch(std::span<const PromptRow> rows,
+                                                               std::optional<Nanoseconds> deadline) override {
+    std::vector<GenerationInput> inputs;
+    for (const PromptRow& row : rows) {
+      CHORUS_TRY(GenerationInput input, input_of(row));
+      inputs.push_back(std::move(input));
+    }
+    std::vector<std::optional<RowResult>> results(rows.size());
+    ProgressLine progress("run", quiet_);
+    TextGenerator::Callbacks callbacks;
+    callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) { results[index] = take(std::move(output)); };
+    callbacks.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
+    callbacks.interrupted = [] { return interrupted(); };
+    const Nanoseconds started = monotonic_now();
+    const auto generated = generator_->generate(inputs, callbacks, deadline, late_);
+    NodeTotals& totals = (*totals_)[at_];
+    totals.elapsed += monotonic_now() - started;
+    progress.finish();
+    CHORUS_TRY_VOID(generated);
+    return results;
+  }
+
+ private:
+  FleetGenerator(std::vector<NodeTotals>* totals, bool quiet) : totals_(totals), at_(totals->size()), quiet_(quiet) {}
+
+  Result<void> load(const TextPromptParams& node) {
+    engine_ = node.engine;
+    CHORUS_TRY(model_, read_model_config(engine_.model, engine_.generation_config));
+    CHORUS_TRY_VOID(validate(engine_));
+    CHORUS_TRY_VOID(validate(engine_, model_));
+    CHORUS_TRY(const Json options, parse_json(node.generation_options));
+    options_ = default_generation_options(model_, engine_.generation_config != "chorus");
+    for (const auto& [name, value] : options.items()) CHORUS_TRY_VOID(apply_sampling_option(&options_, name, value));
+    CHORUS_TRY(chat_, ChatFormat::load(engine_.model));
+    CHORUS_TRY(auto tokenizer, load_tokenizer_if_there(engine_.model));
+    CHORUS_TRY_VOID(start_fleet());
+    generator_ = std::make_unique<TextGenerator>(*fleet_, std::move(tokenizer), engine_, model_);
+    totals_->push_back({node.name, 0, std::vector<NodeTotals::Replica>(static_cast<std::size_t>(rank_count()))});
+    return {};
+  }
+
+  // If the ranks cannot start, one worker does the work, and the log says why (interface.md).
+  Result<void> start_fleet() {
+    auto fleet = Fleet::start(engine_, model_);
+    if (!fleet.ok() && rank_count() > 1 && fleet.error().code != ErrorCode::invalid_argument && fleet.error().code != ErrorCode::not_found) {
+      log(LogLevel::warning, "{} data parallel workers could not start ({}): going on with one", rank_count(), fleet.error().message);
+      engine_.parallel.data_parallel_size = 1;
+      fleet = Fleet::start(engine_, model_);
+    }
+    if (!fleet.ok()) return fleet.error();
+    fleet_ = std::move(fleet).value();
+    return {};
+  }
+
+  Result<GenerationInput> input_of(const PromptRow& row) const {
+    GenerationInput input;
+    input.options = options_;
+    input.dp_rank = row.dp_rank;
+    input.prompt = row.prompt;
+    if (row.messages.empty()) return input;
+    CHORUS_TRY(const Json messages, parse_json(row.messages));
+    auto rendered = chat_.render({{"messages", messages}});
+    if (!rendered.ok()) {
+      input.error = rendered.error().message;
+    } else {
+      input.prompt = std::move(*rendered);
+      input.add_special_tokens = false;
+    }
+    return input;
+  }
+
+  // nullopt: not done by the deadline.
+  std::optional<RowResult> take(GenerationOutput&& output) {
+    if (output.error == late_) return std::nullopt;
+    RowResult result;
+    result.error = std::move(output.error);
+    result.prompt_tokens = output.prompt_token_ids.size();
+    result.dp_rank = output.dp_rank;
+    for (const GeneratedChoice& choice : output.choices) result.completion_tokens += choice.token_ids.size();
+    if (!output.choices.empty()) {
+      result.text = std::move(output.choices.front().text);
+      result.finish_reason = name_of(output.choices.front().finish_reason);
+    }
+    auto& replicas = (*totals_)[at_].replicas;
+    if (result.dp_rank >= 0 && static_cast<std::size_t>(result.dp_rank) < replicas.size()) {
+      auto& replica = replicas[static_cast<std::size_t>(result.dp_rank)];
+      ++replica.rows;
+      replica.tokens += result.completion_tokens;
+    }
+    return result;
+  }
+
+  std::vector<NodeTotals>* totals_;
+  std::size_t at_;  // of this node in *totals_
+  bool quiet_;
+  const std::string late_ = "not done by the deadline";
+  EngineConfig engine_;
+  ModelConfig model_;
+  GenerationOptions options_;
+  ChatFormat chat_;
+  std::unique_ptr<Fleet> fleet_;
+  std::unique_ptr<TextGenerator> generator_;  // after the fleet that it drives
+};
+
+void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& totals) {
+  fmt::print("\n{:<20} {:>8} {:>8} {:>8} {:>10} {:>12}\n", "node", "rows", "failed", "resumed", "tokens", "tokens/s");
+  for (const NodeReport& node : report.nodes) {
+    const NodeTotals* of_node = nullptr;
+    for (const NodeTotals& candidate : totals) {
+      if (node.output_path.ends_with("/" + candidate.name + ".jsonl")) of_node = &candidate;
+    }
+    std::uint64_t tokens = 0;
+    const double seconds = of_node != nullptr ? static_cast<double>(of_node->elapsed) * 1e-9 : 0;
+    if (of_node != nullptr) {
+      for (const auto& replica : of_node->replicas) tokens += replica.tokens;
+    }
+    const auto rate = [seconds](std::uint64_t count) { return seconds > 0 ? static_cast<double>(count) / seconds : 0.0; };
+    fmt::print("{:<20} {:>8} {:>8} {:>8} {:>10} {:>12.0f}\n", node.id, node.rows, node.failed, node.resumed, tokens, rate(tokens));
+    if (of_node == nullptr) continue;
+    for (std::size_t rank = 0; rank < of_node->replicas.size(); ++rank) {
+      const auto& replica = of_node->replicas[rank];
+      fmt::print("{:<20} {:>8} {:>8} {:>8} {:>10} {:>12.0f}\n", fmt::format("  replica {}", rank), replica.rows, "", "", replica.tokens,
+                 rate(replica.tokens));
+    }
+  }
+  std::fflush(stdout);
+}
+
+Result<int> run(const std::string& path) {
+  CHORUS_TRY(const Workflow workflow, parse_workflow(path));
+  std::vector<NodeTotals> totals;
+  WorkflowHooks hooks;
+  hooks.interrupted = [] { return interrupted(); };
+  const auto factory = [&totals](const TextPromptParams& node) { return FleetGenerator::start(node, &totals); };
+  CHORUS_TRY(const WorkflowReport report, run_workflow(workflow, factory, hooks));
+  print_table(report, totals);
+  return report.failed() > 0 ? exit_rows_failed : exit_done;
+}
+
+}  // namespace
+
+std::function<Result<int>()> declare_run(Options& options) {
+  auto path = std::make_shared<std::string>();
+  options.positional("WORKFLOW", path.get(), "workflow file (JSON)");
+  return [path] { return run(*path); };
+}
+
+}  // namespace chorus
