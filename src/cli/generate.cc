@@ -1,9 +1,7 @@
 // chorus generate MODEL: prompts in, JSON lines out, in input order.
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include <fstream>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -12,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/output_file.h"
 #include "cli/progress.h"
+#include "cli/prompt_rows.h"
 #include "config/model_config.h"
 #include "frontend/chat_format.h"
 #include "frontend/output_line.h"
@@ -30,29 +29,8 @@ struct GenerateOptions {
   std::vector<Options::GivenOption> sampling;
 };
 
-constexpr std::size_t line_bytes_max = 64 << 20;
-
-// What a row needs besides its generation: its id for the output.
-struct Rows {
-  std::vector<GenerationInput> inputs;
-  std::vector<Json> ids;
-};
-
-Result<void> read_lines(std::istream& in, const std::string& name, const ChatFormat& chat, const GenerationOptions& defaults, Rows* rows) {
-  std::string line;
-  for (std::size_t number = 1; std::getline(in, line); ++number) {
-    if (line.size() > line_bytes_max) return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    auto parsed = parse_prompt_line(line, chat, defaults);
-    if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name, number));
-    rows->ids.push_back(parsed->id.is_null() ? Json(rows->ids.size()) : parsed->id);
-    rows->inputs.push_back(std::move(parsed->input));
-  }
-  return {};
-}
-
-Result<Rows> read_rows(const GenerateOptions& options, const ChatFormat& chat, const GenerationOptions& defaults) {
-  Rows rows;
+Result<PromptRows> read_rows(const GenerateOptions& options, const ChatFormat& chat, const GenerationOptions& defaults) {
+  PromptRows rows;
   for (const std::string& prompt : options.prompts) {
     rows.ids.push_back(rows.ids.size());
     GenerationInput& input = rows.inputs.emplace_back();
@@ -60,14 +38,9 @@ Result<Rows> read_rows(const GenerateOptions& options, const ChatFormat& chat, c
     input.options = defaults;
   }
   if (!options.input.empty() && options.input != "-") {
-    std::ifstream in(options.input, std::ios::binary);
-    struct stat status {};
-    if (!in || ::stat(options.input.c_str(), &status) != 0 || S_ISDIR(status.st_mode)) {
-      return fail(ErrorCode::not_found, "no input file {}: give JSON lines with --input, or --prompt", options.input);
-    }
-    CHORUS_TRY_VOID(read_lines(in, options.input, chat, defaults, &rows));
+    CHORUS_TRY_VOID(read_prompt_file(options.input, chat, defaults, &rows));
   } else if (options.prompts.empty() || options.input == "-") {
-    CHORUS_TRY_VOID(read_lines(std::cin, "stdin", chat, defaults, &rows));
+    CHORUS_TRY_VOID(read_prompt_lines(std::cin, "stdin", chat, defaults, &rows));
   }
   return rows;
 }
@@ -75,7 +48,7 @@ Result<Rows> read_rows(const GenerateOptions& options, const ChatFormat& chat, c
 // Holds results until every earlier one is written.
 class OrderedWriter {
  public:
-  OrderedWriter(OutputFile& file, const Rows& rows, bool metrics) : file_(file), rows_(rows), metrics_(metrics) {}
+  OrderedWriter(OutputFile& file, const PromptRows& rows, bool metrics) : file_(file), rows_(rows), metrics_(metrics) {}
   void take(std::size_t index, GenerationOutput&& output) {
     failed_ += output.error ? 1 : 0;
     waiting_.emplace(index, std::move(output));
@@ -92,7 +65,7 @@ class OrderedWriter {
 
  private:
   OutputFile& file_;
-  const Rows& rows_;
+  const PromptRows& rows_;
   bool metrics_;
   std::map<std::size_t, GenerationOutput> waiting_;
   std::size_t next_ = 0;
@@ -108,7 +81,7 @@ Result<int> generate(GenerateOptions& options) {
   CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));
   GenerationOptions defaults = default_generation_options(model, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
-  CHORUS_TRY(const Rows rows, read_rows(options, chat, defaults));
+  CHORUS_TRY(const PromptRows rows, read_rows(options, chat, defaults));
   CHORUS_TRY(const auto tokenizer, load_tokenizer_if_there(options.engine.model));
   CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
   CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model));
