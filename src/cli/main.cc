@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   return chorus::run_command_line(argc, argv,
                                   {
                                       {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},
+                                      {"bench", "measures throughput, latency and scaling", nullptr, chorus::bench_commands()},
                                       {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
                                       {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
                                       {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},

@@ -13,11 +13,12 @@ constexpr std::size_t line_bytes_max = 64 << 20;
 
 }  // namespace
 
-Result<void> read_prompt_lines(std::istream& in, const std::string& name, const ChatFormat& chat, const GenerationOptions& defaults,
-                               PromptRows* rows) {
+Result<void> read_prompt_lines(std::istream& in, const std::string& name, const ChatFormat& chat,
+                               const GenerationOptions& defaults, PromptRows* rows) {
   std::string line;
   for (std::size_t number = 1; std::getline(in, line); ++number) {
-    if (line.size() > line_bytes_max) return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
+    if (line.size() > line_bytes_max)
+      return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     auto parsed = parse_prompt_line(line, chat, defaults);
     if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name, number));
@@ -27,7 +28,8 @@ Result<void> read_prompt_lines(std::istream& in, const std::string& name, const 
   return {};
 }
 
-Result<void> read_prompt_file(const std::string& path, const ChatFormat& chat, const GenerationOptions& defaults, PromptRows* rows) {
+Result<void> read_prompt_file(const std::string& path, const ChatFormat& chat, const GenerationOptions& defaults,
+                              PromptRows* rows) {
   std::ifstream in(path, std::ios::binary);
   if (!in || std::filesystem::is_directory(path)) {
     return fail(ErrorCode::not_found, "no input file {}: give JSON lines with --input", path);

@@ -18,8 +18,10 @@ struct PromptRows {
 };
 
 // Appends the rows of `in`; blank lines are skipped. Errors name `name` and the line.
-Result<void> read_prompt_lines(std::istream& in, const std::string& name, const ChatFormat& chat, const GenerationOptions& defaults, PromptRows* rows);
+Result<void> read_prompt_lines(std::istream& in, const std::string& name, const ChatFormat& chat,
+                               const GenerationOptions& defaults, PromptRows* rows);
 // The same of a file.
-Result<void> read_prompt_file(const std::string& path, const ChatFormat& chat, const GenerationOptions& defaults, PromptRows* rows);
+Result<void> read_prompt_file(const std::string& path, const ChatFormat& chat, const GenerationOptions& defaults,
+                              PromptRows* rows);
 
 }  // namespace chorus
