@@ -21,8 +21,9 @@ namespace chorus {
 namespace {
 
 // Those that a kernel uses or would gain from.
-const std::set<std::string> features_of_interest = {"sse4_2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl",
-                                                    "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8"};
+const std::set<std::string> features_of_interest = {
+    "sse4_2",   "avx",         "avx2",        "fma",         "f16c",     "avx512f",  "avx512bw", "avx512dq",
+    "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8"};
 
 std::string first_line(const std::filesystem::path& path) {
   std::ifstream file(path);
@@ -54,7 +55,8 @@ Json cpu_found() {
 // What --cpu-isa auto means for each dtype.
 Json profiles_found() {
   Json profiles = Json::object();
-  for (const DType dtype : compute_dtypes()) profiles[name_of(dtype)] = numerics_profile(available_isas().front(), dtype);
+  for (const DType dtype : compute_dtypes())
+    profiles[name_of(dtype)] = numerics_profile(available_isas().front(), dtype);
   return profiles;
 }
 
@@ -76,7 +78,8 @@ Json numa_nodes_found() {
 Json gpus_seen() {
   Json gpus = Json::array();
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", error)) gpus.push_back(entry.path().filename().string());
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", error))
+    gpus.push_back(entry.path().filename().string());
   return gpus;
 }
 
@@ -89,7 +92,8 @@ Json libraries_found() {
   u_versionToString(version, icu);
   return {{"libc", gnu_get_libc_version()},
           {"fmt", fmt::format("{}.{}.{}", FMT_VERSION / 10000, FMT_VERSION / 100 % 100, FMT_VERSION % 100)},
-          {"nlohmann_json", fmt::format("{}.{}.{}", NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR, NLOHMANN_JSON_VERSION_PATCH)},
+          {"nlohmann_json", fmt::format("{}.{}.{}", NLOHMANN_JSON_VERSION_MAJOR, NLOHMANN_JSON_VERSION_MINOR,
+                                        NLOHMANN_JSON_VERSION_PATCH)},
           {"pcre2", pcre2},
           {"icu", icu}};
 }
@@ -128,7 +132,9 @@ std::string gibibytes(const Json& bytes) {
 
 std::string text_of(const Json& env) {
   std::string text;
-  const auto row = [&text](const char* name, const std::string& value) { text += fmt::format("{:<18} {}\n", name, value); };
+  const auto row = [&text](const char* name, const std::string& value) {
+    text += fmt::format("{:<18} {}\n", name, value);
+  };
   const auto string = [](const Json& value) { return value.get<std::string>(); };
   row("chorus", string(env["version"]));
   row("compiler", string(env["compiler"]));
@@ -136,17 +142,21 @@ std::string text_of(const Json& env) {
   row("cpu", string(env["cpu"]["model"]));
   row("cpu features", joined(env["cpu"]["features"]));
   row("instruction sets", joined(env["cpu"]["instruction_sets"]) + "  (best first; --cpu-isa)");
-  for (const auto& [dtype, profile] : env["numerics_profiles"].items()) row("numerics profile", fmt::format("{}  (--dtype {})", string(profile), dtype));
+  for (const auto& [dtype, profile] : env["numerics_profiles"].items())
+    row("numerics profile", fmt::format("{}  (--dtype {})", string(profile), dtype));
   const Json& cores = env["cores"];
-  row("cores", fmt::format("{} usable; affinity {}; cgroup limit {}", cores["usable"].get<int>(), joined(cores["affinity"]),
-                           cores["cgroup_limit"].is_null() ? "none" : cores["cgroup_limit"].dump()));
+  row("cores",
+      fmt::format("{} usable; affinity {}; cgroup limit {}", cores["usable"].get<int>(), joined(cores["affinity"]),
+                  cores["cgroup_limit"].is_null() ? "none" : cores["cgroup_limit"].dump()));
   row("memory", gibibytes(env["memory"]["total_bytes"]) + ", available " + gibibytes(env["memory"]["available_bytes"]));
   for (const Json& node : env["numa_nodes"]) {
-    row("NUMA node", fmt::format("{}: cpus {}, {}", node["node"].get<int>(), string(node["cpus"]), gibibytes(node["memory_bytes"])));
+    row("NUMA node",
+        fmt::format("{}: cpus {}, {}", node["node"].get<int>(), string(node["cpus"]), gibibytes(node["memory_bytes"])));
   }
   row("huge shared pages", string(env["transparent_huge_pages_shared"]));
   row("GPUs", fmt::format("none: {}; seen: {}", string(env["gpus"]["note"]), joined(env["gpus"]["seen"])));
-  for (const auto& [name, version] : env["libraries"].items()) row("library", fmt::format("{} {}", name, string(version)));
+  for (const auto& [name, version] : env["libraries"].items())
+    row("library", fmt::format("{} {}", name, string(version)));
   return text;
 }
 
@@ -158,7 +168,8 @@ std::function<Result<int>()> declare_env(Options& options) {
   return [json]() -> Result<int> {
     const Json env = found();
     const std::string text = *json ? env.dump(2) + "\n" : text_of(env);
-    if (std::fputs(text.c_str(), stdout) < 0 || std::fflush(stdout) != 0) return fail(ErrorCode::internal, "stdout: cannot write");
+    if (std::fputs(text.c_str(), stdout) < 0 || std::fflush(stdout) != 0)
+      return fail(ErrorCode::internal, "stdout: cannot write");
     return exit_done;
   };
 }

@@ -36,7 +36,8 @@ Result<std::string> read_stdin() {
   while (const std::size_t got = std::fread(text.data() + size, 1, text.size() - size, stdin)) {
     size += got;
     if (size > stdin_bytes_max) {
-      return fail(ErrorCode::invalid_argument, "stdin: longer than {} bytes: give it in parts, with --jsonl", stdin_bytes_max);
+      return fail(ErrorCode::invalid_argument, "stdin: longer than {} bytes: give it in parts, with --jsonl",
+                  stdin_bytes_max);
     }
     if (size == text.size()) text.resize(size * 2);
   }
@@ -71,7 +72,8 @@ Result<std::vector<std::int32_t>> read_ids(std::string text) {
     text = list + "]";
   }
   auto list = parse_json(text);
-  if (!list.ok()) return fail(ErrorCode::invalid_argument, "stdin: give ids separated by white space, or a JSON list of them");
+  if (!list.ok())
+    return fail(ErrorCode::invalid_argument, "stdin: give ids separated by white space, or a JSON list of them");
   return ids_of(*list);
 }
 
@@ -91,7 +93,8 @@ Result<int> decode_ids(const TokenizeOptions& options, const Tokenizer& tokenize
 }
 
 // The line {"text": ..}, {"ids": ..} or {"error": ..} that answers one line of --jsonl.
-Result<void> answer_line(const TokenizeOptions& options, const Tokenizer& tokenizer, const Json& line, JsonWriter& writer) {
+Result<void> answer_line(const TokenizeOptions& options, const Tokenizer& tokenizer, const Json& line,
+                         JsonWriter& writer) {
   const bool has_text = line.is_object() && line.contains("text"), has_ids = line.is_object() && line.contains("ids");
   if (has_text == has_ids) return fail(ErrorCode::invalid_argument, "give {{\"text\": ..}} or {{\"ids\": [..]}}");
   if (has_ids) {
@@ -101,7 +104,8 @@ Result<void> answer_line(const TokenizeOptions& options, const Tokenizer& tokeni
     return {};
   }
   if (!line["text"].is_string()) return fail(ErrorCode::invalid_argument, "text: not a string");
-  CHORUS_TRY(const auto ids, tokenizer.encode(line["text"].get_ref<const std::string&>(), !options.no_add_special_tokens));
+  CHORUS_TRY(const auto ids,
+             tokenizer.encode(line["text"].get_ref<const std::string&>(), !options.no_add_special_tokens));
   writer.key("ids").begin_array();
   for (const std::int32_t id : ids) writer.value(id);
   writer.end_array();
@@ -114,7 +118,8 @@ Result<int> answer_lines(std::istream& in, const std::string& name, const Answer
   std::size_t failed = 0;
   std::string line, out;
   for (std::size_t number = 1; !interrupted() && std::getline(in, line); ++number) {
-    if (line.size() > line_bytes_max) return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
+    if (line.size() > line_bytes_max)
+      return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     out.clear();
     JsonWriter writer(&out);
@@ -146,7 +151,9 @@ Result<int> render_chats(const TokenizeOptions& options) {
   if (options.render_chat == "-") return answer_lines(std::cin, "stdin", render);
   std::ifstream in(options.render_chat, std::ios::binary);
   if (!in || std::filesystem::is_directory(options.render_chat)) {
-    return fail(ErrorCode::not_found, "no file {}: give JSON lines {{\"messages\": [..]}} with --render-chat, or - for stdin", options.render_chat);
+    return fail(ErrorCode::not_found,
+                "no file {}: give JSON lines {{\"messages\": [..]}} with --render-chat, or - for stdin",
+                options.render_chat);
   }
   return answer_lines(in, options.render_chat, render);
 }
@@ -155,7 +162,9 @@ Result<int> convert(const TokenizeOptions& options) {
   CHORUS_TRY(const auto tokenizer, load_tokenizer(options.model));
   if (options.decode) return decode_ids(options, *tokenizer);
   if (!options.jsonl) return encode_text(options, *tokenizer);
-  return answer_lines(std::cin, "stdin", [&](const Json& line, JsonWriter& writer) { return answer_line(options, *tokenizer, line, writer); });
+  return answer_lines(std::cin, "stdin", [&](const Json& line, JsonWriter& writer) {
+    return answer_line(options, *tokenizer, line, writer);
+  });
 }
 
 Result<int> tokenize(const TokenizeOptions& options) {
@@ -166,7 +175,8 @@ Result<int> tokenize(const TokenizeOptions& options) {
   }
   std::ios::sync_with_stdio(false);  // std::cin reads in blocks; one of stdin and std::cin is used, never both
   CHORUS_TRY(const int status, options.render_chat.empty() ? convert(options) : render_chats(options));
-  if (std::fflush(stdout) != 0) return fail(ErrorCode::internal, "stdout: cannot write: the reader is gone or the disk is full");
+  if (std::fflush(stdout) != 0)
+    return fail(ErrorCode::internal, "stdout: cannot write: the reader is gone or the disk is full");
   return status;
 }
 
@@ -174,13 +184,18 @@ Result<int> tokenize(const TokenizeOptions& options) {
 
 std::function<Result<int>()> declare_tokenize(Options& options) {
   auto values = std::make_shared<TokenizeOptions>();
-  options.positional("MODEL", &values->model, "directory with tokenizer.json; for --render-chat tokenizer_config.json or chat_template.jinja");
-  options.flag("--decode", &values->decode, "stdin: ids separated by white space, or a JSON list; stdout: exactly their text, no newline added");
-  options.flag("--jsonl", &values->jsonl, "stdin: lines {\"text\": ..} or {\"ids\": [..]}; stdout: {\"ids\": [..]}, {\"text\": ..} or {\"error\": ..}");
+  options.positional("MODEL", &values->model,
+                     "directory with tokenizer.json; for --render-chat tokenizer_config.json or chat_template.jinja");
+  options.flag("--decode", &values->decode,
+               "stdin: ids separated by white space, or a JSON list; stdout: exactly their text, no newline added");
+  options.flag(
+      "--jsonl", &values->jsonl,
+      "stdin: lines {\"text\": ..} or {\"ids\": [..]}; stdout: {\"ids\": [..]}, {\"text\": ..} or {\"error\": ..}");
   options.flag("--no-add-special-tokens", &values->no_add_special_tokens, "encode without BOS, EOS and the like");
   options.flag("--skip-special-tokens", &values->skip_special_tokens, "decode without the text of special tokens");
   options.text("--render-chat", &values->render_chat,
-               "JSON lines {\"messages\", \"tools\"?, \"documents\"?, \"add_generation_prompt\"?, \"chat_template\"?, \"bos_token\"?, "
+               "JSON lines {\"messages\", \"tools\"?, \"documents\"?, \"add_generation_prompt\"?, \"chat_template\"?, "
+               "\"bos_token\"?, "
                "\"eos_token\"?, \"now\"?, ..} (- is stdin); stdout: {\"text\": ..} or {\"error\": ..}");
   return [values] { return tokenize(*values); };
 }

@@ -18,7 +18,8 @@ std::vector<DType> compute_dtypes() {
 
 std::string version_text() {
   std::string text = fmt::format("chorus {}\nnumerics profile:", version());
-  for (const DType dtype : compute_dtypes()) text += fmt::format(" {}", numerics_profile(available_isas().front(), dtype));
+  for (const DType dtype : compute_dtypes())
+    text += fmt::format(" {}", numerics_profile(available_isas().front(), dtype));
   return text;
 }
 
