@@ -1,0 +1,85 @@
+// The class behind fleet.h, in three files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
+// (what engines say and what goes out to them), fleet_lifecycle.cc (processes that start, die and start again).
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "cluster/router.h"
+#include "cluster/supervisor.h"
+#include "fleet/backlog.h"
+#include "fleet/fleet.h"
+#include "fleet/fleet_setup.h"
+#include "fleet/replica_link.h"
+
+namespace chorus {
+
+class FleetImpl final : public Fleet {
+ public:
+  FleetImpl(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits);
+  ~FleetImpl() override;
+
+  Result<void> start(const FleetSetup& setup);
+
+  Result<void> submit(Request request, std::optional<int> dp_rank) override;
+  void abort(RequestId request) override;
+  void abort_choice(RequestId request, std::uint32_t choice) override;
+  Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
+  std::vector<ReplicaStatus> replicas() const override;
+  FleetTimes times() const override { return times_; }
+
+ private:
+  // Life and death.
+  void act_on_supervisor();
+  void spawn(Placement replica);
+  void bury(Placement replica);
+  void kill(Placement replica);
+  void check_exit(int rank, int timeout_ms);
+  void fault(ReplicaLink& link, const std::string& reason);
+  struct Death {
+    ErrorCode code = ErrorCode::unavailable;
+    std::string words;  // "was killed by SIGKILL"; empty: has not died
+  };
+  Death death_of(const ReplicaLink& link) const;
+  Error all_dead() const;
+
+  // Messages.
+  void read_from(int rank);
+  Result<void> handle(ReplicaLink& link, const Frame& frame);
+  Result<void> on_hello(ReplicaLink& link, const Frame& frame);
+  Result<void> on_ready(ReplicaLink& link, const Frame& frame);
+  Result<void> on_events(ReplicaLink& link, const Frame& frame);
+  Result<void> on_load(ReplicaLink& link, const Frame& frame);
+  void send_messages();
+  void hand_out();
+  bool is_ready(int rank) const { return router_.ready_epoch(rank).has_value(); }
+
+  // One pass of the loop.
+  void turn(int timeout_ms);
+  int wait_ms(Nanoseconds deadline) const;
+
+  std::optional<ReplicaLink>& link(int rank) { return links_[static_cast<std::size_t>(rank)]; }
+
+  EngineConfig config_;
+  ModelConfig model_;
+  int ranks_;
+  SupervisorLimits limits_;
+  Router router_;
+  Supervisor supervisor_;
+  Backlog backlog_;
+  std::vector<std::optional<ReplicaLink>> links_;  // by rank: the present incarnation, until its process is reaped
+  std::vector<EngineLoad> loads_;
+  std::vector<Death> last_deaths_;  // by rank
+  std::size_t window_;              // sequences at a replica at most, of those that wait here
+  LoadedWeights weights_;
+  int threads_ = 1;
+  std::uint64_t kv_cache_bytes_ = 0;
+  std::vector<std::vector<int>> cpu_sets_;
+  std::vector<FleetEvent> events_;  // received and not yet polled
+  std::size_t deaths_ = 0;
+  FleetTimes times_;
+};
+
+}  // namespace chorus

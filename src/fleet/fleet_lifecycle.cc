@@ -1,0 +1,112 @@
+#include "base/log.h"
+#include "fleet/fleet_impl.h"
+
+namespace chorus {
+
+void FleetImpl::act_on_supervisor() {
+  // An action may bring the next one about (a process that cannot be started has died).
+  for (auto actions = supervisor_.take_actions(); !actions.empty(); actions = supervisor_.take_actions()) {
+    for (const SupervisorAction& action : actions) {
+      switch (action.kind) {
+        case SupervisorAction::Kind::spawn:
+          spawn(action.replica);
+          break;
+        case SupervisorAction::Kind::died:
+          bury(action.replica);
+          break;
+        case SupervisorAction::Kind::kill:
+          kill(action.replica);
+          break;
+        case SupervisorAction::Kind::give_up:
+          log(LogLevel::error, "Worker rank {} is given up after {} restarts", action.replica.rank,
+              supervisor_.restarts(action.replica.rank));
+          break;
+      }
+    }
+  }
+}
+
+void FleetImpl::spawn(Placement replica) {
+  auto started = ReplicaLink::start(replica);
+  if (!started.ok()) {
+    last_deaths_[static_cast<std::size_t>(replica.rank)] = {started.error().code,
+                                                            fmt::format("did not start ({})", started.error().message)};
+    supervisor_.exited(replica, ExitStatus{1, 0}, monotonic_now());
+    return;
+  }
+  link(replica.rank) = std::move(*started);
+}
+
+// The epoch is dead for everybody. Its process may still be there.
+void FleetImpl::bury(Placement replica) {
+  ++deaths_;
+  Death& death = last_deaths_[static_cast<std::size_t>(replica.rank)];
+  auto& dead = link(replica.rank);
+  int pid = 0;
+  if (dead && dead->replica() == replica) {
+    death = death_of(*dead);
+    pid = dead->pid();
+    dead->disconnect();
+  }
+  const std::uint32_t requests = router_.ledger().requests_on(replica.rank);
+  router_.replica_died(replica);
+  if (requests == 0) {
+    log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, death.words);
+    return;
+  }
+  const char* fate = router_.ledger().unplaced() > 0 ? "wait for a restart" : "go to the others";
+  log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, death.words, requests,
+      fate);
+}
+
+FleetImpl::Death FleetImpl::death_of(const ReplicaLink& link) const {
+  if (link.last_words) return {link.last_words->code, fmt::format("{}: {}", link.reason, link.last_words->message)};
+  if (!link.reason.empty()) return {ErrorCode::unavailable, link.reason};
+  if (is_ready(link.replica().rank)) {
+    return {ErrorCode::unavailable,
+            fmt::format("gave no sign of life for {} ms", limits_.heartbeat_timeout / 1'000'000)};
+  }
+  return {ErrorCode::deadline_exceeded, fmt::format("was not ready within {} ms", limits_.start_timeout / 1'000'000)};
+}
+
+void FleetImpl::kill(Placement replica) {
+  auto& doomed = link(replica.rank);
+  if (doomed && doomed->replica() == replica) doomed->process().kill();
+}
+
+// If the process has ended (or does within timeout_ms): takes what it still said, then tells the supervisor.
+void FleetImpl::check_exit(int rank, int timeout_ms) {
+  auto& ended = link(rank);
+  if (!ended) return;
+  const std::optional<ExitStatus> status = ended->process().reap(timeout_ms);
+  if (!status) return;
+  const Placement replica = ended->replica();
+  for (auto frame = ended->receive(); frame.ok() && frame->has_value(); frame = ended->receive()) {
+    if (!handle(*ended, **frame).ok()) break;
+  }
+  ended->reason = describe(*status);
+  supervisor_.exited(replica, *status, monotonic_now());
+  act_on_supervisor();
+  if (ended && ended->replica() == replica) ended.reset();
+}
+
+void FleetImpl::fault(ReplicaLink& link, const std::string& reason) {
+  link.reason = fmt::format("was ended ({})", reason);
+  supervisor_.fault(link.replica(), monotonic_now());
+  act_on_supervisor();
+}
+
+Error FleetImpl::all_dead() const {
+  Error error = fail(ErrorCode::unavailable, "no replica could be kept alive");
+  const char* separator = ": ";
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const Death& death = last_deaths_[static_cast<std::size_t>(rank)];
+    if (death.words.empty()) continue;
+    error.code = death.code;
+    error.message += fmt::format("{}worker rank {} {}", separator, rank, death.words);
+    separator = "; ";
+  }
+  return error;
+}
+
+}  // namespace chorus

@@ -1,0 +1,158 @@
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "fleet/fleet_impl.h"
+
+namespace chorus {
+namespace {
+
+// The kernel closes a dying process's sockets a moment before its pidfd tells: how long to wait for the exit status
+// before the replica counts as one that broke its connection.
+constexpr int exit_after_close_ms = 10;
+
+}  // namespace
+
+void FleetImpl::read_from(int rank) {
+  while (link(rank) && link(rank)->connected()) {
+    ReplicaLink& replica = *link(rank);
+    auto frame = replica.receive();
+    if (!frame.ok()) {
+      if (frame.error().code == ErrorCode::unavailable) check_exit(rank, exit_after_close_ms);
+      if (link(rank)) fault(*link(rank), frame.error().message);
+      return;
+    }
+    if (!frame->has_value()) return;
+    const auto handled = handle(replica, **frame);
+    if (!handled.ok()) return fault(replica, handled.error().message);
+    supervisor_.heartbeat(replica.replica(), monotonic_now());
+  }
+}
+
+Result<void> FleetImpl::handle(ReplicaLink& link, const Frame& frame) {
+  switch (static_cast<MessageType>(frame.type)) {
+    case MessageType::hello:
+      return on_hello(link, frame);
+    case MessageType::ready:
+      return on_ready(link, frame);
+    case MessageType::events:
+      return on_events(link, frame);
+    case MessageType::load:
+      return on_load(link, frame);
+    case MessageType::heartbeat:
+      return {};
+    case MessageType::fatal: {
+      // Its exit follows, with the status that tells whether a restart makes sense.
+      CHORUS_TRY(const FatalMessage message, decode_fatal(frame.payload));
+      link.last_words = message;
+      return {};
+    }
+    default:
+      return fail(ErrorCode::invalid_argument, "message of type {} is none that an engine sends", frame.type);
+  }
+}
+
+Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(const HelloMessage hello, decode_hello(frame.payload));
+  if (link.said_hello) return fail(ErrorCode::invalid_argument, "a second HELLO");
+  if (hello.version != protocol_version) {
+    return fail(ErrorCode::invalid_argument,
+                "it speaks protocol version {}, this process {}: was the program replaced?", hello.version,
+                protocol_version);
+  }
+  link.said_hello = true;
+  const int rank = link.replica().rank;
+  EngineStart start{config_,  model_, rank,         link.replica().epoch, kv_cache_bytes_,
+                    threads_, {},     weights_.isa, weights_.dtype};
+  if (!cpu_sets_.empty()) start.cpus = cpu_sets_[static_cast<std::size_t>(rank)];
+  link.post(MessageType::config, encode(start), weights_.arena.fd());
+  return {};
+}
+
+Result<void> FleetImpl::on_ready(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(const ReadyMessage ready, decode_ready(frame.payload));
+  const Placement replica = link.replica();
+  if (supervisor_.state(replica.rank) != ReplicaState::starting)
+    return fail(ErrorCode::invalid_argument, "READY out of turn");
+  if (ready.profile != times_.profile) {
+    return fail(ErrorCode::invalid_argument, "its numerics profile is {}, the fleet's {}", ready.profile,
+                times_.profile);
+  }
+  supervisor_.ready(replica, monotonic_now());
+  router_.replica_ready(replica);
+  loads_[static_cast<std::size_t>(replica.rank)] = {};
+  log(LogLevel::info, "Worker rank {} is ready", replica.rank);
+  return {};
+}
+
+Result<void> FleetImpl::on_events(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(std::vector<TokenEvent> events, decode_events(frame.payload));
+  for (TokenEvent& event : events) {
+    const Judgement judgement = router_.on_event(link.replica(), &event);
+    if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
+    if (judgement.verdict == Verdict::accepted) events_.push_back({std::move(event), link.replica().rank});
+  }
+  return {};
+}
+
+Result<void> FleetImpl::on_load(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(const LoadMessage message, decode_load(frame.payload));
+  const EngineLoad& load = message.load;
+  const Judgement judgement = router_.on_report(
+      link.replica(), {load.waiting, load.running, load.kv_blocks_free, message.submissions_received});
+  if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
+  loads_[static_cast<std::size_t>(link.replica().rank)] = load;
+  return {};
+}
+
+// Lets waiting requests go where there is room, then sends.
+void FleetImpl::hand_out() {
+  std::size_t room = 0;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    if (is_ready(rank)) room += window_;
+  }
+  for (int rank = 0; rank < ranks_; ++rank) {
+    while (is_ready(rank) && router_.ledger().sequences_on(rank) < window_) {
+      std::optional<Request> request = backlog_.take(rank);
+      if (!request) break;
+      const auto submitted = router_.submit(std::move(*request), rank);
+      CHECK(submitted.ok(), "{}", submitted.error().message);
+    }
+  }
+  const auto in_flight = [&] {
+    std::size_t sequences = 0;
+    for (int rank = 0; rank < ranks_; ++rank) sequences += router_.ledger().sequences_on(rank);
+    return sequences;
+  };
+  for (std::size_t sequences = in_flight(); sequences < room; sequences = in_flight()) {
+    std::optional<Request> request = backlog_.take(std::nullopt);
+    // Those that want a rank which is dead are free to go anywhere.
+    for (int rank = 0; !request && rank < ranks_; ++rank) {
+      if (!is_ready(rank)) request = backlog_.take(rank);
+    }
+    if (!request) break;
+    const auto submitted = router_.submit(std::move(*request), std::nullopt);
+    CHECK(submitted.ok(), "{}", submitted.error().message);
+  }
+  send_messages();
+}
+
+void FleetImpl::send_messages() {
+  for (RouterMessage& message : router_.take_messages()) {
+    auto& to = link(message.to.rank);
+    if (!to || to->replica() != message.to) continue;  // its death is already known to the router
+    switch (message.kind) {
+      case RouterMessage::Kind::add:
+        to->post(MessageType::add, encode(message.request));
+        break;
+      case RouterMessage::Kind::abort:
+        to->post(MessageType::abort, encode(AbortMessage{message.id, {}}));
+        break;
+      case RouterMessage::Kind::abort_choice:
+        to->post(MessageType::abort, encode(AbortMessage{message.id, message.choice}));
+        break;
+    }
+  }
+}
+
+}  // namespace chorus
