@@ -1,5 +1,6 @@
 #include "fleet/engine_process.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -215,6 +216,9 @@ int engine_process_main(int socket_fd, const ExecutorFactory& factory) {
     log(LogLevel::error, "engine process: {}", adopted.error().message);
     return exit_wrong_configuration;
   }
+  // Never closed: the socket is to end with the process, not before its destructors, so that the fleet learns of the
+  // end and of the exit status together.
+  [[maybe_unused]] const int until_exit = ::fcntl(socket_fd, F_DUPFD_CLOEXEC, 0);
   auto connection = make_socket_connection(UniqueFd(socket_fd));
   if (!connection.ok()) {
     log(LogLevel::error, "engine process: {}", connection.error().message);

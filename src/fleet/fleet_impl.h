@@ -50,6 +50,7 @@ class FleetImpl final : public Fleet {
   Result<void> handle(ReplicaLink& link, const Frame& frame);
   Result<void> on_hello(ReplicaLink& link, const Frame& frame);
   Result<void> on_ready(ReplicaLink& link, const Frame& frame);
+  Result<void> on_fatal(ReplicaLink& link, const Frame& frame);
   Result<void> on_events(ReplicaLink& link, const Frame& frame);
   Result<void> on_load(ReplicaLink& link, const Frame& frame);
   void send_messages();

@@ -41,12 +41,8 @@ Result<void> FleetImpl::handle(ReplicaLink& link, const Frame& frame) {
       return on_load(link, frame);
     case MessageType::heartbeat:
       return {};
-    case MessageType::fatal: {
-      // Its exit follows, with the status that tells whether a restart makes sense.
-      CHORUS_TRY(const FatalMessage message, decode_fatal(frame.payload));
-      link.last_words = message;
-      return {};
-    }
+    case MessageType::fatal:
+      return on_fatal(link, frame);
     default:
       return fail(ErrorCode::invalid_argument, "message of type {} is none that an engine sends", frame.type);
   }
@@ -82,6 +78,17 @@ Result<void> FleetImpl::on_ready(ReplicaLink& link, const Frame& frame) {
   router_.replica_ready(replica);
   loads_[static_cast<std::size_t>(replica.rank)] = {};
   log(LogLevel::info, "Worker rank {} is ready", replica.rank);
+  return {};
+}
+
+// One that was at work is dead from now on: its requests need not wait until its memory is freed. While it starts its
+// exit follows at once, with the status that tells whether a restart makes sense.
+Result<void> FleetImpl::on_fatal(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(link.last_words, decode_fatal(frame.payload));
+  if (!is_ready(link.replica().rank)) return {};
+  link.reason = "failed";
+  supervisor_.fault(link.replica(), monotonic_now());
+  act_on_supervisor();
   return {};
 }
 
