@@ -1,5 +1,6 @@
 #include "frontend/prompt_line.h"
 
+#include <algorithm>
 #include <filesystem>
 
 namespace chorus {
@@ -16,9 +17,9 @@ Result<std::vector<TokenId>> token_ids(const Json& value) {
   for (const Json& entry : value) {
     if (!entry.is_number_integer()) return fail(ErrorCode::invalid_argument, "prompt_token_ids has {}: give whole numbers", entry.dump());
     // Out of any vocabulary stays out of range when clamped; which range that is, the row's check says.
-    const auto id = entry.is_number_unsigned() ? std::min<std::uint64_t>(entry.get<std::uint64_t>(), INT32_MAX) : 0;
-    ids.push_back(entry.is_number_unsigned() ? static_cast<TokenId>(id)
-                                             : static_cast<TokenId>(std::max<std::int64_t>(entry.get<std::int64_t>(), INT32_MIN)));
+    const auto id = entry.is_number_unsigned() ? static_cast<std::int64_t>(std::min<std::uint64_t>(entry.get<std::uint64_t>(), INT32_MAX))
+                                               : entry.get<std::int64_t>();
+    ids.push_back(static_cast<TokenId>(std::clamp<std::int64_t>(id, INT32_MIN, INT32_MAX)));
   }
   return ids;
 }
