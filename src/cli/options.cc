@@ -3,6 +3,7 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 
 #include "base/log.h"
 #include "cli/version.h"
+#include "config/nearest_name.h"
 
 namespace chorus {
 namespace {
@@ -26,16 +28,22 @@ void install_signal_handlers() {
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
   ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(), with a message
+  ::signal(SIGXFSZ, SIG_IGN);  // and so is a file that outgrows ulimit -f
 }
 
 // The only place that reads the environment. VLLM_USE_V1 is accepted and means nothing here.
-void read_log_level(const std::string& option) {
+Result<void> read_log_level(const std::string& option) {
   LogLevel level = LogLevel::info;
   for (const char* name : {"VLLM_LOGGING_LEVEL", "CHORUS_LOG_LEVEL"}) {
-    if (const char* value = std::getenv(name); value != nullptr) parse_log_level(value, &level);
+    const char* value = std::getenv(name);
+    if (value == nullptr || *value == '\0' || parse_log_level(value, &level)) continue;
+    log(LogLevel::warning, "{} is \"{}\" and is ignored; known are debug, info, warning, error, off", name, value);
   }
-  if (!option.empty()) parse_log_level(option, &level);
+  if (!option.empty() && !parse_log_level(option, &level)) {
+    return fail(ErrorCode::invalid_argument, "--log-level is \"{}\"; accepted: debug, info, warning, error, off", option);
+  }
   set_log_level(level);
+  return {};
 }
 
 std::string dashed(const std::string& name) {
@@ -62,10 +70,43 @@ std::vector<std::string> expand_short_names(int argc, char** argv) {
   return arguments;
 }
 
+// What was given as `name` and is none of `known`.
+std::string unknown(const char* kind, const std::string& name, const std::vector<std::string>& known) {
+  const auto near = nearest_name(name, known);
+  return fmt::format("unknown {} {}{}", kind, name, near ? fmt::format(": did you mean {}?", *near) : "");
+}
+
+// The words that no option took, first of all one that looks like an option: the rest may have been its values.
+std::string about_extras(const CLI::App& app) {
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  const std::vector<std::string> extras = app.remaining(true);
+  for (const std::string& extra : extras) {
+    if (extra.size() < 2 || extra[0] != '-') continue;
+    std::vector<std::string> known;
+    for (const CLI::Option* option : command->get_options()) {
+      for (const std::string& name : option->get_lnames()) known.push_back(dashed(name));
+    }
+    return unknown("option", extra.substr(0, extra.find('=')), known);
+  }
+  return extras.empty() ? "unknown arguments" : fmt::format("unexpected argument {}", extras.front());
+}
+
 int usage_error(const CLI::ParseError& error, const CLI::App& app) {
   if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-  std::fprintf(stderr, "chorus: %s. See chorus --help or chorus COMMAND --help.\n", error.what());
+  const bool is_extra = error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError);
+  const std::string what = is_extra ? about_extras(app) : error.what();
+  std::fprintf(stderr, "chorus: %s%s See chorus --help or chorus COMMAND --help.\n", what.c_str(), what.ends_with('?') ? "" : ".");
   return exit_usage;
+}
+
+// CLI11 misses a command before it sees a word that is none.
+std::optional<std::string> unknown_command(int argc, char** argv, const std::vector<Command>& commands) {
+  if (argc < 2) return std::nullopt;
+  std::vector<std::string> known = {"--help", "-h", "--version"};
+  for (const Command& command : commands) known.emplace_back(command.name);
+  if (std::find(known.begin(), known.end(), argv[1]) != known.end()) return std::nullopt;
+  return fmt::format("{}; known are {}", unknown(argv[1][0] == '-' ? "option" : "command", argv[1], known), fmt::join(known, ", "));
 }
 
 }  // namespace
@@ -200,6 +241,10 @@ void declare_commands(const std::vector<Command>& commands, CLI::App* app, std::
 }  // namespace
 
 int run_command_line(int argc, char** argv, const std::vector<Command>& commands) {
+  if (const auto wrong = unknown_command(argc, argv, commands)) {
+    std::fprintf(stderr, "chorus: %s\n", wrong->c_str());
+    return exit_usage;
+  }
   CLI::App app("Chorus: data-parallel LLM inference, the same request gives the same tokens", "chorus");
   app.set_version_flag("--version", version_text);
   std::string log_level;
@@ -210,11 +255,11 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
   } catch (const CLI::ParseError& error) {
     return usage_error(error, app);
   }
-  read_log_level(log_level);
   install_signal_handlers();
   for (Declared& entry : declared) {
     if (!entry.impl.app->parsed()) continue;
     const auto run = [&]() -> Result<int> {
+      CHORUS_TRY_VOID(read_log_level(log_level));
       for (const Options::GivenOption& option : entry.impl.engine_given) {
         CHORUS_TRY_VOID(apply_engine_option(entry.impl.engine_config, option.name, option.value));
       }
