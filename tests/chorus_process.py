@@ -2,7 +2,9 @@
 import json
 import os
 import pathlib
+import re
 import subprocess
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHORUS = os.environ.get("CHORUS", str(ROOT / "build" / "chorus"))
@@ -24,3 +26,48 @@ def generate(model, *arguments, rows=None, stdin=b"", **options):
     done = chorus("generate", model, *arguments, stdin=stdin, **options)
     assert done.returncode in (0, 3), done.stderr.decode()
     return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR) ")
+
+
+def log_lines(stderr):
+    return [line for line in stderr.decode(errors="replace").splitlines() if LOG_LINE.match(line)]
+
+
+def other_lines(stderr):
+    """What the program says besides its log: on an error one line, else nothing (or progress)."""
+    return [line for line in stderr.decode(errors="replace").splitlines() if not LOG_LINE.match(line)]
+
+
+def engines_of(parent):
+    listed = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid=,args="], capture_output=True, text=True, check=False).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "chorus engine dp=" in line]
+
+
+def wait_for_engines(process, count, within_s=30):
+    """Process ids of the engines under `process`, in order of rank."""
+    deadline = time.monotonic() + within_s
+    while process.poll() is None and time.monotonic() < deadline:
+        engines = engines_of(process.pid)
+        if len(engines) == count:
+            return engines
+        time.sleep(0.005)
+    raise AssertionError(f"no {count} engines under process {process.pid} (exit status {process.returncode})")
+
+
+def is_running(pid):
+    """A zombie that nobody has waited for yet runs no more."""
+    try:
+        return "\nState:\tZ" not in pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def gone_within(pids, within_s):
+    end = time.monotonic() + within_s
+    while any(is_running(pid) for pid in pids):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.005)
+    return True
