@@ -119,7 +119,8 @@ Value Interpreter::evaluate_item(const Expression& expression, Scope* scope) {
   for (const ExpressionPtr& bound : key.children) bounds.push_back(bound ? evaluate(*bound, scope) : Value::none());
   if (value.is_undefined()) value.raise_undefined();
   if (auto part = slice(value, bounds[0], bounds[1], bounds[2], budget_)) return std::move(*part);
-  return undefined(fmt::format("{} has no element of a slice", describe(value)));
+  if (value.is(Kind::dict)) raise("TypeError", "unhashable type: 'slice'");
+  raise("TypeError", "'{}' object is not subscriptable", value.type_name());
 }
 
 Value Interpreter::evaluate_compare(const Expression& expression, Scope* scope) {

@@ -15,7 +15,7 @@ class Loop : public Object {
   Loop(const Statement* statement, Interpreter* interpreter, Scope* outer, Items items, int depth)
       : statement_(statement), interpreter_(interpreter), outer_(outer), items_(std::move(items)), depth0_(depth) {}
   const char* type_name() const override { return "LoopContext"; }
-  std::string repr() const override {
+  std::string repr(Budget&) const override {
     return fmt::format("<LoopContext {}/{}>", index0_ + 1, const_cast<Loop*>(this)->count_all());
   }
   std::optional<Value> attribute(std::string_view name) override;
@@ -50,7 +50,7 @@ class Macro : public Object {
  public:
   Macro(const MacroDefinition* definition, Scope* scope) : definition_(definition), scope_(scope) {}
   const char* type_name() const override { return "Macro"; }
-  std::string repr() const override { return "<Macro '" + definition_->name + "'>"; }
+  std::string repr(Budget&) const override { return "<Macro '" + definition_->name + "'>"; }
   bool is_callable() const override { return true; }
   std::optional<Value> attribute(std::string_view name) override;
   Value call(Interpreter& interpreter, Arguments arguments) override {

@@ -192,7 +192,7 @@ Value zero_fill(I& i, const V& self, const Bound& a) {
 Value lines(I& i, const V& self, const Bound& a) {
   i.budget().string_of(self.string().size() * 4);
   Items items;
-  for (std::string& line : split_lines(self.string(), a.flag(0, false)))
+  for (std::string& line : split_lines(self.string(), a.integer(0, 0) != 0))
     items.push_back(V::of(std::move(line), self.text().markup));
   i.budget().list_of(items.size());
   return V::list(std::move(items));

@@ -2,7 +2,7 @@
 
 namespace chorus::jinja {
 
-std::string Range::repr() const {
+std::string Range::repr(Budget&) const {
   const std::int64_t end = begin_ + static_cast<std::int64_t>(count_) * step_;
   return step_ == 1 ? fmt::format("range({}, {})", begin_, end) : fmt::format("range({}, {}, {})", begin_, end, step_);
 }
@@ -33,6 +33,10 @@ Value make_generator(Items items, const char* type) {
 Items DictView::iterate(Budget& budget) {
   budget.list_of(items_.size());
   return items_;
+}
+
+std::string Namespace::repr(Budget& budget) const {
+  return fmt::format("<Namespace {}>", jinja::repr(Value::of(values_), budget));
 }
 
 std::optional<Value> Namespace::attribute(std::string_view name) {

@@ -13,11 +13,12 @@ class Range : public Object {
  public:
   Range(std::int64_t begin, std::int64_t step, std::size_t count) : begin_(begin), step_(step), count_(count) {}
   const char* type_name() const override { return "range"; }
-  std::string repr() const override;
+  std::string repr(Budget& budget) const override;
   bool is_iterable() const override { return true; }
   Items iterate(Budget& budget) override;
   std::optional<std::size_t> length() const override { return count_; }
   bool is_subscriptable() const override { return true; }
+  std::int64_t step() const { return step_; }
   std::int64_t at(std::size_t index) const { return begin_ + static_cast<std::int64_t>(index) * step_; }
 
  private:
@@ -58,6 +59,7 @@ class DictView : public Object {
 class Namespace : public Object {
  public:
   const char* type_name() const override { return "Namespace"; }
+  std::string repr(Budget& budget) const override;
   std::optional<Value> attribute(std::string_view name) override;
   void set(const std::string& name, Value value) { values_.set(Value::of(name), std::move(value)); }
   void clear() { values_ = Dict(); }

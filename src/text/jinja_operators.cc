@@ -196,8 +196,8 @@ bool compare(std::string_view symbol, const Value& left, const Value& right, Bud
 
 std::optional<Value> slice(const Value& value, const Value& begin, const Value& end, const Value& step,
                            Budget& budget) {
-  const bool is_range = value.object_as<Range>() != nullptr;
-  if (!value.is_string() && !value.is_sequence() && !is_range) return std::nullopt;
+  const auto range = value.object_as<Range>();
+  if (!value.is_string() && !value.is_sequence() && range == nullptr) return std::nullopt;
   if (!step.is_none() && !step.is_integral())
     raise("TypeError", "slice indices must be integers or None or have an __index__ method");
   const std::int64_t stride = step.is_none() ? 1 : step.integer();
@@ -223,6 +223,12 @@ std::optional<Value> slice(const Value& value, const Value& begin, const Value& 
     std::string out;
     each([&](std::size_t i) { append_utf8(points[i], &out); });
     return make_string(std::move(out), budget, value.text().markup);
+  }
+  if (range != nullptr) {
+    std::size_t count = 0;
+    each([&](std::size_t) { ++count; });
+    return Value::of(
+        std::make_shared<Range>(range->at(static_cast<std::size_t>(first)), range->step() * stride, count));
   }
   const Items all = iterate(value, budget);
   Items items;

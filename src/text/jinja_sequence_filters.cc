@@ -89,7 +89,7 @@ Value sort(I& i, const V& value, const Bound& a) {
     for (const V& path : paths) key.push_back(comparable(attribute_path(i, item, path), case_sensitive));
     keys.push_back(V::list(std::move(key)));
   }
-  return V::list(sort_by(i, std::move(items), keys, a.flag(0, false)));
+  return V::list(sort_by(i, std::move(items), keys, a.integer(0, 0) != 0));
 }
 
 Value dict_sort(I& i, const V& value, const Bound& a) {

@@ -295,7 +295,7 @@ std::string repr(const Value& value, Budget& budget) {
       if (value.object()->is_iterable() && value.object()->length() && !value.object()->is_subscriptable()) {
         return fmt::format("{}([{}])", value.type_name(), sequence(value.object()->iterate(budget)));  // dict views
       }
-      return value.object()->repr();
+      return value.object()->repr(budget);
     }
   }
   return {};
@@ -416,7 +416,7 @@ Items iterate(const Value& value, Budget& budget) {
       for (const char32_t c : to_code_points(value.string())) {
         std::string one;
         append_utf8(c, &one);
-        items.push_back(Value::of(std::move(one), value.text().markup));
+        items.push_back(Value::of(std::move(one)));
       }
       return items;
     }

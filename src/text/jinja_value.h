@@ -59,7 +59,7 @@ class Object : public std::enable_shared_from_this<Object> {
  public:
   virtual ~Object() = default;
   virtual const char* type_name() const = 0;
-  virtual std::string repr() const { return fmt::format("<{} object>", type_name()); }
+  virtual std::string repr(Budget&) const { return fmt::format("<{} object>", type_name()); }
   virtual std::optional<Value> attribute(std::string_view name);
   virtual bool is_callable() const { return false; }
   virtual Value call(Interpreter& interpreter, Arguments arguments);

@@ -552,6 +552,21 @@ d.items()|length
 d.keys() is iterable
 d.keys() is sequence
 d.keys() is mapping
+n[1:]
+no[:-1]
+d[:1]
+nope[1:]
+d.items()[1:]
+(nums|map('string'))[1:]
+range(4)[1:]
+range(4)[::-1]
+range(4)[::-1]|list
+range(0)[::-1]|list
+range(9)[1:8:3]|list
+namespace(a=1, b='x')
+words|sort('age')
+'ab'|safe|list
+lines.splitlines('x')
 """.strip("\n")
 
 # Whole templates.
