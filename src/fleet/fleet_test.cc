@@ -347,36 +347,54 @@ TEST(Fleet, EndsInTimeWhileEnginesAreAtWork) {
   expect_no_children();
 }
 
+TEST(Fleet, KillsEnginesThatDoNotEndByThemselves) {
+  auto fleet = start_toy_fleet(toy_engine_config(2, "stuck"));
+  ASSERT_TRUE(fleet.ok());
+  for (const Request& request : mixed_requests(10)) ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  ASSERT_TRUE((*fleet)->poll(100, &events).ok());
+  const Nanoseconds begin = monotonic_now();
+  fleet->reset();
+  EXPECT_LT(monotonic_now() - begin, 4'000'000'000);
+  expect_no_children();
+}
+
 // The process of the fleet, in a fork: tells its engines' pids and works on until it is killed.
-[[noreturn]] void fleet_parent(int pipe_end) {
-  auto fleet = start_toy_fleet(toy_engine_config(2, "crawl"));
+[[noreturn]] void fleet_parent(const char* manner, int pipe_end) {
+  auto fleet = start_toy_fleet(toy_engine_config(2, manner));
   if (!fleet.ok()) ::_exit(1);
   for (const Request& request : mixed_requests(60)) static_cast<void>((*fleet)->submit(request, std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  if (!(*fleet)->poll(100, &events).ok()) ::_exit(1);  // the engines are in a step
   for (const ReplicaStatus& replica : (*fleet)->replicas()) {
     if (::write(pipe_end, &replica.pid, sizeof replica.pid) != sizeof replica.pid) ::_exit(1);
   }
-  std::vector<FleetEvent> events;
   while ((*fleet)->poll(1000, &events).ok()) events.clear();
   ::_exit(1);
 }
 
-TEST(Fleet, EnginesEndWithTheirFleetWithinASecond) {
+class OrphanedEngines : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Manners, OrphanedEngines, testing::Values("crawl", "stuck"));
+
+TEST_P(OrphanedEngines, EndWithTheirFleetWithinASecond) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);  // the orphans become ours, so that we can reap them
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
   const pid_t parent = ::fork();
-  if (parent == 0) fleet_parent(ends[1]);
+  if (parent == 0) fleet_parent(GetParam(), ends[1]);
+  std::vector<int> pids(2);
   std::vector<UniqueFd> engines;
-  for (int i = 0; i < 2; ++i) {
-    int pid = 0;
+  for (int& pid : pids) {
     ASSERT_EQ(::read(ends[0], &pid, sizeof pid), static_cast<ssize_t>(sizeof pid));
     engines.push_back(open_pidfd(pid));
   }
   const Nanoseconds begin = monotonic_now();
   ::kill(parent, SIGKILL);
-  for (const UniqueFd& engine : engines) {
-    pollfd item{engine.get(), POLLIN, 0};
-    EXPECT_EQ(::poll(&item, 1, 1000), 1);
+  for (std::size_t i = 0; i < pids.size(); ++i) {
+    pollfd item{engines[i].get(), POLLIN, 0};
+    const bool ended = ::poll(&item, 1, 1000) == 1;
+    EXPECT_TRUE(ended) << "engine " << pids[i];
+    if (!ended) ::kill(pids[i], SIGKILL);
   }
   EXPECT_LT(monotonic_now() - begin, 1'000'000'000);
   while (::waitpid(-1, nullptr, 0) > 0) {

@@ -22,7 +22,8 @@
 namespace chorus::testing_fleet {
 
 // Manners: "slow" 1 ms a step, "crawl" 20 ms a step (a model's speed, not a synchronisation), "wrong" refuses its
-// configuration, "crash" ends while loading, "hang" never ends loading, "fail" fails its first step.
+// configuration, "stuck" never ends a step, "crash" ends while loading, "hang" never ends loading, "fail" fails its
+// first step.
 class ToyExecutor final : public Executor {
  public:
   explicit ToyExecutor(std::string manner) : manner_(std::move(manner)) {}
@@ -33,6 +34,7 @@ class ToyExecutor final : public Executor {
     if (manner_ == "fail") return fail(ErrorCode::internal, "the toy breaks on purpose");
     if (manner_ == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (manner_ == "crawl") std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    while (manner_ == "stuck") ::pause();
     model_.execute(plan, result);
     return {};
   }
