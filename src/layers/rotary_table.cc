@@ -49,9 +49,11 @@ void scale_yarn(const RopeConfig& rope, int rotary_dim, int max_position_embeddi
   frequencies.attention_factor = rope.attention_factor.value_or(rope.factor <= 1 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0);
 }
 
-void scale_longrope(const RopeConfig& rope, int max_position_embeddings, int positions, Frequencies& frequencies) {
+// The model's own length decides between the long and the short factors, never the configured one or the request's: otherwise
+// the same request would turn with --max-model-len, and cached keys of two lengths could not be shared (docs/decisions/004).
+void scale_longrope(const RopeConfig& rope, int max_position_embeddings, Frequencies& frequencies) {
   const int original = rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : max_position_embeddings;
-  const bool is_long = positions > original;
+  const bool is_long = max_position_embeddings > original;
   const std::vector<double>& divisors = is_long ? rope.long_factor : rope.short_factor;
   for (std::size_t i = 0; i < frequencies.inverse.size() && i < divisors.size(); ++i) frequencies.inverse[i] /= divisors[i];
   const double mscale = is_long ? rope.long_mscale : rope.short_mscale;
@@ -60,7 +62,7 @@ void scale_longrope(const RopeConfig& rope, int max_position_embeddings, int pos
   frequencies.attention_factor = mscale > 0 ? mscale : rope.attention_factor.value_or(derived);
 }
 
-Frequencies frequencies_of(const RopeConfig& rope, int rotary_dim, int max_position_embeddings, int positions) {
+Frequencies frequencies_of(const RopeConfig& rope, int rotary_dim, int max_position_embeddings) {
   Frequencies frequencies;
   for (int i = 0; i < rotary_dim / 2; ++i) frequencies.inverse.push_back(1.0 / std::pow(rope.theta, 2.0 * i / rotary_dim));
   switch (rope.type) {
@@ -70,7 +72,7 @@ Frequencies frequencies_of(const RopeConfig& rope, int rotary_dim, int max_posit
       break;
     case RopeType::llama3: scale_llama3(rope, frequencies.inverse); break;
     case RopeType::yarn: scale_yarn(rope, rotary_dim, max_position_embeddings, frequencies); break;
-    case RopeType::longrope: scale_longrope(rope, max_position_embeddings, positions, frequencies); break;
+    case RopeType::longrope: scale_longrope(rope, max_position_embeddings, frequencies); break;
   }
   return frequencies;
 }
@@ -79,7 +81,7 @@ Frequencies frequencies_of(const RopeConfig& rope, int rotary_dim, int max_posit
 
 RotaryTable::RotaryTable(const RopeConfig& rope, int rotary_dim, int max_position_embeddings, int positions)
     : rotary_dim_(rotary_dim), positions_(positions) {
-  const Frequencies frequencies = frequencies_of(rope, rotary_dim, max_position_embeddings, positions);
+  const Frequencies frequencies = frequencies_of(rope, rotary_dim, max_position_embeddings);
   // The reference implementation rounds frequency and angle to float32; at position 30,000 that is a visible turn, and the
   // models were trained with it.
   const auto angle = [](int position, double frequency) {
