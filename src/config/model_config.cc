@@ -15,7 +15,7 @@ namespace chorus {
 namespace {
 
 constexpr int kLayersMax = 4096;
-constexpr int kExpertsMax = 65536;
+constexpr int kExpertsMax = 1024;
 constexpr std::int64_t kTokensMax = std::int64_t{1} << 30;
 
 enum class AttentionBias : std::uint8_t { as_declared, always };

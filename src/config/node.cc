@@ -278,6 +278,11 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_replica(const EngineConfig& c
     }
   }
   warn_about(sets, threads, warnings);
+  for (auto& set : sets) {  // one core a thread: the first ones of a larger set, a smaller one again from its start
+    const std::size_t size = set.size();
+    set.resize(static_cast<std::size_t>(threads));
+    for (std::size_t i = size; i < set.size(); ++i) set[i] = set[i % size];
+  }
   return sets;
 }
 

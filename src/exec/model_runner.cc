@@ -22,6 +22,22 @@ DecoderSpec spec_of(const ModelConfig& model) {
   return (*family)->spec(model);
 }
 
+// A config.json is input: sizes that are each allowed may together be more than any machine has, or than 64 bits hold.
+Result<void> check_size(const ModelConfig& model) {
+  constexpr double parameters_max = 4e12;
+  constexpr double matrices_max = 1e6;
+  const double layers = model.num_hidden_layers, hidden = model.hidden_size;
+  const double experts = std::max(1, model.num_experts);
+  const double width = std::max(model.intermediate_size, model.moe_intermediate_size);
+  const double heads = model.num_attention_heads + 2.0 * model.num_key_value_heads;
+  const double parameters = layers * hidden * (3 * experts * width + 2 * heads * model.head_dim) + 2.0 * model.vocab_size * hidden;
+  if (parameters > parameters_max || layers * experts > matrices_max) {
+    return fail(ErrorCode::invalid_argument, "{}/config.json describes {:.3g} parameters in {:.3g} experts or layers; at most {:.3g} in {:.3g} are taken",
+                model.directory, parameters, layers * experts, parameters_max, matrices_max);
+  }
+  return {};
+}
+
 void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>* to) {
   to->clear();
   for (const SampledLogprob& entry : from) to->push_back({entry.token, entry.logprob});
@@ -31,6 +47,7 @@ void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>
 
 Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, TensorParallel tp) {
   CHORUS_TRY(const ModelFamily* family, find_model_family(model));
+  CHORUS_TRY_VOID(check_size(model));
   Parameters parameters(isa, dtype);
   Decoder decoder(parameters, tp, model, family->spec(model));
   return DeclaredModel{std::move(parameters), std::move(decoder)};
