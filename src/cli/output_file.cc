@@ -44,8 +44,11 @@ Result<void> OutputFile::commit() {
   if (std::fflush(file_) != 0) return failed("write");
   if (partial_.empty()) return {};
   if (::fsync(::fileno(file_)) != 0) return failed("sync");
-  if (std::fclose(std::exchange(file_, nullptr)) != 0) return failed("close");
-  if (std::rename(partial_.c_str(), path_.c_str()) != 0) return failed("rename to");
+  if (std::fclose(std::exchange(file_, nullptr)) != 0 || std::rename(partial_.c_str(), path_.c_str()) != 0) {
+    const Error error = failed("put in place");
+    ::unlink(partial_.c_str());
+    return error;
+  }
   partial_.clear();
   return {};
 }

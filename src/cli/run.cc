@@ -30,8 +30,8 @@ struct NodeTotals {
 // Generates a node's rows on a fleet that lives as long as the node runs.
 class FleetGenerator final : public BatchGenerator {
  public:
-  static Result<std::unique_ptr<BatchGenerator>> start(const TextPromptParams& node, std::vector<NodeTotals>* totals) {
-    std::unique_ptr<FleetGenerator> generator(new FleetGenerator(totals, node.disable_progress_bars));
+  static Result<std::unique_ptr<BatchGenerator>> start(const TextPromptParams& node, bool quiet, std::vector<NodeTotals>* totals) {
+    std::unique_ptr<FleetGenerator> generator(new FleetGenerator(totals, quiet || node.disable_progress_bars));
     CHORUS_TRY_VOID(generator->load(node));
     return std::unique_ptr<BatchGenerator>(std::move(generator));
   }
@@ -166,12 +166,12 @@ void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& to
   std::fflush(stdout);
 }
 
-Result<int> run(const std::string& path) {
+Result<int> run(const std::string& path, bool disable_progress_bars) {
   CHORUS_TRY(const Workflow workflow, parse_workflow(path));
   std::vector<NodeTotals> totals;
   WorkflowHooks hooks;
   hooks.interrupted = [] { return interrupted(); };
-  const auto factory = [&totals](const TextPromptParams& node) { return FleetGenerator::start(node, &totals); };
+  const auto factory = [&](const TextPromptParams& node) { return FleetGenerator::start(node, disable_progress_bars, &totals); };
   CHORUS_TRY(const WorkflowReport report, run_workflow(workflow, factory, hooks));
   print_table(report, totals);
   return report.failed() > 0 ? exit_rows_failed : exit_done;
@@ -180,9 +180,14 @@ Result<int> run(const std::string& path) {
 }  // namespace
 
 std::function<Result<int>()> declare_run(Options& options) {
-  auto path = std::make_shared<std::string>();
-  options.positional("WORKFLOW", path.get(), "workflow file (JSON)");
-  return [path] { return run(*path); };
+  struct RunOptions {
+    std::string path;
+    bool disable_progress_bars = false;
+  };
+  auto values = std::make_shared<RunOptions>();
+  options.positional("WORKFLOW", &values->path, "workflow file (JSON)");
+  options.flag("--disable-progress-bars", &values->disable_progress_bars, "no progress on stderr");
+  return [values] { return run(values->path, values->disable_progress_bars); };
 }
 
 }  // namespace chorus

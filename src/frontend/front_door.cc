@@ -12,6 +12,9 @@ std::uint64_t mix(std::uint64_t value) {
   return value ^ (value >> 31);
 }
 
+// An engine answers with one message a step, which has a limit of its own (net/).
+constexpr std::uint64_t prompt_logprobs_max = 2'000'000;
+
 }  // namespace
 
 std::uint64_t seed_for(std::uint64_t engine_seed, std::span<const TokenId> prompt) {
@@ -20,13 +23,22 @@ std::uint64_t seed_for(std::uint64_t engine_seed, std::span<const TokenId> promp
   return hash;
 }
 
-Result<void> check_prompt(std::span<const TokenId> prompt, const EngineConfig& config, const ModelConfig& model) {
+Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams& params, const EngineConfig& config,
+                          const ModelConfig& model) {
   if (prompt.empty()) return fail(ErrorCode::invalid_argument, "the prompt is empty: give at least one token");
   const int limit = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
   if (prompt.size() >= static_cast<std::size_t>(limit)) {
     return fail(ErrorCode::invalid_argument,
                 "the prompt has {} tokens, and max_model_len {} leaves no room for an output: shorten it or raise --max-model-len", prompt.size(),
                 limit);
+  }
+  if (params.min_tokens > params.max_tokens) {
+    return fail(ErrorCode::invalid_argument, "min_tokens {} is above max_tokens {}: lower it", params.min_tokens, params.max_tokens);
+  }
+  const std::uint64_t scored = prompt.size() * (std::uint64_t{params.prompt_logprobs.value_or(0)} + 1);
+  if (params.prompt_logprobs && scored > prompt_logprobs_max) {
+    return fail(ErrorCode::invalid_argument, "prompt_logprobs of {} tokens a position over {} positions are {} entries, at most {} come back: ask for fewer",
+                *params.prompt_logprobs, prompt.size(), scored, prompt_logprobs_max);
   }
   for (std::size_t i = 0; i < prompt.size(); ++i) {
     if (prompt[i] < 0 || prompt[i] >= model.vocab_size) {
@@ -51,6 +63,16 @@ std::vector<std::optional<int>> ranks_for(const std::vector<GenerationInput>& in
     if (inputs[i].dp_rank) ranks[i] = inputs[i].dp_rank;
   }
   return ranks;
+}
+
+std::vector<std::size_t> submission_order(const std::vector<std::optional<int>>& ranks) {
+  std::map<int, std::size_t> seen;  // -1: no rank
+  std::vector<std::pair<std::size_t, std::size_t>> turns;
+  for (std::size_t i = 0; i < ranks.size(); ++i) turns.emplace_back(seen[ranks[i].value_or(-1)]++, i);
+  std::sort(turns.begin(), turns.end());
+  std::vector<std::size_t> order;
+  for (const auto& [turn, index] : turns) order.push_back(index);
+  return order;
 }
 
 }  // namespace chorus

@@ -19,10 +19,15 @@ namespace chorus {
 // or gives seeds.
 std::uint64_t seed_for(std::uint64_t engine_seed, std::span<const TokenId> prompt);
 
-// Errors of one row: empty prompt, token id out of range, longer than the model takes.
-Result<void> check_prompt(std::span<const TokenId> prompt, const EngineConfig& config, const ModelConfig& model);
+// Errors of one row: empty prompt, token id out of range, longer than the model takes, more logprobs than one message holds.
+Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams& params, const EngineConfig& config,
+                          const ModelConfig& model);
 
 // The data-parallel rank of each input: its own, or by config.assignment; nullopt: whichever is least loaded.
 std::vector<std::optional<int>> ranks_for(const std::vector<GenerationInput>& inputs, const EngineConfig& config);
+
+// The order in which inputs are submitted: each rank's first, then each rank's second, ..., so that a bounded number in
+// flight keeps every rank busy; inputs without a rank keep their places among themselves.
+std::vector<std::size_t> submission_order(const std::vector<std::optional<int>>& ranks);
 
 }  // namespace chorus

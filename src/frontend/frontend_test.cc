@@ -11,6 +11,13 @@
 namespace chorus {
 namespace {
 
+class ByteStream final : public TokenStream {
+ public:
+  void push(std::int32_t token, std::string& settled) override { settled.push_back(static_cast<char>(token)); }
+  std::string_view tentative() const override { return {}; }
+  void finish(std::string&) override {}
+};
+
 // A tokenizer whose tokens are the bytes of the text.
 class ByteTokenizer final : public Tokenizer {
  public:
@@ -24,6 +31,7 @@ class ByteTokenizer final : public Tokenizer {
     for (const std::int32_t id : ids) text.push_back(static_cast<char>(id));
     return text;
   }
+  std::unique_ptr<TokenStream> start_decoding(bool) const override { return std::make_unique<ByteStream>(); }
   std::int32_t vocab_size() const override { return 256; }
   std::optional<std::int32_t> token_to_id(std::string_view) const override { return std::nullopt; }
   std::optional<std::string> id_to_token(std::int32_t id) const override { return std::string(1, static_cast<char>(id)); }
@@ -78,7 +86,7 @@ ModelConfig byte_model() {
   return model;
 }
 
-struct Run {
+struct OneCall {
   EchoFleet fleet;
   EngineConfig config;
   std::vector<GenerationOutput> outputs;
@@ -101,7 +109,7 @@ GenerationInput text_input(const std::string& prompt) {
 }
 
 TEST(TextGenerator, PutsTheChoicesOfEachRequestTogether) {
-  Run run;
+  OneCall run;
   std::vector<GenerationInput> inputs = {text_input("a"), text_input("b")};
   inputs[1].options.params.n = 2;
   inputs[1].options.params.max_tokens = 3;
@@ -115,7 +123,7 @@ TEST(TextGenerator, PutsTheChoicesOfEachRequestTogether) {
 }
 
 TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {
-  Run run;
+  OneCall run;
   std::vector<GenerationInput> inputs = {text_input("a")};
   inputs[0].options.stop = {" tw"};
   run.generate(inputs);
@@ -128,7 +136,7 @@ TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {
 }
 
 TEST(TextGenerator, ABadRowFailsAloneAndByName) {
-  Run run;
+  OneCall run;
   std::vector<GenerationInput> inputs = {text_input(""), text_input(std::string(64, 'x')), text_input("fine"), text_input("")};
   inputs[3].prompt_token_ids = {1, 256};
   run.generate(inputs);
@@ -139,7 +147,7 @@ TEST(TextGenerator, ABadRowFailsAloneAndByName) {
 }
 
 TEST(TextGenerator, RowsNotDoneByTheDeadlineFailWithItsReason) {
-  Run run;
+  OneCall run;
   run.fleet.silent = true;
   run.generate({text_input("a"), text_input("b")}, monotonic_now() - 1);
   ASSERT_TRUE(run.status.ok());
@@ -148,7 +156,7 @@ TEST(TextGenerator, RowsNotDoneByTheDeadlineFailWithItsReason) {
 }
 
 TEST(TextGenerator, AnInterruptEndsTheCall) {
-  Run run;
+  OneCall run;
   run.fleet.silent = true;
   run.generate({text_input("a")}, {}, true);
   ASSERT_FALSE(run.status.ok());
@@ -156,7 +164,7 @@ TEST(TextGenerator, AnInterruptEndsTheCall) {
 }
 
 TEST(FrontDoor, SeedsFollowThePromptAndNotTheOrder) {
-  Run forward, backward;
+  OneCall forward, backward;
   forward.generate({text_input("a"), text_input("b"), text_input("a")});
   backward.generate({text_input("b"), text_input("a"), text_input("a")});
   EXPECT_EQ(forward.fleet.seeds[0], backward.fleet.seeds[1]);
@@ -166,7 +174,7 @@ TEST(FrontDoor, SeedsFollowThePromptAndNotTheOrder) {
 }
 
 TEST(FrontDoor, AssignsRanksAsConfigured) {
-  Run run;
+  OneCall run;
   run.config.parallel.data_parallel_size = 4;
   run.config.assignment = AssignmentName::modulo;
   std::vector<GenerationInput> inputs(6, text_input("a"));

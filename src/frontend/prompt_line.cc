@@ -58,7 +58,8 @@ Result<PromptLine> parse_prompt_line(std::string_view text, const ChatFormat& ch
     if (key == "id") {
       parsed.id = value;
     } else if (key == "priority") {
-      if (!value.is_number_integer() || value.get<std::int64_t>() < INT32_MIN || value.get<std::int64_t>() > INT32_MAX) {
+      const bool whole = value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT32_MAX);
+      if (!whole || value.get<std::int64_t>() < INT32_MIN) {
         return fail(ErrorCode::invalid_argument, "priority is {}: give a whole number of 32 bits", value.dump());
       }
       parsed.input.priority = value.get<std::int32_t>();

@@ -13,6 +13,8 @@ namespace {
 constexpr int poll_ms = 100;
 // Encoding a large input takes time; between this many prompts the engines' events are taken in.
 constexpr std::size_t submissions_between_polls = 64;
+// Requests in flight on this side at most; an input of a million rows does not become a million detokenizers.
+constexpr std::size_t in_flight_max = 16384;
 
 struct ChoiceInProgress {
   GeneratedChoice choice;
@@ -95,8 +97,13 @@ Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> 
   if (input.prompt.empty() && input.prompt_token_ids && tokenizer != nullptr) {
     if (auto text = tokenizer->decode(*ids, false); text.ok()) output.prompt = std::move(*text);
   }
-  if (auto checked = check_prompt(*ids, config, model); !checked.ok()) {
+  if (auto checked = check_prompt(*ids, input.options.params, config, model); !checked.ok()) {
     finish_with_error(index, std::move(output), checked.error().message);
+    return {};
+  }
+
+  if (tokenizer == nullptr && !input.options.stop.empty()) {
+    finish_with_error(index, std::move(output), "stop strings need a tokenizer.json, which " + config.model + " has not: use stop_token_ids");
     return {};
   }
 
@@ -209,6 +216,7 @@ Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs,
   state.callbacks = &callbacks;
   state.progress = {0, inputs.size(), 0};
   const std::vector<std::optional<int>> ranks = ranks_for(inputs, state.config);
+  const std::vector<std::size_t> order = submission_order(ranks);
   const auto stopped = [&]() -> Result<bool> {
     if (callbacks.interrupted && callbacks.interrupted()) {
       state.abandon_rest("");
@@ -220,10 +228,11 @@ Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs,
   std::size_t next = 0;
   bool late = false;
   while (!late && (next < inputs.size() || !state.in_progress.empty())) {
-    for (std::size_t i = 0; i < submissions_between_polls && next < inputs.size(); ++i, ++next) {
-      CHORUS_TRY_VOID(state.submit(next, ranks[next]));
+    const auto may_submit = [&] { return next < order.size() && state.in_progress.size() < in_flight_max; };
+    for (std::size_t i = 0; i < submissions_between_polls && may_submit(); ++i, ++next) {
+      CHORUS_TRY_VOID(state.submit(order[next], ranks[order[next]]));
     }
-    const bool waiting = next == inputs.size() && !state.in_progress.empty();
+    const bool waiting = !may_submit() && !state.in_progress.empty();
     CHORUS_TRY_VOID(state.take_events(waiting ? poll_ms : 0));
     if (callbacks.on_progress) callbacks.on_progress(state.progress);
     CHORUS_TRY(late, stopped());
@@ -232,8 +241,8 @@ Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs,
     state.abandon_rest(deadline_message);
     for (; next < inputs.size(); ++next) {
       GenerationOutput output;
-      output.prompt = inputs[next].prompt;
-      state.finish_with_error(next, std::move(output), deadline_message);
+      output.prompt = inputs[order[next]].prompt;
+      state.finish_with_error(order[next], std::move(output), deadline_message);
     }
   }
   return {};
