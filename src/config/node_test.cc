@@ -116,8 +116,13 @@ TEST(CpuSets, AutoGivesDisjointNeighbours) {
 TEST(CpuSets, ListsAreCheckedAgainstTheMachine) {
   std::vector<std::string> warnings;
   EXPECT_THAT(*cpu_sets_per_replica(config_of(2, 0, "0-1,3|2"), node_of(4), &warnings),
-              ElementsAre(ElementsAre(0, 1, 3), ElementsAre(2)));
+              ElementsAre(ElementsAre(0), ElementsAre(2)))
+      << "one core a thread; threads: the size of the smallest set";
   EXPECT_THAT(warnings, IsEmpty());
+  EXPECT_THAT(*cpu_sets_per_replica(config_of(2, 2, "0-1,3|2"), node_of(4), &warnings),
+              ElementsAre(ElementsAre(0, 1), ElementsAre(2, 2)));
+  EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of replica 1 share 1 cores")));
+  warnings.clear();
   EXPECT_THAT(cpu_sets_per_replica(config_of(2, 0, "0-1|2-4"), node_of(4), &warnings).error().message,
               HasSubstr("core 4"));
   EXPECT_THAT(cpu_sets_per_replica(config_of(3, 0, "0|1"), node_of(4), &warnings).error().message,
