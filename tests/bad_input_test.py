@@ -264,6 +264,28 @@ def test_wrong_rows_fail_by_name_and_the_others_do_not():
         assert row["outputs"] == [] and all(word in row["error"] for word in words), row
 
 
+def test_sampling_parameters_that_contradict_each_other_fail_their_row():
+    rows = [{"prompt": "a", "max_tokens": 4, "min_tokens": 5}, {"prompt": "a", "max_tokens": 4, "logit_bias": {"512": 1}},
+            {"prompt": "a", "max_tokens": 4, "min_tokens": 4, "logit_bias": {"511": 1}}]
+    done = chorus("generate", STORIES, stdin=lines(rows))
+    found = [json.loads(line)["error"] for line in done.stdout.splitlines()]
+    assert done.returncode == 3 and found[2] is None
+    assert "min_tokens is 5" in found[0] and "max_tokens 4" in found[0]
+    assert "logit_bias" in found[1] and "512" in found[1] and "0 to 511" in found[1]
+
+
+def test_a_byte_order_mark_and_carriage_returns_are_no_mistake():
+    rows = [{"prompt": "a", "max_tokens": 4}, {"prompt": "b", "max_tokens": 4}]
+    plain = chorus("generate", STORIES, stdin=lines(rows))
+    windows = chorus("generate", STORIES, stdin=b"\xef\xbb\xbf" + lines(rows).replace(b"\n", b"\r\n"))
+    assert plain.returncode == windows.returncode == 0 and windows.stdout == plain.stdout
+
+
+def test_no_rows_are_no_mistake(tmp_path):
+    done = chorus("generate", STORIES, "--output", tmp_path / "out.jsonl")
+    assert done.returncode == 0 and (tmp_path / "out.jsonl").read_bytes() == b""
+
+
 def test_a_prompt_that_is_not_utf8():
     done = chorus("generate", STORIES, "--prompt", "a", "--prompt", os.fsdecode(b"b\xff"), "--max-tokens", "2")
     found = [json.loads(line) for line in done.stdout.splitlines()]

@@ -159,7 +159,24 @@ def test_every_option_of_the_interface_example(stories, undisturbed):
     assert stories.output.read_bytes() == undisturbed[0].output.read_bytes()
 
 
+def test_ranks_that_cannot_start_leave_one_worker(stories, undisturbed):
+    """Two fifths of the free memory for each of four is too much, for one it is not."""
+    available = int(re.search(r"MemAvailable:\s+(\d+) kB", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
+    stories.replicas(4).tell["engine_options"]["kv_cache_memory"] = available * 2 // 5
+    said = messages(stories.run().stderr)
+    assert said[0].startswith("4 data parallel workers could not start (kv-cache-memory") and said[0].endswith("going on with one")
+    assert said[1:4] == ["Starting 1 data parallel workers", "Worker rank 0 is ready", "Assigned 33 prompts to rank 0"]
+    assert stories.output.read_bytes() == undisturbed[0].output.read_bytes()
+
+
 # ---- inputs and prompts ----
+
+def test_a_byte_order_mark_and_carriage_returns(stories, undisturbed):
+    dataset = stories.root / "data" / "dataset.jsonl"
+    dataset.write_bytes(b"\xef\xbb\xbf" + dataset.read_bytes().replace(b"\n", b"\r\n"))
+    stories.run()
+    assert stories.output.read_bytes() == undisturbed[0].output.read_bytes()
+
 
 def test_text_templates(stories, undisturbed):
     prompts = stories.root / "prompts"

@@ -19,6 +19,7 @@ Result<void> read_prompt_lines(std::istream& in, const std::string& name, const 
   for (std::size_t number = 1; std::getline(in, line); ++number) {
     if (line.size() > line_bytes_max)
       return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
+    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);  // byte order mark
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     auto parsed = parse_prompt_line(line, chat, defaults);
     if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name, number));

@@ -13,8 +13,10 @@ constexpr std::size_t file_bytes_max = std::size_t{4} << 30;
 
 Result<std::vector<Json>> load_json_lines(const std::string& path) {
   CHORUS_TRY(const std::string text, read_file(path, file_bytes_max));
+  std::string_view content = text;
+  if (content.starts_with("\xef\xbb\xbf")) content.remove_prefix(3);  // byte order mark
   std::vector<Json> records;
-  const auto read = for_each_json_line(text, [&](std::size_t line, Json&& value) -> Result<void> {
+  const auto read = for_each_json_line(content, [&](std::size_t line, Json&& value) -> Result<void> {
     if (!value.is_object()) return fail(ErrorCode::invalid_argument, "line {}: not a JSON object", line);
     records.push_back(std::move(value));
     return {};
