@@ -35,6 +35,12 @@ Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams&
   if (params.min_tokens > params.max_tokens) {
     return fail(ErrorCode::invalid_argument, "min_tokens {} is above max_tokens {}: lower it", params.min_tokens, params.max_tokens);
   }
+  for (const auto& [token, bias] : params.logit_bias) {
+    if (token < 0 || token >= model.vocab_size) {
+      return fail(ErrorCode::invalid_argument, "logit_bias has id {}: the vocabulary has ids 0 to {}", token,
+                  model.vocab_size - 1);
+    }
+  }
   const std::uint64_t scored = prompt.size() * (std::uint64_t{params.prompt_logprobs.value_or(0)} + 1);
   if (params.prompt_logprobs && scored > prompt_logprobs_max) {
     return fail(ErrorCode::invalid_argument, "prompt_logprobs of {} tokens a position over {} positions are {} entries, at most {} come back: ask for fewer",
