@@ -270,7 +270,7 @@ def test_sampling_parameters_that_contradict_each_other_fail_their_row():
     done = chorus("generate", STORIES, stdin=lines(rows))
     found = [json.loads(line)["error"] for line in done.stdout.splitlines()]
     assert done.returncode == 3 and found[2] is None
-    assert "min_tokens is 5" in found[0] and "max_tokens 4" in found[0]
+    assert "min_tokens 5" in found[0] and "max_tokens 4" in found[0]
     assert "logit_bias" in found[1] and "512" in found[1] and "0 to 511" in found[1]
 
 
