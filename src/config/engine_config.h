@@ -63,7 +63,9 @@ struct EngineConfig {
   int api_server_count = 1;
   bool headless = false;                            // engines without a front end
   int engine_start_timeout_ms = 600000;             // from spawn to READY
-  int engine_heartbeat_timeout_ms = 60000;          // without progress or heartbeat an engine counts as dead
+  // Without progress or heartbeat an engine counts as dead. An engine says nothing during a step, and one of a large
+  // model on a slow machine takes minutes; a crash is noticed at once by other means, only a hang waits for this.
+  int engine_heartbeat_timeout_ms = 600000;
 };
 
 // Checks every bound that needs no file and no machine, and refuses what this version does not run. One line: option, value,
