@@ -37,6 +37,8 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       links_(static_cast<std::size_t>(ranks_)),
       loads_(static_cast<std::size_t>(ranks_)),
       last_deaths_(static_cast<std::size_t>(ranks_)),
+      was_ready_(static_cast<std::size_t>(ranks_), false),
+      starts_left_(ranks_),
       window_(2 * static_cast<std::size_t>(config.max_num_seqs)) {}
 
 Result<void> FleetImpl::start(const FleetSetup& setup) {
@@ -54,16 +56,10 @@ Result<void> FleetImpl::start(const FleetSetup& setup) {
 
   log(LogLevel::info, "Starting {} data parallel workers", ranks_);
   for (int rank = 0; rank < ranks_; ++rank) supervisor_.start(rank, monotonic_now());
-  const auto ready = [&] {
-    for (int rank = 0; rank < ranks_; ++rank) {
-      if (!is_ready(rank)) return false;
-    }
-    return true;
-  };
-  // The supervisor's start deadline ends this loop. A death before all are READY fails the start: retrying would hide
-  // why.
-  while (!ready() && deaths_ == 0) turn(poll_slice_ms_max);
-  if (deaths_ > 0) return all_dead();
+  // The supervisor's start deadline ends this loop. A death before a rank's first READY fails the start: retrying would
+  // hide why. One that was READY and dies while others still start is a death like any later one.
+  while (starts_left_ > 0 && !start_failed_) turn(poll_slice_ms_max);
+  if (start_failed_) return start_error();
   times_.ready_s = seconds_since(begin);
   return {};
 }

@@ -3,8 +3,8 @@
 //
 // A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of
 // the event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events
-// as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. When no replica is left,
-// one is started again (a few times, with back-off); after that poll() fails.
+// as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies is
+// started again (a few times in a row, with back-off) and then given up; poll() fails when all are given up.
 //
 // Single-threaded: one thread calls everything, and lives as long as the fleet does (its engines die with it).
 //
@@ -48,8 +48,9 @@ struct FleetTimes {
 
 class Fleet {
  public:
-  // Loads the weights once, spawns config.parallel.data_parallel_size engines, waits until all are READY. Logs
-  // "Starting X data parallel workers" and "Worker rank X is ready". On any failure nothing is left running.
+  // Loads the weights once, spawns config.parallel.data_parallel_size engines, waits until each was READY once. Logs
+  // "Starting X data parallel workers" and "Worker rank X is ready". Fails when one dies before its first READY, with
+  // its last words; then nothing is left running.
   static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model);
   virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
 

@@ -43,7 +43,9 @@ class FleetImpl final : public Fleet {
     std::string words;  // "was killed by SIGKILL"; empty: has not died
   };
   Death death_of(const ReplicaLink& link) const;
+  Error start_error() const;
   Error all_dead() const;
+  Error with_deaths(Error error, bool before_ready_only) const;
 
   // Messages.
   void read_from(int rank);
@@ -73,13 +75,15 @@ class FleetImpl final : public Fleet {
   std::vector<std::optional<ReplicaLink>> links_;  // by rank: the present incarnation, until its process is reaped
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank
+  std::vector<bool> was_ready_;     // by rank: some incarnation of it was READY
+  int starts_left_;                 // ranks that never were
+  bool start_failed_ = false;       // one of them died
   std::size_t window_;              // sequences at a replica at most, of those that wait here
   LoadedWeights weights_;
   int threads_ = 1;
   std::uint64_t kv_cache_bytes_ = 0;
   std::vector<std::vector<int>> cpu_sets_;
   std::vector<FleetEvent> events_;  // received and not yet polled
-  std::size_t deaths_ = 0;
   FleetTimes times_;
 };
 

@@ -39,7 +39,7 @@ void FleetImpl::spawn(Placement replica) {
 
 // The epoch is dead for everybody. Its process may still be there.
 void FleetImpl::bury(Placement replica) {
-  ++deaths_;
+  if (!was_ready_[static_cast<std::size_t>(replica.rank)]) start_failed_ = true;
   Death& death = last_deaths_[static_cast<std::size_t>(replica.rank)];
   auto& dead = link(replica.rank);
   int pid = 0;
@@ -96,12 +96,20 @@ void FleetImpl::fault(ReplicaLink& link, const std::string& reason) {
   act_on_supervisor();
 }
 
+Error FleetImpl::start_error() const {
+  return with_deaths(fail(ErrorCode::unavailable, "the replicas did not start"), true);
+}
+
 Error FleetImpl::all_dead() const {
-  Error error = fail(ErrorCode::unavailable, "no replica could be kept alive");
+  return with_deaths(fail(ErrorCode::unavailable, "no replica could be kept alive"), false);
+}
+
+// The error, with how each rank died last (of those alone that never were READY) and the code of the last of these.
+Error FleetImpl::with_deaths(Error error, bool before_ready_only) const {
   const char* separator = ": ";
   for (int rank = 0; rank < ranks_; ++rank) {
     const Death& death = last_deaths_[static_cast<std::size_t>(rank)];
-    if (death.words.empty()) continue;
+    if (death.words.empty() || (before_ready_only && was_ready_[static_cast<std::size_t>(rank)])) continue;
     error.code = death.code;
     error.message += fmt::format("{}worker rank {} {}", separator, rank, death.words);
     separator = "; ";

@@ -76,6 +76,8 @@ Result<void> FleetImpl::on_ready(ReplicaLink& link, const Frame& frame) {
   }
   supervisor_.ready(replica, monotonic_now());
   router_.replica_ready(replica);
+  if (!was_ready_[static_cast<std::size_t>(replica.rank)]) --starts_left_;
+  was_ready_[static_cast<std::size_t>(replica.rank)] = true;
   loads_[static_cast<std::size_t>(replica.rank)] = {};
   log(LogLevel::info, "Worker rank {} is ready", replica.rank);
   return {};

@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <cstdlib>
@@ -27,7 +28,8 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 constexpr Nanoseconds test_timeout = 60'000'000'000;
-// Set in the environment of engines: they end before HELLO, or speak garbage as rank 0.
+// Set in the environment of engines: they end before HELLO ("exit"), speak garbage as rank 0 ("garbage"), or one dies
+// while the other still starts ("overlap:" and a directory, see overlapping_engine()).
 constexpr const char* manner_variable = "CHORUS_FLEET_TEST_ENGINE";
 
 using Hook = std::function<void(Fleet&, const Collector&)>;
@@ -327,6 +329,26 @@ TEST(Fleet, AnEngineThatEndsBeforeItsFirstWordFailsTheStart) {
   expect_no_children();
 }
 
+// Rank 0 is READY and killed; rank 1 starts only once rank 0 starts anew, which proves that its death was seen before.
+TEST(Fleet, AReadyReplicaKilledWhileAnotherStartsIsStartedAgain) {
+  const std::vector<Request> requests = mixed_requests(40);
+  const Outputs expected = direct_outputs(requests);
+  std::string directory = testing::TempDir() + "chorus-fleet-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory.data()), nullptr);
+  ASSERT_EQ(::mkfifo((directory + "/gate").c_str(), 0600), 0);
+  ::setenv(manner_variable, ("overlap:" + directory).c_str(), 1);
+  Outputs outputs;
+  const std::string lines = log_of([&] {
+    auto fleet = start_toy_fleet(toy_engine_config(2));
+    ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+    outputs = run_all(fleet->get(), requests);
+  });
+  ::unsetenv(manner_variable);
+  std::filesystem::remove_all(directory);
+  EXPECT_EQ(outputs, expected);
+  EXPECT_THAT(lines, AllOf(HasSubstr("Worker rank 0 (pid "), HasSubstr("was killed by SIGKILL; it held no requests")));
+}
+
 TEST(Fleet, FiftyStartsAndEndsLeaveNoProcessAndNoDescriptor) {
   { ASSERT_TRUE(start_toy_fleet(toy_engine_config(2)).ok()); }
   const std::size_t descriptors = open_descriptors();
@@ -452,12 +474,35 @@ int garbage_engine() {
   return 0;
 }
 
+// HELLO and READY, then SIGKILL.
+int ready_and_killed_engine() {
+  auto connection = make_socket_connection(UniqueFd(engine_socket_fd));
+  const auto send = [&](MessageType type, std::uint32_t epoch, std::string payload) {
+    return (*connection)->send(static_cast<std::uint8_t>(type), epoch, std::move(payload)).ok();
+  };
+  if (!connection.ok() || !send(MessageType::hello, 0, encode(HelloMessage{}))) return 1;
+  auto frame = receive_within(connection->get(), 10'000);
+  if (!frame.ok() || !send(MessageType::ready, frame->epoch, encode(ReadyMessage{1, "scalar/bfloat16"}))) return 1;
+  ::raise(SIGKILL);
+  return 1;
+}
+
+// The first rank 0 is killed when READY; the second one meets rank 1 at the gate, then both go on as usual.
+int overlapping_engine(bool rank_0, const std::string& directory) {
+  if (rank_0 && ::mkdir((directory + "/first").c_str(), 0700) == 0) return ready_and_killed_engine();
+  ::close(::open((directory + "/gate").c_str(), rank_0 ? O_WRONLY : O_RDONLY));
+  return engine_process_main(engine_socket_fd, make_toy);
+}
+
 }  // namespace
 
 int engine_main(const char* name) {
-  const char* manner = std::getenv(manner_variable);
-  if (manner != nullptr && std::string(manner) == "exit") return 9;
-  if (manner != nullptr && std::string(name) == "chorus engine dp=0") return garbage_engine();
+  const char* variable = std::getenv(manner_variable);
+  const std::string manner = variable == nullptr ? "" : variable;
+  const bool rank_0 = std::string(name) == "chorus engine dp=0";
+  if (manner == "exit") return 9;
+  if (manner == "garbage" && rank_0) return garbage_engine();
+  if (manner.starts_with("overlap:")) return overlapping_engine(rank_0, manner.substr(manner.find(':') + 1));
   return engine_process_main(engine_socket_fd, make_toy);
 }
 
