@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/version.h"
 #include "config/model_config.h"
 #include "frontend/chat_format.h"
 #include "frontend/prompt_line.h"
@@ -30,7 +31,8 @@ struct NodeTotals {
 // Generates a node's rows on a fleet that lives as long as the node runs.
 class FleetGenerator final : public BatchGenerator {
  public:
-  static Result<std::unique_ptr<BatchGenerator>> start(const TextPromptParams& node, bool quiet, std::vector<NodeTotals>* totals) {
+  static Result<std::unique_ptr<BatchGenerator>> start(const TextPromptParams& node, bool quiet,
+                                                       std::vector<NodeTotals>* totals) {
     std::unique_ptr<FleetGenerator> generator(new FleetGenerator(totals, quiet || node.disable_progress_bars));
     CHORUS_TRY_VOID(generator->load(node));
     return std::unique_ptr<BatchGenerator>(std::move(generator));
@@ -38,26 +40,29 @@ class FleetGenerator final : public BatchGenerator {
 
   int rank_count() const override { return engine_.parallel.data_parallel_size; }
 
-  Result<std::vector<std::optional<RowResult>>> generate_batch(std::span<const PromptRow> rows,
-                                                               std::optional<Nanoseconds> deadline) override {
+  Result<void> generate_batch(std::span<const PromptRow> rows, std::optional<Nanoseconds> deadline,
+                              const OnRow& on_row) override {
     std::vector<GenerationInput> inputs;
     for (const PromptRow& row : rows) {
       CHORUS_TRY(GenerationInput input, input_of(row));
       inputs.push_back(std::move(input));
     }
-    std::vector<std::optional<RowResult>> results(rows.size());
+    Result<void> taken;  // the first error of on_row
     ProgressLine progress("run", quiet_);
     TextGenerator::Callbacks callbacks;
-    callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) { results[index] = take(std::move(output)); };
+    callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) {
+      std::optional<RowResult> result = take(std::move(output));
+      if (result && taken.ok()) taken = on_row(index, std::move(*result));
+    };
     callbacks.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
-    callbacks.interrupted = [] { return interrupted(); };
+    callbacks.interrupted = [&] { return interrupted() || !taken.ok(); };
     const Nanoseconds started = monotonic_now();
     const auto generated = generator_->generate(inputs, callbacks, deadline, late_);
     NodeTotals& totals = (*totals_)[at_];
     totals.elapsed += monotonic_now() - started;
     progress.finish();
-    CHORUS_TRY_VOID(generated);
-    return results;
+    CHORUS_TRY_VOID(taken);
+    return generated;
   }
 
  private:
@@ -82,8 +87,10 @@ class FleetGenerator final : public BatchGenerator {
   // If the ranks cannot start, one worker does the work, and the log says why (interface.md).
   Result<void> start_fleet() {
     auto fleet = Fleet::start(engine_, model_);
-    if (!fleet.ok() && rank_count() > 1 && fleet.error().code != ErrorCode::invalid_argument && fleet.error().code != ErrorCode::not_found) {
-      log(LogLevel::warning, "{} data parallel workers could not start ({}): going on with one", rank_count(), fleet.error().message);
+    if (!fleet.ok() && rank_count() > 1 && fleet.error().code != ErrorCode::invalid_argument &&
+        fleet.error().code != ErrorCode::not_found) {
+      log(LogLevel::warning, "{} data parallel workers could not start ({}): going on with one", rank_count(),
+          fleet.error().message);
       engine_.parallel.data_parallel_size = 1;
       fleet = Fleet::start(engine_, model_);
     }
@@ -99,7 +106,7 @@ class FleetGenerator final : public BatchGenerator {
     input.prompt = row.prompt;
     if (row.messages.empty()) return input;
     CHORUS_TRY(const Json messages, parse_json(row.messages));
-    auto rendered = chat_.render({{"messages", messages}});
+    auto rendered = chat_.render({{"messages", messages}, {"now", row.now_unix_s}});
     if (!rendered.ok()) {
       input.error = rendered.error().message;
     } else {
@@ -154,16 +161,26 @@ void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& to
     if (of_node != nullptr) {
       for (const auto& replica : of_node->replicas) tokens += replica.tokens;
     }
-    const auto rate = [seconds](std::uint64_t count) { return seconds > 0 ? static_cast<double>(count) / seconds : 0.0; };
-    fmt::print("{:<20} {:>8} {:>8} {:>8} {:>10} {:>12.0f}\n", node.id, node.rows, node.failed, node.resumed, tokens, rate(tokens));
+    const auto rate = [seconds](std::uint64_t count) {
+      return seconds > 0 ? static_cast<double>(count) / seconds : 0.0;
+    };
+    fmt::print("{:<20} {:>8} {:>8} {:>8} {:>10} {:>12.0f}\n", node.id, node.rows, node.failed, node.resumed, tokens,
+               rate(tokens));
     if (of_node == nullptr) continue;
     for (std::size_t rank = 0; rank < of_node->replicas.size(); ++rank) {
       const auto& replica = of_node->replicas[rank];
-      fmt::print("{:<20} {:>8} {:>8} {:>8} {:>10} {:>12.0f}\n", fmt::format("  replica {}", rank), replica.rows, "", "", replica.tokens,
-                 rate(replica.tokens));
+      fmt::print("{:<20} {:>8} {:>8} {:>8} {:>10} {:>12.0f}\n", fmt::format("  replica {}", rank), replica.rows, "", "",
+                 replica.tokens, rate(replica.tokens));
     }
   }
   std::fflush(stdout);
+}
+
+// Outputs of another release, instruction set or dtype may differ in their bits: one file does not mix them.
+Result<std::string> profile_of(const TextPromptParams& node) {
+  CHORUS_TRY(const ModelConfig model, read_model_config(node.engine.model, node.engine.generation_config));
+  CHORUS_TRY(const Isa isa, choose_isa(node.engine.cpu_isa));
+  return version() + " " + numerics_profile(isa, compute_dtype(node.engine, model));
 }
 
 Result<int> run(const std::string& path, bool disable_progress_bars) {
@@ -171,7 +188,10 @@ Result<int> run(const std::string& path, bool disable_progress_bars) {
   std::vector<NodeTotals> totals;
   WorkflowHooks hooks;
   hooks.interrupted = [] { return interrupted(); };
-  const auto factory = [&](const TextPromptParams& node) { return FleetGenerator::start(node, disable_progress_bars, &totals); };
+  hooks.profile = profile_of;
+  const auto factory = [&](const TextPromptParams& node) {
+    return FleetGenerator::start(node, disable_progress_bars, &totals);
+  };
   CHORUS_TRY(const WorkflowReport report, run_workflow(workflow, factory, hooks));
   print_table(report, totals);
   return report.failed() > 0 ? exit_rows_failed : exit_done;

@@ -1,7 +1,6 @@
 #include "workflow/node_run.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "base/check.h"
 #include "base/log.h"
@@ -9,10 +8,6 @@
 
 namespace chorus {
 namespace {
-
-std::int64_t unix_now_s() {
-  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 RowResult failed_row(std::string why) {
   RowResult result;
@@ -26,7 +21,8 @@ RowResult failed_row(std::string why) {
 void NodeRun::resume() {
   if (journal_.was_other()) {
     log(LogLevel::warning,
-        "{}: the workflow or its inputs have changed since the run that was cut off; starting afresh", params().name);
+        "{}: the workflow, its inputs or the numerics profile changed since the run that was cut off; starting afresh",
+        params().name);
   }
   for (const std::string& line : journal_.lines()) {
     const auto entry = parse_json(line);
@@ -54,7 +50,7 @@ Result<Json> NodeRun::fields_of(std::size_t row) const {
 }
 
 std::vector<PromptRow> NodeRun::render_rows() {
-  const std::int64_t now = unix_now_s();
+  const std::int64_t now = journal_.begun_unix_s();  // a run that goes on renders what it would have rendered
   std::vector<PromptRow> rows;
   for (std::size_t row = 0; row < lines_.size(); ++row) {
     if (!lines_[row].is_null()) continue;
@@ -62,7 +58,7 @@ std::vector<PromptRow> NodeRun::render_rows() {
     const auto prompt =
         fields.ok() ? input_.prompt->render(*fields, now) : Result<PromptSource::Prompt>(fields.error());
     if (prompt.ok()) {
-      rows.push_back({row, prompt->text, prompt->messages, 0});
+      rows.push_back({row, prompt->text, prompt->messages, 0, now});
     } else {
       finish(row, failed_row(prompt.error().message));
     }
@@ -85,6 +81,17 @@ void NodeRun::finish(std::size_t row, const RowResult& result) {
   ++done_;
 }
 
+Result<void> NodeRun::record(std::size_t row, const RowResult& result) {
+  finish(row, result);
+  return journal_.append(
+      Json{{"row", row}, {"line", lines_[row]}}.dump(-1, ' ', false, Json::error_handler_t::replace));
+}
+
+Error NodeRun::interrupted_error() const {
+  return fail(ErrorCode::cancelled, "{}: interrupted after {} of {} rows; run again to go on", params().name, done_,
+              lines_.size());
+}
+
 Result<void> NodeRun::run_batch(std::size_t number, std::span<PromptRow> rows, BatchGenerator* generator) {
   const std::vector<std::size_t> split =
       even_split(rows.size(), static_cast<std::size_t>(std::max(generator->rank_count(), 1)));
@@ -97,22 +104,22 @@ Result<void> NodeRun::run_batch(std::size_t number, std::span<PromptRow> rows, B
   const bool has_deadline = timeout_s > 0 && timeout_s < 1e9;
   const auto deadline =
       has_deadline ? std::optional(monotonic_now() + static_cast<Nanoseconds>(timeout_s * 1e9)) : std::nullopt;
-  CHORUS_TRY(const auto results, generator->generate_batch(rows, deadline));
-  CHECK(results.size() == rows.size(), "{} results for {} rows", results.size(), rows.size());
-  std::vector<std::string> entries;
   std::vector<bool> answered(split.size());
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    finish(rows[i].row,
-           results[i] ? *results[i] : failed_row(fmt::format("batch_timeout: not done within {} s", timeout_s)));
-    entries.push_back(
-        Json{{"row", rows[i].row}, {"line", lines_[rows[i].row]}}.dump(-1, ' ', false, Json::error_handler_t::replace));
-    const int rank = results[i] ? results[i]->dp_rank : -1;
+  const auto on_row = [&](std::size_t index, RowResult&& result) {
+    CHECK(index < rows.size(), "row {} of {}", index, rows.size());
+    const int rank = result.dp_rank;
     if (rank >= 0 && static_cast<std::size_t>(rank) < answered.size()) answered[static_cast<std::size_t>(rank)] = true;
+    return record(rows[index].row, result);
+  };
+  CHORUS_TRY_VOID(generator->generate_batch(rows, deadline, on_row));
+  for (const PromptRow& row : rows) {
+    if (!lines_[row.row].is_null()) continue;
+    CHORUS_TRY_VOID(record(row.row, failed_row(fmt::format("batch_timeout: not done within {} s", timeout_s))));
   }
   for (std::size_t rank = 0; rank < answered.size(); ++rank) {
     if (answered[rank]) log(LogLevel::info, "Received results for batch {} from rank {}", number, rank);
   }
-  return journal_.append(entries);
+  return journal_.sync();
 }
 
 Result<void> NodeRun::generate(std::vector<PromptRow> rows, const BatchGeneratorFactory& factory,
@@ -121,12 +128,11 @@ Result<void> NodeRun::generate(std::vector<PromptRow> rows, const BatchGenerator
   CHORUS_TRY(const std::unique_ptr<BatchGenerator> generator, factory(params()));
   std::size_t number = 0;
   for (std::size_t begin = 0; begin < rows.size(); begin += params().batch_size) {
-    if (hooks.interrupted && hooks.interrupted()) {
-      return fail(ErrorCode::cancelled, "{}: interrupted after {} of {} rows; run again to go on", params().name, done_,
-                  lines_.size());
-    }
+    if (hooks.interrupted && hooks.interrupted()) return interrupted_error();
     const std::size_t size = std::min(params().batch_size, rows.size() - begin);
-    CHORUS_TRY_VOID(run_batch(number++, std::span(rows).subspan(begin, size), generator.get()));
+    const auto batch = run_batch(number++, std::span(rows).subspan(begin, size), generator.get());
+    if (!batch.ok() && batch.error().code == ErrorCode::cancelled) return interrupted_error();
+    CHORUS_TRY_VOID(batch);
     if (hooks.on_progress) hooks.on_progress(params(), done_, lines_.size());
   }
   return {};

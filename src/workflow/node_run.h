@@ -49,6 +49,8 @@ class NodeRun {
   Result<void> generate(std::vector<PromptRow> rows, const BatchGeneratorFactory& factory, const WorkflowHooks& hooks);
   Result<void> run_batch(std::size_t number, std::span<PromptRow> rows, BatchGenerator* generator);
   void finish(std::size_t row, const RowResult& result);
+  Error interrupted_error() const;
+  Result<void> record(std::size_t row, const RowResult& result);  // finish and append to the journal
 
   NodeInput input_;
   Journal journal_;

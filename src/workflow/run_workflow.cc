@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -113,6 +114,10 @@ Result<const WorkflowNode*> load_node_of(const Workflow& workflow, const Workflo
   return found;
 }
 
+std::int64_t unix_now_s() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
 Result<void> make_output_directory(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
@@ -123,8 +128,9 @@ Result<void> make_output_directory(const std::string& path) {
 }
 
 // Journals of all nodes are opened before anything runs: what cannot be written shows at once.
-Result<std::vector<NodeRun>> prepare(const Workflow& workflow, const Inputs& inputs) {
+Result<std::vector<NodeRun>> prepare(const Workflow& workflow, const Inputs& inputs, const WorkflowHooks& hooks) {
   std::vector<NodeRun> runs;
+  std::int64_t now_unix_s = hooks.now_unix_s ? hooks.now_unix_s() : unix_now_s();
   for (const WorkflowNode& node : workflow.nodes) {
     const auto* params = std::get_if<TextPromptParams>(&node.params);
     if (params == nullptr) continue;
@@ -145,7 +151,17 @@ Result<std::vector<NodeRun>> prepare(const Workflow& workflow, const Inputs& inp
                     workflow.path, node.id, input.primary_key, params->name, taken);
       }
     }
-    CHORUS_TRY(Journal journal, Journal::open(journal_path, fmt::format("{} {}", inputs.fingerprint, node.id)));
+    std::error_code error;
+    if (fs::is_directory(fs::symlink_status(input.output_path, error))) {
+      return fail(ErrorCode::invalid_argument, "{}: is a directory; give another output_dir", input.output_path);
+    }
+    std::string profile;
+    if (hooks.profile) {
+      CHORUS_TRY(profile, hooks.profile(*params));
+    }
+    const std::string fingerprint = fmt::format("{} {} {}", inputs.fingerprint, node.id, profile);
+    CHORUS_TRY(Journal journal, Journal::open(journal_path, fingerprint, now_unix_s));
+    now_unix_s = journal.begun_unix_s();  // one time for all nodes
     runs.emplace_back(std::move(input), std::move(journal));
   }
   return runs;
@@ -178,7 +194,7 @@ Result<WorkflowReport> run_workflow(const Workflow& workflow, const BatchGenerat
                                     const WorkflowHooks& hooks) {
   CHORUS_TRY(const Inputs inputs, load_inputs(workflow));
   CHORUS_TRY_VOID(make_output_directory(workflow.output_dir));
-  CHORUS_TRY(std::vector<NodeRun> runs, prepare(workflow, inputs));
+  CHORUS_TRY(std::vector<NodeRun> runs, prepare(workflow, inputs, hooks));
   WorkflowReport report;
   std::map<std::string, NodeOutputs> outputs;
   for (NodeRun& run : runs) {
@@ -191,7 +207,8 @@ Result<WorkflowReport> run_workflow(const Workflow& workflow, const BatchGenerat
     report.nodes.push_back(std::move(node));
   }
   CHORUS_TRY_VOID(write_report(workflow, report));
-  for (NodeRun& run : runs) CHORUS_TRY_VOID(run.journal().remove());
+  // Last node first: cut off in between, what is left still begins with the nodes that others depend on.
+  for (auto run = runs.rbegin(); run != runs.rend(); ++run) CHORUS_TRY_VOID(run->journal().remove());
   return report;
 }
 

@@ -63,6 +63,7 @@ struct PromptRow {
   std::string prompt;    // the rendered template; empty when there are messages
   std::string messages;  // JSON: [{"role", "content"}, ..] for the model's chat template; empty when there is a prompt
   int dp_rank = 0;       // where the even split puts it; a generator may move it when that rank is gone
+  std::int64_t now_unix_s = 0;  // what strftime_now of the chat template sees: the same in a run that goes on
 };
 
 struct RowResult {
@@ -78,11 +79,13 @@ class BatchGenerator {
  public:
   virtual ~BatchGenerator() = default;
   virtual int rank_count() const = 0;
-  // One result a row, in the order of `rows`; nullopt for a row that was not done by `deadline` (monotonic; nullopt:
-  // none) -- what is done by then comes back. An error: nothing can be generated any more (or cancelled), rows of this
-  // batch are lost.
-  virtual Result<std::vector<std::optional<RowResult>>> generate_batch(std::span<const PromptRow> rows,
-                                                                       std::optional<Nanoseconds> deadline) = 0;
+  // Takes rows[index]'s result for good. An error (a full disk) ends the batch with it.
+  using OnRow = std::function<Result<void>(std::size_t index, RowResult&& result)>;
+  // Calls `on_row` once for each row as soon as it is done, in any order, on the caller's thread; not for rows that are
+  // not done by `deadline` (monotonic; nullopt: none). An error: nothing can be generated any more (or cancelled); rows
+  // that were handed over by then count.
+  virtual Result<void> generate_batch(std::span<const PromptRow> rows, std::optional<Nanoseconds> deadline,
+                                      const OnRow& on_row) = 0;
 };
 // Starts what a node needs. Called only when the node has rows left to do.
 using BatchGeneratorFactory = std::function<Result<std::unique_ptr<BatchGenerator>>(const TextPromptParams& node)>;
@@ -106,12 +109,18 @@ struct WorkflowReport {
 struct WorkflowHooks {
   std::function<void(const TextPromptParams& node, std::size_t done, std::size_t total)> on_progress;  // may be empty
   std::function<bool()> interrupted;  // may be empty; true ends the run between batches with ErrorCode::cancelled
+  std::function<std::int64_t()> now_unix_s;  // may be empty: the system's clock
+  // What the bits of a node's outputs depend on beside its inputs (dtype, instruction set, release). A run that was cut
+  // off under another profile is not gone on with. May be empty.
+  std::function<Result<std::string>(const TextPromptParams& node)> profile;
 };
 
 // Loads all data and reads all templates before anything is generated. output_dir is made if it is not there; per node
-// it gets NAME.jsonl, complete or not at all, and at the end report.json. What a batch gave is durable (fsync) in
-// output_dir/.NAME.progress.jsonl before the next batch begins; a later run of the same workflow on the same inputs
-// goes on from there, and rows that failed are tried again. Two runs at once in one output_dir: the second is refused.
+// it gets NAME.jsonl, complete or not at all, and at the end report.json. Each row is in
+// output_dir/.NAME.progress.jsonl as soon as it is done (so a killed process loses none), and synced before the next
+// batch begins and about every second (so a lost machine loses little). A later run of the same workflow on the same
+// inputs, under the same profile, goes on from there with the first run's time of day; rows that failed are tried
+// again. Two runs at once in one output_dir: the second is refused.
 Result<WorkflowReport> run_workflow(const Workflow& workflow, const BatchGeneratorFactory& factory,
                                     const WorkflowHooks& hooks = {});
 

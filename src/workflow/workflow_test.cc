@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -21,36 +22,41 @@ namespace {
 namespace fs = std::filesystem;
 using testing::HasSubstr;
 
-// Answers with the prompt between angle brackets. Rows whose prompt says "slow" are not
-// done by the deadline; `batches_left` ends the run like a crash.
+// Answers with the prompt between angle brackets. Rows whose prompt says "slow" are not done by the deadline;
+// `batches_left` and `rows_left` end the run like a crash.
 class FakeGenerator : public BatchGenerator {
  public:
   struct Log {
     std::vector<std::vector<PromptRow>> batches;
+    std::vector<std::size_t> answered;  // rows, in order
     int batches_left = 1'000'000;
+    int rows_left = 1'000'000;
+    bool backwards = false;  // the last row of a batch is done first
     int ranks = 4;
+    std::optional<Error> end_with;  // instead of "the fleet is gone"
   };
   explicit FakeGenerator(Log* log) : log_(log) {}
   int rank_count() const override { return log_->ranks; }
-  Result<std::vector<std::optional<RowResult>>> generate_batch(std::span<const PromptRow> rows,
-                                                               std::optional<Nanoseconds> deadline) override {
-    if (log_->batches_left-- == 0) return fail(ErrorCode::unavailable, "the fleet is gone");
+  Result<void> generate_batch(std::span<const PromptRow> rows, std::optional<Nanoseconds> deadline,
+                              const OnRow& on_row) override {
+    const Error end = log_->end_with.value_or(fail(ErrorCode::unavailable, "the fleet is gone"));
+    if (log_->batches_left-- == 0) return end;
     log_->batches.emplace_back(rows.begin(), rows.end());
-    std::vector<std::optional<RowResult>> results;
-    for (const PromptRow& row : rows) {
-      if (deadline && row.prompt.find("slow") != std::string::npos) {
-        results.emplace_back(std::nullopt);
-        continue;
-      }
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      const std::size_t index = log_->backwards ? rows.size() - 1 - i : i;
+      const PromptRow& row = rows[index];
+      if (log_->rows_left-- == 0) return end;
+      if (deadline && row.prompt.find("slow") != std::string::npos) continue;
+      log_->answered.push_back(row.row);
       RowResult result;
       result.text = "<" + row.prompt + row.messages + ">";
       result.finish_reason = "stop";
       result.prompt_tokens = 2;
       result.completion_tokens = 3;
       result.dp_rank = row.dp_rank;
-      results.emplace_back(std::move(result));
+      CHORUS_TRY_VOID(on_row(index, std::move(result)));
     }
-    return results;
+    return {};
   }
 
  private:
@@ -375,6 +381,121 @@ TEST_F(WorkflowTest, GoesOnWhereItWasCutOff) {
   EXPECT_EQ(output(), resumed);
 }
 
+// Goal: a run whose rows are all in one batch goes on too. Method: the fleet is lost after 20 of 33 rows, which were
+// done in another order than the input's.
+TEST_F(WorkflowTest, GoesOnInTheMiddleOfABatch) {
+  rows(33);
+  log_.backwards = true;
+  log_.rows_left = 20;
+  const auto cut = run();
+  ASSERT_FALSE(cut.ok());
+  EXPECT_EQ(cut.error().code, ErrorCode::unavailable);
+  EXPECT_FALSE(fs::exists(root_ / "out/tell.jsonl"));
+  log_ = {};
+  const auto report = run();
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->nodes[0].resumed, 20u);
+  EXPECT_EQ(log_.answered, (std::vector<std::size_t>{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12}));
+  const std::vector<Json> resumed = output();
+  ASSERT_TRUE(run().ok());
+  EXPECT_EQ(output(), resumed);
+}
+
+// Goal: a row is in the journal when it is done, not when its batch or the process ends. Method: a child that dies at
+// once (as by kill -9, nothing is flushed or destroyed) before its eighth row.
+TEST_F(WorkflowTest, AKilledProcessLosesNoFinishedRow) {
+  class Suicide : public FakeGenerator {
+   public:
+    using FakeGenerator::FakeGenerator;
+    Result<void> generate_batch(std::span<const PromptRow> rows, std::optional<Nanoseconds> deadline,
+                                const OnRow& on_row) override {
+      std::size_t left = 7;
+      return FakeGenerator::generate_batch(rows, deadline, [&](std::size_t index, RowResult&& result) {
+        if (left-- == 0) ::raise(SIGKILL);
+        return on_row(index, std::move(result));
+      });
+    }
+  };
+  rows(33);
+  const auto workflow = parse(workflow_of({load_node(), tell_node()}));
+  ASSERT_TRUE(workflow.ok());
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const auto result =
+        run_workflow(*workflow, [this](const TextPromptParams&) -> Result<std::unique_ptr<BatchGenerator>> {
+          return std::unique_ptr<BatchGenerator>(std::make_unique<Suicide>(&log_));
+        });
+    ::_exit(result.ok() ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
+  EXPECT_EQ(run()->nodes[0].resumed, 7u);
+  EXPECT_EQ(log_.answered.size(), 26u);
+  EXPECT_EQ(log_.answered[0], 7u);
+}
+
+TEST_F(WorkflowTest, InterruptInTheMiddleOfABatchSaysHowFar) {
+  rows(33);
+  log_.rows_left = 9;
+  log_.end_with = fail(ErrorCode::cancelled, "interrupted");
+  const auto cut = run();
+  ASSERT_FALSE(cut.ok());
+  EXPECT_EQ(cut.error().code, ErrorCode::cancelled);
+  EXPECT_EQ(cut.error().message, "tell: interrupted after 9 of 33 rows; run again to go on");
+  log_ = {};
+  EXPECT_EQ(run()->nodes[0].resumed, 9u);
+}
+
+// Goal: templates that ask for the time render as in the run that was cut off. Method: a clock a day later.
+TEST_F(WorkflowTest, ARunThatGoesOnHasTheFirstRunsClock) {
+  write("prompts/tell.jinja", "{{ hero }} on {{ strftime_now('%Y-%m-%d') }}");
+  rows(3);
+  Json judge = tell_node();
+  judge["id"] = "judge";
+  judge["dependencies"] = {"tell"};
+  judge["params"]["name"] = "judgement";
+  write("prompts/judgement.txt", "{{ tell }} {{ strftime_now('%d') }}");
+  const Json workflow = workflow_of({load_node(), tell_node(), judge});
+  WorkflowHooks hooks;
+  log_.batches_left = 0;  // an attempt without a row does not set the time
+  hooks.now_unix_s = [] { return std::int64_t{1768478400 - 86400}; };
+  ASSERT_FALSE(run(workflow, hooks).ok());
+  log_ = {};
+  hooks.now_unix_s = [] { return std::int64_t{1768478400}; };  // 2026-01-15T12:00:00Z
+  log_.rows_left = 1;
+  ASSERT_FALSE(run(workflow, hooks).ok());
+  log_ = {};
+  hooks.now_unix_s = [] { return std::int64_t{1768478400 + 86400}; };
+  const auto report = run(workflow, hooks);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->nodes[0].resumed, 1u);
+  EXPECT_EQ(output()[0]["tell"], "<h0 on 2026-01-15>");
+  EXPECT_EQ(output()[2]["tell"], "<h2 on 2026-01-15>");
+  EXPECT_EQ(output("out/judgement.jsonl")[2]["judgement"], "<<h2 on 2026-01-15> 15>");
+  EXPECT_EQ(log_.batches[0][0].now_unix_s, 1768478400);  // for the chat template
+  ASSERT_TRUE(run(workflow, hooks).ok());
+  EXPECT_EQ(output()[0]["tell"], "<h0 on 2026-01-16>");
+}
+
+TEST_F(WorkflowTest, AnotherProfileStartsAfresh) {
+  const Json workflow = workflow_of({load_node(), tell_node()});
+  std::string profile = "avx512-bf16/bfloat16";
+  WorkflowHooks hooks;
+  hooks.profile = [&](const TextPromptParams&) -> Result<std::string> { return profile; };
+  log_.rows_left = 2;
+  ASSERT_FALSE(run(workflow, hooks).ok());
+  log_ = {};
+  log_.rows_left = 1;
+  ASSERT_FALSE(run(workflow, hooks).ok());
+  EXPECT_EQ(log_.answered, (std::vector<std::size_t>{2}));
+  log_ = {};
+  profile = "avx2-f32/float32";
+  EXPECT_EQ(run(workflow, hooks)->nodes[0].resumed, 0u);
+  EXPECT_EQ(log_.answered.size(), 5u);
+}
+
 TEST_F(WorkflowTest, ChangedInputsStartAfresh) {
   rows(100);
   log_.batches_left = 2;
@@ -430,6 +551,29 @@ TEST_F(WorkflowTest, OutputDirectoryThatCannotBeMadeIsAnErrorBeforeTheRun) {
   EXPECT_THAT(run_error(), HasSubstr("output_dir"));
   EXPECT_TRUE(log_.batches.empty());
   EXPECT_EQ(read("out"), "a file");
+}
+
+// Places that the user can choose otherwise are wrong input (exit status 2), and show before anything is generated.
+TEST_F(WorkflowTest, OutputThatCannotBeWrittenIsAnInvalidArgument) {
+  fs::create_directories(root_ / "out/tell.jsonl");
+  auto result = run();
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(result.error().message, HasSubstr("out/tell.jsonl: is a directory"));
+  fs::remove(root_ / "out/tell.jsonl");
+  fs::create_directories(root_ / "out/.tell.progress.jsonl");
+  result = run();
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(result.error().message, HasSubstr("Is a directory; give an output_dir that can be written"));
+  EXPECT_TRUE(log_.batches.empty());
+  if (::geteuid() == 0) return;  // may write everywhere
+  fs::remove(root_ / "out/.tell.progress.jsonl");
+  fs::permissions(root_ / "out", fs::perms::owner_read | fs::perms::owner_exec);
+  result = run();
+  fs::permissions(root_ / "out", fs::perms::owner_all);
+  ASSERT_FALSE(result.ok());
+  EXPECT_EQ(result.error().code, ErrorCode::invalid_argument);
 }
 
 // Goal: a full disk leaves no half file and loses no finished row. Method: a limit on the size of files stands for it.
