@@ -2,14 +2,8 @@
 #include "cli/commands.h"
 #include "fleet/fleet.h"
 
-namespace {
-
-constexpr int engine_socket_fd = 3;  // where the parent puts an engine's socket
-
-}  // namespace
-
 int main(int argc, char** argv) {
-  if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(engine_socket_fd);
+  if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);
   return chorus::run_command_line(argc, argv,
                                   {
                                       {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},

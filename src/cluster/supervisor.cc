@@ -110,21 +110,10 @@ void Supervisor::declare_dead(int rank, Nanoseconds now) {
   act(SupervisorAction::Kind::died, rank);
 }
 
-bool Supervisor::others_work(int rank) const {
-  for (std::size_t other = 0; other < replicas_.size(); ++other) {
-    const ReplicaState state = replicas_[other].state;
-    if (other == static_cast<std::size_t>(rank)) continue;
-    if (state == ReplicaState::starting || state == ReplicaState::ready || state == ReplicaState::backing_off)
-      return true;
-  }
-  return false;
-}
-
 bool Supervisor::restart_allowed(int rank) const {
   const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
   if (!replica.retry || replica.restarts >= limits_.restarts_max) return false;
-  if (limits_.policy == RestartPolicy::never) return false;
-  return limits_.policy == RestartPolicy::each || !others_work(rank);
+  return limits_.policy == RestartPolicy::each;
 }
 
 Nanoseconds Supervisor::backoff(std::uint32_t restarts) const {

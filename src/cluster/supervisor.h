@@ -23,8 +23,7 @@
 namespace chorus {
 
 enum class RestartPolicy : std::uint8_t {
-  each,            // every replica that dies is started again (serve)
-  when_none_left,  // only when no other is starting, ready or backing off (offline commands)
+  each,  // every replica that dies is started again
   never,
 };
 
@@ -97,7 +96,6 @@ class Supervisor {
   void spawn(int rank, Nanoseconds now);
   void declare_dead(int rank, Nanoseconds now);
   void gone(int rank, Nanoseconds now);
-  bool others_work(int rank) const;
   bool restart_allowed(int rank) const;
   Nanoseconds backoff(std::uint32_t restarts) const;
   void act(SupervisorAction::Kind kind, int rank);
