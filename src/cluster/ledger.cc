@@ -127,6 +127,7 @@ Judgement Ledger::on_event(Placement from, TokenEvent* event) {
 
   if (event->token) {
     choice->emitted.push_back(*event->token);
+    entry.fruitless_deaths = 0;
     // A prompt of one token has an empty list of them: they count as delivered with the token that would bring them.
     if (event->choice == 0) entry.prompt_logprobs_delivered = true;
   }
@@ -182,6 +183,7 @@ std::vector<RequestId> Ledger::replica_died(Placement placement) {
     if (!entry.placement || entry.placement->rank != placement.rank || entry.placement->epoch > rank.died) continue;
     entry.placement.reset();
     ++entry.deaths_seen;
+    ++entry.fruitless_deaths;
     --rank.requests;
     rank.sequences -= entry.unfinished;
     unplaced_.emplace(entry.admission, id);
@@ -191,6 +193,24 @@ std::vector<RequestId> Ledger::replica_died(Placement placement) {
   std::vector<RequestId> ids;
   for (const auto& [admission, id] : homeless) ids.push_back(id);
   return ids;
+}
+
+std::vector<TokenEvent> Ledger::give_up(RequestId request, const std::string& error) {
+  const auto at = entries_.find(request);
+  CHECK(at != entries_.end(), "request {} is not in flight", request);
+  std::vector<TokenEvent> events;
+  for (const Choice& choice : at->second.choices) {
+    if (choice.finished) continue;
+    TokenEvent event;
+    event.request = request;
+    event.choice = choice.index;
+    event.position = static_cast<std::uint32_t>(choice.emitted.size());
+    event.finish = FinishReason::error;
+    event.error = error;
+    events.push_back(std::move(event));
+  }
+  forget(at);
+  return events;
 }
 
 std::uint32_t Ledger::requests_on(int rank) const {
@@ -214,6 +234,11 @@ std::uint32_t Ledger::unfinished_choices(RequestId request) const {
 std::uint32_t Ledger::deaths_seen(RequestId request) const {
   const auto at = entries_.find(request);
   return at == entries_.end() ? 0 : at->second.deaths_seen;
+}
+
+std::uint32_t Ledger::fruitless_deaths(RequestId request) const {
+  const auto at = entries_.find(request);
+  return at == entries_.end() ? 0 : at->second.fruitless_deaths;
 }
 
 }  // namespace chorus

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -28,6 +29,9 @@ namespace chorus {
 
 struct LedgerLimits {
   std::size_t requests_max = 65536;  // in flight or waiting for a replica
+  // Replicas that may die with a request in flight, one after the other without a token of it in between; then it counts
+  // as the cause and is ended. Default: it is tried for ever.
+  std::uint32_t fruitless_deaths_max = std::numeric_limits<std::uint32_t>::max();
 };
 
 enum class Verdict : std::uint8_t {
@@ -72,6 +76,10 @@ class Ledger {
   // returns their ids in the order of admission.
   std::vector<RequestId> replica_died(Placement placement);
 
+  // Ends a request for a reason of this side. Gives the events for the client: each unfinished choice's finish, with
+  // FinishReason::error.
+  std::vector<TokenEvent> give_up(RequestId request, const std::string& error);
+
   // Exact counts of this side. `rank_` ones: on the rank's present epoch.
   std::size_t requests() const { return entries_.size(); }
   std::size_t unplaced() const { return unplaced_.size(); }
@@ -82,7 +90,9 @@ class Ledger {
   bool contains(RequestId request) const { return entries_.contains(request); }
   std::optional<Placement> placement_of(RequestId request) const;  // nullopt: waits or unknown
   std::uint32_t unfinished_choices(RequestId request) const;       // 0: unknown
-  std::uint32_t deaths_seen(RequestId request) const;              // replicas that died with it: a poisonous request?
+  std::uint32_t deaths_seen(RequestId request) const;              // replicas that died with it
+  // The same since its last token. One that brings its replicas down is among those where this grows.
+  std::uint32_t fruitless_deaths(RequestId request) const;
 
  private:
   struct Choice {
@@ -98,6 +108,7 @@ class Ledger {
     std::optional<Placement> placement;
     std::uint32_t unfinished = 0;
     std::uint32_t deaths_seen = 0;
+    std::uint32_t fruitless_deaths = 0;
     bool prompt_logprobs_delivered = false;
   };
   struct Rank {

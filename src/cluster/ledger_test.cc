@@ -90,6 +90,8 @@ TEST(Ledger, ADeathGivesBackPromptAndEmittedTokensInOrderOfAdmission) {
   EXPECT_TRUE(again.choices[1].emitted.empty());
   EXPECT_EQ(say(ledger, kSecond, token(20, 0, 2, 52)).verdict, Verdict::accepted);
   EXPECT_EQ(ledger.deaths_seen(20), 1u);
+  EXPECT_EQ(ledger.fruitless_deaths(20), 0u) << "it had a token since";
+  EXPECT_EQ(ledger.fruitless_deaths(30), 1u);
   EXPECT_EQ(ledger.deaths_seen(10), 0u);
 }
 

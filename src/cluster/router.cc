@@ -1,5 +1,6 @@
 #include "cluster/router.h"
 
+#include <iterator>
 #include <utility>
 
 #include "base/check.h"
@@ -15,7 +16,8 @@ RequestShape shape_of(const Request& request) {
 }  // namespace
 
 Router::Router(int ranks, std::unique_ptr<LoadBalancer> balancer, LedgerLimits limits)
-    : ledger_(ranks, limits),
+    : fruitless_deaths_max_(limits.fruitless_deaths_max),
+      ledger_(ranks, limits),
       loads_(ranks),
       balancer_(std::move(balancer)),
       ready_(static_cast<std::size_t>(ranks), 0) {}
@@ -29,15 +31,27 @@ void Router::replica_ready(Placement replica) {
   place_waiting();
 }
 
-void Router::replica_died(Placement replica) {
+std::vector<TokenEvent> Router::replica_died(Placement replica) {
   Epoch& ready = ready_.at(static_cast<std::size_t>(replica.rank));
   CHECK(ready == 0 || ready == replica.epoch, "rank {} epoch {} died, epoch {} is ready", replica.rank, replica.epoch,
         ready);
   ready = 0;
   loads_.replica_died(replica.rank);
-  ledger_.replica_died(replica);
+  std::vector<TokenEvent> ends;
+  for (const RequestId request : ledger_.replica_died(replica)) end_if_fruitless(request, &ends);
   std::erase_if(messages_, [&](const RouterMessage& message) { return message.to == replica; });
   place_waiting();
+  return ends;
+}
+
+void Router::end_if_fruitless(RequestId request, std::vector<TokenEvent>* events) {
+  const std::uint32_t deaths = ledger_.fruitless_deaths(request);
+  if (deaths < fruitless_deaths_max_) return;
+  auto ends = ledger_.give_up(
+      request, fmt::format("request {} was in flight when {} replicas died, one after the other; it is not tried again",
+                           request, deaths));
+  std::move(ends.begin(), ends.end(), std::back_inserter(*events));
+  shapes_.erase(request);
 }
 
 void Router::set_draining(int rank, bool draining) {

@@ -36,9 +36,9 @@ class Router {
   Router(int ranks, std::unique_ptr<LoadBalancer> balancer, LedgerLimits limits = {});
 
   // From the supervisor: this incarnation answers; that one never will again (CHECK: no other epoch of the rank is
-  // ready).
+  // ready). A death gives the last events of the requests that are not tried again (LedgerLimits).
   void replica_ready(Placement replica);
-  void replica_died(Placement replica);
+  std::vector<TokenEvent> replica_died(Placement replica);
   // A draining replica finishes what it has and gets nothing new.
   void set_draining(int rank, bool draining);
 
@@ -60,8 +60,10 @@ class Router {
 
  private:
   void place(RequestId request, int rank);
+  void end_if_fruitless(RequestId request, std::vector<TokenEvent>* events);
   void place_waiting();
 
+  std::uint32_t fruitless_deaths_max_;
   Ledger ledger_;
   LoadView loads_;
   std::unique_ptr<LoadBalancer> balancer_;

@@ -79,6 +79,34 @@ TEST_F(RouterTest, ADeadReplicasRequestsGoOnElsewhereWithTheirTokens) {
   EXPECT_EQ(router_.on_event({1, 1}, &late).verdict, Verdict::accepted);
 }
 
+TEST(Router, ARequestWithoutATokenOverTheLimitOfDeathsIsEndedAndOthersGoOn) {
+  Router router(1, make_least_loaded(), {.fruitless_deaths_max = 2});
+  router.replica_ready({0, 1});
+  ASSERT_TRUE(router.submit(make_request(1), std::nullopt).ok());
+  ASSERT_TRUE(router.submit(make_request(2, 3), std::nullopt).ok());
+  EXPECT_TRUE(router.replica_died({0, 1}).empty());
+  router.replica_ready({0, 2});
+  TokenEvent first = token(1, 0);
+  ASSERT_EQ(router.on_event({0, 2}, &first).verdict, Verdict::accepted);
+  router.abort_choice(2, 1);
+
+  const std::vector<TokenEvent> ends = router.replica_died({0, 2});
+  ASSERT_EQ(ends.size(), 2u);
+  EXPECT_EQ(ends[0].choice, 0u);
+  EXPECT_EQ(ends[1].choice, 2u);
+  for (const TokenEvent& end : ends) {
+    EXPECT_EQ(end.request, 2u);
+    EXPECT_EQ(end.finish, FinishReason::error);
+    EXPECT_EQ(end.error, "request 2 was in flight when 2 replicas died, one after the other; it is not tried again");
+  }
+  EXPECT_FALSE(router.ledger().contains(2));
+  router.take_messages();
+  router.replica_ready({0, 3});
+  const auto again = router.take_messages();
+  ASSERT_EQ(again.size(), 1u);
+  EXPECT_EQ(again[0].id, 1u);
+}
+
 TEST_F(RouterTest, MessagesToADeadReplicaAreNotSent) {
   router_.replica_ready({0, 1});
   submit(1);

@@ -194,12 +194,11 @@ class EngineProcess {
   bool shutdown_ = false;
 };
 
-// What the fleet will print; a connection that is gone means that nobody listens.
+// What the fleet will print. A connection that is gone means that nobody listens: the fleet ended in order.
 int end_with(Connection* connection, std::uint32_t epoch, const Error& error, bool starting) {
-  if (error.code == ErrorCode::unavailable) return exit_ok;
-  static_cast<void>(
-      send_message(connection, MessageType::fatal, epoch, encode(FatalMessage{error.code, error.message})).ok());
-  static_cast<void>(flush_within(connection, last_words_timeout_ms).ok());
+  auto told = send_message(connection, MessageType::fatal, epoch, encode(FatalMessage{error.code, error.message}));
+  if (told.ok()) told = flush_within(connection, last_words_timeout_ms);
+  if (!told.ok() && error.code == ErrorCode::unavailable) return exit_ok;
   const bool wrong = error.code == ErrorCode::invalid_argument || error.code == ErrorCode::not_found;
   return starting && wrong ? exit_wrong_configuration : exit_failed;
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -20,6 +21,14 @@ constexpr int poll_slice_ms_max = 1'000;
 // A prompt that would not fit in a frame (4 bytes a token, the rest is small beside it).
 constexpr std::size_t prompt_tokens_max = frame_payload_bytes_max / 8;
 
+// hand_out() bounds what is in flight: the ledger needs no bound of its own. A request that brings its replicas down is
+// to be ended before it used up all of their restarts, and not earlier: random deaths hit many innocents, and one that
+// waits in an engine's queue gets no token that would clear it.
+LedgerLimits ledger_limits(int ranks, const SupervisorLimits& limits) {
+  return {std::numeric_limits<std::size_t>::max(),
+          std::max<std::uint32_t>(1, limits.restarts_max) * static_cast<std::uint32_t>(ranks)};
+}
+
 double seconds_since(Nanoseconds begin) {
   return static_cast<double>(monotonic_now() - begin) * 1e-9;
 }
@@ -31,7 +40,7 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       model_(model),
       ranks_(config.parallel.data_parallel_size),
       limits_(limits),
-      router_(ranks_, make_load_balancer(config.load_balancer)),
+      router_(ranks_, make_load_balancer(config.load_balancer), ledger_limits(ranks_, limits)),
       supervisor_(ranks_, limits),
       backlog_(config.scheduling_policy == SchedulingPolicy::priority),
       links_(static_cast<std::size_t>(ranks_)),
@@ -156,6 +165,7 @@ int FleetImpl::wait_ms(Nanoseconds deadline) const {
 void FleetImpl::turn(int timeout_ms) {
   act_on_supervisor();
   hand_out();
+  check_sending();
   if (const auto deadline = supervisor_.next_deadline()) timeout_ms = std::min(timeout_ms, wait_ms(*deadline));
   std::vector<pollfd> items;
   std::vector<int> ranks;

@@ -4,7 +4,9 @@
 // A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of
 // the event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events
 // as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies is
-// started again (a few times in a row, with back-off) and then given up; poll() fails when all are given up.
+// started again (a few times in a row, with back-off) and then given up; poll() fails when all are given up. A
+// request that was in flight in five deaths a rank, one after the other and with no token of it in between, counts as
+// their cause: it ends with FinishReason::error, and the others go on.
 //
 // Single-threaded: one thread calls everything, and lives as long as the fleet does (its engines die with it).
 //

@@ -38,6 +38,7 @@ class FleetImpl final : public Fleet {
   void kill(Placement replica);
   void check_exit(int rank, int timeout_ms);
   void fault(ReplicaLink& link, const std::string& reason);
+  void check_sending();
   struct Death {
     ErrorCode code = ErrorCode::unavailable;
     std::string words;  // "was killed by SIGKILL"; empty: has not died

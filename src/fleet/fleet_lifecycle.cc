@@ -49,7 +49,12 @@ void FleetImpl::bury(Placement replica) {
     dead->disconnect();
   }
   const std::uint32_t requests = router_.ledger().requests_on(replica.rank);
-  router_.replica_died(replica);
+  std::vector<TokenEvent> ends = router_.replica_died(replica);
+  for (TokenEvent& end : ends) {
+    end.error += fmt::format(" (the last: worker rank {} {})", replica.rank, death.words);
+    log(LogLevel::error, "Choice {} is ended: {}", end.choice, end.error);
+    events_.push_back({std::move(end), replica.rank});
+  }
   if (requests == 0) {
     log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, death.words);
     return;
@@ -102,6 +107,14 @@ Error FleetImpl::start_error() const {
 
 Error FleetImpl::all_dead() const {
   return with_deaths(fail(ErrorCode::unavailable, "no replica could be kept alive"), false);
+}
+
+// What cannot be sent to a living engine would be waited for for ever: the engine counts as broken.
+void FleetImpl::check_sending() {
+  for (int rank = 0; rank < ranks_; ++rank) {
+    const auto& to = link(rank);
+    if (to && to->connected() && to->send_error()) fault(*link(rank), to->send_error()->message);
+  }
 }
 
 // The error, with how each rank died last (of those alone that never were READY) and the code of the last of these.

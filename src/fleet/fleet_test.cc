@@ -281,17 +281,79 @@ TEST(Fleet, AReplicaThatBreaksTheProtocolIsEndedAndOthersGoOn) {
   EXPECT_THAT(lines, AllOf(HasSubstr("Worker rank 0 (pid "), HasSubstr("was ended (EVENTS: malformed message")));
 }
 
+// Its words are in the error of the request that met it so often, then in the fleet's when it is given up.
 TEST(Fleet, AReplicaThatFailsItsStepsIsTriedAFewTimesAndThenItsWordsAreTheError) {
   auto fleet = start_toy_fleet(toy_engine_config(1, "fail"));
   ASSERT_TRUE(fleet.ok());
-  ASSERT_TRUE((*fleet)->submit(mixed_requests(1)[0], std::nullopt).ok());
+  Request request = mixed_requests(1)[0];
+  request.params.n = 1;
+  ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
   std::vector<FleetEvent> events;
   Result<void> polled;
   const Nanoseconds deadline = monotonic_now() + test_timeout;
+  while (events.empty() && (polled = (*fleet)->poll(1000, &events)).ok()) ASSERT_LT(monotonic_now(), deadline);
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_EQ(events[0].event.finish, FinishReason::error);
+  EXPECT_THAT(events[0].event.error, AllOf(HasSubstr("was in flight when 5 replicas died"),
+                                           HasSubstr("worker rank 0 failed: the toy breaks on purpose")));
+  request.id = 2;
+  ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
   while ((polled = (*fleet)->poll(1000, &events)).ok()) ASSERT_LT(monotonic_now(), deadline);
-  EXPECT_TRUE(events.empty());
+  EXPECT_EQ(events.size(), 1U);
   EXPECT_THAT(polled.error().message, AllOf(HasSubstr("no replica could be kept alive"),
                                             HasSubstr("worker rank 0 failed: the toy breaks on purpose")));
+}
+
+TEST(Fleet, ARequestThatKillsItsReplicasIsEndedAndTheRestIsAsBefore) {
+  std::vector<Request> requests = mixed_requests(20);
+  for (Request& request : requests) request.prompt[0] = 1;
+  const Outputs expected = direct_outputs(requests);
+  auto fleet = start_toy_fleet(toy_engine_config(2, "poison"));
+  ASSERT_TRUE(fleet.ok());
+  const Outputs before = run_all(fleet->get(), requests);
+  EXPECT_EQ(before, expected);
+  Request poison = requests[0];
+  poison.id = 1000;
+  poison.prompt[0] = poison_token;
+  poison.params.n = 1;
+  const Outputs ended = run_all(fleet->get(), {poison});
+  EXPECT_EQ(ended.at({1000, 0}).finish, FinishReason::error);
+  EXPECT_EQ(run_all(fleet->get(), requests), expected);
+}
+
+// What a choice has emitted can outgrow a message: no engine can take it, and nobody may wait for it for ever.
+TEST(Fleet, ARequestThatCannotBeSentIsEnded) {
+  auto fleet = start_toy_fleet(toy_engine_config(1));
+  ASSERT_TRUE(fleet.ok());
+  Request request = mixed_requests(1)[0];
+  request.params.n = 1;
+  request.params.max_tokens = 20'000'000;
+  request.choices = {{0, std::vector<TokenId>(frame_payload_bytes_max / sizeof(TokenId) + 1, 5)}};
+  ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  while (events.empty()) {
+    ASSERT_TRUE((*fleet)->poll(1000, &events).ok());
+    ASSERT_LT(monotonic_now(), deadline);
+  }
+  EXPECT_EQ(events[0].event.finish, FinishReason::error);
+  EXPECT_THAT(events[0].event.error, HasSubstr("over the limit of 67108864"));
+}
+
+// More than the ledger's own default, all of which the windows hold.
+TEST(Fleet, TakesAsManyRequestsAsItsEnginesDo) {
+  EngineConfig config = toy_engine_config(1);
+  config.max_num_seqs = 65536;
+  config.max_num_batched_tokens = 8192;
+  auto fleet = start_toy_fleet(config);
+  ASSERT_TRUE(fleet.ok());
+  Request request;
+  request.prompt = {1};
+  request.params.max_tokens = 1;
+  for (request.id = 1; request.id <= 70'000; ++request.id) ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  Collector collector;
+  run(fleet->get(), 70'000, &collector);
+  EXPECT_EQ(collector.finished(), 70'000U);
 }
 
 struct BadStart {

@@ -23,7 +23,9 @@ namespace chorus::testing_fleet {
 
 // Manners: "slow" 1 ms a step, "crawl" 20 ms a step (a model's speed, not a synchronisation), "wrong" refuses its
 // configuration, "stuck" never ends a step, "crash" ends while loading, "hang" never ends loading, "fail" fails its
-// first step.
+// first step, "poison" is killed by a request whose prompt begins with poison_token.
+constexpr TokenId poison_token = 998;
+
 class ToyExecutor final : public Executor {
  public:
   explicit ToyExecutor(std::string manner) : manner_(std::move(manner)) {}
@@ -31,10 +33,15 @@ class ToyExecutor final : public Executor {
     return {model_.config().kv_blocks, model_.config().block_size, model_.config().vocab_size};
   }
   Result<void> execute(const StepPlan& plan, StepResult* result) override {
-    if (manner_ == "fail") return fail(ErrorCode::internal, "the toy breaks on purpose");
+    if (manner_ == "fail") return fail(ErrorCode::unavailable, "the toy breaks on purpose");
     if (manner_ == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (manner_ == "crawl") std::this_thread::sleep_for(std::chrono::milliseconds(20));
     while (manner_ == "stuck") ::pause();
+    if (manner_ == "poison") {
+      for (const SequencePlan& sequence : plan.sequences) {
+        if (sequence.history[0] == poison_token) ::raise(SIGKILL);
+      }
+    }
     model_.execute(plan, result);
     return {};
   }

@@ -30,16 +30,16 @@ void ReplicaLink::post(MessageType type, std::string payload, int descriptor) {
 
 void ReplicaLink::pump() {
   if (!connection_) return;
-  bool open = connection_->flush().ok();
-  while (open && !outbox_.empty() && connection_->queued_bytes() <= connection_bytes_max) {
+  Result<void> sent = connection_->flush();
+  while (sent.ok() && !outbox_.empty() && connection_->queued_bytes() <= connection_bytes_max) {
     Outgoing message = std::move(outbox_.front());
     outbox_.pop_front();
-    open = connection_
-               ->send(static_cast<std::uint8_t>(message.type), replica_.epoch, std::move(message.payload),
-                      message.descriptor)
-               .ok();
+    sent = connection_->send(static_cast<std::uint8_t>(message.type), replica_.epoch, std::move(message.payload),
+                             message.descriptor);
   }
-  if (!open) outbox_.clear();
+  if (sent.ok()) return;
+  outbox_.clear();
+  if (sent.error().code != ErrorCode::unavailable) send_error_ = sent.error();
 }
 
 Result<std::optional<Frame>> ReplicaLink::receive() {

@@ -28,6 +28,8 @@ class ReplicaLink {
   void post(MessageType type, std::string payload, int descriptor = -1);
   // Sends what can be sent. A broken connection is not told here but by receive(), after the engine's last words.
   void pump();
+  // Why a message could not be sent though the engine is there (it is over a limit): this engine waits for it in vain.
+  const std::optional<Error>& send_error() const { return send_error_; }
   // The next frame of this incarnation; frames of another epoch are dropped (HELLO alone comes before the engine knows
   // its epoch, as 0). An error: the connection is broken, or spoke garbage; later calls give nothing.
   Result<std::optional<Frame>> receive();
@@ -54,6 +56,7 @@ class ReplicaLink {
   ChildProcess process_;
   std::unique_ptr<Connection> connection_;
   std::deque<Outgoing> outbox_;
+  std::optional<Error> send_error_;
 };
 
 }  // namespace chorus
