@@ -146,12 +146,15 @@ class EngineProcess {
   Result<void> step() {
     events_.clear();
     CHORUS_TRY_VOID(core_->step(monotonic_now(), &events_));
-    for (std::string& payload : encode_events(events_, events_payload_bytes)) {
-      if (payload.size() > frame_payload_bytes_max) {
-        return fail(ErrorCode::resource_exhausted,
-                    "one event of {} bytes is over the limit of {}: ask for fewer prompt logprobs", payload.size(),
-                    frame_payload_bytes_max);
+    std::vector<std::string> payloads = encode_events(events_, events_payload_bytes);
+    const auto oversized = [](const std::string& payload) { return payload.size() > frame_payload_bytes_max; };
+    if (std::any_of(payloads.begin(), payloads.end(), oversized)) {
+      for (const std::size_t index : refuse_oversized(events_, frame_payload_bytes_max)) {
+        core_->abort_choice(events_[index].request, events_[index].choice);
       }
+      payloads = encode_events(events_, events_payload_bytes);
+    }
+    for (std::string& payload : payloads) {
       CHORUS_TRY_VOID(send_message(connection_, MessageType::events, epoch_, std::move(payload)));
       if (connection_->queued_bytes() > backlog_bytes_max) {
         CHORUS_TRY_VOID(flush_within(connection_, stall_timeout_ms_));

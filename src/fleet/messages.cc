@@ -307,6 +307,24 @@ std::vector<std::string> encode_events(std::span<const TokenEvent> events, std::
   return payloads;
 }
 
+std::vector<std::size_t> refuse_oversized(std::span<TokenEvent> events, std::size_t payload_bytes_max) {
+  std::vector<std::size_t> refused;
+  for (std::size_t i = 0; i < events.size(); ++i) {
+    const std::size_t bytes = encode_value(events[i]).size() + sizeof(std::uint32_t);
+    if (bytes <= payload_bytes_max) continue;
+    TokenEvent end;
+    end.request = events[i].request;
+    end.choice = events[i].choice;
+    end.position = events[i].position;
+    end.finish = FinishReason::error;
+    end.error = fmt::format("the logprobs of one step take {} bytes, at most {} can be sent: ask for fewer prompt_logprobs",
+                            bytes, payload_bytes_max);
+    events[i] = std::move(end);
+    refused.push_back(i);
+  }
+  return refused;
+}
+
 Result<HelloMessage> decode_hello(std::string_view payload) {
   return decode_value<HelloMessage>(payload, "HELLO");
 }

@@ -96,6 +96,10 @@ std::string encode(const FatalMessage& message);
 // A batch of events as one or several payloads, each of at most `payload_bytes_max` unless one event alone is larger.
 std::vector<std::string> encode_events(std::span<const TokenEvent> events, std::size_t payload_bytes_max);
 
+// Makes each event that alone is over `payload_bytes_max` its choice's end with FinishReason::error. Gives their
+// indices: the engine must compute no more of these choices.
+std::vector<std::size_t> refuse_oversized(std::span<TokenEvent> events, std::size_t payload_bytes_max);
+
 Result<HelloMessage> decode_hello(std::string_view payload);
 Result<EngineStart> decode_engine_start(std::string_view payload);
 Result<ReadyMessage> decode_ready(std::string_view payload);

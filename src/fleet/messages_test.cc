@@ -108,6 +108,20 @@ TEST(Messages, EventsAreSplitByBytesAndKeepTheirOrder) {
   EXPECT_TRUE(encode_events({}, 300).empty());
 }
 
+TEST(Messages, AnEventOverTheLimitBecomesItsChoicesEnd) {
+  std::vector<TokenEvent> events(3, full_event());
+  events[1].prompt_logprobs.resize(1000, {{4, -1.5F}, {}});
+  EXPECT_EQ(refuse_oversized(events, 4096), std::vector<std::size_t>{1});
+  EXPECT_EQ(events[0].token, full_event().token);
+  EXPECT_EQ(events[2].finish, full_event().finish);
+  EXPECT_EQ(events[1].request, full_event().request);
+  EXPECT_EQ(events[1].choice, full_event().choice);
+  EXPECT_EQ(events[1].token, std::nullopt);
+  EXPECT_EQ(events[1].finish, FinishReason::error);
+  EXPECT_NE(events[1].error.find("at most 4096"), std::string::npos) << events[1].error;
+  for (const std::string& payload : encode_events(events, 4096)) EXPECT_LE(payload.size(), 4096U);
+}
+
 TEST(Messages, AnUnknownEnumeratorIsRefusedByName) {
   std::string payload = encode(FatalMessage{ErrorCode::internal, "x"});
   payload[0] = 100;
