@@ -130,7 +130,7 @@ Result<int> run(const LatencyOptions& options) {
   CHORUS_TRY_VOID(check_lengths(options, model.config));
   model.defaults.params.n = 1;
   CHORUS_TRY(BenchJson file, BenchJson::open(options.output_json));
-  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model.config));
+  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model.config, interrupted));
   ProgressLine progress("bench latency", options.disable_progress_bars);
   Latencies latencies;
   for (int iteration = -options.warmup; iteration < options.num_iters; ++iteration) {

@@ -56,7 +56,7 @@ EngineConfig engine_at(const ScalingOptions& options, int size, int threads) {
 Result<void> measure_once(const ScalingOptions& options, const BenchModel& model, int threads,
                           const std::vector<GenerationInput>& inputs, SizeResult* result) {
   const EngineConfig engine = engine_at(options, result->data_parallel_size, threads);
-  CHORUS_TRY(const auto fleet, Fleet::start(engine, model.config));
+  CHORUS_TRY(const auto fleet, Fleet::start(engine, model.config, interrupted));
   CHORUS_TRY_VOID(warm_up(options, model, engine, *fleet));
   ProgressLine progress(fmt::format("bench scaling, {} replicas", result->data_parallel_size),
                         options.disable_progress_bars);

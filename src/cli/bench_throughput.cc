@@ -92,7 +92,7 @@ Result<int> run(ThroughputOptions& options) {
   CHORUS_TRY_VOID(complete(&options, model));
   CHORUS_TRY(std::vector<GenerationInput> inputs, inputs_of(options, model, 0));
   CHORUS_TRY(BenchJson file, BenchJson::open(options.output_json));
-  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model.config));
+  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model.config, interrupted));
   CHORUS_TRY_VOID(warm_up(options, model, options.engine, *fleet));
   std::uint64_t rss_bytes = fleet_rss_bytes(*fleet);
   std::vector<BenchRun> runs;

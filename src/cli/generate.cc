@@ -84,7 +84,7 @@ Result<int> generate(GenerateOptions& options) {
   CHORUS_TRY(const PromptRows rows, read_rows(options, chat, defaults));
   CHORUS_TRY(const auto tokenizer, load_tokenizer_if_there(options.engine.model));
   CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
-  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model));
+  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model, interrupted));
 
   TextGenerator generator(*fleet, tokenizer, options.engine, model);
   OrderedWriter writer(file, rows, options.metrics);

@@ -86,13 +86,13 @@ class FleetGenerator final : public BatchGenerator {
 
   // If the ranks cannot start, one worker does the work, and the log says why (interface.md).
   Result<void> start_fleet() {
-    auto fleet = Fleet::start(engine_, model_);
-    if (!fleet.ok() && rank_count() > 1 && fleet.error().code != ErrorCode::invalid_argument &&
+    auto fleet = Fleet::start(engine_, model_, interrupted);
+    if (!fleet.ok() && rank_count() > 1 && !interrupted() && fleet.error().code != ErrorCode::invalid_argument &&
         fleet.error().code != ErrorCode::not_found) {
       log(LogLevel::warning, "{} data parallel workers could not start ({}): going on with one", rank_count(),
           fleet.error().message);
       engine_.parallel.data_parallel_size = 1;
-      fleet = Fleet::start(engine_, model_);
+      fleet = Fleet::start(engine_, model_, interrupted);
     }
     if (!fleet.ok()) return fleet.error();
     fleet_ = std::move(fleet).value();

@@ -17,7 +17,7 @@ namespace chorus {
 namespace {
 
 constexpr int shutdown_timeout_ms = 2'000;
-constexpr int poll_slice_ms_max = 1'000;
+constexpr int start_slice_ms = 100;  // an interrupt waits no longer than this
 // A prompt that would not fit in a frame (4 bytes a token, the rest is small beside it).
 constexpr std::size_t prompt_tokens_max = frame_payload_bytes_max / 8;
 
@@ -67,7 +67,10 @@ Result<void> FleetImpl::start(const FleetSetup& setup) {
   for (int rank = 0; rank < ranks_; ++rank) supervisor_.start(rank, monotonic_now());
   // The supervisor's start deadline ends this loop. A death before a rank's first READY fails the start: retrying would
   // hide why. One that was READY and dies while others still start is a death like any later one.
-  while (starts_left_ > 0 && !start_failed_) turn(poll_slice_ms_max);
+  while (starts_left_ > 0 && !start_failed_) {
+    if (setup.interrupted && setup.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
+    turn(start_slice_ms);
+  }
   if (start_failed_) return start_error();
   times_.ready_s = seconds_since(begin);
   return {};

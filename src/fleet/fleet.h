@@ -15,6 +15,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -53,7 +54,9 @@ class Fleet {
   // Loads the weights once, spawns config.parallel.data_parallel_size engines, waits until each was READY once. Logs
   // "Starting X data parallel workers" and "Worker rank X is ready". Fails when one dies before its first READY, with
   // its last words; then nothing is left running.
-  static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model);
+  // When `interrupted` says so (asked every 100 ms while engines start) it fails with `cancelled`.
+  static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model,
+                                              const std::function<bool()>& interrupted = {});
   virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
 
   // Queues the request at replica `dp_rank`, or where the load balancer says. If that rank is dead, or dies, any other

@@ -14,6 +14,7 @@ namespace chorus {
 struct FleetSetup {
   std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
   SupervisorLimits supervisor;
+  std::function<bool()> interrupted = {};  // asked every 100 ms while engines start; true: the start fails, `cancelled`
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.

@@ -4,8 +4,9 @@
 
 namespace chorus {
 
-Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model) {
-  return start_fleet(config, model, FleetSetup{load_weights, supervisor_limits(config)});
+Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model,
+                                            const std::function<bool()>& interrupted) {
+  return start_fleet(config, model, FleetSetup{load_weights, supervisor_limits(config), interrupted});
 }
 
 int engine_process_main(int socket_fd) {

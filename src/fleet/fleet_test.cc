@@ -382,6 +382,18 @@ TEST_P(FleetBadStart, FailsWithTheReasonAndLeavesNothing) {
   EXPECT_EQ(open_descriptors(), descriptors);
 }
 
+TEST(Fleet, AStartThatIsInterruptedEndsAtOnceAndLeavesNothing) {
+  FleetSetup setup{make_toy_weights, supervisor_limits(toy_engine_config(2)), {}};
+  int asked = 0;
+  setup.interrupted = [&] { return ++asked == 3; };
+  const Nanoseconds begin = monotonic_now();
+  const auto fleet = start_fleet(toy_engine_config(2, "hang"), toy_model_config(), setup);
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_EQ(fleet.error().code, ErrorCode::cancelled);
+  EXPECT_LT(monotonic_now() - begin, 5'000'000'000);
+  expect_no_children();
+}
+
 TEST(Fleet, AnEngineThatEndsBeforeItsFirstWordFailsTheStart) {
   ::setenv(manner_variable, "exit", 1);
   const auto fleet = start_toy_fleet(toy_engine_config(2));

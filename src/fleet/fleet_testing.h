@@ -91,7 +91,7 @@ inline ModelConfig toy_model_config() {
 }
 
 inline Result<std::unique_ptr<Fleet>> start_toy_fleet(const EngineConfig& config) {
-  FleetSetup setup{make_toy_weights, supervisor_limits(config)};
+  FleetSetup setup{make_toy_weights, supervisor_limits(config), {}};
   setup.supervisor.backoff_first = 20'000'000;
   return start_fleet(config, toy_model_config(), setup);
 }
