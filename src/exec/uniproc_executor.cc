@@ -17,19 +17,11 @@ class UniprocExecutor final : public Executor {
   ExecutorInfo info_;
 };
 
-// auto: as the checkpoint declares; float16 becomes float32, since bfloat16 would drop 3 of its mantissa's bits.
-Result<DType> choose_dtype(const EngineConfig& config, const ModelConfig& model) {
-  if (config.dtype == "bfloat16") return DType::bfloat16;
-  if (config.dtype == "float32") return DType::float32;
-  if (config.dtype == "auto") return model.dtype == DType::bfloat16 ? DType::bfloat16 : DType::float32;
-  return fail(ErrorCode::invalid_argument, "--dtype {}: give auto, bfloat16 or float32", config.dtype);
-}
-
 }  // namespace
 
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads) {
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
-  CHORUS_TRY(const DType dtype, choose_dtype(config, model));
+  const DType dtype = compute_dtype(config, model);
   CHORUS_TRY(const DeclaredModel declared, declare_model(model, isa, dtype, {}));
   std::unique_ptr<Checkpoint> checkpoint;
   if (config.load_format == LoadFormat::dummy) {
