@@ -16,20 +16,28 @@
 
 namespace chorus {
 
-// What the scheduler must know of the memory behind the executor.
+// What the scheduler must know of what is behind the executor.
 struct ExecutorInfo {
-  std::int32_t kv_blocks = 0;        // blocks of block_size tokens this executor can hold
+  std::int32_t kv_blocks = 0;        // blocks of block_size tokens this executor can hold, over all pools
   std::int32_t block_size = 16;
   std::int32_t vocab_size = 0;
+  std::int32_t plans_in_flight_max = 1;  // pipeline stages
+  // Context parallelism: the keys of a sequence lie on `kv_pools` ranks in turn, kv_pool_tokens at a time. Block i of a
+  // sequence must be one of pool (i * block_size / kv_pool_tokens) % kv_pools, and block b is of pool b % kv_pools.
+  std::int32_t kv_pools = 1;
+  std::int32_t kv_pool_tokens = 256;
 };
 
 class Executor {
  public:
   virtual ~Executor() = default;
   virtual ExecutorInfo info() const = 0;
-  // Computes every row of the plan and samples where the plan says so. An error is the death of the replica; what concerns one
-  // sequence alone (NaN logits) is in its SequenceResult. `result` keeps its capacity between calls.
-  virtual Result<void> execute(const StepPlan& plan, StepResult* result) = 0;
+  // Begins to compute every row of the plan, and to sample where the plan says so. What the plan points to is not used after
+  // the call. At most plans_in_flight_max plans are submitted and not collected (CHECK). An error is the death of the replica.
+  virtual Result<void> submit(const StepPlan& plan) = 0;
+  // Waits for what came of the oldest submitted plan. What concerns one sequence alone (NaN logits) is in its
+  // SequenceResult. `result` keeps its capacity between calls.
+  virtual Result<void> collect(StepResult* result) = 0;
 };
 
 // Packs every weight of the model for `isa` and `dtype` into one sealed memory file that all replicas of this node map.

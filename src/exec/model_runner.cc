@@ -53,13 +53,13 @@ Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dty
   return DeclaredModel{std::move(parameters), std::move(decoder)};
 }
 
-ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, std::unique_ptr<Group> tp)
+ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, Group tp)
     : model_(model),
       options_(options),
       tp_(std::move(tp)),
       pool_(options.threads, options.cpus),
       parameters_(options.isa, options.dtype),
-      decoder_(parameters_, {tp_->rank(), tp_->size()}, model, spec_of(model)),
+      decoder_(parameters_, {tp_.rank(), tp_.size()}, model, spec_of(model)),
       rotary_(model.rope, model.head_dim, model.max_position_embeddings, options.max_model_len) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
@@ -70,7 +70,7 @@ ModelRunner::~ModelRunner() {
 }
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const std::byte* arena,
-                                                         std::size_t arena_bytes, std::unique_ptr<Group> tp) {
+                                                         std::size_t arena_bytes, Group tp) {
   CHORUS_TRY([[maybe_unused]] const ModelFamily* family, find_model_family(model));
   std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, std::move(tp)));
   CHORUS_TRY_VOID(runner->parameters_.bind(arena, arena_bytes));
@@ -137,7 +137,7 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
   if (tokens_.empty()) return {};
 
   const Scratch::Scope scope(scratch_);
-  const LayerContext context{pool_, scratch_, options_.isa, *tp_};
+  const LayerContext context{pool_, scratch_, options_.isa, tp_};
   float* hidden = scratch_.take_array<float>(static_cast<std::int64_t>(tokens_.size()) * model_.hidden_size);
   CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));
   return sample_rows(plan, hidden, result);
@@ -148,7 +148,7 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
     auto& scored = result->sequences[static_cast<std::size_t>(wanted.sequence)].prompt_logprobs;
     if (wanted.target >= 0) scored.resize(static_cast<std::size_t>(wanted.slot) + 1);
   }
-  const LayerContext context{pool_, scratch_, options_.isa, *tp_};
+  const LayerContext context{pool_, scratch_, options_.isa, tp_};
   const Scratch::Scope scope(scratch_);
   const auto total = static_cast<std::int64_t>(wanted_.size());
   float* logits = scratch_.take_array<float>(std::min(total, logits_rows_max) * model_.vocab_size);

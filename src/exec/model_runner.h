@@ -25,7 +25,7 @@ class ModelRunner {
   };
   // `arena`: this rank's packed weights, which outlive the runner. `tp` is this rank's group.
   static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const std::byte* arena,
-                                                     std::size_t arena_bytes, std::unique_ptr<Group> tp);
+                                                     std::size_t arena_bytes, Group tp);
   ~ModelRunner();
 
   std::int32_t kv_blocks() const { return kv_blocks_; }
@@ -33,7 +33,7 @@ class ModelRunner {
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
-  ModelRunner(const ModelConfig& model, const Options& options, std::unique_ptr<Group> tp);
+  ModelRunner(const ModelConfig& model, const Options& options, Group tp);
   Result<void> allocate_kv();
   void lay_out(const StepPlan& plan);
   Result<void> sample_rows(const StepPlan& plan, const float* hidden, StepResult* result);
@@ -49,7 +49,7 @@ class ModelRunner {
 
   ModelConfig model_;
   Options options_;
-  std::unique_ptr<Group> tp_;
+  Group tp_;
   ThreadPool pool_;
   Scratch scratch_;
   Parameters parameters_;

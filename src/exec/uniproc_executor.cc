@@ -10,11 +10,16 @@ class UniprocExecutor final : public Executor {
  public:
   UniprocExecutor(std::unique_ptr<ModelRunner> runner, const ExecutorInfo& info) : runner_(std::move(runner)), info_(info) {}
   ExecutorInfo info() const override { return info_; }
-  Result<void> execute(const StepPlan& plan, StepResult* result) override { return runner_->execute(plan, result); }
+  Result<void> submit(const StepPlan& plan) override { return runner_->execute(plan, &result_); }
+  Result<void> collect(StepResult* result) override {
+    std::swap(*result, result_);
+    return {};
+  }
 
  private:
   std::unique_ptr<ModelRunner> runner_;
   ExecutorInfo info_;
+  StepResult result_;  // of the plan submitted and not collected
 };
 
 }  // namespace
@@ -46,7 +51,7 @@ Result<std::unique_ptr<Executor>> make_uniproc_executor(const EngineConfig& conf
   options.kv_cache_bytes = config.kv_cache_bytes;
   options.threads = std::max(1, threads);
   options.cpus = cpus;
-  CHORUS_TRY(auto runner, ModelRunner::create(model, options, weights.arena.data(), weights.arena.size(), make_self_group()));
+  CHORUS_TRY(auto runner, ModelRunner::create(model, options, weights.arena.data(), weights.arena.size(), Group::of_one()));
   const ExecutorInfo info{runner->kv_blocks(), config.block_size, model.vocab_size};
   return std::unique_ptr<Executor>(std::make_unique<UniprocExecutor>(std::move(runner), info));
 }

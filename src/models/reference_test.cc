@@ -51,7 +51,7 @@ class PerturbedCheckpoint final : public Checkpoint {
 // A model with its weights packed in plain memory and a KV cache for one sequence.
 class RunningModel {
  public:
-  RunningModel(const std::string& directory, Isa isa, DType dtype, unsigned perturbation = 0, std::unique_ptr<Group> group = make_self_group(),
+  RunningModel(const std::string& directory, Isa isa, DType dtype, unsigned perturbation = 0, Group group = Group::of_one(),
                int threads = 2)
       : group_(std::move(group)), isa_(isa), pool_(threads) {
     const auto config = read_model_config(directory);
@@ -60,7 +60,7 @@ class RunningModel {
     const auto family = find_model_family(config_);
     EXPECT_TRUE(family.ok());
     parameters_.emplace(isa, dtype);
-    decoder_.emplace(*parameters_, TensorParallel{group_->rank(), group_->size()}, config_, (*family)->spec(config_));
+    decoder_.emplace(*parameters_, TensorParallel{group_.rank(), group_.size()}, config_, (*family)->spec(config_));
     const auto checkpoint = open_checkpoint(directory);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
     const PerturbedCheckpoint perturbed(**checkpoint, perturbation);
@@ -91,7 +91,7 @@ class RunningModel {
     const std::vector<AttentionSequence> sequences = {{0, length_, static_cast<std::int32_t>(tokens.size()), block_table_}};
     std::vector<float> hidden(tokens.size() * static_cast<std::size_t>(config_.hidden_size));
     std::vector<float> logits(tokens.size() * static_cast<std::size_t>(config_.vocab_size));
-    const LayerContext context{pool_, scratch_, isa_, *group_};
+    const LayerContext context{pool_, scratch_, isa_, group_};
     EXPECT_TRUE(decoder_->forward(context, *parameters_, *rotary_, caches_, {tokens, positions, sequences}, hidden.data()).ok());
     EXPECT_TRUE(decoder_->logits(context, *parameters_, hidden.data(), rows, logits.data()).ok());
     length_ += static_cast<std::int32_t>(tokens.size());
@@ -100,7 +100,7 @@ class RunningModel {
 
  private:
   ModelConfig config_;
-  std::unique_ptr<Group> group_;
+  Group group_;
   Isa isa_;
   ThreadPool pool_;
   Scratch scratch_;
@@ -179,7 +179,7 @@ TEST_P(TinyModel, ChunksAndThreadsChangeNoBit) {
     RunningModel whole(directory(), GetParam().isa, dtype);
     const std::vector<float> expected = whole.extend(ids);
     for (const std::size_t chunk : {1, 7, 33}) {
-      RunningModel chunked(directory(), GetParam().isa, dtype, 0, make_self_group(), 1);
+      RunningModel chunked(directory(), GetParam().isa, dtype, 0, Group::of_one(), 1);
       std::vector<float> got;
       for (std::size_t first = 0; first < ids.size(); first += chunk) {
         const auto part = chunked.extend({ids.begin() + static_cast<std::ptrdiff_t>(first),

@@ -35,6 +35,8 @@ struct SequencePlan {
 struct StepPlan {
   std::vector<SequencePlan> sequences;
   std::int32_t rows = 0;                      // sum of count
+  // Sequences (their `sequence`) that ended since the last plan: whoever keeps something of them may forget it.
+  std::vector<std::uint64_t> ended;
 };
 
 // Parallel to StepPlan::sequences.

@@ -1,0 +1,82 @@
+// Bytes between the ranks of one world: what a backend has to give so that a Group (group.h) can do every collective.
+//
+// Between two ranks messages arrive whole, once, and in the order in which they were sent. A rank is one thread: it calls
+// one function at a time. Backends: shared_memory (threads or processes of one node), gloo (nodes), and none for a
+// world of one.
+//
+// Failure. Every call ends by its deadline. When a rank dies, or one of its calls fails, or it calls abort(), the world is
+// broken for good: every pending and later call of every rank fails within a second, with the reason of the first. Nothing
+// waits by spinning for longer than a few microseconds.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace chorus {
+
+class Transport {
+ public:
+  virtual ~Transport() = default;  // leaves the world: to the others this rank is gone
+  int rank() const { return rank_; }
+  int size() const { return size_; }
+
+  struct Outgoing {
+    int peer;  // another rank
+    std::span<const std::byte> bytes;
+  };
+  struct Incoming {
+    int peer;
+    std::span<std::byte> bytes;
+  };
+  // Sends and receives all of these at once, in any order that makes progress, so that ranks which exchange long messages
+  // with each other never wait in a circle. The bytes of one direction between two ranks are a stream: an Incoming takes the
+  // next bytes.size() of it, and the sender's Outgoing must be as long. Several pieces of one peer are taken in their order.
+  // May return when what is outgoing is only buffered. Errors: deadline_exceeded (names the peers that are missing),
+  // unavailable (the world is broken, and why).
+  virtual Result<void> exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) = 0;
+
+  // Waits until a byte of `peer` is there to receive; false: timeout_ms passed first, which breaks nothing. For a rank
+  // that is idle: it sleeps. Errors: unavailable.
+  virtual Result<bool> wait_for(int peer, int timeout_ms) = 0;
+
+  // Breaks the world for every rank, with this reason, unless it is broken already.
+  virtual void abort(const std::string& reason) = 0;
+
+ protected:
+  Transport(int rank, int size) : rank_(rank), size_(size) {}
+
+ private:
+  int rank_;
+  int size_;
+};
+
+// The memory of a world on one node, for `size` ranks: an unnamed file (memfd), zeroed, which is handed to every rank as a
+// descriptor and disappears with its last user.
+class SharedWorld {
+ public:
+  static Result<SharedWorld> create(int size);
+  // Takes the descriptor of a world that another process created; refuses what is none.
+  static Result<SharedWorld> open(int fd);
+  SharedWorld(SharedWorld&& other) noexcept;
+  SharedWorld& operator=(SharedWorld&& other) noexcept;
+  ~SharedWorld();
+
+  int size() const { return size_; }
+  int fd() const { return fd_; }  // stays owned; close-on-exec
+
+  // Joins as `rank`, once a rank. The memory lives on in the transport. `timeout_ms`: the deadline of every exchange(). The
+  // first exchange waits for the others to join, too. A rank whose process ends counts as dead from then on.
+  Result<std::unique_ptr<Transport>> join(int rank, int timeout_ms) const;
+
+ private:
+  SharedWorld(int fd, int size) : fd_(fd), size_(size) {}
+  int fd_ = -1;
+  int size_ = 0;
+};
+
+}  // namespace chorus
