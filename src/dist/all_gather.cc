@@ -6,7 +6,8 @@
 namespace chorus {
 
 Result<void> Group::all_gather_bytes(std::span<const std::byte> in, std::span<std::byte> out) {
-  CHECK(in.size() * members_.size() == out.size(), "all_gather of {} bytes of {} ranks into {}", in.size(), size(), out.size());
+  CHECK(in.size() * members_.size() == out.size(), "all_gather of {} bytes of {} ranks into {}", in.size(), size(),
+        out.size());
   outgoing_.clear();
   incoming_.clear();
   for (int r = 0; r < size(); ++r) {
@@ -21,9 +22,10 @@ Result<void> Group::all_gather_bytes(std::span<const std::byte> in, std::span<st
   return size() == 1 ? Result<void>() : transport_->exchange(outgoing_, incoming_);
 }
 
-Result<void> Group::all_gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes, std::span<std::byte> out) {
-  CHECK(sizes.size() == members_.size() && in.size() == sizes[static_cast<std::size_t>(rank_)], "all_gather_v of {} bytes, {} sizes",
-        in.size(), sizes.size());
+Result<void> Group::all_gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes,
+                                 std::span<std::byte> out) {
+  CHECK(sizes.size() == members_.size() && in.size() == sizes[static_cast<std::size_t>(rank_)],
+        "all_gather_v of {} bytes, {} sizes", in.size(), sizes.size());
   outgoing_.clear();
   incoming_.clear();
   std::size_t offset = 0;

@@ -5,10 +5,10 @@
 
 namespace chorus {
 
-Result<void> Group::all_to_all_v(std::span<const std::byte> in, std::span<const std::size_t> to_sizes, std::span<std::byte> out,
-                                 std::span<const std::size_t> from_sizes) {
-  CHECK(to_sizes.size() == members_.size() && from_sizes.size() == members_.size(), "{} and {} sizes for {} ranks", to_sizes.size(),
-        from_sizes.size(), size());
+Result<void> Group::all_to_all_v(std::span<const std::byte> in, std::span<const std::size_t> to_sizes,
+                                 std::span<std::byte> out, std::span<const std::size_t> from_sizes) {
+  CHECK(to_sizes.size() == members_.size() && from_sizes.size() == members_.size(), "{} and {} sizes for {} ranks",
+        to_sizes.size(), from_sizes.size(), size());
   outgoing_.clear();
   incoming_.clear();
   std::size_t to = 0, from = 0;

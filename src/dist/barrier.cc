@@ -2,8 +2,8 @@
 
 namespace chorus {
 
-// By dissemination: in round k a rank tells the one 2^k after it, so that after log2(n) rounds each has heard of all (Hensgen,
-// Finkel and Manber, "Two algorithms for barrier synchronization", 1988).
+// By dissemination: in round k a rank tells the one 2^k after it, so that after log2(n) rounds each has heard of all
+// (Hensgen, Finkel and Manber, "Two algorithms for barrier synchronization", 1988).
 Result<void> Group::barrier() {
   for (int distance = 1; distance < size(); distance *= 2) {
     const std::byte sign{1};

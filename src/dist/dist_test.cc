@@ -30,10 +30,12 @@ TEST(Topology, TpIsFastestAndDpIsSlowest) {
 TEST(Topology, RefusesAWorldThatDoesNotFitWithBothNumbers) {
   const auto topology = Topology::create(sizes(2, 1, 1, 2), 6);
   ASSERT_FALSE(topology.ok());
-  EXPECT_NE(topology.error().message.find("= 4 ranks, but the world has 6"), std::string::npos) << topology.error().message;
+  EXPECT_NE(topology.error().message.find("= 4 ranks, but the world has 6"), std::string::npos)
+      << topology.error().message;
 }
 
-// Goal: the sum is the balanced tree, whatever order the threads come in. Method: numbers whose sum depends on the order.
+// Goal: the sum is the balanced tree, whatever order the threads come in. Method: numbers whose sum depends on the
+// order.
 TEST(ThreadGroup, AllReduceAddsInTreeOrder) {
   for (const std::size_t size : {1, 2, 4, 8}) {
     auto groups = make_thread_groups(static_cast<int>(size), 10000);
@@ -54,7 +56,7 @@ TEST(ThreadGroup, AllReduceAddsInTreeOrder) {
     }
     std::vector<std::thread> threads;
     for (std::size_t r = 0; r < size; ++r) {
-      threads.emplace_back([&, r] { ASSERT_TRUE(groups[r]->all_reduce_tree(data[r]).ok()); });
+      threads.emplace_back([&, r] { ASSERT_TRUE(groups[r].all_reduce_tree(data[r]).ok()); });
     }
     for (auto& thread : threads) thread.join();
     for (const auto& row : data) EXPECT_EQ(row, expected);
@@ -64,10 +66,10 @@ TEST(ThreadGroup, AllReduceAddsInTreeOrder) {
 TEST(ThreadGroup, AMissingRankIsAnErrorInTheOthers) {
   auto groups = make_thread_groups(2, 20);
   std::vector<float> data(3);
-  const auto result = groups[0]->all_reduce_tree(data);
+  const auto result = groups[0].all_reduce_tree(data);
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.error().code, ErrorCode::deadline_exceeded);
-  EXPECT_FALSE(groups[1]->barrier().ok());
+  EXPECT_FALSE(groups[1].barrier().ok());
 }
 
 }  // namespace

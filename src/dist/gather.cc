@@ -5,9 +5,10 @@
 
 namespace chorus {
 
-Result<void> Group::gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes, std::span<std::byte> out, int root) {
-  CHECK(sizes.size() == members_.size() && in.size() == sizes[static_cast<std::size_t>(rank_)], "gather_v of {} bytes, {} sizes",
-        in.size(), sizes.size());
+Result<void> Group::gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes,
+                             std::span<std::byte> out, int root) {
+  CHECK(sizes.size() == members_.size() && in.size() == sizes[static_cast<std::size_t>(rank_)],
+        "gather_v of {} bytes, {} sizes", in.size(), sizes.size());
   if (rank_ != root) return send(in, root);
   incoming_.clear();
   std::size_t offset = 0;

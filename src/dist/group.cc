@@ -17,7 +17,7 @@ std::vector<int> all_ranks(int size) {
 }  // namespace
 
 Group::Group(std::shared_ptr<Transport> transport, std::vector<int> members)
-    : transport_(std::move(transport)), members_(std::move(members)) {
+    : transport_(std::move(transport)), members_(std::move(members)), pieces_(members_.size()) {
   const int self = transport_ ? transport_->rank() : 0;
   const auto at = std::ranges::find(members_, self);
   CHECK(at != members_.end(), "rank {} is no member of its group of {}", self, members_.size());

@@ -23,8 +23,9 @@ Result<void> Group::receive_message(std::string* message, int peer, std::size_t 
   std::uint64_t bytes = 0;
   CHORUS_TRY_VOID(receive(std::as_writable_bytes(std::span(&bytes, 1)), peer));
   if (bytes > bytes_max) {
-    const Error error = fail(ErrorCode::invalid_argument, "rank {} announced a message of {} bytes, at most {} are taken", member(peer),
-                             bytes, bytes_max);
+    const Error error =
+        fail(ErrorCode::invalid_argument, "rank {} announced a message of {} bytes, at most {} are taken", member(peer),
+             bytes, bytes_max);
     transport_->abort(error.message);
     return error;
   }

@@ -12,10 +12,11 @@ constexpr std::size_t chunk_floats = 16'384;
 
 }  // namespace
 
-Result<void> Group::reduce_scatter_tree(std::span<float> data, std::span<const std::size_t> counts, std::span<float> out) {
+Result<void> Group::reduce_scatter_tree(std::span<float> data, std::span<const std::size_t> counts,
+                                        std::span<float> out) {
   CHECK((size() & (size() - 1)) == 0, "the reduction tree needs a power of two, not {} ranks", size());
-  CHECK(counts.size() == members_.size() && out.size() == counts[static_cast<std::size_t>(rank_)], "{} counts for {} ranks, {} out",
-        counts.size(), size(), out.size());
+  CHECK(counts.size() == members_.size() && out.size() == counts[static_cast<std::size_t>(rank_)],
+        "{} counts for {} ranks, {} out", counts.size(), size(), out.size());
   std::size_t own_offset = 0, longest = 0;
   for (int r = 0; r < size(); ++r) {
     if (r < rank_) own_offset += counts[static_cast<std::size_t>(r)];
@@ -26,7 +27,7 @@ Result<void> Group::reduce_scatter_tree(std::span<float> data, std::span<const s
     if (own.data() != out.data()) std::ranges::copy(own, out.begin());
     return {};
   }
-  received_.resize(static_cast<std::size_t>(size()) * std::min(chunk_floats, out.size()));
+  reserve_received(members_.size() * std::min(chunk_floats, out.size()));
   for (std::size_t first = 0; first < longest; first += chunk_floats) {
     outgoing_.clear();
     incoming_.clear();
@@ -39,17 +40,16 @@ Result<void> Group::reduce_scatter_tree(std::span<float> data, std::span<const s
         outgoing_.push_back({member(r), std::as_bytes(data.subspan(offset + first, chunk_of(count)))});
       }
       if (r != rank_ && own_count > 0) {
-        incoming_.push_back(
-            {member(r), std::as_writable_bytes(std::span(received_).subspan(static_cast<std::size_t>(r) * own_count, own_count))});
+        incoming_.push_back({member(r), std::as_writable_bytes(std::span(received_).subspan(
+                                            static_cast<std::size_t>(r) * own_count, own_count))});
       }
       offset += count;
     }
     CHORUS_TRY_VOID(transport_->exchange(outgoing_, incoming_));
     if (own_count == 0) continue;
-    const auto piece = [&](int r) -> const float* {
-      return r == rank_ ? own.data() + first : received_.data() + static_cast<std::size_t>(r) * own_count;
-    };
-    tree_sum(piece, 0, size(), own_count, out.data() + first);
+    for (std::size_t r = 0; r < members_.size(); ++r) pieces_[r] = received_.data() + r * own_count;
+    pieces_[static_cast<std::size_t>(rank_)] = own.data() + first;
+    tree_sum(pieces_.data(), size(), own_count, out.data() + first);
   }
   return {};
 }

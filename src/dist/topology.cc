@@ -5,10 +5,11 @@ namespace chorus {
 Result<Topology> Topology::create(const ParallelConfig& parallel, int world_size) {
   const int wanted = parallel.world_size();
   if (wanted != world_size) {
-    return fail(ErrorCode::invalid_argument,
-                "dp {} x tp {} x pp {} x cp {} = {} ranks, but the world has {}: change a size or the number of processes",
-                parallel.data_parallel_size, parallel.tensor_parallel_size, parallel.pipeline_parallel_size,
-                parallel.decode_context_parallel_size, wanted, world_size);
+    return fail(
+        ErrorCode::invalid_argument,
+        "dp {} x tp {} x pp {} x cp {} = {} ranks, but the world has {}: change a size or the number of processes",
+        parallel.data_parallel_size, parallel.tensor_parallel_size, parallel.pipeline_parallel_size,
+        parallel.decode_context_parallel_size, wanted, world_size);
   }
   return Topology(parallel.data_parallel_size, parallel.pipeline_parallel_size, parallel.decode_context_parallel_size,
                   parallel.tensor_parallel_size);

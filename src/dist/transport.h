@@ -1,23 +1,25 @@
 // Bytes between the ranks of one world: what a backend has to give so that a Group (group.h) can do every collective.
 //
-// Between two ranks messages arrive whole, once, and in the order in which they were sent. A rank is one thread: it calls
-// one function at a time. Backends: shared_memory (threads or processes of one node), gloo (nodes), and none for a
-// world of one.
+// Between two ranks messages arrive whole, once, and in the order in which they were sent. A rank is one thread: it
+// calls one function at a time. Backends: shared_memory (threads or processes of one node), gloo (nodes), and none for
+// a world of one.
 //
-// Failure. Every call ends by its deadline. When a rank dies, or one of its calls fails, or it calls abort(), the world is
-// broken for good: every pending and later call of every rank fails within a second, with the reason of the first. Nothing
-// waits by spinning for longer than a few microseconds.
+// Failure. Every call ends by its deadline. When a rank dies, or one of its calls fails, or it calls abort(), the world
+// is broken for good: every pending and later call of every rank fails within a second, with the reason of the first.
+// Nothing waits by spinning for longer than a few microseconds.
 #pragma once
 
 #include <cstddef>
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "base/result.h"
 
 namespace chorus {
+
+class SharedMemory;
 
 class Transport {
  public:
@@ -33,11 +35,11 @@ class Transport {
     int peer;
     std::span<std::byte> bytes;
   };
-  // Sends and receives all of these at once, in any order that makes progress, so that ranks which exchange long messages
-  // with each other never wait in a circle. The bytes of one direction between two ranks are a stream: an Incoming takes the
-  // next bytes.size() of it, and the sender's Outgoing must be as long. Several pieces of one peer are taken in their order.
-  // May return when what is outgoing is only buffered. Errors: deadline_exceeded (names the peers that are missing),
-  // unavailable (the world is broken, and why).
+  // Sends and receives all of these at once, in any order that makes progress, so that ranks which exchange long
+  // messages with each other never wait in a circle. The bytes of one direction between two ranks are a stream: an
+  // Incoming takes the next bytes.size() of it, and the sender's Outgoing must be as long. Several pieces of one peer
+  // are taken in their order. May return when what is outgoing is only buffered. Errors: deadline_exceeded (names the
+  // peers that are missing), unavailable (the world is broken, and why).
   virtual Result<void> exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) = 0;
 
   // Waits until a byte of `peer` is there to receive; false: timeout_ms passed first, which breaks nothing. For a rank
@@ -55,12 +57,14 @@ class Transport {
   int size_;
 };
 
-// The memory of a world on one node, for `size` ranks: an unnamed file (memfd), zeroed, which is handed to every rank as a
-// descriptor and disappears with its last user.
+// The memory of a world on one node, for `size` ranks: an unnamed file (memfd), zeroed, which is handed to every rank
+// as a descriptor and disappears with its last user. It is sparse and bounded: see shared_memory.h. At most 1,024
+// ranks.
 class SharedWorld {
  public:
   static Result<SharedWorld> create(int size);
-  // Takes the descriptor of a world that another process created; refuses what is none.
+  // Takes the descriptor of a world that another process created and closes it in the end; refuses what is none, which
+  // stays the caller's.
   static Result<SharedWorld> open(int fd);
   SharedWorld(SharedWorld&& other) noexcept;
   SharedWorld& operator=(SharedWorld&& other) noexcept;
@@ -69,14 +73,16 @@ class SharedWorld {
   int size() const { return size_; }
   int fd() const { return fd_; }  // stays owned; close-on-exec
 
-  // Joins as `rank`, once a rank. The memory lives on in the transport. `timeout_ms`: the deadline of every exchange(). The
-  // first exchange waits for the others to join, too. A rank whose process ends counts as dead from then on.
+  // Joins as `rank`, once a rank. The memory lives on in the transport. `timeout_ms`: the deadline of every exchange().
+  // The first exchange waits for the others to join, too. A rank whose process ends counts as dead from then on.
   Result<std::unique_ptr<Transport>> join(int rank, int timeout_ms) const;
 
  private:
-  SharedWorld(int fd, int size) : fd_(fd), size_(size) {}
+  SharedWorld(int fd, int size, std::shared_ptr<SharedMemory> memory)
+      : fd_(fd), size_(size), memory_(std::move(memory)) {}
   int fd_ = -1;
   int size_ = 0;
+  std::shared_ptr<SharedMemory> memory_;  // mapped once a process: its ranks share it
 };
 
 }  // namespace chorus
