@@ -1,0 +1,34 @@
+// Non-blocking TCP sockets with deadlines (base/clock.h's nanoseconds). Addresses are IPv4 or IPv6. Private to this
+// room.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "net/unique_fd.h"
+
+namespace chorus {
+
+// `address`: of this host, in numbers or as a name; port 0: the system chooses.
+Result<UniqueFd> listen_tcp(const std::string& address, int port, int backlog);
+// The next connection, or an invalid descriptor when there is none now.
+Result<UniqueFd> accept_tcp(int listener);
+// Tries again until the deadline: the other side may not listen yet.
+Result<UniqueFd> connect_tcp(const std::string& host, int port, Nanoseconds deadline);
+
+// Of the near end, in numbers.
+Result<std::string> local_address_of(int socket);
+Result<int> local_port_of(int socket);
+bool is_loopback(const std::string& address);
+
+// poll(2) for `events`; false: the deadline passed first.
+Result<bool> wait_for_socket(int socket, short events, Nanoseconds deadline);
+
+// All of the bytes; `peer` is for the message. Errors: deadline_exceeded, unavailable (the peer closed).
+Result<void> send_all(int socket, std::string_view bytes, Nanoseconds deadline, const std::string& peer);
+Result<void> receive_all(int socket, void* bytes, std::size_t count, Nanoseconds deadline, const std::string& peer);
+
+}  // namespace chorus

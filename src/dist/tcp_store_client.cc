@@ -1,0 +1,189 @@
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "dist/store_check.h"
+#include "dist/tcp_socket.h"
+#include "dist/tcp_store.h"
+#include "dist/tcp_store_protocol.h"
+
+namespace chorus {
+namespace {
+
+// A server answers a cancelled wait at once; this long after the deadline the connection is given up.
+constexpr int cancel_ms = 5'000;
+
+class TcpStore final : public Store {
+ public:
+  TcpStore(UniqueFd socket, std::string peer) : socket_(std::move(socket)), peer_(std::move(peer)) {}
+
+  // The ping makes a wrong port or a server that is going away an error here and not in the first get().
+  Result<void> greet(int timeout_ms) {
+    std::string request = begin(StoreRequest::validate);
+    append_store_value(&request, tcp_store_mark);
+    request += begin(StoreRequest::ping);
+    const auto nonce = static_cast<std::uint32_t>(::getpid());
+    append_store_value(&request, nonce);
+    CHORUS_TRY_VOID(ask(request, "", timeout_ms));
+    CHORUS_TRY(const auto answer, answer_value<std::uint32_t>("", timeout_ms));
+    if (answer == nonce) return {};
+    return broken(
+        fail(ErrorCode::unavailable, "{} is not a store: it answers a ping of {} with {}", peer_, nonce, answer));
+  }
+
+  Result<void> set(const std::string& key, std::string_view value, int timeout_ms) override {
+    CHORUS_TRY_VOID(check_store_value(key, value));
+    std::string request = begin(StoreRequest::set, key);
+    append_store_text(&request, value);
+    return ask(request, key, timeout_ms);
+  }
+
+  Result<std::string> get(const std::string& key, int timeout_ms) override {
+    const Nanoseconds deadline = deadline_after(timeout_ms);
+    CHORUS_TRY_VOID(
+        wait({&key, 1}, timeout_ms));  // a server closes the connection of a client that gets what is not there
+    const int left_ms = std::max(milliseconds_until(deadline), 1000);
+    CHORUS_TRY_VOID(ask(begin(StoreRequest::get, key), key, left_ms));
+    return answer_text(key, left_ms);
+  }
+
+  Result<std::int64_t> add(const std::string& key, std::int64_t delta, int timeout_ms) override {
+    CHORUS_TRY_VOID(check_store_key(key));
+    std::string request = begin(StoreRequest::add, key);
+    append_store_value(&request, delta);
+    CHORUS_TRY_VOID(ask(request, key, timeout_ms));
+    return answer_value<std::int64_t>(key, timeout_ms);
+  }
+
+  Result<std::string> compare_set(const std::string& key, std::string_view expected, std::string_view desired,
+                                  int timeout_ms) override {
+    CHORUS_TRY_VOID(check_store_value(key, expected));
+    CHORUS_TRY_VOID(check_store_value(key, desired));
+    std::string request = begin(StoreRequest::compare_set, key);
+    append_store_text(&request, expected);
+    append_store_text(&request, desired);
+    CHORUS_TRY_VOID(ask(request, key, timeout_ms));
+    return answer_text(key, timeout_ms);
+  }
+
+  Result<bool> delete_key(const std::string& key, int timeout_ms) override {
+    CHORUS_TRY_VOID(check_store_key(key));
+    CHORUS_TRY_VOID(ask(begin(StoreRequest::delete_key, key), key, timeout_ms));
+    CHORUS_TRY(const auto deleted, answer_value<std::int64_t>(key, timeout_ms));
+    return deleted > 0;
+  }
+
+  Result<bool> check(std::span<const std::string> keys, int timeout_ms) override {
+    if (keys.empty()) return true;
+    CHORUS_TRY_VOID(check_store_keys(keys));
+    CHORUS_TRY_VOID(ask(begin(StoreRequest::check, keys), keys.front(), timeout_ms));
+    CHORUS_TRY(const auto answer, answer_value<std::uint8_t>(keys.front(), timeout_ms));
+    return answer == 0;
+  }
+
+  Result<void> wait(std::span<const std::string> keys, int timeout_ms) override {
+    if (keys.empty()) return {};
+    CHORUS_TRY_VOID(check_store_keys(keys));
+    const std::string& key = keys.front();
+    CHORUS_TRY_VOID(ask(begin(StoreRequest::wait, keys), key, std::max(timeout_ms, 1000)));
+    CHORUS_TRY(const bool answered, wait_for_socket(socket_.get(), POLLIN, deadline_after(timeout_ms)));
+    if (answered) {
+      CHORUS_TRY(const auto answer, answer_value<std::uint8_t>(key, cancel_ms));
+      if (answer == 0) return {};
+      return broken(fail(ErrorCode::unavailable, "store key {}: {} answers a wait with {}", key, peer_, answer));
+    }
+    return cancel_wait(keys, timeout_ms);
+  }
+
+  std::string local_address() const override {
+    auto address = local_address_of(socket_.get());
+    return address.ok() ? *address : std::string();
+  }
+
+ private:
+  static std::string begin(StoreRequest kind) { return std::string(1, static_cast<char>(kind)); }
+  static std::string begin(StoreRequest kind, const std::string& key) {
+    std::string request = begin(kind);
+    append_store_text(&request, tcp_store_key_prefix + key);
+    return request;
+  }
+  static std::string begin(StoreRequest kind, std::span<const std::string> keys) {
+    std::string request = begin(kind);
+    append_store_value<std::uint64_t>(&request, keys.size());
+    for (const std::string& key : keys) append_store_text(&request, tcp_store_key_prefix + key);
+    return request;
+  }
+
+  // Half a request or half an answer cannot be made good: the connection is not used again.
+  Error broken(Error error) {
+    broken_ = error.message;
+    return error;
+  }
+
+  Error with_key(const Error& error, const std::string& key, int timeout_ms) {
+    return broken(
+        fail(error.code, "store{}{}: {} (limit {} ms)", key.empty() ? "" : " key ", key, error.message, timeout_ms));
+  }
+
+  Result<void> ask(std::string_view request, const std::string& key, int timeout_ms) {
+    if (!broken_.empty()) {
+      return fail(ErrorCode::unavailable, "store key {}: the connection is broken since: {}", key, broken_);
+    }
+    const auto sent = send_all(socket_.get(), request, deadline_after(timeout_ms), peer_);
+    if (!sent.ok()) return with_key(sent.error(), key, timeout_ms);
+    return {};
+  }
+
+  Result<void> answer_bytes(void* to, std::size_t count, const std::string& key, int timeout_ms) {
+    const auto received = receive_all(socket_.get(), to, count, deadline_after(timeout_ms), peer_);
+    if (!received.ok()) return with_key(received.error(), key, timeout_ms);
+    return {};
+  }
+
+  template <typename T>
+  Result<T> answer_value(const std::string& key, int timeout_ms) {
+    T value{};
+    CHORUS_TRY_VOID(answer_bytes(&value, sizeof value, key, timeout_ms));
+    return value;
+  }
+
+  Result<std::string> answer_text(const std::string& key, int timeout_ms) {
+    CHORUS_TRY(const auto bytes, answer_value<std::uint64_t>(key, timeout_ms));
+    if (bytes > store_value_bytes_max) {
+      return broken(fail(ErrorCode::invalid_argument, "store key {}: a value of {} bytes, the limit is {}", key, bytes,
+                         store_value_bytes_max));
+    }
+    std::string text(bytes, '\0');
+    CHORUS_TRY_VOID(answer_bytes(text.data(), text.size(), key, timeout_ms));
+    return text;
+  }
+
+  // The wait's answer may be on its way already: then it comes before the cancellation's.
+  Result<void> cancel_wait(std::span<const std::string> keys, int timeout_ms) {
+    const std::string& key = keys.front();
+    CHORUS_TRY_VOID(ask(begin(StoreRequest::cancel_wait), key, cancel_ms));
+    CHORUS_TRY(const auto answer, answer_value<std::uint8_t>(key, cancel_ms));
+    if (answer != 0) return store_deadline_error(keys, timeout_ms);
+    CHORUS_TRY([[maybe_unused]] const auto cancelled, answer_value<std::uint8_t>(key, cancel_ms));
+    return {};
+  }
+
+  UniqueFd socket_;
+  std::string peer_;    // "the store at host port 1234"
+  std::string broken_;  // why
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Store>> connect_tcp_store(const std::string& host, int port, int timeout_ms) {
+  const Nanoseconds deadline = deadline_after(timeout_ms);
+  auto socket = connect_tcp(host, port, deadline);
+  if (!socket.ok()) return with_context(socket.error(), "store");
+  auto store =
+      std::make_unique<TcpStore>(std::move(socket).value(), fmt::format("the store at {} port {}", host, port));
+  CHORUS_TRY_VOID(store->greet(std::max(milliseconds_until(deadline), 1000)));
+  return std::unique_ptr<Store>(std::move(store));
+}
+
+}  // namespace chorus
