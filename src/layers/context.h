@@ -1,4 +1,4 @@
-// What a layer needs to compute: the worker's threads, its scratch memory and the tensor-parallel group. Values handed down,
+// What a layer needs to compute: the worker's threads, its scratch memory and the groups it speaks in. Values handed down,
 // nothing process-wide.
 #pragma once
 
@@ -7,20 +7,35 @@
 #include "kernels/linear.h"
 #include "kernels/scratch.h"
 #include "kernels/thread_pool.h"
+#include "layers/expert_placement.h"
 
 namespace chorus {
+
+class ExpertSlots;
 
 struct LayerContext {
   ThreadPool& pool;
   Scratch& scratch;
   Isa isa;
   Group& tp;
+  // Experts live whole on the ranks of this group, of which the tensor-parallel group is a part; null: no expert parallelism.
+  Group* ep = nullptr;
+  // Where the experts are that move while serving; null: they lie with the other weights.
+  ExpertSlots* expert_slots = nullptr;
 };
 
 // Where a rank stands in its tensor-parallel group; enough to declare parameters.
 struct TensorParallel {
   int rank = 0;
   int size = 1;
+};
+
+// Where a rank stands in its expert-parallel group (dp x tp ranks of one pipeline stage); enough to declare parameters.
+struct ExpertParallel {
+  int rank = 0;
+  int size = 1;  // 1: no expert parallelism, experts are cut over the tensor-parallel group like dense layers
+  ExpertPlacementStrategy strategy = ExpertPlacementStrategy::linear;
+  ExpertSlots* slots = nullptr;  // experts are declared there, so that they can move; null: with the other weights
 };
 
 // The segments of a contraction over `units` (heads, intermediate columns): the largest power of two <= 8 that divides them

@@ -90,7 +90,8 @@ Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parame
   }
   const Scratch::Scope scope(context.scratch);
   float* sum = context.scratch.take_array<float>(m * rows_);
-  CHORUS_TRY_VOID(forward(context, parameters, x, m, ldx, sum, rows_));
+  partial(context, parameters, x, m, ldx, sum, rows_);
+  CHORUS_TRY_VOID(context.tp.all_reduce_tree({sum, static_cast<std::size_t>(m * rows_)}));
   context.pool.for_range(m, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t i = 0; i < rows_; ++i) {
@@ -102,12 +103,9 @@ Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parame
   return {};
 }
 
-Result<void> RowParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                                        std::int64_t ldx, float* y, std::int64_t ldy) const {
+void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+                                std::int64_t ldx, float* y, std::int64_t ldy) const {
   linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, {});
-  if (context.tp.size() == 1) return {};
-  CHECK(ldy == rows_, "the group adds one contiguous piece");
-  return context.tp.all_reduce_tree({y, static_cast<std::size_t>(m * rows_)});
 }
 
 }  // namespace chorus

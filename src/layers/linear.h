@@ -69,9 +69,9 @@ class RowParallelLinear {
   // x: this rank's columns, [m, columns / tp]; y: [m, rows], the whole sum is added to it on every rank (bias once).
   Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
                       float* y, std::int64_t ldy) const;
-  // y = the whole sum without bias.
-  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
-                       float* y, std::int64_t ldy) const;
+  // y = this rank's part of the sum, without bias: no collective. The parts are for all_reduce_tree().
+  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx, float* y,
+               std::int64_t ldy) const;
 
  private:
   std::int64_t rows_;

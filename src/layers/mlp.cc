@@ -27,13 +27,13 @@ Result<void> GatedMlp::add_to(const LayerContext& context, const Parameters& par
   return down_.add_to(context, parameters, activated, rows, width, residual, hidden_size_);
 }
 
-Result<void> GatedMlp::forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                               float* out) const {
+void GatedMlp::partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
+                       float* out) const {
   const Scratch::Scope scope(context.scratch);
   const std::int64_t width = gate_up_.rows() / 2;
   float* activated = context.scratch.take_array<float>(rows * width);
   activate(context, parameters, x, rows, activated);
-  return down_.forward(context, parameters, activated, rows, width, out, hidden_size_);
+  down_.partial(context, parameters, activated, rows, width, out, hidden_size_);
 }
 
 }  // namespace chorus

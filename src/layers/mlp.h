@@ -16,8 +16,9 @@ class GatedMlp {
 
   // The result for x [rows, hidden] is added to residual [rows, hidden].
   Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* residual) const;
-  // out = the result, without bias on `down` (experts have none).
-  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* out) const;
+  // out = this rank's part of the result, without bias on `down` (experts have none): no collective. The caller adds the parts
+  // by all_reduce_tree(); of a layer declared over one rank it is the whole result.
+  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* out) const;
 
  private:
   void activate(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* activated) const;

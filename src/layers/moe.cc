@@ -1,81 +1,101 @@
 #include "layers/moe.h"
 
-#include <algorithm>
+#include "base/check.h"
+#include "layers/expert_slots.h"
+#include "layers/moe_buckets.h"
 
 namespace chorus {
 
-// The rows of all experts one after another: expert e computes slots [first[e], first[e + 1]). Everything lies in scratch.
-struct MoeLayer::Dispatch {
-  ExpertChoice* choices = nullptr;     // [rows, k], ascending expert id
-  std::int64_t* slot_of = nullptr;     // [rows, k]: where that choice's output is
-  std::int64_t* first = nullptr;       // [experts + 1]
-};
-
-MoeLayer::MoeLayer(Parameters& parameters, TensorParallel tp, const std::string& prefix, const GatedMlp::Names& expert_names,
-                   const Shape& shape)
-    : shape_(shape) {
-  // The router decides which experts run: it stays in float32, where a rounding can flip fewer choices, and is replicated.
+MoeLayer::MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,
+                   const GatedMlp::Names& expert_names, const Shape& shape)
+    : shape_(shape), ranks_(ep.size) {
+  // The router decides which experts run: it stays in float32, where a rounding can flip fewer choices, and is
+  // replicated.
   router_ = parameters.add_linear({shape.experts, shape.hidden_size, 1},
-                                  {{prefix + ".gate.weight", {shape.experts, shape.hidden_size}, 0, shape.experts, 0}}, DType::float32);
-  for (int e = 0; e < shape.experts; ++e) {
-    const std::string expert = prefix + ".experts." + std::to_string(e) + ".";
-    experts_.emplace_back(parameters, tp, GatedMlp::Names{expert + expert_names.gate, expert + expert_names.up, expert + expert_names.down},
+                                  {{prefix + ".gate.weight", {shape.experts, shape.hidden_size}, 0, shape.experts, 0}},
+                                  DType::float32);
+  const auto declare = [&](Parameters& where, TensorParallel cut, int expert) {
+    const std::string name = prefix + ".experts." + std::to_string(expert) + ".";
+    experts_.emplace_back(where, cut,
+                          GatedMlp::Names{name + expert_names.gate, name + expert_names.up, name + expert_names.down},
                           shape.hidden_size, shape.intermediate_size, false);
+  };
+  if (ep.size == 1) {
+    for (int expert = 0; expert < shape.experts; ++expert) declare(parameters, tp, expert);
+    return;
   }
+  placement_ =
+      ExpertPlacement::create(ep.strategy, shape.experts, ep.size, ep.slots != nullptr ? ep.slots->redundant() : 0);
+  Parameters& where = ep.slots != nullptr ? ep.slots->parameters() : parameters;
+  const std::size_t begin = where.arena_bytes();
+  for (const int expert : placement_.experts_of(ep.rank)) declare(where, {}, expert);
+  if (ep.slots != nullptr) moving_layer_ = ep.slots->add_layer(placement_, ep.rank, begin);
 }
 
-MoeLayer::Dispatch MoeLayer::dispatch(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows) const {
+ExpertChoice* MoeLayer::choose(const LayerContext& context, const Parameters& parameters, const float* x,
+                               std::int64_t rows) const {
   const std::int64_t k = shape_.experts_per_token;
-  Dispatch plan;
-  plan.choices = context.scratch.take_array<ExpertChoice>(rows * k);
-  plan.slot_of = context.scratch.take_array<std::int64_t>(rows * k);
-  plan.first = context.scratch.take_array<std::int64_t>(shape_.experts + 1);
+  ExpertChoice* choices = context.scratch.take_array<ExpertChoice>(rows * k);
+  const Scratch::Scope scope(context.scratch);
   float* logits = context.scratch.take_array<float>(rows * shape_.experts);
-  std::int64_t* next = context.scratch.take_array<std::int64_t>(shape_.experts);
-
-  linear(context.pool, context.scratch, parameters.linear(router_), x, rows, shape_.hidden_size, logits, shape_.experts, {});
+  linear(context.pool, context.scratch, parameters.linear(router_), x, rows, shape_.hidden_size, logits, shape_.experts,
+         {});
   context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       route(shape_.routing, {logits + row * shape_.experts, static_cast<std::size_t>(shape_.experts)}, shape_.jitter,
-            {plan.choices + row * k, static_cast<std::size_t>(k)});
+            {choices + row * k, static_cast<std::size_t>(k)});
     }
   });
-  std::fill_n(next, shape_.experts, 0);
-  for (std::int64_t i = 0; i < rows * k; ++i) ++next[plan.choices[i].expert];
-  plan.first[0] = 0;
-  for (std::int64_t e = 0; e < shape_.experts; ++e) {
-    plan.first[e + 1] = plan.first[e] + next[e];
-    next[e] = plan.first[e];
-  }
-  for (std::int64_t i = 0; i < rows * k; ++i) plan.slot_of[i] = next[plan.choices[i].expert]++;
-  return plan;
+  return choices;
 }
 
-Result<void> MoeLayer::add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                              float* residual) const {
-  const Scratch::Scope scope(context.scratch);
-  const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
-  const Dispatch plan = dispatch(context, parameters, x, rows);
-  float* inputs = context.scratch.take_array<float>(rows * k * width);
-  float* outputs = context.scratch.take_array<float>(rows * k * width);
-
-  context.pool.for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) std::copy_n(x + i / k * width, width, inputs + plan.slot_of[i] * width);
-  });
-  for (std::int64_t e = 0; e < shape_.experts; ++e) {
-    const std::int64_t first = plan.first[e], count = plan.first[e + 1] - first;
-    if (count == 0) continue;
-    CHORUS_TRY_VOID(experts_[static_cast<std::size_t>(e)].forward(context, parameters, inputs + first * width, count, outputs + first * width));
+void MoeLayer::run_experts(const LayerContext& context, const Parameters& parameters, const Buckets& buckets,
+                           const float* inputs, float* outputs) const {
+  const std::int64_t width = shape_.hidden_size;
+  for (std::size_t e = 0; e < experts_.size(); ++e) {
+    const std::int64_t first = buckets.first[e], count = buckets.first[e + 1] - first;
+    if (count > 0) experts_[e].partial(context, parameters, inputs + first * width, count, outputs + first * width);
   }
+}
+
+void MoeLayer::combine(const LayerContext& context, const ExpertChoice* choices, const std::int64_t* output_of,
+                       const float* outputs, std::int64_t rows, bool accumulate, float* sums) const {
+  const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
   context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t i = 0; i < width; ++i) {
         float sum = 0;
-        for (std::int64_t c = row * k; c < (row + 1) * k; ++c) sum += plan.choices[c].weight * outputs[plan.slot_of[c] * width + i];
-        residual[row * width + i] += sum;
+        for (std::int64_t c = row * k; c < (row + 1) * k; ++c)
+          sum += choices[c].weight * outputs[output_of[c] * width + i];
+        sums[row * width + i] = accumulate ? sums[row * width + i] + sum : sum;
       }
     }
   });
+}
+
+Result<void> MoeLayer::add_to(const LayerContext& context, const Parameters& parameters, const float* x,
+                              std::int64_t rows, float* residual) const {
+  CHECK((context.ep != nullptr ? context.ep->size() : 1) == ranks_, "experts were declared over {} ranks", ranks_);
+  if (ranks_ > 1) return add_expert_parallel(context, parameters, x, rows, residual);
+  return add_tensor_parallel(context, parameters, x, rows, residual);
+}
+
+Result<void> MoeLayer::add_tensor_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
+                                           std::int64_t rows, float* residual) const {
+  const Scratch::Scope scope(context.scratch);
+  const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
+  const ExpertChoice* choices = choose(context, parameters, x, rows);
+  const Buckets buckets = sort(context, rows * k, [choices](std::int64_t i) { return choices[i].expert; });
+  float* inputs = context.scratch.take_array<float>(rows * k * width);
+  float* outputs = context.scratch.take_array<float>(rows * k * width);
+  context.pool.for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      std::copy_n(x + i / k * width, width, inputs + buckets.place_of[i] * width);
+  });
+  run_experts(context, parameters, buckets, inputs, outputs);
+  // The experts' trees all at once: the sum over ranks is by element, so it does not matter that they lie side by side.
+  CHORUS_TRY_VOID(context.tp.all_reduce_tree({outputs, static_cast<std::size_t>(rows * k * width)}));
+  combine(context, choices, buckets.place_of, outputs, rows, true, residual);
   return {};
 }
 

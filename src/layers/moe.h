@@ -1,8 +1,18 @@
-// Mixture of experts: each token goes to k experts; their outputs, weighted, are summed in ascending expert id whatever the
-// batch (design.md section 1, rule 5). Over a tensor-parallel group every expert is cut like a dense layer, and each expert's
-// tree comes first, then the sum over experts.
+// Mixture of experts: each token goes to k experts; their outputs, weighted, are summed in ascending expert id whatever
+// the batch and wherever the experts live (design.md section 1, rule 5). Two ways to use several ranks:
+//
+// Over a tensor-parallel group every expert is cut like a dense layer. Each expert's tree comes first, then the sum
+// over experts, so all k outputs of a row cross the ranks: one all_reduce of [rows * k, hidden] a layer.
+//
+// With expert parallelism an expert lives whole on some rank of the ep group, and rows travel. The rows of a dp rank
+// are the same on all of its tp ranks; each takes an equal share as their home. A home rank sends a row once to every
+// rank that has one of its experts, gets the outputs back, sums them, and the tp group gathers the rows. Outputs are
+// not summed where they are made: float sums of two experts on one rank would be another order. Volume, a home row: at
+// most min(k, ranks) * 4 * (hidden + k) bytes there, k * 4 * hidden bytes back, and 4 * hidden bytes to each other tp
+// rank. A rank without rows calls the same collectives.
 #pragma once
 
+#include <span>
 #include <string>
 #include <vector>
 
@@ -22,17 +32,50 @@ class MoeLayer {
     double jitter = 0;
   };
   // `prefix`: "model.layers.0.mlp"; `experts`: names of expert e relative to PREFIX.experts.E, e.g. gate_proj or w1.
-  MoeLayer(Parameters& parameters, TensorParallel tp, const std::string& prefix, const GatedMlp::Names& expert_names, const Shape& shape);
+  MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,
+           const GatedMlp::Names& expert_names, const Shape& shape);
 
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* residual) const;
+  // `rows` is the same on all ranks of context.tp, may differ over context.ep, and may be 0.
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
+                      float* residual) const;
 
  private:
-  struct Dispatch;
-  Dispatch dispatch(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows) const;
+  struct Buckets;
+  struct Journey;
+
+  // [rows, k], in scratch: the choices of each row in ascending expert id.
+  ExpertChoice* choose(const LayerContext& context, const Parameters& parameters, const float* x,
+                       std::int64_t rows) const;
+  // Sorts `count` inputs by the expert they are for: bucket_of(i) in [0, experts_.size()), or -1 for none.
+  template <typename BucketOf>
+  Buckets sort(const LayerContext& context, std::int64_t count, const BucketOf& bucket_of) const;
+  // outputs = each expert of this rank over its bucket of inputs, both [buckets.count, hidden].
+  void run_experts(const LayerContext& context, const Parameters& parameters, const Buckets& buckets,
+                   const float* inputs, float* outputs) const;
+  // sums[row] (+)= the weighted outputs of the row's choices; choice i's output is row output_of[i] of `outputs`.
+  void combine(const LayerContext& context, const ExpertChoice* choices, const std::int64_t* output_of,
+               const float* outputs, std::int64_t rows, bool accumulate, float* sums) const;
+
+  Result<void> add_tensor_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
+                                   std::int64_t rows, float* residual) const;
+
+  // Expert parallelism, in moe_expert_parallel.cc.
+  Result<void> add_expert_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
+                                   std::int64_t rows, float* residual) const;
+  const ExpertPlacement& placement_in(const LayerContext& context) const;
+  Journey plan_journey(const LayerContext& context, const ExpertChoice* choices, std::int64_t rows) const;
+  // Returns the rows that came here.
+  Result<std::span<std::byte>> send_rows(const LayerContext& context, const float* x, const Journey& journey) const;
+  // Runs the experts on them, and waits for the outputs of this rank's own rows.
+  Result<void> send_back(const LayerContext& context, const Parameters& parameters, std::span<std::byte> arrived,
+                         const Journey& journey) const;
 
   Shape shape_;
   ParameterId router_;
-  std::vector<GatedMlp> experts_;
+  int ranks_ = 1;                  // of the expert-parallel group
+  ExpertPlacement placement_;      // with several ranks, unless experts move
+  int moving_layer_ = -1;          // index in ExpertSlots if they do
+  std::vector<GatedMlp> experts_;  // of this rank's slots, or all of them, cut
 };
 
 }  // namespace chorus

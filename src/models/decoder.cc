@@ -4,18 +4,20 @@
 
 namespace chorus {
 
-Decoder::Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec) : config_(config) {
+Decoder::Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec, const ExpertParallel& ep)
+    : config_(config) {
   const std::string embedding_name = "model.embed_tokens.weight";
   if (!config.tie_word_embeddings) embedding_.emplace(parameters, tp, embedding_name, config.vocab_size, config.hidden_size);
   layers_.reserve(static_cast<std::size_t>(config.num_hidden_layers));
-  for (int index = 0; index < config.num_hidden_layers; ++index) layers_.push_back(make_layer(parameters, tp, spec, index));
+  for (int index = 0; index < config.num_hidden_layers; ++index) layers_.push_back(make_layer(parameters, tp, ep, spec, index));
   norm_.emplace(parameters, "model.norm", config.hidden_size, config.rms_norm_eps, spec.layer_norm);
   head_.emplace(parameters, tp, config.tie_word_embeddings ? embedding_name : "lm_head.weight", config.lm_head_bias ? "lm_head.bias" : "",
                 config.vocab_size, config.hidden_size);
   if (config.tie_word_embeddings) embedding_.emplace(*head_, tp, config.vocab_size, config.hidden_size);
 }
 
-Decoder::Layer Decoder::make_layer(Parameters& parameters, TensorParallel tp, const DecoderSpec& spec, int index) const {
+Decoder::Layer Decoder::make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const DecoderSpec& spec,
+                                   int index) const {
   const std::string prefix = "model.layers." + std::to_string(index) + ".";
   const auto at = static_cast<std::size_t>(index);
   Norm attention_norm(parameters, prefix + "input_layernorm", config_.hidden_size, config_.rms_norm_eps, spec.layer_norm);
@@ -24,7 +26,7 @@ Decoder::Layer Decoder::make_layer(Parameters& parameters, TensorParallel tp, co
                        spec.attention_output_bias, spec.qk_norm, config_.rms_norm_eps, config_.layer_window[at]});
   Norm mlp_norm(parameters, prefix + "post_attention_layernorm", config_.hidden_size, config_.rms_norm_eps, spec.layer_norm);
   if (config_.num_experts > 0 && config_.layer_is_moe[at]) {
-    MoeLayer moe(parameters, tp, prefix + spec.moe_prefix, spec.expert_names,
+    MoeLayer moe(parameters, tp, ep, prefix + spec.moe_prefix, spec.expert_names,
                  {config_.hidden_size, config_.moe_intermediate_size, config_.num_experts, config_.num_experts_per_tok, spec.routing,
                   config_.router_jitter_noise});
     return {attention_norm, std::move(attention), mlp_norm, std::move(moe)};

@@ -40,10 +40,11 @@ struct DecoderBatch {
 
 class Decoder {
  public:
-  Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec);
+  Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec, const ExpertParallel& ep = {});
 
   int kv_heads() const;                     // of this rank
-  // hidden: [rows, hidden_size], before the final norm. `caches`: one a layer. Writes K and V of these rows.
+  // hidden: [rows, hidden_size], before the final norm. `caches`: one a layer. Writes K and V of these rows. With expert
+  // parallelism a rank without rows calls it with an empty batch: it then takes part in the collectives of the experts alone.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
                        std::span<const KvCacheLayer> caches, const DecoderBatch& batch, float* hidden) const;
   // logits [m, vocab_size] of the hidden rows `rows` (indices into hidden, size m).
@@ -57,7 +58,7 @@ class Decoder {
     Norm mlp_norm;
     std::variant<GatedMlp, MoeLayer> mlp;
   };
-  Layer make_layer(Parameters& parameters, TensorParallel tp, const DecoderSpec& spec, int index) const;
+  Layer make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const DecoderSpec& spec, int index) const;
 
   ModelConfig config_;
   std::optional<ParallelLmHead> head_;
