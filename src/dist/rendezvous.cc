@@ -1,0 +1,250 @@
+#include "dist/rendezvous.h"
+
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <climits>
+#include <fstream>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "dist/rendezvous_handover.h"
+#include "dist/store_check.h"
+#include "dist/tcp_socket.h"
+#include "dist/tcp_transport.h"
+#include "net/wire.h"
+
+namespace chorus {
+namespace {
+
+constexpr int report_missing_ms = 10'000;
+constexpr std::size_t fingerprint_pairs_max = 256;
+
+using Fingerprint = std::vector<std::pair<std::string, std::string>>;
+
+// What a rank publishes of itself.
+struct Member {
+  std::string node;
+  std::int32_t process = 0;
+  Fingerprint fingerprint;
+};
+
+std::string encode(const Member& member) {
+  WireWriter writer;
+  writer.text(member.node);
+  writer.i32(member.process);
+  writer.count(member.fingerprint.size());
+  for (const auto& [name, value] : member.fingerprint) {
+    writer.text(name);
+    writer.text(value);
+  }
+  return writer.take();
+}
+
+Result<Member> decode_member(const std::string& bytes) {
+  WireReader reader(bytes);
+  Member member;
+  member.node = reader.text();
+  member.process = reader.i32();
+  const std::size_t pairs = reader.count(8);
+  if (pairs > fingerprint_pairs_max) reader.refuse("more than 256 pairs");
+  for (std::size_t i = 0; i < pairs && !reader.failed(); ++i) {
+    std::string name = reader.text();
+    member.fingerprint.emplace_back(std::move(name), reader.text());
+  }
+  CHORUS_TRY_VOID(reader.finish());
+  return member;
+}
+
+// Two processes with the same identity can share memory and reach each other's abstract sockets.
+Result<std::string> node_identity() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id") >> std::ws, boot);
+  char network[PATH_MAX] = {};
+  const ssize_t length = ::readlink("/proc/self/ns/net", network, sizeof network - 1);
+  if (boot.empty() || length <= 0) {
+    return fail(ErrorCode::internal, "this node has no identity: /proc has no boot_id or ns/net");
+  }
+  return fmt::format("{} {} {}", boot, network, ::geteuid());
+}
+
+std::string rank_key(int rank) {
+  return fmt::format("rank/{}", rank);
+}
+
+std::string value_in(const Fingerprint& fingerprint, const std::string& name) {
+  const auto found = std::ranges::find(fingerprint, name, &std::pair<std::string, std::string>::first);
+  return found == fingerprint.end() ? "nothing" : found->second;
+}
+
+class Rendezvous {
+ public:
+  Rendezvous(std::shared_ptr<Store> store, int rank, int size, const JoinOptions& options)
+      : store_(make_prefix_store(std::move(store), options.world)),
+        rank_(rank),
+        size_(size),
+        options_(options),
+        deadline_(deadline_after(options.timeout_ms)) {}
+
+  Result<std::shared_ptr<Transport>> join() {
+    CHORUS_TRY_VOID(publish());
+    CHORUS_TRY_VOID(wait_for_all());
+    CHORUS_TRY(const std::vector<Member> members, read_members());
+    CHORUS_TRY_VOID(compare(members));
+    if (size_ == 1) return std::shared_ptr<Transport>();
+    const bool one_node = std::ranges::all_of(members, [&](const Member& m) { return m.node == members[0].node; });
+    log(LogLevel::debug, "rank {} of {}: joining through {}", rank_, size_, one_node ? "shared memory" : "TCP");
+    CHORUS_TRY(std::unique_ptr<Transport> transport, one_node ? join_shared_memory() : join_tcp());
+    return std::shared_ptr<Transport>(std::move(transport));
+  }
+
+ private:
+  int left_ms() const { return milliseconds_until(deadline_); }
+
+  Result<void> publish() {
+    Member member{options_.node_identity, static_cast<std::int32_t>(::getpid()), options_.fingerprint};
+    if (member.node.empty()) {
+      CHORUS_TRY(member.node, node_identity());
+    }
+    CHORUS_TRY(const std::int64_t joined, store_->add(fmt::format("joined/{}", rank_), 1, left_ms()));
+    if (joined != 1) {
+      return fail(ErrorCode::invalid_argument,
+                  "rank {} has joined {} already: two processes have this rank, or the store is an earlier job's",
+                  rank_, options_.world);
+    }
+    return store_->set(rank_key(rank_), encode(member), left_ms());
+  }
+
+  Result<void> wait_for_all() {
+    std::vector<std::string> keys;
+    for (int rank = 0; rank < size_; ++rank) keys.push_back(rank_key(rank));
+    while (true) {
+      const int left = left_ms();
+      const auto waited = store_->wait(keys, std::min(left, report_missing_ms));
+      if (waited.ok() || waited.error().code != ErrorCode::deadline_exceeded) return waited;
+      CHORUS_TRY(const std::string missing, missing_ranks());
+      if (left <= report_missing_ms) {
+        return fail(ErrorCode::deadline_exceeded, "ranks {} of {} did not join {} within {} ms", missing, size_,
+                    options_.world, options_.timeout_ms);
+      }
+      log(LogLevel::warning, "rank {} waits for ranks {} of {} to join {}", rank_, missing, size_, options_.world);
+    }
+  }
+
+  Result<std::string> missing_ranks() {
+    std::vector<int> missing;
+    for (int rank = 0; rank < size_; ++rank) {
+      const std::string key = rank_key(rank);
+      CHORUS_TRY(const bool there, store_->check({&key, 1}, 5'000));
+      if (!there) missing.push_back(rank);
+    }
+    return fmt::format("{}", fmt::join(missing, ", "));
+  }
+
+  Result<std::vector<Member>> read_members() {
+    std::vector<Member> members;
+    for (int rank = 0; rank < size_; ++rank) {
+      CHORUS_TRY(const std::string bytes, store_->get(rank_key(rank), std::max(left_ms(), 1000)));
+      auto member = decode_member(bytes);
+      if (!member.ok()) return with_context(member.error(), fmt::format("rank {} is another version of Chorus", rank));
+      members.push_back(std::move(*member));
+    }
+    return members;
+  }
+
+  // All ranks see the same members and so come to the same conclusion.
+  Result<void> compare(const std::vector<Member>& members) const {
+    const Fingerprint& first = members[0].fingerprint;
+    for (std::size_t rank = 1; rank < members.size(); ++rank) {
+      const Fingerprint& other = members[rank].fingerprint;
+      if (other == first) continue;
+      std::vector<std::string> differences;
+      const auto compare_names_of = [&](const Fingerprint& names) {
+        for (const auto& [name, value] : names) {
+          const std::string a = value_in(first, name), b = value_in(other, name);
+          std::string line = fmt::format("{}: {} against {}", name, a, b);
+          if (a != b && std::ranges::find(differences, line) == differences.end())
+            differences.push_back(std::move(line));
+        }
+      };
+      compare_names_of(first);
+      compare_names_of(other);
+      if (differences.empty()) differences.push_back("the order of its settings");
+      return fail(ErrorCode::invalid_argument, "ranks 0 and {} were started with different settings: {}", rank,
+                  fmt::join(differences, "; "));
+    }
+    return {};
+  }
+
+  Result<std::unique_ptr<Transport>> join_shared_memory() {
+    if (rank_ == 0) {
+      auto world = SharedWorld::create(size_);
+      if (!world.ok()) {
+        refuse_descriptor(*store_, world.error().message, deadline_);
+        return world.error();
+      }
+      CHORUS_TRY_VOID(hand_over_descriptor(*store_, world->fd(), size_, deadline_));
+      return world->join(rank_, options_.exchange_timeout_ms);
+    }
+    CHORUS_TRY(UniqueFd fd, receive_descriptor(*store_, rank_, deadline_));
+    CHORUS_TRY(const SharedWorld world, SharedWorld::open(fd.get()));
+    fd.release();
+    if (world.size() != size_) {
+      return fail(ErrorCode::invalid_argument, "rank 0's world has {} ranks, rank {}'s has {}", world.size(), rank_,
+                  size_);
+    }
+    return world.join(rank_, options_.exchange_timeout_ms);
+  }
+
+  Result<std::unique_ptr<Transport>> join_tcp() {
+    TcpTransportOptions tcp;
+    tcp.address = options_.address.empty() ? store_->local_address() : options_.address;
+    if (tcp.address.empty()) tcp.address = "127.0.0.1";
+    tcp.join_timeout_ms = left_ms();
+    tcp.exchange_timeout_ms = options_.exchange_timeout_ms;
+    return join_tcp_world(*store_, rank_, size_, tcp);
+  }
+
+  std::shared_ptr<Store> store_;
+  int rank_, size_;
+  const JoinOptions& options_;
+  Nanoseconds deadline_;
+};
+
+bool names_loopback(const std::string& host) {
+  return host == "localhost" || is_loopback(host);
+}
+
+}  // namespace
+
+Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, int timeout_ms) {
+  MeetingPlace place;
+  std::shared_ptr<Store> store;
+  if (!environment.store_file.empty()) {
+    CHORUS_TRY(store, open_file_store(environment.store_file));
+  } else if (environment.store_host.empty()) {
+    CHECK(environment.world_size == 1, "{} ranks and no place to meet", environment.world_size);
+    store = make_memory_store();
+  } else {
+    if (environment.hosts_store) {
+      const std::string address = names_loopback(environment.store_host) ? "127.0.0.1" : "0.0.0.0";
+      CHORUS_TRY(place.server, TcpStoreServer::start(address, environment.store_port));
+    }
+    CHORUS_TRY(store, connect_tcp_store(environment.store_host, environment.store_port, timeout_ms));
+  }
+  place.store = make_prefix_store(std::move(store), "chorus/" + environment.run_id);
+  return place;
+}
+
+Result<std::shared_ptr<Transport>> join_world(std::shared_ptr<Store> store, int rank, int size,
+                                              const JoinOptions& options) {
+  CHECK(size >= 1 && rank >= 0 && rank < size, "rank {} of {}", rank, size);
+  if (size > tcp_world_size_max || options.fingerprint.size() > fingerprint_pairs_max) {
+    return fail(ErrorCode::invalid_argument, "a world of {} ranks with {} settings: the limits are {} and {}", size,
+                options.fingerprint.size(), tcp_world_size_max, fingerprint_pairs_max);
+  }
+  return Rendezvous(std::move(store), rank, size, options).join();
+}
+
+}  // namespace chorus

@@ -1,0 +1,46 @@
+// From processes that know their ranks to a Transport between them: over a Store they compare what they are, and then
+// join through shared memory when all are on one node, or through TCP.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "dist/launcher.h"
+#include "dist/store.h"
+#include "dist/tcp_store.h"
+#include "dist/transport.h"
+
+namespace chorus {
+
+// Where the ranks of a launcher's job meet; the server is there in the one process that hosts it. Keep it until
+// join_world() has returned in all ranks: rank 0's barrier over the new transport tells.
+struct MeetingPlace {
+  std::unique_ptr<TcpStoreServer> server;
+  std::shared_ptr<Store> store;  // its keys begin with chorus/<run_id>/
+};
+// A world of one gets a store in memory. The server listens on the loopback address when store_host is one, on all
+// addresses of the host otherwise.
+Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, int timeout_ms);
+
+struct JoinOptions {
+  std::string world = "world";        // several worlds may meet in one store, by name
+  int timeout_ms = 300'000;           // of joining
+  int exchange_timeout_ms = 300'000;  // of every Transport::exchange()
+  // What must be the same in all ranks: version, model, dtype, flags. At most 256 pairs.
+  std::vector<std::pair<std::string, std::string>> fingerprint;
+  // Ranks with the same identity share memory. Empty: found out (boot, network namespace, user). Tests pretend.
+  std::string node_identity;
+  // Of this host, for ranks on other nodes. Empty: the one by which the store is reached.
+  std::string address;
+};
+
+// Every rank of the world calls it once. A world of one has no transport: null. Errors, in all ranks: invalid_argument
+// (a fingerprint differs from rank 0's: the name, both values; or a rank that has joined already), deadline_exceeded
+// (the ranks that are missing; they are logged every 10 s).
+Result<std::shared_ptr<Transport>> join_world(std::shared_ptr<Store> store, int rank, int size,
+                                              const JoinOptions& options);
+
+}  // namespace chorus

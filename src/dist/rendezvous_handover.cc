@@ -1,0 +1,173 @@
+#include "dist/rendezvous_handover.h"
+
+#include <fmt/ranges.h>
+#include <poll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <vector>
+
+#include "dist/store_check.h"
+#include "dist/tcp_socket.h"
+
+namespace chorus {
+namespace {
+
+constexpr int hello_ms = 5'000;  // a process that connects says its rank at once
+const std::string socket_key = "handover";
+
+// The name's first byte is 0: no file, gone with its last user.
+struct AbstractAddress {
+  sockaddr_un address{};
+  socklen_t bytes = 0;
+
+  explicit AbstractAddress(const std::string& name) {
+    address.sun_family = AF_UNIX;
+    std::memcpy(address.sun_path + 1, name.data(), std::min(name.size(), sizeof address.sun_path - 1));
+    bytes = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 +
+                                   std::min(name.size(), sizeof address.sun_path - 1));
+  }
+  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&address); }
+};
+
+Result<std::string> random_name() {
+  std::array<unsigned char, 16> bytes{};
+  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
+    return fail(ErrorCode::internal, "getrandom: {}", std::strerror(errno));
+  }
+  return fmt::format("chorus-{:02x}", fmt::join(bytes, ""));
+}
+
+Result<UniqueFd> unix_socket() {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket.valid()) return fail(ErrorCode::internal, "socket: {}", std::strerror(errno));
+  return socket;
+}
+
+Result<void> check_user(int socket) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (::getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
+    return fail(ErrorCode::internal, "getsockopt(SO_PEERCRED): {}", std::strerror(errno));
+  }
+  if (peer.uid == ::geteuid()) return {};
+  return fail(ErrorCode::unavailable, "process {} belongs to user {}, not to {}", peer.pid, peer.uid, ::geteuid());
+}
+
+union Control {
+  cmsghdr header;
+  char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+Result<void> send_descriptor(int socket, int fd) {
+  char byte = 1;
+  iovec part{&byte, 1};
+  Control control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = &control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  if (::sendmsg(socket, &message, MSG_NOSIGNAL) == 1) return {};
+  return fail(ErrorCode::unavailable, "sendmsg: {}", std::strerror(errno));
+}
+
+Result<UniqueFd> take_descriptor(int socket, Nanoseconds deadline) {
+  CHORUS_TRY(const bool ready, wait_for_socket(socket, POLLIN, deadline));
+  if (!ready) return fail(ErrorCode::deadline_exceeded, "rank 0 did not hand over the world's memory in time");
+  char byte = 0;
+  iovec part{&byte, 1};
+  Control control{};
+  msghdr message{};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = &control;
+  message.msg_controllen = sizeof control;
+  const ssize_t count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  const cmsghdr* header = count == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
+  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) {
+    return fail(ErrorCode::unavailable, "rank 0 closed the connection without handing over the world's memory");
+  }
+  int fd = -1;
+  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+  return UniqueFd(fd);
+}
+
+// The rank that was served; -1: none, the caller was a stranger or went away.
+int serve_one(int listener, int fd, const std::vector<bool>& served, Nanoseconds deadline) {
+  const UniqueFd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket.valid() || !check_user(socket.get()).ok()) return -1;
+  std::int32_t rank = 0;
+  const Nanoseconds until = std::min(deadline, deadline_after(hello_ms));
+  if (!receive_all(socket.get(), &rank, sizeof rank, until, "a rank").ok()) return -1;
+  if (rank < 1 || rank >= static_cast<int>(served.size()) || served[static_cast<std::size_t>(rank)]) return -1;
+  return send_descriptor(socket.get(), fd).ok() ? rank : -1;
+}
+
+}  // namespace
+
+Result<void> hand_over_descriptor(Store& store, int fd, int size, Nanoseconds deadline) {
+  CHORUS_TRY(const std::string name, random_name());
+  CHORUS_TRY(const UniqueFd listener, unix_socket());
+  const AbstractAddress address(name);
+  if (::bind(listener.get(), address.get(), address.bytes) != 0 || ::listen(listener.get(), SOMAXCONN) != 0) {
+    return fail(ErrorCode::internal, "cannot listen on the abstract Unix socket {}: {}", name, std::strerror(errno));
+  }
+  CHORUS_TRY_VOID(store.set(socket_key, "at " + name, milliseconds_until(deadline)));
+  std::vector<bool> served(static_cast<std::size_t>(size), false);
+  served[0] = true;
+  for (int count = 1; count < size;) {
+    CHORUS_TRY(const bool ready, wait_for_socket(listener.get(), POLLIN, deadline));
+    if (!ready) {
+      std::vector<int> missing;
+      for (int rank = 0; rank < size; ++rank) {
+        if (!served[static_cast<std::size_t>(rank)]) missing.push_back(rank);
+      }
+      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for the world's memory",
+                  fmt::join(missing, ", "));
+    }
+    const int rank = serve_one(listener.get(), fd, served, deadline);
+    if (rank < 0) continue;
+    served[static_cast<std::size_t>(rank)] = true;
+    ++count;
+  }
+  return {};
+}
+
+void refuse_descriptor(Store& store, const std::string& reason, Nanoseconds deadline) {
+  (void)store.set(socket_key, "no " + reason, milliseconds_until(deadline));  // else the others' deadline tells
+}
+
+Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline) {
+  CHORUS_TRY(const std::string published, store.get(socket_key, milliseconds_until(deadline)));
+  if (!published.starts_with("at ")) return fail(ErrorCode::unavailable, "rank 0 failed: {}", published.substr(3));
+  const std::string name = published.substr(3);
+  CHORUS_TRY(const UniqueFd socket, unix_socket());
+  const AbstractAddress address(name);
+  // A full backlog answers EAGAIN; it is as long as the system allows, so a moment later there is room.
+  while (::connect(socket.get(), address.get(), address.bytes) != 0) {
+    if (errno != EAGAIN && errno != EINTR) {
+      return fail(ErrorCode::unavailable, "rank 0's Unix socket {}: connect: {}", name, std::strerror(errno));
+    }
+    if (milliseconds_until(deadline) == 0) return fail(ErrorCode::deadline_exceeded, "rank 0 does not accept");
+    (void)::poll(nullptr, 0, 5);
+  }
+  CHORUS_TRY_VOID(check_user(socket.get()));
+  const std::int32_t hello = rank;
+  CHORUS_TRY_VOID(send_all(socket.get(), {reinterpret_cast<const char*>(&hello), sizeof hello}, deadline, "rank 0"));
+  return take_descriptor(socket.get(), deadline);
+}
+
+}  // namespace chorus

@@ -1,0 +1,167 @@
+#include "dist/rendezvous.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <functional>
+#include <numeric>
+#include <thread>
+
+#include "base/clock.h"
+#include "dist/group.h"
+
+namespace chorus {
+namespace {
+
+constexpr int long_ms = 20'000;
+
+JoinOptions options_of(int timeout_ms = long_ms) {
+  JoinOptions options;
+  options.timeout_ms = timeout_ms;
+  options.exchange_timeout_ms = long_ms;
+  options.fingerprint = {{"model", "m"}, {"dtype", "bfloat16"}};
+  return options;
+}
+
+using Joined = std::vector<Result<std::shared_ptr<Transport>>>;
+
+// Joins as `size` threads that meet in memory; `adjust` changes a rank's options.
+Joined join_threads(int size, const std::function<void(int, JoinOptions*)>& adjust) {
+  const auto store = make_memory_store();
+  Joined joined(static_cast<std::size_t>(size), std::shared_ptr<Transport>());
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      JoinOptions options = options_of();
+      adjust(rank, &options);
+      joined[static_cast<std::size_t>(rank)] = join_world(store, rank, size, options);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  return joined;
+}
+
+Group group_of_all(const std::shared_ptr<Transport>& transport) {
+  std::vector<int> ranks(static_cast<std::size_t>(transport->size()));
+  std::iota(ranks.begin(), ranks.end(), 0);
+  return Group(transport, ranks);
+}
+
+// 2^24 + 1 is not a float, so the sum of all ranks depends on its order.
+void expect_sums(const Joined& joined) {
+  std::vector<std::thread> threads;
+  for (const auto& transport : joined) {
+    ASSERT_TRUE(transport.ok()) << transport.error().message;
+    threads.emplace_back([&] {
+      Group group = group_of_all(*transport);
+      std::vector<float> data{(*transport)->rank() == 0 ? 16'777'216.0F : 1.0F};
+      const auto summed = group.all_reduce_tree(data);
+      ASSERT_TRUE(summed.ok()) << summed.error().message;
+      EXPECT_EQ(data[0], 16'777'218.0F);  // (2^24 + 1) + (1 + 1)
+      EXPECT_TRUE(group.barrier().ok());
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+TEST(Rendezvous, RanksOfOneNodeShareMemory) {
+  expect_sums(join_threads(4, [](int, JoinOptions*) {}));
+}
+
+TEST(Rendezvous, RanksOfDifferentNodesUseTcp) {
+  auto joined =
+      join_threads(4, [](int rank, JoinOptions* options) { options->node_identity = fmt::format("node {}", rank); });
+  expect_sums(joined);
+  joined[3] = std::shared_ptr<Transport>();  // leaves
+  std::vector<std::thread> threads;
+  for (std::size_t rank = 0; rank < 3; ++rank) {
+    threads.emplace_back([&, rank] {
+      const Nanoseconds start = monotonic_now();
+      EXPECT_FALSE(group_of_all(*joined[rank]).barrier().ok());
+      EXPECT_LT(monotonic_now() - start, 1'000'000'000);
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
+TEST(Rendezvous, AWorldOfOneHasNoTransport) {
+  const auto joined = join_threads(1, [](int, JoinOptions*) {});
+  ASSERT_TRUE(joined[0].ok());
+  EXPECT_EQ(*joined[0], nullptr);
+}
+
+TEST(Rendezvous, WorldsOfOneStoreAreSeparate) {
+  const auto store = make_memory_store();
+  for (const char* world : {"replica 0", "replica 1"}) {
+    JoinOptions options = options_of();
+    options.world = world;
+    EXPECT_TRUE(join_world(store, 0, 1, options).ok());
+  }
+}
+
+TEST(Rendezvous, DifferentSettingsAreRefusedInAllRanks) {
+  const auto joined = join_threads(3, [](int rank, JoinOptions* options) {
+    if (rank == 2) options->fingerprint = {{"model", "m"}, {"dtype", "float32"}, {"seed", "1"}};
+  });
+  for (const auto& result : joined) {
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, ErrorCode::invalid_argument);
+    EXPECT_EQ(
+        result.error().message,
+        "ranks 0 and 2 were started with different settings: dtype: bfloat16 against float32; seed: nothing against 1");
+  }
+}
+
+TEST(Rendezvous, MissingRanksAreNamedAtTheDeadline) {
+  const auto joined = join_world(make_memory_store(), 1, 4, options_of(50));
+  ASSERT_FALSE(joined.ok());
+  EXPECT_EQ(joined.error().code, ErrorCode::deadline_exceeded);
+  EXPECT_EQ(joined.error().message, "ranks 0, 2, 3 of 4 did not join world within 50 ms");
+}
+
+TEST(Rendezvous, ARankJoinsOnce) {
+  const auto store = make_memory_store();
+  ASSERT_TRUE(join_world(store, 0, 1, options_of()).ok());
+  const auto again = join_world(store, 0, 1, options_of());
+  ASSERT_FALSE(again.ok());
+  EXPECT_NE(again.error().message.find("two processes have this rank"), std::string::npos);
+}
+
+// Goal: processes that share nothing but a file's name come together. Method: three children; each ends with 0 if its
+// sum is right.
+TEST(Rendezvous, ProcessesMeetThroughAFile) {
+  LauncherEnvironment environment;
+  environment.world_size = 4;
+  environment.run_id = "test";
+  environment.store_file = testing::TempDir() + "rendezvous." + std::to_string(::getpid());
+  std::filesystem::remove(environment.store_file);  // of an earlier run
+  const auto work = [&](int rank) {
+    environment.rank = rank;
+    const auto place = open_meeting_place(environment, long_ms);
+    if (!place.ok()) return 2;
+    auto joined = join_world(place->store, rank, 4, options_of());
+    if (!joined.ok()) return 3;
+    std::vector<float> data{static_cast<float>(rank)};
+    Group group = group_of_all(*joined);
+    if (!group.all_reduce_tree(data).ok() || data[0] != 6.0F) return 4;
+    return group.barrier().ok() ? 0 : 5;
+  };
+  std::vector<pid_t> children;
+  for (int rank = 1; rank < 4; ++rank) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(work(rank));
+    children.push_back(child);
+  }
+  EXPECT_EQ(work(0), 0);
+  for (const pid_t child : children) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    EXPECT_TRUE(WIFEXITED(status));
+    EXPECT_EQ(WEXITSTATUS(status), 0);
+  }
+}
+
+}  // namespace
+}  // namespace chorus
