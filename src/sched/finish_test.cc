@@ -82,6 +82,26 @@ TEST(ValidateRequest, RefusesOnlyWhatNeedsMoreBlocksThanThereAre) {
   EXPECT_NE(refusal(20, 1000), "") << "clamped to 12";
 }
 
+// 7 blocks in 2 pools: 4 and 3. With turns of 2 blocks 28 positions need 4 and 3, 29 need 4 and 4.
+TEST(ValidateRequest, RefusesWhatNeedsMoreBlocksOfAPoolThanThatHas) {
+  SchedulerConfig config;
+  config.max_model_len = 100, config.block_size = 4, config.kv_blocks = 7, config.vocab_size = 10;
+  config.kv_pools = 2, config.kv_pool_tokens = 8;
+  Request request;
+  request.prompt.assign(24, 1);
+  request.params.max_tokens = 1;
+  EXPECT_EQ(validate_request(request, config), std::nullopt);
+  request.params.max_tokens = 5;
+  EXPECT_EQ(validate_request(request, config), std::nullopt);
+  request.params.max_tokens = 6;
+  EXPECT_THAT(*validate_request(request, config),
+              HasSubstr("need 4 KV blocks of 4 tokens on context rank 1, there are 3"));
+  config.kv_blocks = 5;  // 3 and 2
+  request.params.max_tokens = 1;
+  EXPECT_THAT(*validate_request(request, config),
+              HasSubstr("need 4 KV blocks of 4 tokens on context rank 0, there are 3"));
+}
+
 TEST(ValidateRequest, ChoicesThatGoOnMustBeInRangeAndOrder) {
   SchedulerConfig config;
   config.kv_blocks = 100, config.vocab_size = 10;

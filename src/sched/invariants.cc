@@ -1,6 +1,7 @@
 #include "sched/invariants.h"
 
 #include <algorithm>
+#include <set>
 
 #include "base/check.h"
 
@@ -32,6 +33,7 @@ void check_scheduler_invariants(const SchedulerConfig& config, const ByRank& by_
                                 const std::vector<Sequence*>& running, const std::set<Sequence*, ByRank>& waiting,
                                 const BlockManager& blocks) {
   const auto block_size = static_cast<std::size_t>(config.block_size);
+  const KvPools pools = kv_pools(config);
   CHECK(running.size() <= static_cast<std::size_t>(config.max_num_seqs), "{} running", running.size());
   CHECK(std::ranges::is_sorted(running, by_rank), "running sequences out of order");
   std::vector<Use> uses(static_cast<std::size_t>(config.kv_blocks));
@@ -42,7 +44,10 @@ void check_scheduler_invariants(const SchedulerConfig& config, const ByRank& by_
     CHECK(sequence->block_table.size() * block_size >= static_cast<std::size_t>(sequence->computed),
           "sequence {} has {} blocks for {} tokens", sequence->id, sequence->block_table.size(), sequence->computed);
     for (std::size_t index = 0; index < sequence->block_table.size(); ++index) {
-      Use& use = uses[static_cast<std::size_t>(sequence->block_table[index])];
+      const BlockId block = sequence->block_table[index];
+      CHECK(block % pools.pools == pools.pool_of_index(static_cast<std::int32_t>(index)),
+            "block {} of {} pools is at index {} of sequence {}", block, pools.pools, index, sequence->id);
+      Use& use = uses[static_cast<std::size_t>(block)];
       if (use.users++ == 0) {
         use.sequence = sequence;
         use.index = index;
@@ -52,18 +57,53 @@ void check_scheduler_invariants(const SchedulerConfig& config, const ByRank& by_
     }
   }
   for (const Sequence* sequence : waiting) {
-    CHECK(sequence->status == SequenceStatus::waiting && sequence->block_table.empty() && sequence->computed == 0,
+    CHECK(sequence->status == SequenceStatus::waiting && sequence->block_table.empty() && sequence->computed == 0 &&
+              !sequence->in_flight(),
           "waiting sequence {} has {} blocks", sequence->id, sequence->block_table.size());
   }
-  std::int32_t used = 0;
+  std::vector<std::int32_t> used(static_cast<std::size_t>(pools.pools));
   for (BlockId block = 0; block < config.kv_blocks; ++block) {
     const std::int32_t users = uses[static_cast<std::size_t>(block)].users;
     CHECK(blocks.users(block) == users, "block {} counts {} users, tables name it {} times", block, blocks.users(block),
           users);
-    used += users > 0 ? 1 : 0;
+    used[static_cast<std::size_t>(block % pools.pools)] += users > 0 ? 1 : 0;
   }
-  CHECK(blocks.free() == config.kv_blocks - used, "{} blocks free, {} of {} used", blocks.free(), used,
-        config.kv_blocks);
+  std::int32_t free = 0;
+  for (std::int32_t pool = 0; pool < pools.pools; ++pool) {
+    free += blocks.free_in(pool);
+    CHECK(blocks.free_in(pool) == pools.size(config.kv_blocks, pool) - used[static_cast<std::size_t>(pool)],
+          "{} blocks free in pool {}, {} used", blocks.free_in(pool), pool, used[static_cast<std::size_t>(pool)]);
+  }
+  CHECK(blocks.free() == free, "{} blocks free, {} in the pools", blocks.free(), free);
+}
+
+void check_plan_invariants(const SchedulerConfig& config, const std::vector<Sequence*>& running, const PlanRing& plans,
+                           const BlockManager& blocks) {
+  std::set<const Sequence*> in_flight;
+  for (std::int32_t i = 0; i < plans.in_flight(); ++i) {
+    const PlanSlot& slot = plans.at(i);
+    CHECK(slot.sequences.size() == slot.plan.sequences.size(), "{} sequences in a plan of {}", slot.sequences.size(),
+          slot.plan.sequences.size());
+    for (std::size_t index = 0; index < slot.sequences.size(); ++index) {
+      const Sequence* sequence = slot.sequences[index];
+      if (sequence == nullptr) continue;
+      const SequencePlan& plan = slot.plan.sequences[index];
+      CHECK(in_flight.insert(sequence).second, "sequence {} is in two plans in flight", sequence->id);
+      CHECK(sequence->status == SequenceStatus::running && sequence->in_flight() && sequence->plan_index == index &&
+                plan.sequence == sequence->id && plan.start == sequence->computed,
+            "sequence {} is in flight from {}, {} are computed", sequence->id, plan.start, sequence->computed);
+      const std::int32_t last = (plan.start + plan.count - 1) / config.block_size;
+      CHECK(static_cast<std::size_t>(last) < sequence->block_table.size(), "sequence {} has {} blocks", sequence->id,
+            sequence->block_table.size());
+      for (std::int32_t block = plan.start / config.block_size; block <= last; ++block) {
+        CHECK(blocks.users(sequence->block_table[static_cast<std::size_t>(block)]) == 1,
+              "sequence {} writes a shared block at {}", sequence->id, block);
+      }
+    }
+  }
+  for (const Sequence* sequence : running) {
+    CHECK(sequence->in_flight() == in_flight.contains(sequence), "sequence {} is not where it says", sequence->id);
+  }
 }
 
 }  // namespace chorus

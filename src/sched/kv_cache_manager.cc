@@ -6,12 +6,12 @@
 
 namespace chorus {
 
-KvCacheManager::KvCacheManager(std::int32_t blocks, std::int32_t block_size, bool enable_prefix_caching,
+KvCacheManager::KvCacheManager(std::int32_t blocks, std::int32_t block_size, KvPools pools, bool enable_prefix_caching,
                                const std::array<std::uint64_t, 2>& key, PrefixHash hash)
     : block_size_(block_size),
       cache_(enable_prefix_caching ? std::optional<PrefixCache>(std::in_place, blocks, block_size, key, hash)
                                    : std::nullopt),
-      blocks_(blocks, cache_ ? &*cache_ : nullptr) {}
+      blocks_(blocks, cache_ ? &*cache_ : nullptr, pools) {}
 
 std::span<const TokenId> KvCacheManager::block_tokens(const Sequence& sequence, std::int32_t index) const {
   return std::span(sequence.history)
@@ -62,9 +62,16 @@ bool KvCacheManager::admit(Sequence* sequence, bool look_up, const Sequence* sib
 }
 
 bool KvCacheManager::grow(Sequence* sequence, std::int32_t length) {
-  const std::int32_t missing = blocks_for(length) - static_cast<std::int32_t>(sequence->block_table.size());
-  if (missing > blocks_.free()) return false;
-  for (std::int32_t i = 0; i < missing; ++i) sequence->block_table.push_back(blocks_.allocate());
+  const auto have = static_cast<std::int32_t>(sequence->block_table.size());
+  const std::int32_t need = blocks_for(length);
+  if (need <= have) return true;
+  const KvPools& pools = blocks_.pools();
+  for (std::int32_t pool = 0; pool < pools.pools; ++pool) {
+    if (pools.needed(need, pool) - pools.needed(have, pool) > blocks_.free_in(pool)) return false;
+  }
+  for (std::int32_t index = have; index < need; ++index) {
+    sequence->block_table.push_back(blocks_.allocate(pools.pool_of_index(index)));
+  }
   return true;
 }
 

@@ -17,13 +17,14 @@ class KvCacheManager {
     std::uint64_t queries = 0, hits = 0;  // tokens looked up, and found
   };
 
-  KvCacheManager(std::int32_t blocks, std::int32_t block_size, bool enable_prefix_caching,
+  KvCacheManager(std::int32_t blocks, std::int32_t block_size, KvPools pools, bool enable_prefix_caching,
                  const std::array<std::uint64_t, 2>& key, PrefixHash hash = prefix_hash);
 
   // Gives the sequence, which has no block, blocks for its whole history: those that hold its beginning already (from
   // the prefix cache when `look_up`, or from `sibling`, a choice of the same request that has computed the prompt), new
   // ones for the rest. Sets `computed`, always less than the history: the last token is computed for its logits. False,
-  // and no change, when there are not enough free blocks.
+  // and no change, when there are not enough free blocks in a pool. A shared block is at the same index in all its
+  // sequences, and so of the right pool.
   bool admit(Sequence* sequence, bool look_up, const Sequence* sibling);
   // Blocks for `length` positions. False, and no change, when there are not enough.
   bool grow(Sequence* sequence, std::int32_t length);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "sched/scheduler.h"
-#include "sched/toy_model.h"
+#include "sched/toy_pipeline.h"
 
 namespace chorus {
 
@@ -27,28 +27,48 @@ class ToyEngine {
   explicit ToyEngine(const SchedulerConfig& config, PrefixHash hash = prefix_hash)
       : config_(config),
         scheduler_(make_scheduler(config, hash)),
-        model_({.kv_blocks = config.kv_blocks, .block_size = config.block_size, .vocab_size = config.vocab_size}) {}
+        pipeline_({.kv_blocks = config.kv_blocks,
+                   .block_size = config.block_size,
+                   .vocab_size = config.vocab_size,
+                   .plans_in_flight_max = config.plans_in_flight_max,
+                   .kv_pools = config.kv_pools,
+                   .kv_pool_tokens = config.kv_pool_tokens}) {}
 
   Scheduler& scheduler() { return *scheduler_; }
-  const ToyModel& model() const { return model_; }
-  const StepPlan& plan() const { return *plan_; }
+  const ToyModel& model() const { return pipeline_.model(); }
+  const ToyPipeline& pipeline() const { return pipeline_; }
+  const StepPlan& plan() const { return *plan_; }                    // the newest
   const std::vector<TokenEvent>& events() const { return events_; }  // of the last step
-  StepResult& result() { return result_; }
+  StepResult& result() { return pipeline_.newest(); }                // of the newest plan, which is in flight
   Outcomes& outcomes() { return outcomes_; }
 
   // One step, checked: the budget is kept, the invariants hold, positions come without gaps, one finish each.
   void step() {
-    begin();
+    while (scheduler_->plans_in_flight() < config_.plans_in_flight_max && begin()) continue;
     end();
   }
-  // The same in two halves, so that a test can change result().
-  void begin() {
+  // The same in two halves, so that a test can change result() or act while plans are in flight. False: nothing can be
+  // computed now.
+  bool begin() {
+    const SchedulerStats before = scheduler_->stats();
     plan_ = &scheduler_->schedule();
     CHECK(plan_->rows <= config_.max_num_batched_tokens, "{} rows", plan_->rows);
-    model_.execute(*plan_, &result_);
+    const auto plans = static_cast<std::uint32_t>(config_.plans_in_flight_max);
+    CHECK(plan_->sequences.size() <= (before.running + before.waiting + plans - 1) / plans, "{} of {} sequences",
+          plan_->sequences.size(), before.running + before.waiting);
+    if (plan_->rows == 0) {
+      CHECK(plan_->sequences.empty() && plan_->ended.empty(), "an empty plan names sequences");
+      return false;
+    }
+    pipeline_.submit(*plan_);
+    scheduler_->check_invariants();
+    return true;
   }
   void end() {
     events_.clear();
+    CHECK(pipeline_.in_flight() == static_cast<std::size_t>(scheduler_->plans_in_flight()), "{} plans in flight",
+          scheduler_->plans_in_flight());
+    if (pipeline_.in_flight() > 0) pipeline_.collect(&result_);
     scheduler_->complete(result_, &events_);
     scheduler_->check_invariants();
     for (const TokenEvent& event : events_) collect(event);
@@ -74,7 +94,7 @@ class ToyEngine {
 
   SchedulerConfig config_;
   std::unique_ptr<Scheduler> scheduler_;
-  ToyModel model_;
+  ToyPipeline pipeline_;
   const StepPlan* plan_ = nullptr;
   StepResult result_;
   std::vector<TokenEvent> events_;

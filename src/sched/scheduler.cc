@@ -9,6 +9,7 @@
 #include "sched/finish.h"
 #include "sched/invariants.h"
 #include "sched/kv_cache_manager.h"
+#include "sched/plan_ring.h"
 #include "sched/sequence.h"
 #include "sched/validate_request.h"
 
@@ -21,34 +22,45 @@ class ContinuousBatching final : public Scheduler {
       : config_(config),
         by_rank_{config.by_priority},
         waiting_(by_rank_),
-        kv_(config.kv_blocks, config.block_size, config.enable_prefix_caching, config.prefix_hash_key, hash) {
+        kv_(config.kv_blocks, config.block_size, kv_pools(config), config.enable_prefix_caching, config.prefix_hash_key,
+            hash),
+        plans_(config.plans_in_flight_max) {
     CHECK(
         config.max_num_seqs > 0 && config.max_num_batched_tokens > 0 && config.block_size > 0 && config.kv_blocks >= 0,
         "max_num_seqs {} max_num_batched_tokens {} block_size {} kv_blocks {}", config.max_num_seqs,
         config.max_num_batched_tokens, config.block_size, config.kv_blocks);
+    CHECK(config.plans_in_flight_max > 0, "plans_in_flight_max {}", config.plans_in_flight_max);
+    CHECK(config.kv_pools == 1 ||
+              (config.kv_pools > 1 && config.kv_pool_tokens > 0 && config.kv_pool_tokens % config.block_size == 0),
+          "kv_pools {} kv_pool_tokens {} block_size {}", config.kv_pools, config.kv_pool_tokens, config.block_size);
   }
 
   void add(Request request) override;
   void abort(RequestId id) override;
   void abort_choice(RequestId id, std::uint32_t choice) override;
-  bool has_work() const override { return !told_next_.empty() || !running_.empty() || !waiting_.empty(); }
+  bool has_work() const override {
+    return !told_next_.empty() || !running_.empty() || !waiting_.empty() || plans_.in_flight() > 0;
+  }
   const StepPlan& schedule() override;
   void complete(const StepResult& result, std::vector<TokenEvent>* events) override;
+  std::int32_t plans_in_flight() const override { return plans_.in_flight(); }
   SchedulerStats stats() const override;
   void check_invariants() const override {
     check_scheduler_invariants(config_, by_rank_, running_, waiting_, kv_.blocks());
+    check_plan_invariants(config_, running_, plans_, kv_.blocks());
   }
 
  private:
   void add_sequence(RequestState* state, const ChoiceState& choice);
-  void plan_running();
-  void admit_waiting();
+  std::size_t share(std::size_t sequences) const;
+  bool plan_running(PlanSlot* slot);
+  void admit_waiting(PlanSlot* slot);
   bool admit(Sequence* sequence);
   // What the first running sibling that can be shared from is, and whether there is one to wait for.
   std::pair<const Sequence*, bool> find_sibling(const Sequence& sequence) const;
   bool make_room(Sequence* sequence, std::int32_t length);
   void preempt(Sequence* sequence);
-  void plan_rows(Sequence* sequence);
+  void plan_rows(PlanSlot* slot, Sequence* sequence);
   void complete_sequence(const SequencePlan& plan, Sequence* sequence, const SequenceResult& result,
                          std::vector<TokenEvent>* events);
   void take_prompt_logprobs(const SequencePlan& plan, RequestState* state, const SequenceResult& result);
@@ -62,16 +74,14 @@ class ContinuousBatching final : public Scheduler {
   std::set<Sequence*, ByRank> waiting_;  // by rank
   KvCacheManager kv_;
   std::vector<TokenEvent> told_next_;  // of requests that ended when they were added
-  StepPlan plan_;
-  std::vector<Sequence*> planned_;  // parallel to plan_.sequences
-  std::int32_t budget_ = 0;         // rows left in the step that is being planned
-  bool in_step_ = false;            // between schedule() and complete()
+  PlanRing plans_;
+  std::vector<std::uint64_t> ended_;  // of earlier plans, since the last one
+  std::int32_t budget_ = 0;           // rows left in the step that is being planned
   std::uint64_t next_sequence_ = 0;
   SchedulerStats counters_;
 };
 
 void ContinuousBatching::add(Request request) {
-  CHECK(!in_step_, "add between schedule and complete");
   if (request.choices.empty()) {
     for (std::uint32_t choice = 0; choice < request.params.n; ++choice) request.choices.push_back({choice, {}});
   }
@@ -123,7 +133,6 @@ void ContinuousBatching::add_sequence(RequestState* state, const ChoiceState& ch
 }
 
 void ContinuousBatching::abort(RequestId id) {
-  CHECK(!in_step_, "abort between schedule and complete");
   std::erase_if(told_next_, [id](const TokenEvent& event) { return event.request == id; });
   const auto at = requests_.find(id);
   if (at == requests_.end()) return;
@@ -134,7 +143,6 @@ void ContinuousBatching::abort(RequestId id) {
 }
 
 void ContinuousBatching::abort_choice(RequestId id, std::uint32_t choice) {
-  CHECK(!in_step_, "abort between schedule and complete");
   std::erase_if(told_next_, [&](const TokenEvent& event) { return event.request == id && event.choice == choice; });
   const auto at = requests_.find(id);
   if (at == requests_.end()) return;
@@ -151,38 +159,55 @@ void ContinuousBatching::finish(Sequence* sequence) {
   } else {
     waiting_.erase(sequence);
   }
+  plans_.forget(sequence);
+  if (sequence->ever_planned) ended_.push_back(sequence->id);
   sequence->status = SequenceStatus::finished;
   sequence->history = {};
 }
 
 const StepPlan& ContinuousBatching::schedule() {
-  CHECK(!in_step_, "schedule called twice without complete");
-  in_step_ = true;
-  plan_.sequences.clear();
-  plan_.rows = 0;
-  planned_.clear();
+  PlanSlot& slot = plans_.begin();
   budget_ = config_.max_num_batched_tokens;
-  plan_running();
-  admit_waiting();
-  CHECK(plan_.rows > 0 || (running_.empty() && waiting_.empty()), "no progress: {} running, {} waiting, {} blocks free",
-        running_.size(), waiting_.size(), kv_.blocks().free());
-  return plan_;
+  if (plan_running(&slot)) admit_waiting(&slot);
+  CHECK(slot.plan.rows > 0 || plans_.in_flight() > 0 || (running_.empty() && waiting_.empty()),
+        "no progress: {} running, {} waiting, {} blocks free", running_.size(), waiting_.size(), kv_.blocks().free());
+  if (slot.plan.rows > 0) {
+    slot.plan.ended.swap(ended_);
+    plans_.launch();
+  }
+  return slot.plan;
 }
 
-void ContinuousBatching::plan_running() {
-  // Preemption takes from the back, so that what is planned already stays.
-  for (std::size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
+// What one plan may take of so many sequences.
+std::size_t ContinuousBatching::share(std::size_t sequences) const {
+  const auto plans = static_cast<std::size_t>(config_.plans_in_flight_max);
+  return (sequences + plans - 1) / plans;
+}
+
+// False: a sequence waits for blocks of those in flight, and nothing may overtake it.
+bool ContinuousBatching::plan_running(PlanSlot* slot) {
+  const std::size_t sequences_max = share(running_.size());
+  // Preemption takes from behind, so that what is planned already stays.
+  for (std::size_t i = 0; i < running_.size() && budget_ > 0 && slot->sequences.size() < sequences_max; ++i) {
     Sequence* sequence = running_[i];
-    if (!make_room(sequence, sequence->computed + std::min(budget_, sequence->length() - sequence->computed))) return;
-    plan_rows(sequence);
+    if (sequence->in_flight()) continue;
+    if (!make_room(sequence, sequence->computed + std::min(budget_, sequence->length() - sequence->computed))) {
+      return sequence->status != SequenceStatus::running;  // preempted, as the last one there was
+    }
+    plan_rows(slot, sequence);
   }
+  return true;
 }
 
 bool ContinuousBatching::make_room(Sequence* sequence, std::int32_t length) {
   while (!kv_.grow(sequence, length)) {
-    Sequence* victim = running_.back();
-    preempt(victim);
-    if (victim == sequence) return false;
+    const auto victim = std::find_if(running_.rbegin(), running_.rend(), [sequence](const Sequence* candidate) {
+      return candidate == sequence || !candidate->in_flight();
+    });
+    // All behind it are in flight: it takes their blocks when they have landed.
+    if (*victim == sequence && running_.back() != sequence) return false;
+    preempt(*victim);
+    if (sequence->status != SequenceStatus::running) return false;
   }
   return true;
 }
@@ -195,9 +220,11 @@ void ContinuousBatching::preempt(Sequence* sequence) {
   ++counters_.preemptions;
 }
 
-void ContinuousBatching::admit_waiting() {
+void ContinuousBatching::admit_waiting(PlanSlot* slot) {
+  const auto running_max = static_cast<std::size_t>(config_.max_num_seqs);
+  const std::size_t sequences_max = share(std::min(running_.size() + waiting_.size(), running_max));
   for (auto at = waiting_.begin(); at != waiting_.end() && budget_ > 0;) {
-    if (running_.size() >= static_cast<std::size_t>(config_.max_num_seqs)) return;
+    if (running_.size() >= running_max || slot->sequences.size() >= sequences_max) return;
     Sequence* sequence = *at;
     if (find_sibling(*sequence).second) {
       ++at;
@@ -207,17 +234,21 @@ void ContinuousBatching::admit_waiting() {
     at = waiting_.erase(at);
     running_.insert(std::ranges::upper_bound(running_, sequence, by_rank_), sequence);
     sequence->status = SequenceStatus::running;
-    plan_rows(sequence);
+    plan_rows(slot, sequence);
   }
 }
 
 std::pair<const Sequence*, bool> ContinuousBatching::find_sibling(const Sequence& sequence) const {
   const RequestState& state = *sequence.request;
+  // With several plans in flight a choice could pass the one that has yet to bring the last prompt logprobs, and if
+  // that one were aborted then, nobody would compute them.
+  const bool lacks_logprobs =
+      config_.plans_in_flight_max > 1 && state.wants_prompt_logprobs() && !state.prompt_logprobs_complete();
   bool computing = false;
   for (const auto& sibling : state.sequences) {
     if (sibling->status != SequenceStatus::running) continue;
-    if (sibling->computed / config_.block_size >= state.prompt_length / config_.block_size)
-      return {sibling.get(), false};
+    const bool has_prompt = sibling->computed / config_.block_size >= state.prompt_length / config_.block_size;
+    if (has_prompt && !lacks_logprobs) return {sibling.get(), false};
     computing = true;
   }
   return {nullptr, computing};
@@ -236,10 +267,11 @@ bool ContinuousBatching::admit(Sequence* sequence) {
   return true;
 }
 
-void ContinuousBatching::plan_rows(Sequence* sequence) {
+void ContinuousBatching::plan_rows(PlanSlot* slot, Sequence* sequence) {
   const RequestState& state = *sequence->request;
   const std::int32_t output = sequence->length() - state.prompt_length;
-  SequencePlan& plan = plan_.sequences.emplace_back();
+  SequencePlan& plan = plans_.add(sequence);
+  sequence->ever_planned = true;
   plan.sequence = sequence->id;
   plan.start = sequence->computed;
   plan.count = std::min(budget_, sequence->length() - sequence->computed);
@@ -254,22 +286,24 @@ void ContinuousBatching::plan_rows(Sequence* sequence) {
                          state.leader() == sequence &&
                          plan.start + plan.count > static_cast<std::int32_t>(state.prompt_logprobs.size());
   if (static_cast<std::uint32_t>(output) < state.request.params.min_tokens) plan.banned = state.banned;
-  plan_.rows += plan.count;
+  slot->plan.rows += plan.count;
   budget_ -= plan.count;
-  planned_.push_back(sequence);
 }
 
 void ContinuousBatching::complete(const StepResult& result, std::vector<TokenEvent>* events) {
-  CHECK(in_step_, "complete without schedule");
-  in_step_ = false;
-  CHECK(plan_.rows == 0 || result.sequences.size() == planned_.size(), "{} results for {} sequences",
-        result.sequences.size(), planned_.size());
   for (TokenEvent& event : told_next_) events->push_back(std::move(event));
   told_next_.clear();
-  for (std::size_t i = 0; i < planned_.size(); ++i) {
-    complete_sequence(plan_.sequences[i], planned_[i], result.sequences[i], events);
+  if (plans_.in_flight() == 0) return;
+  const PlanSlot& slot = plans_.land();
+  CHECK(result.sequences.size() == slot.sequences.size(), "{} results for {} sequences", result.sequences.size(),
+        slot.sequences.size());
+  for (std::size_t i = 0; i < slot.sequences.size(); ++i) {
+    if (slot.sequences[i] == nullptr) continue;
+    complete_sequence(slot.plan.sequences[i], slot.sequences[i], result.sequences[i], events);
   }
 }
+
+// Of `plan` only the numbers are used: what it points to may have moved since it was made.
 
 void ContinuousBatching::complete_sequence(const SequencePlan& plan, Sequence* sequence, const SequenceResult& result,
                                            std::vector<TokenEvent>* events) {

@@ -3,8 +3,12 @@
 //
 //   scheduler.add(request);
 //   while (scheduler.has_work()) {
-//     const StepPlan& plan = scheduler.schedule();
-//     executor.execute(plan, &result);          // skipped when plan.rows == 0
+//     while (scheduler.plans_in_flight() < config.plans_in_flight_max) {
+//       const StepPlan& plan = scheduler.schedule();
+//       if (plan.rows == 0) break;                // nothing can be computed now
+//       executor.submit(plan);
+//     }
+//     if (scheduler.plans_in_flight() > 0) executor.collect(&result);   // of the oldest plan in flight
 //     scheduler.complete(result, &events);
 //   }
 //
@@ -21,6 +25,16 @@
 //    every step makes progress and every request ends.
 //  * Of a request with several choices the first unfinished one computes the prompt. The others wait for it, then share
 //    its full prompt blocks by reference and compute the tail themselves.
+//
+// With plans_in_flight_max = D > 1 (pipeline stages) further plans are made before the results of earlier ones are
+// known:
+//  * A sequence is in one plan in flight at most, and is neither planned again nor preempted until that one is
+//  completed.
+//    One that needs a block which only such sequences of a later rank could give waits for them, and with it all after
+//    it.
+//  * A plan takes no more than its share, ceil(sequences / D), so that every stage has something to do.
+//  * A sequence may end (abort) while it is in flight. Its blocks are free at once: every stage computes the plans in
+//    order, so whoever gets a block writes it after the ended sequence did. Its result is ignored.
 #pragma once
 
 #include <array>
@@ -28,6 +42,7 @@
 #include <memory>
 #include <vector>
 
+#include "sched/kv_pools.h"
 #include "sched/prefix_cache.h"
 #include "sched/request.h"
 #include "sched/step_plan.h"
@@ -40,12 +55,19 @@ struct SchedulerConfig {
   std::int32_t max_model_len = 2048;           // prompt + output tokens of a sequence
   std::int32_t block_size = 16;                // tokens a KV block
   std::int32_t kv_blocks = 0;                  // in all
+  std::int32_t plans_in_flight_max = 1;        // pipeline stages
+  std::int32_t kv_pools = 1;                   // context ranks; a block is of one (exec/executor.h, kv_pools.h)
+  std::int32_t kv_pool_tokens = 256;           // of a sequence on one before the next's turn; whole blocks
   std::int32_t vocab_size = 0;
   bool enable_prefix_caching = true;
   bool by_priority = false;                           // else first come, first served
   std::vector<TokenId> eos_token_ids;                 // ascending
   std::array<std::uint64_t, 2> prefix_hash_key = {};  // secret, so that no user can make prompts that collide
 };
+
+inline KvPools kv_pools(const SchedulerConfig& config) {
+  return {config.kv_pools, config.kv_pools == 1 ? 1 : config.kv_pool_tokens / config.block_size};
+}
 
 // Counters since the start, and what holds now.
 struct SchedulerStats {
@@ -68,15 +90,17 @@ class Scheduler {
   // Ends the request, or one choice, at once and silently. Unknown ids are ignored.
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
-  // Something to compute or to tell.
+  // Something to compute, in flight or to tell.
   virtual bool has_work() const = 0;
 
-  // The next step. rows == 0: nothing to compute now, but complete() must still be called (failed requests are told
-  // there). The plan points into this object and is valid until complete(). No add or abort between the two calls
-  // (CHECK).
+  // The next plan, which then is in flight. rows == 0: nothing can be computed now, because there is nothing or because
+  // all that there is waits for plans in flight; such a plan is not in flight and names nothing. What the plan points
+  // to is valid until the next call of this object. CHECK: fewer than plans_in_flight_max plans are in flight.
   virtual const StepPlan& schedule() = 0;
-  // What came of that plan, parallel to it; appends to `events` in plan order, failed requests first.
+  // What came of the oldest plan in flight, parallel to it; appends to `events` in plan order, failed requests first.
+  // With no plan in flight `result` is not looked at, and failed requests alone are told.
   virtual void complete(const StepResult& result, std::vector<TokenEvent>* events) = 0;
+  virtual std::int32_t plans_in_flight() const = 0;
 
   virtual SchedulerStats stats() const = 0;
   // Verifies every invariant between tables, reference counts and queues (CHECK); for tests and simulation, O(all

@@ -102,6 +102,7 @@ struct Shape {
   std::int32_t max_num_seqs, budget, kv_blocks;
   bool caching, by_priority;
   PrefixHash hash = prefix_hash;
+  std::int32_t plans = 1, pools = 1, pool_tokens = 4;
 };
 
 // 64 tokens are 16 blocks: with 18 nearly every sequence is preempted.
@@ -116,6 +117,17 @@ constexpr Shape kShapes[] = {
     {"TinyMemorySmallBudgetPriority", 64, 16, 17, true, true},
     {"ExactlyOneFits", 8, 7, 16, true, true},
     {"HashesCollide", 64, 16, 40, true, false, everything_collides},
+    {"TwoPlans", 64, 2048, 512, true, false, prefix_hash, 2},
+    {"ThreePlansSmallBudget", 64, 16, 512, false, false, prefix_hash, 3},
+    {"FourPlansOfOneRow", 64, 1, 512, true, true, prefix_hash, 4},
+    {"TwoPlansOneAtATime", 1, 16, 512, true, false, prefix_hash, 2},
+    {"ThreePlansTinyMemory", 64, 16, 18, true, true, prefix_hash, 3},
+    {"FourPlansTinyMemoryWithoutCache", 64, 2048, 17, false, false, prefix_hash, 4},
+    {"TwoPools", 64, 2048, 512, true, false, prefix_hash, 1, 2, 4},
+    {"FourPoolsTinyMemory", 64, 16, 18, true, false, prefix_hash, 1, 4, 8},
+    {"ThreePoolsTinyMemoryWithoutCache", 64, 2048, 18, false, true, prefix_hash, 1, 3, 4},
+    {"TwoPlansTwoPoolsTinyMemory", 64, 16, 18, true, false, prefix_hash, 2, 2, 16},
+    {"FourPlansFourPoolsExactlyOneFits", 8, 7, 16, true, true, prefix_hash, 4, 4, 4},
 };
 
 SchedulerConfig config_of(const Shape& shape) {
@@ -123,6 +135,7 @@ SchedulerConfig config_of(const Shape& shape) {
   config.max_num_seqs = shape.max_num_seqs, config.max_num_batched_tokens = shape.budget;
   config.kv_blocks = shape.kv_blocks, config.enable_prefix_caching = shape.caching;
   config.by_priority = shape.by_priority;
+  config.plans_in_flight_max = shape.plans, config.kv_pools = shape.pools, config.kv_pool_tokens = shape.pool_tokens;
   return config;
 }
 
@@ -151,6 +164,11 @@ TEST_P(SchedulerProperty, OutputIsAFunctionOfTheRequest) {
     std::ranges::shuffle(requests, random);
     ASSERT_EQ(serve(&shaped, requests, random), expected) << "seed " << seed;
     preemptions += shaped.scheduler().stats().preemptions;
+    // Whose end has not been told: those that ended after the last plan.
+    ASSERT_LE(shaped.pipeline().known(), static_cast<std::size_t>(GetParam().plans * GetParam().max_num_seqs));
+    shaped.scheduler().add(random_workload(seed, 1)[0]);
+    shaped.begin();
+    ASSERT_EQ(shaped.pipeline().known(), shaped.plan().sequences.size()) << "every end is told in the next plan";
   }
   if (GetParam().kv_blocks <= 18 && GetParam().max_num_seqs > 1) {
     EXPECT_GT(preemptions, 0U) << "the shape proves nothing";

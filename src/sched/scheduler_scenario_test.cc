@@ -55,7 +55,12 @@ class Scenario {
   std::string run(const std::string& line) {
     Words words(line);
     if (words.command.empty() || words.command[0] == '#') return line;
-    if (words.command == "step") return step();
+    if (words.command == "step") {
+      const std::string planned = plan("step");
+      return planned + land();
+    }
+    if (words.command == "plan") return plan("plan");
+    if (words.command == "land") return "land" + land();
     if (words.command == "stats") return stats();
     words.read();
     if (words.command == "config")
@@ -78,8 +83,12 @@ class Scenario {
     config.max_model_len = words->take("max_model_len", 64);
     config.block_size = words->take("block_size", 4);
     config.kv_blocks = words->take("kv_blocks", 32);
+    config.plans_in_flight_max = words->take("plans_in_flight_max", 1);
+    config.kv_pools = words->take("kv_pools", 1);
+    config.kv_pool_tokens = words->take("kv_pool_tokens", 4);
     config.enable_prefix_caching = words->take("prefix_caching", 0) != 0;
     config.by_priority = words->take("by_priority", 0) != 0;
+    ends_told_ = words->take("ends", 0) != 0;
     config.vocab_size = 1000;
     engine_.emplace(config);
   }
@@ -113,15 +122,21 @@ class Scenario {
                                         static_cast<std::uint32_t>(std::stoul(what.substr(colon + 1))));
   }
 
-  std::string step() {
+  std::string plan(std::string told) {
     engine_->begin();
-    std::string told = "step";
     for (const SequencePlan& sequence : engine_->plan().sequences) {
       told += fmt::format(" {}:{}[{},{}){}", sequence.params->seed, sequence.choice, sequence.start,
                           sequence.start + sequence.count, sequence.sample ? "*" : "");
+      names_[sequence.sequence] = fmt::format("{}:{}", sequence.params->seed, sequence.choice);
     }
+    if (!ends_told_) return told;
+    for (const std::uint64_t sequence : engine_->plan().ended) told += " -" + names_.at(sequence);
+    return told;
+  }
+
+  std::string land() {
     engine_->end();
-    told += " =>";
+    std::string told = " =>";
     for (const TokenEvent& event : engine_->events()) {
       told += fmt::format(" {}:{}@{}", event.request, event.choice, event.position);
       if (!event.prompt_logprobs.empty()) told += fmt::format("+{}", event.prompt_logprobs.size());
@@ -137,6 +152,8 @@ class Scenario {
   }
 
   std::optional<ToyEngine> engine_;
+  bool ends_told_ = false;
+  std::map<std::uint64_t, std::string> names_;  // of planned sequences
 };
 
 class SchedulerScenario : public testing::TestWithParam<std::filesystem::path> {};

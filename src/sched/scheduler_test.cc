@@ -150,6 +150,40 @@ TEST(Scheduler, BansEosAndStopIdsBelowMinTokens) {
   EXPECT_EQ(banned[2], 0U);
 }
 
+TEST(Scheduler, TellsARefusalWithTheOldestPlanInFlight) {
+  SchedulerConfig config = small_config();
+  config.plans_in_flight_max = 2;
+  ToyEngine engine(config);
+  engine.scheduler().add(request_of(1, 5, 2));
+  EXPECT_TRUE(engine.begin());
+  engine.scheduler().add(request_of(2, 65, 1));
+  EXPECT_FALSE(engine.begin()) << "all is in flight";
+  EXPECT_EQ(engine.scheduler().plans_in_flight(), 1);
+  engine.end();
+  ASSERT_THAT(engine.events(), SizeIs(2));
+  EXPECT_EQ(engine.events()[0].finish, FinishReason::error);
+  EXPECT_EQ(engine.events()[1].request, 1U);
+  engine.run();
+}
+
+// The id of a request that was aborted in flight can be used again at once; the old result is not taken for the new
+// one's.
+TEST(Scheduler, IgnoresResultsOfAnAbortedRequestWhoseIdCameBack) {
+  SchedulerConfig config = small_config();
+  config.plans_in_flight_max = 2;
+  ToyEngine engine(config);
+  engine.scheduler().add(request_of(1, 5, 3));
+  EXPECT_TRUE(engine.begin());
+  engine.result().sequences[0].token = 999;
+  engine.scheduler().abort(1);
+  engine.scheduler().add(request_of(1, 5, 3));
+  engine.run();
+  ToyEngine fresh(small_config());
+  fresh.scheduler().add(request_of(1, 5, 3));
+  fresh.run();
+  EXPECT_EQ(engine.outcomes(), fresh.outcomes());
+}
+
 TEST(Scheduler, CountsTokensAndCacheHits) {
   ToyEngine engine(small_config());
   engine.scheduler().add(request_of(1, 9, 3));
@@ -170,8 +204,12 @@ TEST(SchedulerDeathTest, RefusesWrongCalls) {
   engine.scheduler().add(request_of(1, 9, 3));
   EXPECT_DEATH(engine.scheduler().add(request_of(1, 9, 3)), "request id 1 is in use");
   engine.scheduler().schedule();
-  EXPECT_DEATH(engine.scheduler().schedule(), "without complete");
-  EXPECT_DEATH(engine.scheduler().abort(1), "between schedule and complete");
+  EXPECT_DEATH(engine.scheduler().schedule(), "all 1 plans are in flight");
+  std::vector<TokenEvent> events;
+  EXPECT_DEATH(engine.scheduler().complete({}, &events), "0 results for 1 sequences");
+  SchedulerConfig config = small_config();
+  config.kv_pools = 2, config.kv_pool_tokens = 6;
+  EXPECT_DEATH(make_scheduler(config), "kv_pool_tokens 6 block_size 4");
 }
 
 }  // namespace

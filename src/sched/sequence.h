@@ -27,8 +27,13 @@ struct Sequence {
   // `link`.
   std::int32_t cached_blocks = 0;
   PrefixLink link;
-  bool link_lost = false;  // blocks were taken from a sibling that the cache no longer knows: add none behind them
+  // The plan in flight that names it (a slot of the scheduler's ring) and its place there; -1: none.
+  std::int32_t plan_slot = -1;
+  std::size_t plan_index = 0;
+  bool ever_planned = false;  // the executor has heard of it
+  bool link_lost = false;     // blocks were taken from a sibling that the cache no longer knows: add none behind them
 
+  bool in_flight() const { return plan_slot >= 0; }
   std::int32_t length() const { return static_cast<std::int32_t>(history.size()); }
 };
 

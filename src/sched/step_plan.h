@@ -1,7 +1,11 @@
 // One step of an engine: what the scheduler asks the executor to compute, and what comes back.
 //
-// The plan is flat and points into buffers that the scheduler owns; it is valid until the scheduler's next call. A row is
-// one token at one absolute position of one sequence. Rows of a sequence are adjacent and in order.
+// The plan is flat and points into buffers that the scheduler owns; these stay until the scheduler's next call, so whoever
+// needs them for longer copies them. A row is one token at one absolute position of one sequence. Rows of a sequence are
+// adjacent and in order.
+//
+// Several plans may be in flight at a time (pipeline stages). They are computed in the order in which they were made, by
+// every stage, so a later one finds what an earlier one has written, and may write where an earlier one reads.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +39,9 @@ struct SequencePlan {
 struct StepPlan {
   std::vector<SequencePlan> sequences;
   std::int32_t rows = 0;                      // sum of count
-  // Sequences (their `sequence`) that ended since the last plan: whoever keeps something of them may forget it.
+  // Sequences (their `sequence`) of earlier plans that finished, failed or were aborted since the last plan: whoever keeps
+  // something of them may forget it. One that was preempted has not ended. One that was aborted may still be in a plan in
+  // flight, that is in an earlier one.
   std::vector<std::uint64_t> ended;
 };
 

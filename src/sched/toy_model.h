@@ -22,6 +22,10 @@ class ToyModel {
     std::int32_t block_size = 16;
     std::int32_t vocab_size = 1000;
     bool verify_context = true;  // read back every position of the context in every step, not only the last: O(context)
+    // As in SchedulerConfig: of which pool each block must be.
+    std::int32_t plans_in_flight_max = 1;
+    std::int32_t kv_pools = 1;
+    std::int32_t kv_pool_tokens = 256;
   };
 
   explicit ToyModel(Config config)
@@ -74,6 +78,12 @@ class ToyModel {
           sequence.history.size(), end);
     CHECK(sequence.block_table.size() * static_cast<std::size_t>(config_.block_size) >= end,
           "sequence {}: {} blocks, rows up to {}", sequence.sequence, sequence.block_table.size(), end);
+    for (std::size_t i = 0; config_.kv_pools > 1 && i < sequence.block_table.size(); ++i) {
+      const std::int64_t position = static_cast<std::int64_t>(i) * config_.block_size;
+      CHECK(sequence.block_table[i] % config_.kv_pools == position / config_.kv_pool_tokens % config_.kv_pools,
+            "sequence {}: block {} of {} pools holds position {}", sequence.sequence, sequence.block_table[i],
+            config_.kv_pools, position);
+    }
     CHECK(!sequence.sample || sequence.history.size() == end, "sequence {}: sampled in the middle", sequence.sequence);
   }
 
