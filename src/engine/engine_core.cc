@@ -25,6 +25,9 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& 
   scheduler.max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
   scheduler.block_size = info.block_size;
   scheduler.kv_blocks = info.kv_blocks;
+  scheduler.plans_in_flight_max = info.plans_in_flight_max;
+  scheduler.kv_pools = info.kv_pools;
+  scheduler.kv_pool_tokens = info.kv_pool_tokens;
   scheduler.vocab_size = info.vocab_size;
   scheduler.enable_prefix_caching = config.enable_prefix_caching;
   scheduler.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
@@ -36,7 +39,9 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& 
 class ScheduledEngine final : public EngineCore {
  public:
   ScheduledEngine(const SchedulerConfig& config, std::unique_ptr<Executor> executor)
-      : scheduler_(make_scheduler(config)), executor_(std::move(executor)) {}
+      : plans_in_flight_max_(config.plans_in_flight_max),
+        scheduler_(make_scheduler(config)),
+        executor_(std::move(executor)) {}
 
   void add(Request request) override { scheduler_->add(std::move(request)); }
   void abort(RequestId request) override { scheduler_->abort(request); }
@@ -44,8 +49,12 @@ class ScheduledEngine final : public EngineCore {
   bool has_work() const override { return scheduler_->has_work(); }
 
   Result<void> step(Nanoseconds /*now*/, std::vector<TokenEvent>* events) override {
-    const StepPlan& plan = scheduler_->schedule();
-    if (plan.rows > 0) CHORUS_TRY_VOID(executor_->execute(plan, &result_));
+    while (scheduler_->plans_in_flight() < plans_in_flight_max_) {
+      const StepPlan& plan = scheduler_->schedule();
+      if (plan.rows == 0) break;
+      CHORUS_TRY_VOID(executor_->submit(plan));
+    }
+    if (scheduler_->plans_in_flight() > 0) CHORUS_TRY_VOID(executor_->collect(&result_));
     scheduler_->complete(result_, events);
     ++steps_;
     return {};
@@ -68,6 +77,7 @@ class ScheduledEngine final : public EngineCore {
   }
 
  private:
+  std::int32_t plans_in_flight_max_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Executor> executor_;
   StepResult result_;  // kept between steps for its capacity
@@ -79,7 +89,10 @@ class ScheduledEngine final : public EngineCore {
 std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model,
                                              std::unique_ptr<Executor> executor) {
   const SchedulerConfig scheduler = scheduler_config(config, model, executor->info());
-  const std::int64_t kv_tokens = std::int64_t{scheduler.kv_blocks} * scheduler.block_size;
+  const KvPools pools = kv_pools(scheduler);
+  std::int64_t kv_blocks = scheduler.kv_blocks;  // of one sequence at most: with several pools some may be left over
+  while (pools.short_of(kv_blocks, scheduler.kv_blocks) >= 0) --kv_blocks;
+  const std::int64_t kv_tokens = kv_blocks * scheduler.block_size;
   if (kv_tokens < scheduler.max_model_len) {
     log(LogLevel::warning,
         "the KV cache holds {} tokens, fewer than max_model_len {}: a request that may need more is refused; raise "

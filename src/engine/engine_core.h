@@ -1,5 +1,6 @@
-// One replica without its process: scheduler + executor. Requests are added and aborted between steps; step() computes one
-// batch and tells what came of it. Single-threaded. Knows nothing of text, sockets or other replicas.
+// One replica without its process: scheduler + executor. Requests are added and aborted between steps; step() gives the
+// executor as many batches as it takes, waits for the oldest and tells what came of it. Single-threaded. Knows nothing
+// of text, sockets or other replicas.
 #pragma once
 
 #include <cstdint>
@@ -17,31 +18,33 @@ namespace chorus {
 
 // What a load report tells.
 struct EngineLoad {
-  std::uint32_t waiting = 0;            // requests (sequences) queued, not in the batch
+  std::uint32_t waiting = 0;  // requests (sequences) queued, not in the batch
   std::uint32_t running = 0;
   std::uint64_t kv_blocks_free = 0;
   std::uint64_t kv_blocks_total = 0;
-  std::uint64_t preemptions = 0;        // since start
+  std::uint64_t preemptions = 0;                                  // since start
   std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens since start
-  std::uint64_t steps = 0;              // since start: the progress heartbeat
+  std::uint64_t steps = 0;                                        // since start: the progress heartbeat
   std::uint64_t prompt_tokens = 0, output_tokens = 0;             // computed since start
 };
 
 class EngineCore {
  public:
   virtual ~EngineCore() = default;
-  // Takes the request, or fails it by an event of the next step(): prompt empty, longer than max_model_len, token id out
-  // of range, needs more KV blocks than there are. The id must not be in use (CHECK).
+  // Takes the request, or fails it by an event of the next step(): prompt empty, longer than max_model_len, token id
+  // out of range, needs more KV blocks than there are. The id must not be in use (CHECK).
   virtual void add(Request request) = 0;
   // Ends the request, or one choice of it, at once and silently. Unknown ids are ignored: it may have just finished.
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+  // Batches that the executor still computes are work too.
   virtual bool has_work() const = 0;
   // One step; appends to `events`. An error is the death of the replica.
   virtual Result<void> step(Nanoseconds now, std::vector<TokenEvent>* events) = 0;
   virtual EngineLoad load() const = 0;
 };
 
-std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model, std::unique_ptr<Executor> executor);
+std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model,
+                                             std::unique_ptr<Executor> executor);
 
 }  // namespace chorus

@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "sched/toy_model.h"
+#include <map>
+
+#include "sched/toy_pipeline.h"
 
 namespace chorus {
 namespace {
@@ -11,23 +13,47 @@ namespace {
 using testing::HasSubstr;
 using testing::SizeIs;
 
-// The toy model behind the executor seam; fails in step `fail_at`, counted from 1, if given.
+// The toy model behind the executor seam. Counts what it is asked, if told where.
 class ToyExecutor final : public Executor {
  public:
-  explicit ToyExecutor(int fail_at = 0) : fail_at_(fail_at) {}
+  struct Options {
+    int fail_submit_at = 0, fail_collect_at = 0;  // counted from 1
+    std::int32_t plans_in_flight_max = 1, kv_pools = 1, kv_pool_tokens = 256;
+    std::vector<std::size_t>* in_flight = nullptr;  // plans, at each collect
+  };
+  ToyExecutor() : ToyExecutor(Options{}) {}
+  explicit ToyExecutor(const Options& options)
+      : options_(options),
+        pipeline_({.kv_blocks = 16,
+                   .block_size = 4,
+                   .vocab_size = 100,
+                   .plans_in_flight_max = options.plans_in_flight_max,
+                   .kv_pools = options.kv_pools,
+                   .kv_pool_tokens = options.kv_pool_tokens}) {}
   ExecutorInfo info() const override {
-    return {model_.config().kv_blocks, model_.config().block_size, model_.config().vocab_size};
+    return {.kv_blocks = 16,
+            .block_size = 4,
+            .vocab_size = 100,
+            .plans_in_flight_max = options_.plans_in_flight_max,
+            .kv_pools = options_.kv_pools,
+            .kv_pool_tokens = options_.kv_pool_tokens};
   }
-  Result<void> execute(const StepPlan& plan, StepResult* result) override {
-    if (++calls_ == fail_at_) return fail(ErrorCode::internal, "the worker is gone");
-    model_.execute(plan, result);
+  Result<void> submit(const StepPlan& plan) override {
+    if (++submitted_ == options_.fail_submit_at) return fail(ErrorCode::internal, "the worker is gone");
+    pipeline_.submit(plan);
+    return {};
+  }
+  Result<void> collect(StepResult* result) override {
+    if (options_.in_flight != nullptr) options_.in_flight->push_back(pipeline_.in_flight());
+    if (++collected_ == options_.fail_collect_at) return fail(ErrorCode::internal, "the last stage is gone");
+    pipeline_.collect(result);
     return {};
   }
 
  private:
-  int fail_at_;
-  int calls_ = 0;
-  ToyModel model_{{.kv_blocks = 16, .block_size = 4, .vocab_size = 100}};
+  Options options_;
+  int submitted_ = 0, collected_ = 0;
+  ToyPipeline pipeline_;
 };
 
 ModelConfig toy_config() {
@@ -97,17 +123,67 @@ TEST(EngineCore, AbortEndsARequestSilentlyAndFreesItsBlocks) {
 }
 
 TEST(EngineCore, PassesOnTheExecutorsDeath) {
-  const auto engine = make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(2));
+  for (const bool in_submit : {true, false}) {
+    ToyExecutor::Options options;
+    (in_submit ? options.fail_submit_at : options.fail_collect_at) = 2;
+    const auto engine = make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(options));
+    std::vector<TokenEvent> events;
+    engine->add(request_of(1, 10, 3));
+    ASSERT_TRUE(engine->step(0, &events).ok());
+    const Result<void> dead = engine->step(0, &events);
+    ASSERT_FALSE(dead.ok());
+    EXPECT_EQ(dead.error().message, in_submit ? "the worker is gone" : "the last stage is gone");
+  }
+}
+
+using Told = std::map<RequestId, std::vector<TokenId>>;
+
+Told serve(const ToyExecutor::Options& options) {
+  const auto engine = make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(options));
+  for (RequestId id = 1; id <= 8; ++id) engine->add(request_of(id, 3, 6));
+  Told told;
   std::vector<TokenEvent> events;
-  engine->add(request_of(1, 10, 3));
+  while (engine->has_work()) {
+    events.clear();
+    EXPECT_TRUE(engine->step(0, &events).ok());
+    for (const TokenEvent& event : events) told[event.request].push_back(event.token.value());
+  }
+  EXPECT_EQ(engine->load().kv_blocks_free, 16U);
+  return told;
+}
+
+TEST(EngineCore, KeepsEveryStageBusyAndTellsTheSameTokens) {
+  const Told expected = serve({});
+  EXPECT_THAT(expected, SizeIs(8));
+  for (const std::int32_t stages : {2, 3, 4}) {
+    std::vector<std::size_t> in_flight;
+    EXPECT_EQ(serve({.plans_in_flight_max = stages, .kv_pools = 2, .kv_pool_tokens = 4, .in_flight = &in_flight}),
+              expected);
+    EXPECT_EQ(in_flight.front(), static_cast<std::size_t>(stages)) << "every stage has a plan from the first step on";
+    EXPECT_EQ(in_flight.back(), 1U);
+  }
+}
+
+TEST(EngineCore, APlanInFlightIsWorkAlsoWhenItsRequestIsGone) {
+  const auto engine =
+      make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(ToyExecutor::Options{.plans_in_flight_max = 2}));
+  std::vector<TokenEvent> events;
+  engine->add(request_of(1, 10, 30));
+  engine->add(request_of(2, 10, 1));
+  ASSERT_TRUE(engine->step(0, &events).ok());  // of 2 the plan is in flight
+  EXPECT_THAT(events, SizeIs(1));
+  engine->abort(1);
+  engine->abort(2);
+  EXPECT_EQ(engine->load().kv_blocks_free, 16U);
+  EXPECT_TRUE(engine->has_work());
   ASSERT_TRUE(engine->step(0, &events).ok());
-  const Result<void> dead = engine->step(0, &events);
-  ASSERT_FALSE(dead.ok());
-  EXPECT_EQ(dead.error().message, "the worker is gone");
+  EXPECT_THAT(events, SizeIs(1));
+  EXPECT_FALSE(engine->has_work());
 }
 
 TEST(EngineCore, RefusedRequestsNeedNoExecutor) {
-  const auto engine = make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(1));
+  const auto engine =
+      make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(ToyExecutor::Options{.fail_submit_at = 1}));
   std::vector<TokenEvent> events;
   engine->add(request_of(1, 0, 3));
   ASSERT_TRUE(engine->step(0, &events).ok());

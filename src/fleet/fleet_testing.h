@@ -32,7 +32,7 @@ class ToyExecutor final : public Executor {
   ExecutorInfo info() const override {
     return {model_.config().kv_blocks, model_.config().block_size, model_.config().vocab_size};
   }
-  Result<void> execute(const StepPlan& plan, StepResult* result) override {
+  Result<void> submit(const StepPlan& plan) override {
     if (manner_ == "fail") return fail(ErrorCode::unavailable, "the toy breaks on purpose");
     if (manner_ == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (manner_ == "crawl") std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -42,12 +42,17 @@ class ToyExecutor final : public Executor {
         if (sequence.history[0] == poison_token) ::raise(SIGKILL);
       }
     }
-    model_.execute(plan, result);
+    model_.execute(plan, &result_);
+    return {};
+  }
+  Result<void> collect(StepResult* result) override {
+    std::swap(*result, result_);
     return {};
   }
 
  private:
   std::string manner_;
+  StepResult result_;  // of the plan submitted and not collected
   ToyModel model_{{.kv_blocks = 512, .block_size = 16, .vocab_size = 1000, .verify_context = false}};
 };
 
