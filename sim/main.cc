@@ -50,11 +50,11 @@ void remember_seed(const WorldConfig& config) {
 std::string described(const Totals& totals, const Violations& violations) {
   return fmt::format(
       "requests {} deaths {} all-dead {} zombies {} resubmissions {} dropped-frames {} preemptions {} cache-hits {} "
-      "aborts {} "
+      "aborts {} plans-in-flight {} pooled {} "
       "tokens {} lost {} repeated {} changed {} other {}",
       totals.requests, totals.deaths, totals.all_dead, totals.zombies, totals.resubmissions, totals.dropped,
-      totals.preemptions, totals.cache_hits, totals.aborts, totals.tokens, violations.lost, violations.repeated,
-      violations.changed, violations.other);
+      totals.preemptions, totals.cache_hits, totals.aborts, totals.most_in_flight, totals.pooled, totals.tokens,
+      violations.lost, violations.repeated, violations.changed, violations.other);
 }
 
 void add(Violations* sum, const Violations& more) {

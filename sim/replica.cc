@@ -1,5 +1,6 @@
 #include "replica.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace chorus::sim {
@@ -14,14 +15,18 @@ ToyModel::Config toy_config(const SchedulerConfig& config) {
   toy.kv_blocks = config.kv_blocks;
   toy.block_size = config.block_size;
   toy.vocab_size = config.vocab_size;
+  toy.plans_in_flight_max = config.plans_in_flight_max;
+  toy.kv_pools = config.kv_pools;
+  toy.kv_pool_tokens = config.kv_pool_tokens;
   return toy;
 }
 
 Replica::Replica(Placement placement, const SchedulerConfig& config)
     : placement_(placement),
       kv_blocks_(config.kv_blocks),
+      plans_in_flight_max_(config.plans_in_flight_max),
       scheduler_(make_scheduler(config)),
-      model_(toy_config(config)) {}
+      pipeline_(toy_config(config)) {}
 
 void Replica::receive(RouterMessage message) {
   inbox_.push_back(std::move(message));
@@ -49,9 +54,13 @@ Frame Replica::step() {
   inbox_.clear();
   Frame frame{placement_, {}, {}};
   if (scheduler_->has_work()) {
-    const StepPlan& plan = scheduler_->schedule();
-    result_.sequences.clear();
-    if (plan.rows > 0) model_.execute(plan, &result_);
+    while (scheduler_->plans_in_flight() < plans_in_flight_max_) {
+      const StepPlan& plan = scheduler_->schedule();
+      if (plan.rows == 0) break;
+      pipeline_.submit(plan);
+    }
+    most_in_flight_ = std::max<std::uint64_t>(most_in_flight_, pipeline_.in_flight());
+    if (scheduler_->plans_in_flight() > 0) pipeline_.collect(&result_);
     scheduler_->complete(result_, &frame.events);
   }
   if (++steps_ % kStepsBetweenInvariantChecks == 0) scheduler_->check_invariants();

@@ -12,7 +12,7 @@
 #include "cluster/placement.h"
 #include "cluster/router.h"
 #include "sched/scheduler.h"
-#include "sched/toy_model.h"
+#include "sched/toy_pipeline.h"
 
 namespace chorus::sim {
 
@@ -38,12 +38,13 @@ class Replica {
   void receive(RouterMessage message);
   // A step would do something.
   bool has_work() const;
-  // Takes in what has arrived and computes one step.
+  // Takes in what has arrived, gives the model as many plans as it takes, and completes the oldest.
   Frame step();
 
   // Nothing in it, every block free (CHECKs the scheduler's tables).
   bool is_clean() const;
   SchedulerStats stats() const { return scheduler_->stats(); }
+  std::uint64_t most_in_flight() const { return most_in_flight_; }  // plans at a time, so far
 
   // The world's notes.
   State state = State::loading;
@@ -59,12 +60,14 @@ class Replica {
  private:
   Placement placement_;
   std::int32_t kv_blocks_;
+  std::int32_t plans_in_flight_max_;
   std::unique_ptr<Scheduler> scheduler_;
-  ToyModel model_;
+  ToyPipeline pipeline_;
   StepResult result_;
   std::vector<RouterMessage> inbox_;
   std::uint64_t submissions_ = 0;
   std::uint64_t steps_ = 0;
+  std::uint64_t most_in_flight_ = 0;
 };
 
 ToyModel::Config toy_config(const SchedulerConfig& config);

@@ -20,9 +20,14 @@ SchedulerConfig draw_scheduler(Random* random) {
   config.max_num_seqs = static_cast<std::int32_t>(random->between(2, 16));
   config.max_num_batched_tokens = static_cast<std::int32_t>(random->between(config.max_num_seqs, 64));
   config.block_size = 1 << random->between(1, 4);
+  config.plans_in_flight_max = static_cast<std::int32_t>(random->between(1, 4));
+  config.kv_pools = 1 << random->between(0, 2);
+  config.kv_pool_tokens = config.block_size * static_cast<std::int32_t>(random->between(1, 2));
   // A sequence alone must fit; many together must not, most of the time.
   const std::int32_t longest = kPromptMax + static_cast<std::int32_t>(kOutputMax);
-  const std::int32_t needed = (longest + config.block_size - 1) / config.block_size;
+  const std::int32_t sequence_blocks = (longest + config.block_size - 1) / config.block_size;
+  std::int32_t needed = sequence_blocks;  // more when the pools' turns leave some blocks unused
+  while (kv_pools(config).short_of(sequence_blocks, needed) >= 0) ++needed;
   config.kv_blocks = needed + static_cast<std::int32_t>(random->between(0, needed * (random->chance(0.7) ? 2 : 16)));
   config.enable_prefix_caching = random->chance(0.8);
   config.by_priority = random->chance(0.3);
@@ -59,6 +64,8 @@ void Totals::add(const Totals& other) {
   preemptions += other.preemptions;
   cache_hits += other.cache_hits;
   aborts += other.aborts;
+  most_in_flight = std::max(most_in_flight, other.most_in_flight);
+  pooled += other.pooled;
 }
 
 World::Shape World::draw_shape(const WorldConfig& config, Random* random) {

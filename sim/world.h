@@ -43,6 +43,8 @@ struct Totals {
   std::uint64_t preemptions = 0;
   std::uint64_t cache_hits = 0;  // prompt tokens
   std::uint64_t aborts = 0;
+  std::uint64_t most_in_flight = 0;  // plans of a replica at a time
+  std::uint64_t pooled = 0;          // worlds whose KV cache has several pools
   void add(const Totals& other);
 };
 

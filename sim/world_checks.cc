@@ -1,4 +1,6 @@
 // What must hold whenever a replica has died, and at the end.
+#include <algorithm>
+
 #include "world.h"
 
 namespace chorus::sim {
@@ -41,7 +43,9 @@ void World::collect() {
     const SchedulerStats stats = replica->stats();
     totals_.preemptions += stats.preemptions;
     totals_.cache_hits += stats.prefix_cache_hits;
+    totals_.most_in_flight = std::max(totals_.most_in_flight, replica->most_in_flight());
   }
+  totals_.pooled = shape_.scheduler.kv_pools > 1 ? 1 : 0;
 }
 
 }  // namespace chorus::sim

@@ -45,6 +45,8 @@ TEST(World, FaultsOfEveryKindHappen) {
   EXPECT_GT(totals.preemptions, 100u);
   EXPECT_GT(totals.cache_hits, 100u);
   EXPECT_GT(totals.aborts, 0u);
+  EXPECT_EQ(totals.most_in_flight, 4u);
+  EXPECT_GT(totals.pooled, 3u);
 }
 
 TEST(World, TheSameSeedGivesTheSameDecisions) {
