@@ -212,8 +212,11 @@ class Rendezvous {
   Nanoseconds deadline_;
 };
 
-bool names_loopback(const std::string& host) {
-  return host == "localhost" || is_loopback(host);
+// Open to no more than the ranks need: a name of this host may resolve to another address here than on other nodes.
+std::string listening_address(const LauncherEnvironment& environment) {
+  const std::string& host = environment.store_host;
+  if (host == "localhost" || is_loopback(host)) return "127.0.0.1";
+  return environment.local_world_size == environment.world_size ? host : "0.0.0.0";
 }
 
 }  // namespace
@@ -228,7 +231,7 @@ Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, 
     store = make_memory_store();
   } else {
     if (environment.hosts_store) {
-      const std::string address = names_loopback(environment.store_host) ? "127.0.0.1" : "0.0.0.0";
+      const std::string address = listening_address(environment);
       CHORUS_TRY(place.server, TcpStoreServer::start(address, environment.store_port));
     }
     CHORUS_TRY(store, connect_tcp_store(environment.store_host, environment.store_port, timeout_ms));

@@ -21,8 +21,8 @@ struct MeetingPlace {
   std::unique_ptr<TcpStoreServer> server;
   std::shared_ptr<Store> store;  // its keys begin with chorus/<run_id>/
 };
-// A world of one gets a store in memory. The server listens on the loopback address when store_host is one, on all
-// addresses of the host otherwise.
+// A world of one gets a store in memory. The server listens on store_host's address when that is a loopback one or all
+// ranks are on this node, on all addresses of the host otherwise.
 Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, int timeout_ms);
 
 struct JoinOptions {

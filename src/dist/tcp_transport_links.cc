@@ -5,6 +5,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -110,7 +111,19 @@ class LinkMaker {
       if (!contact.ok()) return with_context(contact.error(), "store key " + key);
       contacts.push_back(std::move(*contact));
     }
+    CHORUS_TRY_VOID(check_addresses(contacts));
     return contacts;
+  }
+
+  // All ranks see the same, so nobody waits for a connection that cannot come.
+  static Result<void> check_addresses(const std::vector<Contact>& contacts) {
+    const auto local = [](const Contact& contact) { return is_loopback(contact.address); };
+    const auto first = std::ranges::find_if(contacts, local);
+    if (first == contacts.end() || std::ranges::all_of(contacts, local)) return {};
+    return fail(ErrorCode::invalid_argument,
+                "rank {} can be reached at {} only, which is of no use to ranks on other nodes: MASTER_ADDR must be an "
+                "address that every node has for rank 0's node, not a loopback one",
+                first - contacts.begin(), first->address);
   }
 
   Result<UniqueFd> call(int peer, const Contact& contact, Channel channel) {

@@ -215,6 +215,24 @@ TEST(TcpTransport, AStrangerAtThePortIsTurnedAway) {
   first.join();
 }
 
+// Goal: a rank whose address is only its own node's is named at once, in all ranks. Method: 0.0.0.0 stands for the
+// other kind.
+TEST(TcpTransport, ALoopbackAddressAmongOthersIsRefused) {
+  const auto store = make_memory_store();
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      TcpTransportOptions options;
+      options.address = rank == 0 ? "0.0.0.0" : "127.0.0.1";
+      const auto joined = join_tcp_world(*store, rank, 2, options);
+      ASSERT_FALSE(joined.ok());
+      EXPECT_EQ(joined.error().code, ErrorCode::invalid_argument);
+      EXPECT_NE(joined.error().message.find("rank 1"), std::string::npos) << joined.error().message;
+    });
+  }
+  for (auto& thread : threads) thread.join();
+}
+
 TEST(TcpTransport, JoiningHasADeadline) {
   const auto store = make_memory_store();
   TcpTransportOptions options;
