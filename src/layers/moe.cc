@@ -1,10 +1,19 @@
 #include "layers/moe.h"
 
+#include <numeric>
+
 #include "base/check.h"
+#include "kernels/elementwise.h"
 #include "layers/expert_slots.h"
 #include "layers/moe_buckets.h"
 
 namespace chorus {
+namespace {
+
+// From here on it pays to exchange twice and send less: docs/decisions/007-moe-reduction.md.
+constexpr std::int64_t scattered_floats_min = 65'536;
+
+}  // namespace
 
 MoeLayer::MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,
                    const GatedMlp::Names& expert_names, const Shape& shape)
@@ -93,9 +102,57 @@ Result<void> MoeLayer::add_tensor_parallel(const LayerContext& context, const Pa
       std::copy_n(x + i / k * width, width, inputs + buckets.place_of[i] * width);
   });
   run_experts(context, parameters, buckets, inputs, outputs);
+  if (context.tp.size() > 1 && rows * k * width >= scattered_floats_min) {
+    return scatter_and_combine(context, choices, buckets, outputs, rows, residual);
+  }
   // The experts' trees all at once: the sum over ranks is by element, so it does not matter that they lie side by side.
   CHORUS_TRY_VOID(context.tp.all_reduce_tree({outputs, static_cast<std::size_t>(rows * k * width)}));
   combine(context, choices, buckets.place_of, outputs, rows, true, residual);
+  return {};
+}
+
+Result<void> MoeLayer::scatter_and_combine(const LayerContext& context, const ExpertChoice* choices,
+                                           const Buckets& buckets, const float* outputs, std::int64_t rows,
+                                           float* residual) const {
+  const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
+  const std::int64_t first = first_home_row(context, rows, context.tp.rank());
+  const std::int64_t own = first_home_row(context, rows, context.tp.rank() + 1) - first;
+  float* by_row = context.scratch.take_array<float>(rows * k * width);
+  context.pool.for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin; i < end; ++i)
+      std::copy_n(outputs + buckets.place_of[i] * width, width, by_row + i * width);
+  });
+  const auto ranks = static_cast<std::size_t>(context.tp.size());
+  std::size_t* counts = context.scratch.take_array<std::size_t>(context.tp.size());
+  for (int r = 0; r < context.tp.size(); ++r) {
+    counts[r] =
+        static_cast<std::size_t>((first_home_row(context, rows, r + 1) - first_home_row(context, rows, r)) * k * width);
+  }
+  float* finished = by_row + first * k * width;
+  CHORUS_TRY_VOID(context.tp.reduce_scatter_tree({by_row, static_cast<std::size_t>(rows * k * width)}, {counts, ranks},
+                                                 {finished, static_cast<std::size_t>(own * k * width)}));
+  std::int64_t* in_order = context.scratch.take_array<std::int64_t>(own * k);
+  std::iota(in_order, in_order + own * k, std::int64_t{0});
+  float* sums = context.scratch.take_array<float>(rows * width);
+  combine(context, choices + first * k, in_order, finished, own, false, sums + first * width);
+  return gather_and_add(context, sums, rows, residual);
+}
+
+Result<void> MoeLayer::gather_and_add(const LayerContext& context, float* sums, std::int64_t rows,
+                                      float* residual) const {
+  if (rows == 0) return {};  // on all ranks of tp
+  const std::int64_t width = shape_.hidden_size;
+  const auto ranks = static_cast<std::size_t>(context.tp.size());
+  std::size_t* sizes = context.scratch.take_array<std::size_t>(context.tp.size());
+  for (int r = 0; r < context.tp.size(); ++r) {
+    sizes[r] =
+        static_cast<std::size_t>((first_home_row(context, rows, r + 1) - first_home_row(context, rows, r)) * width) * 4;
+  }
+  const std::span<float> all(sums, static_cast<std::size_t>(rows * width));
+  const auto first = static_cast<std::size_t>(first_home_row(context, rows, context.tp.rank()) * width);
+  const auto own = all.subspan(first, sizes[context.tp.rank()] / 4);
+  CHORUS_TRY_VOID(context.tp.all_gather_v(std::as_bytes(own), {sizes, ranks}, std::as_writable_bytes(all)));
+  add(context.pool, sums, rows, width, width, residual, width);
   return {};
 }
 

@@ -2,7 +2,9 @@
 // the batch and wherever the experts live (design.md section 1, rule 5). Two ways to use several ranks:
 //
 // Over a tensor-parallel group every expert is cut like a dense layer. Each expert's tree comes first, then the sum
-// over experts, so all k outputs of a row cross the ranks: one all_reduce of [rows * k, hidden] a layer.
+// over experts, so all k outputs of a row cross the ranks (docs/decisions/007-moe-reduction.md), in one collective a
+// layer: few rows by an all_reduce of [rows * k, hidden], many by a reduce_scatter of it and an all_gather of [rows,
+// hidden].
 //
 // With expert parallelism an expert lives whole on some rank of the ep group, and rows travel. The rows of a dp rank
 // are the same on all of its tp ranks; each takes an equal share as their home. A home rank sends a row once to every
@@ -58,6 +60,17 @@ class MoeLayer {
 
   Result<void> add_tensor_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
                                    std::int64_t rows, float* residual) const;
+
+  // The trees of all rows' experts, each finished where the row is at home; then as gather_and_add().
+  Result<void> scatter_and_combine(const LayerContext& context, const ExpertChoice* choices, const Buckets& buckets,
+                                   const float* outputs, std::int64_t rows, float* residual) const;
+
+  // Each tp rank is the home of an equal share of the rows, in order.
+  static std::int64_t first_home_row(const LayerContext& context, std::int64_t rows, int tp_rank) {
+    return rows * tp_rank / context.tp.size();
+  }
+  // sums: [rows, hidden], of which this rank has its home rows; adds all of them to residual.
+  Result<void> gather_and_add(const LayerContext& context, float* sums, std::int64_t rows, float* residual) const;
 
   // Expert parallelism, in moe_expert_parallel.cc.
   Result<void> add_expert_parallel(const LayerContext& context, const Parameters& parameters, const float* x,

@@ -3,7 +3,6 @@
 #include <numeric>
 
 #include "base/check.h"
-#include "kernels/elementwise.h"
 #include "layers/expert_slots.h"
 #include "layers/moe_buckets.h"
 
@@ -213,8 +212,8 @@ Result<void> MoeLayer::add_expert_parallel(const LayerContext& context, const Pa
                                            std::int64_t rows, float* residual) const {
   const Scratch::Scope scope(context.scratch);
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
-  const auto first_row = [&](int tp_rank) { return rows * tp_rank / context.tp.size(); };
-  const std::int64_t first = first_row(context.tp.rank()), own = first_row(context.tp.rank() + 1) - first;
+  const std::int64_t first = first_home_row(context, rows, context.tp.rank());
+  const std::int64_t own = first_home_row(context, rows, context.tp.rank() + 1) - first;
   const ExpertChoice* choices = choose(context, parameters, x + first * width, own);
   if (moving_layer_ >= 0) context.expert_slots->count(moving_layer_, {choices, static_cast<std::size_t>(own * k)});
 
@@ -225,17 +224,9 @@ Result<void> MoeLayer::add_expert_parallel(const LayerContext& context, const Pa
     combine(context, choices, journey.output_of.data(), journey.replies.data(), own, true, residual);
     return {};
   }
-  if (rows == 0) return {};  // on all ranks of tp
   const auto sums = take<float>(context, static_cast<std::size_t>(rows * width));
   combine(context, choices, journey.output_of.data(), journey.replies.data(), own, false, sums.data() + first * width);
-  const auto sizes = take<std::size_t>(context, static_cast<std::size_t>(context.tp.size()));
-  for (int r = 0; r < context.tp.size(); ++r) {
-    sizes[static_cast<std::size_t>(r)] = static_cast<std::size_t>((first_row(r + 1) - first_row(r)) * width) * 4;
-  }
-  const auto mine = sums.subspan(static_cast<std::size_t>(first * width), static_cast<std::size_t>(own * width));
-  CHORUS_TRY_VOID(context.tp.all_gather_v(std::as_bytes(mine), sizes, std::as_writable_bytes(sums)));
-  add(context.pool, sums.data(), rows, width, width, residual, width);
-  return {};
+  return gather_and_add(context, sums.data(), rows, residual);
 }
 
 }  // namespace chorus
