@@ -7,6 +7,7 @@ Skipped where torch or the built launcher_tool is missing. Made against torch 2.
 import datetime
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 import threading
@@ -126,16 +127,16 @@ def test_torch_ranks_meet_at_our_server(our_server):
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["shared-memory", "tcp"])
-@pytest.mark.parametrize("agent_store", ["1", "0"])
-def test_ranks_under_torchrun(tcp, agent_store):
-    environment = dict(os.environ, OMP_NUM_THREADS="1", TORCH_DISABLE_SHARE_RDZV_TCP_STORE=str(1 - int(agent_store)))
-    if tcp:
-        environment["LAUNCHER_TOOL_TCP"] = "1"
+@pytest.mark.parametrize("rendezvous", ["c10d", "static"])
+def test_ranks_under_torchrun(tcp, rendezvous):
+    environment = dict(os.environ, OMP_NUM_THREADS="1") | ({"LAUNCHER_TOOL_TCP": "1"} if tcp else {})
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4", "--no-python"]
-    if agent_store == "1":
+    if rendezvous == "c10d":
         command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
     else:
-        command += ["--master-addr=127.0.0.1", "--master-port=29617"]
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            command += ["--master-addr=127.0.0.1", f"--master-port={probe.getsockname()[1]}"]
     result = subprocess.run(command + [TOOL, "join"], capture_output=True, text=True, timeout=180, env=environment)
     assert result.returncode == 0, result.stderr
     assert sorted(line for line in result.stdout.splitlines() if line.startswith("torchrun")) == [
