@@ -1,9 +1,11 @@
 // chorus COMMAND [MODEL] [options]. The same program, under another name, is an engine process of a fleet.
 #include "cli/commands.h"
 #include "fleet/fleet.h"
+#include "fleet/worker_processes.h"
 
 int main(int argc, char** argv) {
   if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);
+  if (chorus::is_worker_process(argc, argv)) return chorus::worker_process_main(chorus::engine_socket_fd);
   return chorus::run_command_line(argc, argv,
                                   {
                                       {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},

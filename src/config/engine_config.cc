@@ -6,6 +6,8 @@
 #include <string_view>
 
 #include "config/node.h"
+#include "config/pipeline_partition.h"
+#include "config/reduction_segments.h"
 
 namespace chorus {
 namespace {
@@ -99,12 +101,8 @@ Result<void> check_supported(const EngineConfig& config) {
     const char* option;
     const char* reason;
   } table[] = {
-      {parallel.tensor_parallel_size > 1, "tensor-parallel-size above 1",
-       "needs multi-worker replicas, which this version does not run yet; use --data-parallel-size"},
-      {parallel.pipeline_parallel_size > 1, "pipeline-parallel-size above 1",
-       "needs multi-worker replicas, which this version does not run yet; use --data-parallel-size"},
       {parallel.decode_context_parallel_size > 1, "decode-context-parallel-size above 1",
-       "needs multi-worker replicas, which this version does not run yet; use --data-parallel-size"},
+       "needs workers that share a sequence's keys, which this version does not run yet; use --tensor-parallel-size"},
       {parallel.enable_expert_parallel, "enable-expert-parallel",
        "needs replicas that step together, which this version does not run yet; use --data-parallel-size, each replica "
        "holds all experts"},
@@ -136,10 +134,14 @@ Result<void> check_supported(const EngineConfig& config) {
   return {};
 }
 
-// A tp rank owns whole query heads, and whole kv heads or a copy of one.
-bool heads_divide(const ModelConfig& model, int size) {
+// A tensor-parallel rank owns whole query heads, whole kv heads or a copy of one, and whole segments of every contraction that
+// is cut.
+bool tensor_parallel_fits(const ModelConfig& model, int size) {
   const int kv = model.num_key_value_heads;
-  return model.num_attention_heads % size == 0 && kv > 0 && (kv % size == 0 || size % kv == 0);
+  const auto segments_divide = [size](int units) { return units <= 0 || reduction_segments(units) % size == 0; };
+  return model.num_attention_heads % size == 0 && kv > 0 && (kv % size == 0 || size % kv == 0) &&
+         segments_divide(model.num_attention_heads) && segments_divide(model.intermediate_size) &&
+         segments_divide(model.num_experts > 0 ? model.moe_intermediate_size : 0);
 }
 
 }  // namespace
@@ -158,15 +160,19 @@ Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
                 "--max-model-len is {}; the positions of {} reach {} (max_position_embeddings)", config.max_model_len,
                 model.directory, limit);
   }
-  const int size = config.parallel.tensor_parallel_size;
-  if (size > 1 && !heads_divide(model, size)) {
+  const ParallelConfig& parallel = config.parallel;
+  CHORUS_TRY_VOID(pipeline_partition(model.num_hidden_layers, parallel.pipeline_parallel_size, parallel.pipeline_layer_partition));
+  const int size = parallel.tensor_parallel_size;
+  if (size > 1 && !tensor_parallel_fits(model, size)) {
     std::string sizes;
     for (int candidate = 1; candidate <= model.num_attention_heads; ++candidate) {
-      if (heads_divide(model, candidate)) sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", candidate);
+      if (tensor_parallel_fits(model, candidate)) sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", candidate);
     }
     return fail(ErrorCode::invalid_argument,
-                "--tensor-parallel-size {} does not divide {} attention heads and {} kv heads; these do: {}", size,
-                model.num_attention_heads, model.num_key_value_heads, sizes);
+                "--tensor-parallel-size {} does not cut {} attention heads, {} kv heads and {} intermediate columns into whole "
+                "units (at most 8 ranks, a power of two); these do: {}",
+                size, model.num_attention_heads, model.num_key_value_heads,
+                model.num_experts > 0 ? model.moe_intermediate_size : model.intermediate_size, sizes);
   }
   return {};
 }

@@ -21,6 +21,7 @@ struct ParallelConfig {
   int tensor_parallel_size = 1;
   int pipeline_parallel_size = 1;
   int decode_context_parallel_size = 1;
+  std::string pipeline_layer_partition = {};        // --pp-layer-partition: layers of each stage, "5,4"; empty: even
   bool enable_expert_parallel = false;
   bool enable_expert_balancing = false;             // --enable-eplb
   std::string expert_balancing_config = {};         // --eplb-config: JSON; empty: not given
@@ -46,7 +47,7 @@ struct EngineConfig {
   std::string cpu_threads_bind = "auto";            // auto | "0-3|4-7" (a set a worker) | none
   int max_model_len = 0;                            // 0: the model's max_position_embeddings
   int block_size = 16;                              // tokens a KV block
-  std::uint64_t kv_cache_bytes = 0;                 // per replica; 0: from the free memory, at most 4 GiB
+  std::uint64_t kv_cache_bytes = 0;                 // per worker; 0: from the free memory, at most 4 GiB
   int max_num_seqs = 256;
   int max_num_batched_tokens = 2048;
   bool enable_prefix_caching = true;

@@ -157,6 +157,7 @@ constexpr EngineOption kOptions[] = {
     {"data-parallel-size", "-dp", "dp-size", "N", "replicas", [](Config c, Value v) { return set_integer(&c->parallel.data_parallel_size, v); }},
     {"tensor-parallel-size", "-tp", "tp-size", "N", "workers that share each layer", [](Config c, Value v) { return set_integer(&c->parallel.tensor_parallel_size, v); }},
     {"pipeline-parallel-size", "-pp", "pp-size", "N", "workers that share the layers", [](Config c, Value v) { return set_integer(&c->parallel.pipeline_parallel_size, v); }},
+    {"pp-layer-partition", nullptr, nullptr, "N,N", "layers of each pipeline stage; nothing: as even as can be", [](Config c, Value v) { c->parallel.pipeline_layer_partition = v; return Result<void>(); }},
     {"decode-context-parallel-size", "-dcp", nullptr, "N", "workers that share the KV cache", [](Config c, Value v) { return set_integer(&c->parallel.decode_context_parallel_size, v); }},
     {"enable-expert-parallel", "-ep", "enable-ep", nullptr, "spread experts over all ranks", [](Config c, Value v) { return set_flag(&c->parallel.enable_expert_parallel, v); }},
     {"enable-eplb", nullptr, nullptr, nullptr, "balance experts over the ranks", [](Config c, Value v) { return set_flag(&c->parallel.enable_expert_balancing, v); }},

@@ -153,7 +153,7 @@ Result<int> parse_cpu(std::string_view text, std::string_view whole) {
   constexpr int kCpuMax = 1 << 20;
   if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || cpu < 0 || cpu > kCpuMax) {
     return fail(ErrorCode::invalid_argument,
-                "cpu-threads-bind \"{}\": \"{}\" is no core; accepted: auto, none, or a core list for each replica "
+                "cpu-threads-bind \"{}\": \"{}\" is no core; accepted: auto, none, or a core list for each worker "
                 "such as 0-3,8|4-7",
                 whole, text);
   }
@@ -180,15 +180,15 @@ Result<std::vector<int>> parse_cpu_set(std::string_view text, std::string_view w
   return std::vector<int>(cpus.begin(), cpus.end());
 }
 
-// Disjoint runs of neighbouring cores, threads_per_replica each; nothing where they do not suffice.
-std::vector<std::vector<int>> automatic_sets(std::size_t replicas, std::size_t threads, const NodeResources& node) {
-  std::vector<std::vector<int>> sets(replicas);
+// Disjoint runs of neighbouring cores, threads_per_worker each; nothing where they do not suffice.
+std::vector<std::vector<int>> automatic_sets(std::size_t workers, std::size_t threads, const NodeResources& node) {
+  std::vector<std::vector<int>> sets(workers);
   // Under a cgroup's time limit, pinning to a few cores would only keep the kernel from using the idle ones.
   const bool limited = node.cores() < static_cast<int>(node.cpus.size());
-  if (limited || replicas * threads > node.cpus.size()) return sets;
-  for (std::size_t replica = 0; replica < replicas; ++replica) {
-    const auto begin = node.cpus.begin() + static_cast<std::ptrdiff_t>(replica * threads);
-    sets[replica].assign(begin, begin + static_cast<std::ptrdiff_t>(threads));
+  if (limited || workers * threads > node.cpus.size()) return sets;
+  for (std::size_t worker = 0; worker < workers; ++worker) {
+    const auto begin = node.cpus.begin() + static_cast<std::ptrdiff_t>(worker * threads);
+    sets[worker].assign(begin, begin + static_cast<std::ptrdiff_t>(threads));
   }
   return sets;
 }
@@ -196,15 +196,15 @@ std::vector<std::vector<int>> automatic_sets(std::size_t replicas, std::size_t t
 void warn_about(const std::vector<std::vector<int>>& sets, int threads, std::vector<std::string>* warnings) {
   std::set<int> seen;
   bool overlap = false;
-  for (std::size_t replica = 0; replica < sets.size(); ++replica) {
-    for (const int cpu : sets[replica]) overlap = !seen.insert(cpu).second || overlap;
-    if (sets[replica].size() < static_cast<std::size_t>(threads)) {
-      warnings->push_back(fmt::format("cpu-threads-bind: {} threads of replica {} share {} cores", threads, replica,
-                                      sets[replica].size()));
+  for (std::size_t worker = 0; worker < sets.size(); ++worker) {
+    for (const int cpu : sets[worker]) overlap = !seen.insert(cpu).second || overlap;
+    if (sets[worker].size() < static_cast<std::size_t>(threads)) {
+      warnings->push_back(fmt::format("cpu-threads-bind: {} threads of worker {} share {} cores", threads, worker,
+                                      sets[worker].size()));
     }
   }
   if (overlap)
-    warnings->push_back("cpu-threads-bind: the core sets of some replicas overlap; they will slow each other down");
+    warnings->push_back("cpu-threads-bind: the core sets of some workers overlap; they will slow each other down");
 }
 
 }  // namespace
@@ -233,7 +233,7 @@ std::uint64_t memory_available_bytes() {
   return node.memory_available_bytes;
 }
 
-int threads_per_replica(const EngineConfig& config, const NodeResources& node) {
+int threads_per_worker(const EngineConfig& config, const NodeResources& node) {
   if (config.threads > 0) return config.threads;
   const auto sets = parse_cpu_sets(config.cpu_threads_bind);
   if (config.cpu_threads_bind != "auto" && config.cpu_threads_bind != "none" && sets) {
@@ -241,7 +241,7 @@ int threads_per_replica(const EngineConfig& config, const NodeResources& node) {
     for (const auto& set : *sets) smallest = std::min(smallest, set.size());
     return static_cast<int>(smallest);
   }
-  return std::max(1, node.cores() / std::max(1, config.parallel.data_parallel_size));
+  return std::max(1, node.cores() / std::max(1, config.parallel.world_size()));
 }
 
 Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text) {
@@ -256,17 +256,17 @@ Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text) {
   }
 }
 
-Result<std::vector<std::vector<int>>> cpu_sets_per_replica(const EngineConfig& config, const NodeResources& node,
+Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& config, const NodeResources& node,
                                                            std::vector<std::string>* warnings) {
-  const auto replicas = static_cast<std::size_t>(std::max(1, config.parallel.data_parallel_size));
-  const int threads = threads_per_replica(config, node);
-  if (config.cpu_threads_bind == "none") return std::vector<std::vector<int>>(replicas);
-  if (config.cpu_threads_bind == "auto") return automatic_sets(replicas, static_cast<std::size_t>(threads), node);
+  const auto workers = static_cast<std::size_t>(std::max(1, config.parallel.world_size()));
+  const int threads = threads_per_worker(config, node);
+  if (config.cpu_threads_bind == "none") return std::vector<std::vector<int>>(workers);
+  if (config.cpu_threads_bind == "auto") return automatic_sets(workers, static_cast<std::size_t>(threads), node);
   CHORUS_TRY(auto sets, parse_cpu_sets(config.cpu_threads_bind));
-  if (sets.size() != replicas) {
+  if (sets.size() != workers) {
     return fail(ErrorCode::invalid_argument,
-                "cpu-threads-bind \"{}\" has {} core sets for {} replicas; give one for each, with | between",
-                config.cpu_threads_bind, sets.size(), replicas);
+                "cpu-threads-bind \"{}\" has {} core sets for {} workers; give one for each, with | between",
+                config.cpu_threads_bind, sets.size(), workers);
   }
   for (const auto& set : sets) {
     for (const int cpu : set) {
@@ -286,20 +286,20 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_replica(const EngineConfig& c
   return sets;
 }
 
-Result<std::uint64_t> kv_cache_bytes_per_replica(const EngineConfig& config, const NodeResources& node,
+Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
                                                  std::uint64_t weight_bytes) {
   constexpr std::uint64_t kDefaultMax = std::uint64_t{4} << 30;
-  const auto replicas = static_cast<std::uint64_t>(std::max(1, config.parallel.data_parallel_size));
+  const auto workers = static_cast<std::uint64_t>(std::max(1, config.parallel.world_size()));
   const std::uint64_t available = node.memory_available_bytes;
   const std::uint64_t left = available - std::min(available, weight_bytes);
-  if (config.kv_cache_bytes > left / replicas) {
+  if (config.kv_cache_bytes > left / workers) {
     return fail(ErrorCode::resource_exhausted,
-                "kv-cache-memory {} bytes for each of {} replicas is more than the {} bytes left after {} of weights; "
+                "kv-cache-memory {} bytes for each of {} workers is more than the {} bytes left after {} of weights; "
                 "at most {} fit",
-                config.kv_cache_bytes, replicas, left, weight_bytes, left / replicas);
+                config.kv_cache_bytes, workers, left, weight_bytes, left / workers);
   }
   if (config.kv_cache_bytes > 0) return config.kv_cache_bytes;
-  return std::min(kDefaultMax, left / 2 / replicas);
+  return std::min(kDefaultMax, left / 2 / workers);
 }
 
 }  // namespace chorus

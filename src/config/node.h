@@ -1,4 +1,4 @@
-// What this process may use of the machine it is on, and how N replicas share it: cores, memory, thread counts, core sets.
+// What this process may use of the machine it is on, and how N workers share it: cores, memory, thread counts, core sets.
 #pragma once
 
 #include <cstdint>
@@ -28,21 +28,21 @@ NodeResources detect_node(const std::string& root, std::vector<int> cpus);
 // detect_node().memory_available_bytes without the rest.
 std::uint64_t memory_available_bytes();
 
-// config.threads if it is set, else the cores divided by the replicas, at least 1. Where cpu_threads_bind names core sets, 0
+// config.threads if it is set, else the cores divided by the workers of all replicas, at least 1. Where cpu_threads_bind names core sets, 0
 // means the size of the smallest set.
-int threads_per_replica(const EngineConfig& config, const NodeResources& node);
+int threads_per_worker(const EngineConfig& config, const NodeResources& node);
 
-// The cores of each replica, one set a replica; empty sets where nothing is to be pinned ("none", or "auto" with more replicas
-// times threads than cores). "auto" gives the replicas disjoint runs of neighbouring cores. A list must have a set for each
-// replica, of cores that are there. `warnings` takes what is allowed but slow: sets that overlap, fewer cores than threads.
-Result<std::vector<std::vector<int>>> cpu_sets_per_replica(const EngineConfig& config, const NodeResources& node,
+// The cores of each worker in rank order, one set a worker; empty sets where nothing is to be pinned ("none", or "auto" with more workers
+// times threads than cores). "auto" gives the workers disjoint runs of neighbouring cores. A list must have a set for each
+// worker, of cores that are there. `warnings` takes what is allowed but slow: sets that overlap, fewer cores than threads.
+Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& config, const NodeResources& node,
                                                            std::vector<std::string>* warnings);
 
 // "0-3,8|4-7": the sets as they are written. Errors name the part.
 Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text);
 
-// Bytes of KV cache a replica: config.kv_cache_bytes if it is set (an error when the replicas together pass the memory that is
-// there), else min(4 GiB, half of (available memory - weights) / replicas). `weight_bytes`: still to be loaded.
-Result<std::uint64_t> kv_cache_bytes_per_replica(const EngineConfig& config, const NodeResources& node, std::uint64_t weight_bytes);
+// Bytes of KV cache a worker: config.kv_cache_bytes if it is set (an error when the workers together pass the memory that is
+// there), else min(4 GiB, half of (available memory - weights) / workers). `weight_bytes`: still to be loaded.
+Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node, std::uint64_t weight_bytes);
 
 }  // namespace chorus

@@ -95,39 +95,39 @@ EngineConfig config_of(int replicas, int threads, const std::string& bind) {
 }
 
 TEST(ThreadsPerReplica, SharesTheCores) {
-  EXPECT_EQ(threads_per_replica(config_of(2, 0, "auto"), node_of(8)), 4);
-  EXPECT_EQ(threads_per_replica(config_of(3, 0, "auto"), node_of(8)), 2);
-  EXPECT_EQ(threads_per_replica(config_of(9, 0, "auto"), node_of(8)), 1);
-  EXPECT_EQ(threads_per_replica(config_of(2, 7, "auto"), node_of(8)), 7);
-  EXPECT_EQ(threads_per_replica(config_of(2, 0, "0-2|3-4"), node_of(8)), 2);
+  EXPECT_EQ(threads_per_worker(config_of(2, 0, "auto"), node_of(8)), 4);
+  EXPECT_EQ(threads_per_worker(config_of(3, 0, "auto"), node_of(8)), 2);
+  EXPECT_EQ(threads_per_worker(config_of(9, 0, "auto"), node_of(8)), 1);
+  EXPECT_EQ(threads_per_worker(config_of(2, 7, "auto"), node_of(8)), 7);
+  EXPECT_EQ(threads_per_worker(config_of(2, 0, "0-2|3-4"), node_of(8)), 2);
 }
 
 TEST(CpuSets, AutoGivesDisjointNeighbours) {
   std::vector<std::string> warnings;
-  const auto sets = cpu_sets_per_replica(config_of(2, 0, "auto"), node_of(5), &warnings);
+  const auto sets = cpu_sets_per_worker(config_of(2, 0, "auto"), node_of(5), &warnings);
   EXPECT_THAT(*sets, ElementsAre(ElementsAre(0, 1), ElementsAre(2, 3)));
-  EXPECT_THAT(*cpu_sets_per_replica(config_of(8, 0, "auto"), node_of(2), &warnings), SizeIs(8));
-  EXPECT_THAT(cpu_sets_per_replica(config_of(8, 0, "auto"), node_of(2), &warnings)->front(), IsEmpty())
+  EXPECT_THAT(*cpu_sets_per_worker(config_of(8, 0, "auto"), node_of(2), &warnings), SizeIs(8));
+  EXPECT_THAT(cpu_sets_per_worker(config_of(8, 0, "auto"), node_of(2), &warnings)->front(), IsEmpty())
       << "too few cores: unpinned";
-  EXPECT_THAT(*cpu_sets_per_replica(config_of(2, 0, "none"), node_of(4), &warnings), ElementsAre(IsEmpty(), IsEmpty()));
+  EXPECT_THAT(*cpu_sets_per_worker(config_of(2, 0, "none"), node_of(4), &warnings), ElementsAre(IsEmpty(), IsEmpty()));
   EXPECT_THAT(warnings, IsEmpty());
 }
 
 TEST(CpuSets, ListsAreCheckedAgainstTheMachine) {
   std::vector<std::string> warnings;
-  EXPECT_THAT(*cpu_sets_per_replica(config_of(2, 0, "0-1,3|2"), node_of(4), &warnings),
+  EXPECT_THAT(*cpu_sets_per_worker(config_of(2, 0, "0-1,3|2"), node_of(4), &warnings),
               ElementsAre(ElementsAre(0), ElementsAre(2)))
       << "one core a thread; threads: the size of the smallest set";
   EXPECT_THAT(warnings, IsEmpty());
-  EXPECT_THAT(*cpu_sets_per_replica(config_of(2, 2, "0-1,3|2"), node_of(4), &warnings),
+  EXPECT_THAT(*cpu_sets_per_worker(config_of(2, 2, "0-1,3|2"), node_of(4), &warnings),
               ElementsAre(ElementsAre(0, 1), ElementsAre(2, 2)));
   EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of replica 1 share 1 cores")));
   warnings.clear();
-  EXPECT_THAT(cpu_sets_per_replica(config_of(2, 0, "0-1|2-4"), node_of(4), &warnings).error().message,
+  EXPECT_THAT(cpu_sets_per_worker(config_of(2, 0, "0-1|2-4"), node_of(4), &warnings).error().message,
               HasSubstr("core 4"));
-  EXPECT_THAT(cpu_sets_per_replica(config_of(3, 0, "0|1"), node_of(4), &warnings).error().message,
+  EXPECT_THAT(cpu_sets_per_worker(config_of(3, 0, "0|1"), node_of(4), &warnings).error().message,
               HasSubstr("2 core sets for 3 replicas"));
-  ASSERT_TRUE(cpu_sets_per_replica(config_of(2, 2, "0-1|1"), node_of(4), &warnings).ok());
+  ASSERT_TRUE(cpu_sets_per_worker(config_of(2, 2, "0-1|1"), node_of(4), &warnings).ok());
   EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of replica 1 share 1 cores"), HasSubstr("overlap")));
 }
 
@@ -140,15 +140,15 @@ TEST(CpuSets, MalformedListsAreErrors) {
 TEST(KvCacheBytes, DefaultsToHalfOfWhatIsLeftAndAtMostFourGibibytes) {
   constexpr std::uint64_t kGibibyte = std::uint64_t{1} << 30;
   NodeResources node = node_of(4);
-  EXPECT_EQ(*kv_cache_bytes_per_replica(config_of(2, 0, "auto"), node, 4 * kGibibyte), 4 * kGibibyte);
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 4 * kGibibyte), 4 * kGibibyte);
   node.memory_available_bytes = 8 * kGibibyte;
-  EXPECT_EQ(*kv_cache_bytes_per_replica(config_of(2, 0, "auto"), node, 4 * kGibibyte), kGibibyte);
-  EXPECT_EQ(*kv_cache_bytes_per_replica(config_of(2, 0, "auto"), node, 9 * kGibibyte), 0U);
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 4 * kGibibyte), kGibibyte);
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 9 * kGibibyte), 0U);
   EngineConfig config = config_of(2, 0, "auto");
   config.kv_cache_bytes = 2 * kGibibyte;
-  EXPECT_EQ(*kv_cache_bytes_per_replica(config, node, 4 * kGibibyte), 2 * kGibibyte);
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config, node, 4 * kGibibyte), 2 * kGibibyte);
   config.kv_cache_bytes += 1;
-  EXPECT_THAT(kv_cache_bytes_per_replica(config, node, 4 * kGibibyte).error().message,
+  EXPECT_THAT(kv_cache_bytes_per_worker(config, node, 4 * kGibibyte).error().message,
               HasSubstr("at most 2147483648 fit"));
 }
 

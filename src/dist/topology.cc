@@ -49,6 +49,20 @@ std::vector<int> Topology::dp_ranks(int rank) const {
   return ranks;
 }
 
+std::vector<int> Topology::cp_ranks(int rank) const {
+  std::vector<int> ranks;
+  Coordinates at = coordinates_of(rank);
+  for (at.cp = 0; at.cp < cp_; ++at.cp) ranks.push_back(rank_of(at));
+  return ranks;
+}
+
+std::vector<int> Topology::replica_ranks(int rank) const {
+  const int size = pp_ * cp_ * tp_;
+  std::vector<int> ranks;
+  for (int i = 0; i < size; ++i) ranks.push_back(rank / size * size + i);
+  return ranks;
+}
+
 std::vector<int> Topology::ep_ranks(int rank) const {
   std::vector<int> ranks;
   Coordinates at = coordinates_of(rank);

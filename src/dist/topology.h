@@ -26,6 +26,9 @@ class Topology {
   std::vector<int> tp_ranks(int rank) const;
   std::vector<int> pp_ranks(int rank) const;
   std::vector<int> dp_ranks(int rank) const;
+  std::vector<int> cp_ranks(int rank) const;
+  // The workers of the replica that `rank` belongs to: neighbours in the world.
+  std::vector<int> replica_ranks(int rank) const;
   // Experts live on all dp x tp ranks of one pipeline stage (and context rank), in rank order.
   std::vector<int> ep_ranks(int rank) const;
 

@@ -1,5 +1,5 @@
-// The executor seam: a StepPlan in, sampled tokens out. Production runs the model (uniproc here; multiproc, external launcher
-// and Ray later); the simulator runs a toy model whose tokens are a hash of the request's whole state.
+// The executor seam: a StepPlan in, sampled tokens out. Production runs the model on the workers of the replica
+// (replica_executor.h); the simulator runs a toy model whose tokens are a hash of the request's whole state.
 #pragma once
 
 #include <cstdint>
@@ -8,11 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "config/engine_config.h"
-#include "config/model_config.h"
-#include "kernels/isa.h"
 #include "sched/step_plan.h"
-#include "weights/arena.h"
 
 namespace chorus {
 
@@ -39,18 +35,5 @@ class Executor {
   // SequenceResult. `result` keeps its capacity between calls.
   virtual Result<void> collect(StepResult* result) = 0;
 };
-
-// Packs every weight of the model for `isa` and `dtype` into one sealed memory file that all replicas of this node map.
-// `threads` share the work. Errors name file and tensor.
-struct LoadedWeights {
-  WeightArena arena;
-  Isa isa = Isa::scalar;
-  DType dtype = DType::bfloat16;
-};
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads);
-
-// One worker in this process. `cpus`: one a thread, or empty.
-Result<std::unique_ptr<Executor>> make_uniproc_executor(const EngineConfig& config, const ModelConfig& model,
-                                                        const LoadedWeights& weights, int threads, const std::vector<int>& cpus);
 
 }  // namespace chorus

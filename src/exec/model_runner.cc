@@ -45,21 +45,21 @@ void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>
 
 }  // namespace
 
-Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, TensorParallel tp) {
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard) {
   CHORUS_TRY(const ModelFamily* family, find_model_family(model));
   CHORUS_TRY_VOID(check_size(model));
   Parameters parameters(isa, dtype);
-  Decoder decoder(parameters, tp, model, family->spec(model));
+  Decoder decoder(parameters, shard, model, family->spec(model));
   return DeclaredModel{std::move(parameters), std::move(decoder)};
 }
 
-ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, Group tp)
+ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const ModelShard& shard, WorkerGroups groups)
     : model_(model),
       options_(options),
-      tp_(std::move(tp)),
+      groups_(std::move(groups)),
       pool_(options.threads, options.cpus),
       parameters_(options.isa, options.dtype),
-      decoder_(parameters_, {tp_.rank(), tp_.size()}, model, spec_of(model)),
+      decoder_(parameters_, shard, model, spec_of(model)),
       rotary_(model.rope, model.head_dim, model.max_position_embeddings, options.max_model_len) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
@@ -69,21 +69,29 @@ ModelRunner::~ModelRunner() {
   if (kv_memory_ != nullptr) ::munmap(kv_memory_, kv_mapped_bytes_);
 }
 
-Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const std::byte* arena,
-                                                         std::size_t arena_bytes, Group tp) {
+Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const ModelShard& shard,
+                                                         const std::byte* arena, std::size_t arena_bytes, WorkerGroups groups) {
   CHORUS_TRY([[maybe_unused]] const ModelFamily* family, find_model_family(model));
-  std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, std::move(tp)));
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, shard, std::move(groups)));
   CHORUS_TRY_VOID(runner->parameters_.bind(arena, arena_bytes));
   CHORUS_TRY_VOID(runner->allocate_kv());
   return runner;
 }
 
+// Stages differ in layers, so in how many blocks their memory holds; a block is one on all of them.
+Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
+  // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not free.
+  auto blocks = static_cast<std::int32_t>(std::min<std::uint64_t>(own, 1U << 24));
+  std::vector<std::int32_t> all(static_cast<std::size_t>(groups_.replica.size()));
+  CHORUS_TRY_VOID(groups_.replica.all_gather_bytes(std::as_bytes(std::span(&blocks, 1)), std::as_writable_bytes(std::span(all))));
+  return std::ranges::min(all);
+}
+
 Result<void> ModelRunner::allocate_kv() {
   const KvLayout layout{decoder_.kv_heads(), model_.head_dim, options_.block_size, options_.dtype};
-  const auto layers = static_cast<std::size_t>(model_.num_hidden_layers);
+  const auto layers = static_cast<std::size_t>(decoder_.layers());
   const std::size_t block_bytes = layout.block_bytes() * layers;
-  // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not free.
-  kv_blocks_ = static_cast<std::int32_t>(std::min<std::uint64_t>(options_.kv_cache_bytes / block_bytes, 1U << 24));
+  CHORUS_TRY(kv_blocks_, agree_on_blocks(options_.kv_cache_bytes / block_bytes));
   if (kv_blocks_ < 1) {
     return fail(ErrorCode::invalid_argument,
                 "--kv-cache-memory of {} bytes holds no block: one of {} tokens takes {} bytes in this model; give at least that",
@@ -137,10 +145,21 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
   if (tokens_.empty()) return {};
 
   const Scratch::Scope scope(scratch_);
-  const LayerContext context{pool_, scratch_, options_.isa, tp_};
   float* hidden = scratch_.take_array<float>(static_cast<std::int64_t>(tokens_.size()) * model_.hidden_size);
-  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));
+  CHORUS_TRY_VOID(pass_through_layers(hidden));
+  // Context ranks hold the same hidden rows: one of them is enough for what follows.
+  if (!groups_.last_stage() || groups_.at.cp != 0) return {};
   return sample_rows(plan, hidden, result);
+}
+
+// What the stage before left comes in, what this stage leaves goes out: to the worker of the same tp and cp.
+Result<void> ModelRunner::pass_through_layers(float* hidden) {
+  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp};
+  const std::span<float> rows(hidden, tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
+  if (!groups_.first_stage()) CHORUS_TRY_VOID(groups_.pp.receive(std::as_writable_bytes(rows), groups_.at.pp - 1));
+  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));
+  if (groups_.last_stage()) return {};
+  return groups_.pp.send(std::as_bytes(rows), groups_.at.pp + 1);
 }
 
 Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden, StepResult* result) {
@@ -148,7 +167,7 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
     auto& scored = result->sequences[static_cast<std::size_t>(wanted.sequence)].prompt_logprobs;
     if (wanted.target >= 0) scored.resize(static_cast<std::size_t>(wanted.slot) + 1);
   }
-  const LayerContext context{pool_, scratch_, options_.isa, tp_};
+  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp};
   const Scratch::Scope scope(scratch_);
   const auto total = static_cast<std::int64_t>(wanted_.size());
   float* logits = scratch_.take_array<float>(std::min(total, logits_rows_max) * model_.vocab_size);
@@ -157,6 +176,7 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
     wanted_rows_.clear();
     for (std::int64_t i = 0; i < count; ++i) wanted_rows_.push_back(wanted_[static_cast<std::size_t>(first + i)].row);
     CHORUS_TRY_VOID(decoder_.logits(context, parameters_, hidden, wanted_rows_, logits));
+    if (!groups_.is_output()) continue;
     std::atomic<std::int64_t> next{0};
     pool_.run([&](int thread, int) {
       for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {

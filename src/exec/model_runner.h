@@ -1,4 +1,5 @@
-// Runs a model for one rank: turns a StepPlan into rows, runs the decoder over them, and samples. Owns the KV memory.
+// Runs one worker's part of a model: turns a StepPlan into rows, runs its layers over them, and samples where it is the worker
+// that does. Owns the KV memory.
 #pragma once
 
 #include <memory>
@@ -6,6 +7,7 @@
 #include <vector>
 
 #include "exec/executor.h"
+#include "exec/worker_groups.h"
 #include "kernels/sample.h"
 #include "layers/context.h"
 #include "models/decoder.h"
@@ -23,19 +25,25 @@ class ModelRunner {
     int threads = 1;
     std::vector<int> cpus;  // one a thread, or empty
   };
-  // `arena`: this rank's packed weights, which outlive the runner. `tp` is this rank's group.
-  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const std::byte* arena,
-                                                     std::size_t arena_bytes, Group tp);
+  // `arena`: the packed weights of `shard`, which outlive the runner. All workers of the replica call this at the same time
+  // (they agree on the number of KV blocks).
+  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const ModelShard& shard,
+                                                     const std::byte* arena, std::size_t arena_bytes, WorkerGroups groups);
   ~ModelRunner();
 
-  std::int32_t kv_blocks() const { return kv_blocks_; }
-  // See Executor::execute. With a group of several, every rank executes the same plan and gets the same result.
+  std::int32_t kv_blocks() const { return kv_blocks_; }  // the least of all workers
+  const WorkerGroups& groups() const { return groups_; }
+  WorkerGroups& groups() { return groups_; }
+  // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order. On the
+  // output worker `result` is what came of it; on others it is emptied. `result` keeps its capacity.
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
-  ModelRunner(const ModelConfig& model, const Options& options, Group tp);
+  ModelRunner(const ModelConfig& model, const Options& options, const ModelShard& shard, WorkerGroups groups);
   Result<void> allocate_kv();
+  Result<std::int32_t> agree_on_blocks(std::uint64_t own);
   void lay_out(const StepPlan& plan);
+  Result<void> pass_through_layers(float* hidden);
   Result<void> sample_rows(const StepPlan& plan, const float* hidden, StepResult* result);
   void sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result);
 
@@ -49,7 +57,7 @@ class ModelRunner {
 
   ModelConfig model_;
   Options options_;
-  Group tp_;
+  WorkerGroups groups_;
   ThreadPool pool_;
   Scratch scratch_;
   Parameters parameters_;
@@ -67,12 +75,12 @@ class ModelRunner {
   std::vector<WantedRow> wanted_;
 };
 
-// The parameters of `model` for one rank of a tensor-parallel group, declared but not bound: their layout, and what they are
-// packed from. Errors: unknown architecture.
+// The parameters of a part of `model`, declared but not bound: their layout, and what they are packed from. Errors: unknown
+// architecture.
 struct DeclaredModel {
   Parameters parameters;
   Decoder decoder;
 };
-Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, TensorParallel tp);
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard);
 
 }  // namespace chorus

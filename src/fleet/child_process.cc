@@ -77,7 +77,7 @@ Result<ChildProcess> ChildProcess::spawn(const std::string& name, const UniqueFd
   }
   if (error != 0) return fail(ErrorCode::unavailable, "cannot start \"{}\": {}", name, std::strerror(error));
   ChildProcess child;
-  child.pid_ = pid;
+  child.pid_ = child.last_pid_ = pid;
   child.pidfd_ = open_pidfd(pid);
   if (!child.pidfd_.valid())
     return fail(ErrorCode::unavailable, "pidfd_open of \"{}\": {}", name, std::strerror(errno));

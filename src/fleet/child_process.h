@@ -15,9 +15,11 @@ namespace chorus {
 class ChildProcess {
  public:
   ChildProcess() = default;
-  ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, 0)), pidfd_(std::move(other.pidfd_)) {}
+  ChildProcess(ChildProcess&& other) noexcept
+      : pid_(std::exchange(other.pid_, 0)), last_pid_(other.last_pid_), pidfd_(std::move(other.pidfd_)) {}
   ChildProcess& operator=(ChildProcess&& other) noexcept {
     std::swap(pid_, other.pid_);
+    std::swap(last_pid_, other.last_pid_);
     std::swap(pidfd_, other.pidfd_);
     return *this;
   }
@@ -29,6 +31,7 @@ class ChildProcess {
   static Result<ChildProcess> spawn(const std::string& name, const UniqueFd& socket, int socket_fd);
 
   int pid() const { return pid_; }
+  int last_pid() const { return last_pid_; }  // also after its end
   // Readable once the process has ended. For poll(2).
   int pidfd() const { return pidfd_.get(); }
   bool running() const { return pid_ > 0; }
@@ -38,6 +41,7 @@ class ChildProcess {
 
  private:
   int pid_ = 0;  // 0: none, or reaped
+  int last_pid_ = 0;
   UniqueFd pidfd_;
 };
 

@@ -14,46 +14,18 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/engine_core.h"
+#include "fleet/child_start.h"
 #include "fleet/fleet.h"
 #include "net/connection.h"
 
 namespace chorus {
 namespace {
 
-constexpr int exit_ok = 0;
-constexpr int exit_failed = 1;
-constexpr int exit_wrong_configuration = 2;
-
-constexpr int handshake_timeout_ms = 60'000;  // the fleet answers HELLO at once; this bounds a fleet that hangs
-constexpr int last_words_timeout_ms = 1'000;
 constexpr int idle_heartbeat_ms_max = 1'000;
 constexpr Nanoseconds load_interval = 20'000'000;
 constexpr std::size_t events_payload_bytes = std::size_t{8} << 20;
 constexpr std::size_t backlog_bytes_max = std::size_t{32}
                                           << 20;  // unsent events beyond which the engine waits for the fleet
-
-// Dies with the fleet, leaves Ctrl-C to it, and has a name of its own in `ps -o comm`.
-Result<void> adopt_process_rules(int socket_fd) {
-  ::signal(SIGINT, SIG_IGN);
-  ::signal(SIGPIPE, SIG_IGN);
-  ::prctl(PR_SET_NAME, "chorus engine");
-  if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) {
-    return fail(ErrorCode::internal, "prctl(PR_SET_PDEATHSIG): {}", std::strerror(errno));
-  }
-  ucred creator{};
-  socklen_t size = sizeof creator;
-  if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERCRED, &creator, &size) != 0) {
-    return fail(ErrorCode::invalid_argument, "descriptor {} is no socket ({}): engines are started by chorus itself",
-                socket_fd, std::strerror(errno));
-  }
-  // The fleet may have died before the prctl: then the signal will never come.
-  if (::getppid() != creator.pid) return fail(ErrorCode::unavailable, "the fleet (pid {}) is gone", creator.pid);
-  return {};
-}
-
-Result<void> send_message(Connection* connection, MessageType type, std::uint32_t epoch, std::string payload) {
-  return connection->send(static_cast<std::uint8_t>(type), epoch, std::move(payload));
-}
 
 struct Begun {
   EngineStart start;
@@ -62,28 +34,18 @@ struct Begun {
 
 // HELLO, then CONFIG with the weights.
 Result<Begun> shake_hands(Connection* connection) {
-  HelloMessage hello;
-  hello.pid = ::getpid();
-  hello.best_isa = name_of(available_isas().front());
-  CHORUS_TRY_VOID(send_message(connection, MessageType::hello, 0, encode(hello)));
-  CHORUS_TRY(Frame frame, receive_within(connection, handshake_timeout_ms));
-  if (frame.type != static_cast<std::uint8_t>(MessageType::config)) {
-    return fail(ErrorCode::invalid_argument, "message of type {} where CONFIG was to come", frame.type);
-  }
+  CHORUS_TRY(Frame frame, ask_for_configuration(connection));
   Begun begun;
   CHORUS_TRY(begun.start, decode_engine_start(frame.payload));
-  if (!frame.descriptor.valid())
-    return fail(ErrorCode::invalid_argument, "CONFIG came without the weights' descriptor");
-  CHORUS_TRY(begun.weights.arena, WeightArena::open(frame.descriptor.release()));
-  begun.weights.isa = begun.start.isa;
-  begun.weights.dtype = begun.start.dtype;
+  CHORUS_TRY(begun.weights, open_weights(begun.start, frame.descriptor.release()));
   return begun;
 }
 
 class EngineProcess {
  public:
-  EngineProcess(Connection* connection, const EngineStart& start, std::unique_ptr<EngineCore> core)
+  EngineProcess(Connection* connection, const EngineStart& start, std::unique_ptr<EngineCore> core, WorkerProcesses* workers)
       : connection_(connection),
+        workers_(workers),
         epoch_(start.epoch),
         stall_timeout_ms_(start.config.engine_heartbeat_timeout_ms),
         idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1, idle_heartbeat_ms_max)),
@@ -145,7 +107,11 @@ class EngineProcess {
 
   Result<void> step() {
     events_.clear();
-    CHORUS_TRY_VOID(core_->step(monotonic_now(), &events_));
+    if (auto stepped = core_->step(monotonic_now(), &events_); !stepped.ok()) {
+      // How the process behind a broken world ended says more than that it is gone.
+      if (workers_ != nullptr) CHORUS_TRY_VOID(workers_->check());
+      return stepped;
+    }
     std::vector<std::string> payloads = encode_events(events_, events_payload_bytes);
     const auto oversized = [](const std::string& payload) { return payload.size() > frame_payload_bytes_max; };
     if (std::any_of(payloads.begin(), payloads.end(), oversized)) {
@@ -178,14 +144,27 @@ class EngineProcess {
       CHORUS_TRY_VOID(report_load(monotonic_now()));
     }
     if (connection_->queued_bytes() > 0) CHORUS_TRY_VOID(connection_->flush());
-    CHORUS_TRY(const bool woken, connection_->wait(idle_wait_ms_));
+    CHORUS_TRY(const bool woken, wait());
     if (woken) return {};
     // With bytes still queued the fleet is not listening: more of them would not reach it either.
     if (connection_->queued_bytes() > 0) return {};
     return send_message(connection_, MessageType::heartbeat, epoch_, {});
   }
 
+  // For the fleet, or for a worker that ends.
+  Result<bool> wait() {
+    if (workers_ == nullptr) return connection_->wait(idle_wait_ms_);
+    const auto wanted = static_cast<short>(connection_->queued_bytes() > 0 ? POLLIN | POLLOUT : POLLIN);
+    descriptors_.assign(1, {connection_->fd(), wanted, 0});
+    workers_->append_descriptors(&descriptors_);
+    const int ready = ::poll(descriptors_.data(), descriptors_.size(), idle_wait_ms_);
+    CHORUS_TRY_VOID(workers_->check());
+    return ready > 0;
+  }
+
   Connection* connection_;
+  WorkerProcesses* workers_;  // null: none
+  std::vector<pollfd> descriptors_;
   std::uint32_t epoch_;
   int stall_timeout_ms_;
   int idle_wait_ms_;
@@ -197,31 +176,19 @@ class EngineProcess {
   bool shutdown_ = false;
 };
 
-// What the fleet will print. A connection that is gone means that nobody listens: the fleet ended in order.
-int end_with(Connection* connection, std::uint32_t epoch, const Error& error, bool starting) {
-  auto told = send_message(connection, MessageType::fatal, epoch, encode(FatalMessage{error.code, error.message}));
-  if (told.ok()) told = flush_within(connection, last_words_timeout_ms);
-  if (!told.ok() && error.code == ErrorCode::unavailable) return exit_ok;
-  const bool wrong = error.code == ErrorCode::invalid_argument || error.code == ErrorCode::not_found;
-  return starting && wrong ? exit_wrong_configuration : exit_failed;
-}
-
 }  // namespace
 
 std::string numerics_profile(const LoadedWeights& weights) {
   return fmt::format("{}/{}", name_of(weights.isa), name_of(weights.dtype));
 }
 
-int engine_process_main(int socket_fd, const ExecutorFactory& factory) {
-  if (auto adopted = adopt_process_rules(socket_fd); !adopted.ok()) {
+int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
+  if (auto adopted = adopt_process_rules(socket_fd, "chorus engine"); !adopted.ok()) {
     if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
     log(LogLevel::error, "engine process: {}", adopted.error().message);
     return exit_wrong_configuration;
   }
-  // Never closed: the socket is to end with the process, not before its destructors, so that the fleet learns of the
-  // end and of the exit status together.
-  [[maybe_unused]] const int until_exit = ::fcntl(socket_fd, F_DUPFD_CLOEXEC, 0);
-  auto connection = make_socket_connection(UniqueFd(socket_fd));
+  auto connection = open_start_socket(socket_fd);
   if (!connection.ok()) {
     log(LogLevel::error, "engine process: {}", connection.error().message);
     return exit_failed;
@@ -229,13 +196,13 @@ int engine_process_main(int socket_fd, const ExecutorFactory& factory) {
   auto begun = shake_hands(connection->get());
   if (!begun.ok()) return end_with(connection->get(), 0, begun.error(), true);
   const EngineStart& start = begun->start;
-  auto executor = factory(start, begun->weights);
-  if (!executor.ok()) return end_with(connection->get(), start.epoch, executor.error(), true);
-  EngineConfig config = start.config;
-  config.kv_cache_bytes = start.kv_cache_bytes;
-  EngineProcess process(connection->get(), start, make_engine_core(config, start.model, std::move(*executor)));
+  auto replica = factory(start, begun->weights);
+  if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
+  EngineProcess process(connection->get(), start, make_engine_core(start.config, start.model, std::move(replica->executor)),
+                        replica->workers.get());
   auto ran = process.announce(numerics_profile(begun->weights));
   if (ran.ok()) ran = process.run();
+  if (!ran.ok() && replica->workers) replica->workers->kill();
   return ran.ok() ? exit_ok : end_with(connection->get(), start.epoch, ran.error(), false);
 }
 

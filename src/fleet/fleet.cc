@@ -53,15 +53,15 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
 Result<void> FleetImpl::start(const FleetSetup& setup) {
   const Nanoseconds begin = monotonic_now();
   const NodeResources node = detect_node();
-  threads_ = threads_per_replica(config_, node);
+  threads_ = threads_per_worker(config_, node);
   std::vector<std::string> warnings;
-  CHORUS_TRY(cpu_sets_, cpu_sets_per_replica(config_, node, &warnings));
+  CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(config_, node, &warnings));
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
   CHORUS_TRY(weights_, setup.load_weights(config_, model_, node.cores()));
   times_.load_s = seconds_since(begin);
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_);
-  CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_replica(config_, detect_node(), 0));
+  CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
 
   log(LogLevel::info, "Starting {} data parallel workers", ranks_);
   for (int rank = 0; rank < ranks_; ++rank) supervisor_.start(rank, monotonic_now());

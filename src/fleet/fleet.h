@@ -75,6 +75,7 @@ class Fleet {
 // argv = {"chorus engine dp=1"}, the socket to the fleet as descriptor 3, stdin from /dev/null, stdout going to stderr.
 // main() must ask before anything else, and before it parses options:
 //   if (is_engine_process(argc, argv)) return engine_process_main(engine_socket_fd);
+// and the same for the workers of an engine (fleet/worker_processes.h).
 inline constexpr int engine_socket_fd = 3;
 bool is_engine_process(int argc, char** argv);
 

@@ -58,9 +58,20 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
   }
   link.said_hello = true;
   const int rank = link.replica().rank;
-  EngineStart start{config_,  model_, rank,         link.replica().epoch, kv_cache_bytes_,
-                    threads_, {},     weights_.isa, weights_.dtype};
-  if (!cpu_sets_.empty()) start.cpus = cpu_sets_[static_cast<std::size_t>(rank)];
+  EngineStart start;
+  start.config = config_;
+  start.model = model_;
+  start.dp_rank = rank;
+  start.epoch = link.replica().epoch;
+  start.kv_cache_bytes = kv_cache_bytes_;
+  start.threads = threads_;
+  start.isa = weights_.isa;
+  start.dtype = weights_.dtype;
+  start.shard_offsets = weights_.shard_offsets;
+  const int workers = config_.parallel.replica_size();
+  for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
+    start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(rank * workers + worker)]);
+  }
   link.post(MessageType::config, encode(start), weights_.arena.fd());
   return {};
 }

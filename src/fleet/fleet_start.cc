@@ -1,20 +1,36 @@
 // The real surroundings: weights from the model's directory, the model's executor in the engine process.
+#include <utility>
+
 #include "fleet/engine_process.h"
 #include "fleet/fleet_setup.h"
 
 namespace chorus {
+namespace {
+
+Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeights& weights) {
+  const int replica_size = start.config.parallel.replica_size();
+  const int world_rank = start.dp_rank * replica_size;
+  StartedReplica replica;
+  std::shared_ptr<Transport> transport;
+  if (replica_size > 1) {
+    CHORUS_TRY(const SharedWorld world, SharedWorld::create(replica_size));
+    CHORUS_TRY(transport, world.join(0, start.config.engine_heartbeat_timeout_ms));
+    CHORUS_TRY(replica.workers, WorkerProcesses::start(start, weights, world));
+  }
+  CHORUS_TRY(replica.executor, make_replica_executor(worker_setup(start, world_rank, std::move(transport)), weights));
+  return replica;
+}
+
+}  // namespace
 
 Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model,
                                             const std::function<bool()>& interrupted) {
-  return start_fleet(config, model, FleetSetup{load_weights, supervisor_limits(config), interrupted});
+  const auto load = [](const EngineConfig& engine, const ModelConfig& of, int threads) { return load_weights(engine, of, threads); };
+  return start_fleet(config, model, FleetSetup{load, supervisor_limits(config), interrupted});
 }
 
 int engine_process_main(int socket_fd) {
-  return engine_process_main(socket_fd, [](const EngineStart& start, const LoadedWeights& weights) {
-    EngineConfig config = start.config;
-    config.kv_cache_bytes = start.kv_cache_bytes;
-    return make_uniproc_executor(config, start.model, weights, start.threads, start.cpus);
-  });
+  return engine_process_main(socket_fd, start_replica);
 }
 
 }  // namespace chorus

@@ -1,143 +1,11 @@
 #include "fleet/messages.h"
 
-#include <concepts>
-#include <type_traits>
 #include <utility>
 
-#include "net/wire.h"
+#include "exec/sampling_archive.h"
+#include "net/archive.h"
 
-namespace chorus {
-namespace {
-
-// One function lists the fields of a struct, in their order on the wire, for both directions: visit(archive, value). So
-// an encoder and its decoder cannot come to differ. The archive is an Encoder (value is const) or a Decoder.
-template <typename T, typename U>
-concept IsA = std::same_as<std::remove_cvref_t<T>, U>;
-
-class Encoder {
- public:
-  static constexpr bool decodes = false;
-  WireWriter wire;
-
-  void field(bool value) { wire.boolean(value); }
-  void field(std::int32_t value) { wire.i32(value); }
-  void field(std::uint32_t value) { wire.u32(value); }
-  void field(std::uint64_t value) { wire.u64(value); }
-  void field(float value) { wire.f32(value); }
-  void field(double value) { wire.f64(value); }
-  void field(const std::string& value) { wire.text(value); }
-  template <typename E>
-  void enumerator(E value, E /*last*/, const char* /*what*/) {
-    wire.u8(static_cast<std::uint8_t>(value));
-  }
-};
-
-class Decoder {
- public:
-  static constexpr bool decodes = true;
-  explicit Decoder(std::string_view payload) : wire(payload) {}
-  WireReader wire;
-
-  void field(bool& value) { value = wire.boolean(); }
-  void field(std::int32_t& value) { value = wire.i32(); }
-  void field(std::uint32_t& value) { value = wire.u32(); }
-  void field(std::uint64_t& value) { value = wire.u64(); }
-  void field(float& value) { value = wire.f32(); }
-  void field(double& value) { value = wire.f64(); }
-  void field(std::string& value) { value = wire.text(); }
-  template <typename E>
-  void enumerator(E& value, E last, const char* what) {
-    value = static_cast<E>(wire.u8_at_most(static_cast<std::uint8_t>(last), what));
-  }
-};
-
-template <typename Archive, typename T>
-requires requires(Archive& archive, T& value) {
-  archive.field(value);
-}
-void visit(Archive& archive, T& value) {
-  archive.field(value);
-}
-
-// Declared before the container templates below, which call them.
-template <typename Archive>
-void visit(Archive& archive, IsA<TokenLogprob> auto& value);
-template <typename Archive>
-void visit(Archive& archive, IsA<PositionLogprobs> auto& value);
-template <typename Archive>
-void visit(Archive& archive, IsA<ChoiceState> auto& value);
-template <typename Archive>
-void visit(Archive& archive, IsA<TokenEvent> auto& value);
-template <typename Archive, typename First, typename Second>
-void visit(Archive& archive, std::pair<First, Second>& value);
-template <typename Archive, typename First, typename Second>
-void visit(Archive& archive, const std::pair<First, Second>& value);
-
-template <typename T>
-void visit(Encoder& archive, const std::optional<T>& value) {
-  archive.field(value.has_value());
-  if (value.has_value()) visit(archive, *value);
-}
-
-template <typename T>
-void visit(Decoder& archive, std::optional<T>& value) {
-  value.reset();
-  if (archive.wire.boolean()) visit(archive, value.emplace());
-}
-
-template <typename T>
-void visit(Encoder& archive, const std::vector<T>& values) {
-  archive.wire.count(values.size());
-  for (const auto& value : values) visit(archive, value);
-}
-
-template <typename T>
-void visit(Decoder& archive, std::vector<T>& values) {
-  values.clear();
-  // Grows element by element: the first malformed one ends it, so a count alone cannot make the list large.
-  for (std::size_t left = archive.wire.count(1); left > 0 && !archive.wire.failed(); --left) {
-    visit(archive, values.emplace_back());
-  }
-}
-
-void visit(Encoder& archive, const std::vector<bool>& values) {
-  archive.wire.count(values.size());
-  for (const bool value : values) archive.wire.boolean(value);
-}
-
-void visit(Decoder& archive, std::vector<bool>& values) {
-  values.clear();
-  for (std::size_t left = archive.wire.count(1); left > 0 && !archive.wire.failed(); --left) {
-    values.push_back(archive.wire.boolean());
-  }
-}
-
-template <typename Archive, typename First, typename Second>
-void visit(Archive& archive, std::pair<First, Second>& value) {
-  visit(archive, value.first);
-  visit(archive, value.second);
-}
-
-template <typename Archive, typename First, typename Second>
-void visit(Archive& archive, const std::pair<First, Second>& value) {
-  visit(archive, value.first);
-  visit(archive, value.second);
-}
-
-template <typename Archive, typename... Fields>
-void visit_all(Archive& archive, Fields&... fields) {
-  (visit(archive, fields), ...);
-}
-
-template <typename Archive>
-void visit(Archive& archive, IsA<TokenLogprob> auto& value) {
-  visit_all(archive, value.token, value.logprob);
-}
-
-template <typename Archive>
-void visit(Archive& archive, IsA<PositionLogprobs> auto& value) {
-  visit_all(archive, value.chosen, value.top);
-}
+namespace chorus::archive {
 
 template <typename Archive>
 void visit(Archive& archive, IsA<ChoiceState> auto& value) {
@@ -152,13 +20,6 @@ void visit(Archive& archive, IsA<TokenEvent> auto& value) {
 }
 
 template <typename Archive>
-void visit(Archive& archive, IsA<SamplingParams> auto& value) {
-  visit_all(archive, value.n, value.temperature, value.top_p, value.top_k, value.min_p, value.presence_penalty,
-            value.frequency_penalty, value.repetition_penalty, value.seed, value.max_tokens, value.min_tokens,
-            value.ignore_eos, value.stop_token_ids, value.logprobs, value.prompt_logprobs, value.logit_bias);
-}
-
-template <typename Archive>
 void visit(Archive& archive, IsA<Request> auto& value) {
   visit_all(archive, value.id, value.prompt, value.params, value.priority, value.choices, value.skip_prompt_logprobs);
 }
@@ -166,7 +27,8 @@ void visit(Archive& archive, IsA<Request> auto& value) {
 template <typename Archive>
 void visit(Archive& archive, IsA<ParallelConfig> auto& value) {
   visit_all(archive, value.data_parallel_size, value.tensor_parallel_size, value.pipeline_parallel_size,
-            value.decode_context_parallel_size, value.enable_expert_parallel);
+            value.decode_context_parallel_size, value.pipeline_layer_partition, value.enable_expert_parallel,
+            value.enable_expert_balancing, value.expert_balancing_config);
 }
 
 template <typename Archive>
@@ -219,9 +81,14 @@ void visit(Archive& archive, IsA<HelloMessage> auto& value) {
 template <typename Archive>
 void visit(Archive& archive, IsA<EngineStart> auto& value) {
   visit_all(archive, value.config, value.model, value.dp_rank, value.epoch, value.kv_cache_bytes, value.threads,
-            value.cpus);
+            value.worker_cpus, value.shard_offsets);
   archive.enumerator(value.isa, Isa::amx_bf16, "an instruction set");
   archive.enumerator(value.dtype, DType::float16, "a dtype");
+}
+
+template <typename Archive>
+void visit(Archive& archive, IsA<WorkerStart> auto& value) {
+  visit_all(archive, value.start, value.world_rank);
 }
 
 template <typename Archive>
@@ -245,28 +112,20 @@ void visit(Archive& archive, IsA<FatalMessage> auto& value) {
   visit(archive, value.message);
 }
 
-template <typename T>
-std::string encode_value(const T& value) {
-  Encoder archive;
-  visit(archive, value);
-  return archive.wire.take();
-}
+}  // namespace chorus::archive
 
-template <typename T>
-Result<T> decode_value(std::string_view payload, const char* name) {
-  Decoder archive(payload);
-  T value{};
-  visit(archive, value);
-  if (auto read = archive.wire.finish(); !read.ok()) return with_context(read.error(), name);
-  return value;
-}
+namespace chorus {
 
-}  // namespace
+using archive::decode_value;
+using archive::encode_value;
 
 std::string encode(const HelloMessage& message) {
   return encode_value(message);
 }
 std::string encode(const EngineStart& message) {
+  return encode_value(message);
+}
+std::string encode(const WorkerStart& message) {
   return encode_value(message);
 }
 std::string encode(const ReadyMessage& message) {
@@ -330,6 +189,9 @@ Result<HelloMessage> decode_hello(std::string_view payload) {
 }
 Result<EngineStart> decode_engine_start(std::string_view payload) {
   return decode_value<EngineStart>(payload, "CONFIG");
+}
+Result<WorkerStart> decode_worker_start(std::string_view payload) {
+  return decode_value<WorkerStart>(payload, "CONFIG");
 }
 Result<ReadyMessage> decode_ready(std::string_view payload) {
   return decode_value<ReadyMessage>(payload, "READY");

@@ -31,7 +31,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 1;
+inline constexpr std::uint32_t protocol_version = 2;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -44,6 +44,7 @@ enum class MessageType : std::uint8_t {
   heartbeat,
   fatal,
   shutdown,
+  world,
 };
 
 struct HelloMessage {
@@ -60,9 +61,16 @@ struct EngineStart {
   std::uint32_t epoch = 0;
   std::uint64_t kv_cache_bytes = 0;
   std::int32_t threads = 1;
-  std::vector<std::int32_t> cpus;  // one a thread, or empty: not pinned
+  std::vector<std::vector<std::int32_t>> worker_cpus;  // of each worker of the replica: one a thread, or empty: not pinned
+  std::vector<std::uint64_t> shard_offsets;            // LoadedWeights::shard_offsets
   Isa isa = Isa::scalar;           // of the packed weights
   DType dtype = DType::bfloat16;
+};
+
+// The same for another worker of the replica (fleet/worker_processes.h).
+struct WorkerStart {
+  EngineStart start;
+  std::int32_t world_rank = 0;
 };
 
 struct ReadyMessage {
@@ -87,6 +95,7 @@ struct FatalMessage {
 
 std::string encode(const HelloMessage& message);
 std::string encode(const EngineStart& message);
+std::string encode(const WorkerStart& message);
 std::string encode(const ReadyMessage& message);
 std::string encode(const Request& message);
 std::string encode(const AbortMessage& message);
@@ -102,6 +111,7 @@ std::vector<std::size_t> refuse_oversized(std::span<TokenEvent> events, std::siz
 
 Result<HelloMessage> decode_hello(std::string_view payload);
 Result<EngineStart> decode_engine_start(std::string_view payload);
+Result<WorkerStart> decode_worker_start(std::string_view payload);
 Result<ReadyMessage> decode_ready(std::string_view payload);
 Result<Request> decode_request(std::string_view payload);
 Result<AbortMessage> decode_abort(std::string_view payload);

@@ -2,6 +2,7 @@
 // nothing process-wide.
 #pragma once
 
+#include "config/reduction_segments.h"
 #include "dist/group.h"
 #include "kernels/isa.h"
 #include "kernels/linear.h"
@@ -37,13 +38,5 @@ struct ExpertParallel {
   ExpertPlacementStrategy strategy = ExpertPlacementStrategy::linear;
   ExpertSlots* slots = nullptr;  // experts are declared there, so that they can move; null: with the other weights
 };
-
-// The segments of a contraction over `units` (heads, intermediate columns): the largest power of two <= 8 that divides them
-// (design.md section 1, rule 2).
-constexpr int reduction_segments(int units) {
-  int segments = 8;
-  while (units % segments != 0) segments /= 2;
-  return segments;
-}
 
 }  // namespace chorus

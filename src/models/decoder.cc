@@ -4,16 +4,24 @@
 
 namespace chorus {
 
-Decoder::Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec, const ExpertParallel& ep)
-    : config_(config) {
+ModelShard whole_model(const ModelConfig& config, TensorParallel tp) {
+  return {tp, 0, config.num_hidden_layers, true, true, {}};
+}
+
+Decoder::Decoder(Parameters& parameters, const ModelShard& shard, const ModelConfig& config, const DecoderSpec& spec) : config_(config) {
   const std::string embedding_name = "model.embed_tokens.weight";
-  if (!config.tie_word_embeddings) embedding_.emplace(parameters, tp, embedding_name, config.vocab_size, config.hidden_size);
-  layers_.reserve(static_cast<std::size_t>(config.num_hidden_layers));
-  for (int index = 0; index < config.num_hidden_layers; ++index) layers_.push_back(make_layer(parameters, tp, ep, spec, index));
+  // A tied model's one matrix serves both ends where one stage has both.
+  const bool tied = config.tie_word_embeddings && shard.last_stage;
+  if (shard.first_stage && !tied) embedding_.emplace(parameters, shard.tp, embedding_name, config.vocab_size, config.hidden_size);
+  layers_.reserve(static_cast<std::size_t>(shard.last_layer - shard.first_layer));
+  for (int index = shard.first_layer; index < shard.last_layer; ++index) {
+    layers_.push_back(make_layer(parameters, shard.tp, shard.ep, spec, index));
+  }
+  if (!shard.last_stage) return;
   norm_.emplace(parameters, "model.norm", config.hidden_size, config.rms_norm_eps, spec.layer_norm);
-  head_.emplace(parameters, tp, config.tie_word_embeddings ? embedding_name : "lm_head.weight", config.lm_head_bias ? "lm_head.bias" : "",
-                config.vocab_size, config.hidden_size);
-  if (config.tie_word_embeddings) embedding_.emplace(*head_, tp, config.vocab_size, config.hidden_size);
+  head_.emplace(parameters, shard.tp, config.tie_word_embeddings ? embedding_name : "lm_head.weight",
+                config.lm_head_bias ? "lm_head.bias" : "", config.vocab_size, config.hidden_size);
+  if (shard.first_stage && tied) embedding_.emplace(*head_, shard.tp, config.vocab_size, config.hidden_size);
 }
 
 Decoder::Layer Decoder::make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const DecoderSpec& spec,
@@ -47,7 +55,7 @@ Result<void> Decoder::forward(const LayerContext& context, const Parameters& par
   const auto rows = static_cast<std::int64_t>(batch.tokens.size());
   const std::int64_t width = config_.hidden_size;
   float* normed = context.scratch.take_array<float>(rows * width);
-  CHORUS_TRY_VOID(embedding_->forward(context, parameters, batch.tokens, hidden));
+  if (embedding_) CHORUS_TRY_VOID(embedding_->forward(context, parameters, batch.tokens, hidden));
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     layer.attention_norm.forward(context, parameters, hidden, rows, width, normed, width);

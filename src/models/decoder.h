@@ -38,16 +38,29 @@ struct DecoderBatch {
   std::span<const AttentionSequence> sequences;
 };
 
+// The part of a model that one worker computes: layers [first_layer, last_layer) of one pipeline stage, cut over a
+// tensor-parallel group.
+struct ModelShard {
+  TensorParallel tp;
+  int first_layer = 0, last_layer = 0;
+  bool first_stage = true, last_stage = true;  // the embedding, the output matrix
+  ExpertParallel ep = {};
+};
+// All layers, cut over `tp`.
+ModelShard whole_model(const ModelConfig& config, TensorParallel tp = {});
+
 class Decoder {
  public:
-  Decoder(Parameters& parameters, TensorParallel tp, const ModelConfig& config, const DecoderSpec& spec, const ExpertParallel& ep = {});
+  Decoder(Parameters& parameters, const ModelShard& shard, const ModelConfig& config, const DecoderSpec& spec);
 
   int kv_heads() const;                     // of this rank
-  // hidden: [rows, hidden_size], before the final norm. `caches`: one a layer. Writes K and V of these rows. With expert
-  // parallelism a rank without rows calls it with an empty batch: it then takes part in the collectives of the experts alone.
+  int layers() const { return static_cast<int>(layers_.size()); }  // of this stage
+  // hidden: [rows, hidden_size]: what the stage before left (the first stage ignores it) becomes what this stage leaves, before
+  // the final norm. `caches`: one a layer of this stage. Writes K and V of these rows. With expert parallelism a rank without
+  // rows calls it with an empty batch: it then takes part in the collectives of the experts alone.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
                        std::span<const KvCacheLayer> caches, const DecoderBatch& batch, float* hidden) const;
-  // logits [m, vocab_size] of the hidden rows `rows` (indices into hidden, size m).
+  // On the last stage: logits [m, vocab_size] of the hidden rows `rows` (indices into hidden, size m).
   Result<void> logits(const LayerContext& context, const Parameters& parameters, const float* hidden, std::span<const std::int32_t> rows,
                       float* out) const;
 

@@ -60,7 +60,7 @@ class RunningModel {
     const auto family = find_model_family(config_);
     EXPECT_TRUE(family.ok());
     parameters_.emplace(isa, dtype);
-    decoder_.emplace(*parameters_, TensorParallel{group_.rank(), group_.size()}, config_, (*family)->spec(config_));
+    decoder_.emplace(*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_, (*family)->spec(config_));
     const auto checkpoint = open_checkpoint(directory);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
     const PerturbedCheckpoint perturbed(**checkpoint, perturbation);

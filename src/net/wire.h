@@ -37,6 +37,7 @@ class WireWriter {
   std::size_t size() const { return bytes_.size(); }
   const std::string& bytes() const { return bytes_; }
   std::string take() { return std::move(bytes_); }
+  void clear() { bytes_.clear(); }  // keeps the capacity
   void append(std::string_view bytes) { bytes_.append(bytes); }
 
  private:

@@ -1,0 +1,35 @@
+// The weights of a node: packed once, mapped by every worker of every replica on it.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "kernels/isa.h"
+#include "tensor/dtype.h"
+#include "weights/arena.h"
+
+namespace chorus {
+
+// One sealed memory file with the shards (exec/worker_groups.h) one after another.
+struct LoadedWeights {
+  WeightArena arena;
+  std::vector<std::uint64_t> shard_offsets;  // shards + 1 of them, in bytes; equal neighbours: a shard that is not here
+  Isa isa = Isa::scalar;
+  DType dtype = DType::bfloat16;
+
+  const std::byte* shard(int index) const { return arena.data() + shard_offsets[static_cast<std::size_t>(index)]; }
+  std::size_t shard_bytes(int index) const {
+    return shard_offsets[static_cast<std::size_t>(index) + 1] - shard_offsets[static_cast<std::size_t>(index)];
+  }
+};
+
+// Packs `shards` of the model for the configured instruction set and dtype. Of the checkpoint only what these shards need is
+// read. `threads` share the work. Errors name file and tensor.
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads);
+// All of them.
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads);
+
+}  // namespace chorus

@@ -1,0 +1,155 @@
+#include "exec/plan_codec.h"
+
+#include <algorithm>
+
+#include "exec/sampling_archive.h"
+#include "net/archive.h"
+
+namespace chorus {
+namespace archive {
+
+template <typename Archive>
+void visit(Archive& archive, IsA<SequenceResult> auto& value) {
+  visit_all(archive, value.token, value.not_a_number, value.logprobs, value.prompt_logprobs);
+}
+
+template <typename Archive>
+void visit(Archive& archive, IsA<StepResult> auto& value) {
+  visit(archive, value.sequences);
+}
+
+}  // namespace archive
+
+namespace {
+
+enum Flags : std::uint8_t { is_new = 1, samples = 2, scores_prompt = 4, sends_banned = 8, uses_banned = 16 };
+constexpr std::uint8_t all_flags = 31;
+
+void write_tokens(WireWriter* wire, std::span<const std::int32_t> values) {
+  wire->count(values.size());
+  for (const std::int32_t value : values) wire->i32(value);
+}
+
+// Appends to `values`.
+void read_tokens(WireReader* wire, std::vector<std::int32_t>* values) {
+  const std::size_t count = wire->count(sizeof(std::int32_t));
+  values->reserve(values->size() + count);
+  for (std::size_t i = 0; i < count; ++i) values->push_back(wire->i32());
+}
+
+}  // namespace
+
+const std::string& PlanEncoder::encode(const StepPlan& plan) {
+  wire_.clear();
+  wire_.count(plan.ended.size());
+  for (const std::uint64_t sequence : plan.ended) {
+    wire_.u64(sequence);
+    known_.erase(sequence);
+  }
+  wire_.count(plan.sequences.size());
+  for (const SequencePlan& sequence : plan.sequences) encode_sequence(sequence);
+  return wire_.bytes();
+}
+
+void PlanEncoder::encode_sequence(const SequencePlan& sequence) {
+  const auto [at, first] = known_.try_emplace(sequence.sequence);
+  Known& known = at->second;
+  const bool send_banned = !sequence.banned.empty() && !known.banned;
+  wire_.u64(sequence.sequence);
+  wire_.u8(static_cast<std::uint8_t>((first ? is_new : 0) | (sequence.sample ? samples : 0) |
+                                     (sequence.prompt_logprobs ? scores_prompt : 0) | (send_banned ? sends_banned : 0) |
+                                     (sequence.banned.empty() ? 0 : uses_banned)));
+  wire_.i32(sequence.start);
+  wire_.i32(sequence.count);
+  if (first) {
+    archive::Encoder params;
+    visit(params, *sequence.params);
+    wire_.text(params.wire.bytes());
+    wire_.i32(sequence.prompt_length);
+    wire_.u32(sequence.choice);
+  }
+  if (send_banned) write_tokens(&wire_, sequence.banned);
+  known.banned = known.banned || send_banned;
+  write_tokens(&wire_, sequence.history.subspan(known.history));
+  known.history = sequence.history.size();
+  const auto differ = std::ranges::mismatch(known.blocks, sequence.block_table);
+  const auto same = static_cast<std::size_t>(differ.in1 - known.blocks.begin());
+  wire_.u32(static_cast<std::uint32_t>(same));
+  write_tokens(&wire_, sequence.block_table.subspan(same));
+  known.blocks.assign(sequence.block_table.begin(), sequence.block_table.end());
+}
+
+Result<const StepPlan*> PlanDecoder::decode(std::string_view message) {
+  WireReader wire(message);
+  plan_.sequences.clear();
+  plan_.ended.clear();
+  plan_.rows = 0;
+  for (std::size_t left = wire.count(sizeof(std::uint64_t)); left > 0; --left) {
+    plan_.ended.push_back(wire.u64());
+    held_.erase(plan_.ended.back());
+  }
+  for (std::size_t left = wire.count(17); left > 0 && !wire.failed(); --left) decode_sequence(&wire);
+  if (auto read = wire.finish(); !read.ok()) return with_context(read.error(), "a step plan");
+  return &plan_;
+}
+
+void PlanDecoder::decode_sequence(WireReader* wire) {
+  SequencePlan& sequence = plan_.sequences.emplace_back();
+  sequence.sequence = wire->u64();
+  const std::uint8_t flags = wire->u8_at_most(all_flags, "the flags of a sequence");
+  sequence.start = wire->i32();
+  sequence.count = wire->i32();
+  const auto [at, first] = held_.try_emplace(sequence.sequence);
+  Held& held = at->second;
+  if (first != ((flags & is_new) != 0)) return wire->refuse("a sequence that is new to one side only");
+  if (first) {
+    const std::string params = wire->text();
+    archive::Decoder decoder(params);
+    visit(decoder, held.params);
+    if (!decoder.wire.finish().ok()) return wire->refuse("sampling parameters that do not read back");
+    held.prompt_length = wire->i32();
+    held.choice = wire->u32();
+  }
+  if ((flags & sends_banned) != 0) read_tokens(wire, &held.banned);
+  read_tokens(wire, &held.history);
+  const std::uint32_t same = wire->u32();
+  if (same > held.blocks.size()) return wire->refuse("a block table that continues more than is known");
+  held.blocks.resize(same);
+  read_tokens(wire, &held.blocks);
+  const auto length = static_cast<std::int64_t>(held.history.size());
+  if (sequence.start < 0 || sequence.count < 0 || std::int64_t{sequence.start} + sequence.count > length ||
+      held.prompt_length < 0 || held.prompt_length > length) {
+    return wire->refuse("rows outside of the sequence's tokens");
+  }
+  sequence.block_table = held.blocks;
+  sequence.history = held.history;
+  sequence.prompt_length = held.prompt_length;
+  sequence.sample = (flags & samples) != 0;
+  sequence.choice = held.choice;
+  sequence.params = &held.params;
+  sequence.prompt_logprobs = (flags & scores_prompt) != 0;
+  if ((flags & uses_banned) != 0) sequence.banned = held.banned;
+  plan_.rows += sequence.count;
+}
+
+std::string encode_result(const StepResult& result) {
+  return archive::encode_value(result);
+}
+
+Result<void> decode_result(std::string_view message, StepResult* result) {
+  CHORUS_TRY(*result, archive::decode_value<StepResult>(message, "a step's result"));
+  return {};
+}
+
+std::size_t result_bytes_max(const StepPlan& plan) {
+  constexpr std::size_t sequence_bytes = 32, position_bytes = 16, entry_bytes = 8;
+  std::size_t bytes = sizeof(std::uint32_t);
+  for (const SequencePlan& sequence : plan.sequences) {
+    bytes += sequence_bytes + entry_bytes * sequence.params->logprobs.value_or(0);
+    if (!sequence.prompt_logprobs) continue;
+    bytes += static_cast<std::size_t>(sequence.count) * (position_bytes + entry_bytes * sequence.params->prompt_logprobs.value_or(0));
+  }
+  return bytes;
+}
+
+}  // namespace chorus

@@ -1,0 +1,63 @@
+// Step plans as they go from a replica's engine to its workers, and results on their way back.
+//
+// A plan message holds only what changed: a worker keeps each sequence's tokens, blocks and parameters until the plan says
+// that it ended. A decode step costs about 40 bytes a sequence. Encoder and decoder are a pair: every message of the one goes
+// to the other, in order.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "net/wire.h"
+#include "sched/step_plan.h"
+
+namespace chorus {
+
+class PlanEncoder {
+ public:
+  // The message, valid until the next call.
+  const std::string& encode(const StepPlan& plan);
+
+ private:
+  struct Known {
+    std::size_t history = 0;  // tokens that were sent
+    std::vector<BlockId> blocks;
+    bool banned = false;
+  };
+  void encode_sequence(const SequencePlan& sequence);
+
+  WireWriter wire_;
+  std::unordered_map<std::uint64_t, Known> known_;
+};
+
+class PlanDecoder {
+ public:
+  // The plan, valid until the next call. Errors: the message is no continuation of what came before.
+  Result<const StepPlan*> decode(std::string_view message);
+
+ private:
+  struct Held {
+    std::vector<TokenId> history;
+    std::vector<BlockId> blocks;
+    std::vector<TokenId> banned;
+    SamplingParams params;
+    std::int32_t prompt_length = 0;
+    std::uint32_t choice = 0;
+  };
+  void decode_sequence(WireReader* wire);
+
+  std::unordered_map<std::uint64_t, Held> held_;
+  StepPlan plan_;
+};
+
+std::string encode_result(const StepResult& result);
+Result<void> decode_result(std::string_view message, StepResult* result);
+
+// An upper bound of encode_result() for this plan, in bytes.
+std::size_t result_bytes_max(const StepPlan& plan);
+
+}  // namespace chorus
