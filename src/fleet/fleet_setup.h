@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "cluster/supervisor.h"
 #include "exec/executor.h"
+#include "exec/load_weights.h"
 #include "fleet/fleet.h"
 
 namespace chorus {
