@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/check.h"
 #include "exec/model_runner.h"
 #include "weights/checkpoint.h"
 
 namespace chorus {
 namespace {
 
-constexpr std::size_t shard_alignment = 4096;
+constexpr std::size_t shard_alignment = 64;  // of packed matrices; a shard's length is a multiple of it
 
 }  // namespace
 
@@ -21,7 +22,8 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
     CHORUS_TRY(DeclaredModel part, declare_model(model, isa, dtype, model_shard(model, config.parallel, shard)));
     const bool wanted = std::ranges::find(shards, shard) != shards.end();
-    const std::size_t bytes = (part.parameters.arena_bytes() + shard_alignment - 1) / shard_alignment * shard_alignment;
+    const std::size_t bytes = part.parameters.arena_bytes();
+    CHECK(bytes % shard_alignment == 0, "a shard of {} bytes", bytes);
     offsets.push_back(offsets.back() + (wanted ? bytes : 0));
     declared.push_back(std::move(part));
   }

@@ -55,10 +55,6 @@ class WorkerProcesses {
   std::vector<Worker> workers_;
 };
 
-bool is_worker_process(int argc, char** argv);
-// The main function of a worker process; returns the exit status.
-int worker_process_main(int socket_fd);
-
 // The setup of the worker of this world rank.
 WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_ptr<Transport> transport);
 
