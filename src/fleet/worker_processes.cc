@@ -70,15 +70,14 @@ Result<void> WorkerProcesses::spawn(const EngineStart& start, int world_rank) {
 Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const LoadedWeights& weights, const SharedWorld& world) {
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{start.config.engine_start_timeout_ms} * 1'000'000;
   std::vector<pollfd> items;
-  while (!std::ranges::all_of(workers_, &Worker::ready)) {
+  while (true) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
       Worker& worker = workers_[i];
       const int world_rank = start.dp_rank * start.config.parallel.replica_size() + static_cast<int>(i) + 1;
-      for (auto frame = worker.connection->receive(); frame.ok() && frame->has_value(); frame = worker.connection->receive()) {
-        CHORUS_TRY_VOID(shake_hands(&worker, **frame, start, world_rank, weights, world));
-      }
+      const auto answer = [&](const Frame& frame) { return shake_hands(&worker, frame, start, world_rank, weights, world); };
+      CHORUS_TRY_VOID(check_worker(&worker, answer));
     }
-    CHORUS_TRY_VOID(check());
+    if (std::ranges::all_of(workers_, &Worker::ready)) return {};
     items.clear();
     append_descriptors(&items);
     const int wait_ms = milliseconds_until(deadline);
@@ -89,7 +88,6 @@ Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const L
     }
     ::poll(items.data(), items.size(), wait_ms);
   }
-  return {};
 }
 
 Result<void> WorkerProcesses::shake_hands(Worker* worker, const Frame& frame, const EngineStart& start, int world_rank,
@@ -108,10 +106,6 @@ Result<void> WorkerProcesses::shake_hands(Worker* worker, const Frame& frame, co
     case MessageType::ready:
       worker->ready = true;
       return {};
-    case MessageType::fatal: {
-      CHORUS_TRY(const FatalMessage words, decode_fatal(frame.payload));
-      return fail(words.code, "{}: {}", worker->name, words.message);
-    }
     default:
       return fail(ErrorCode::invalid_argument, "{} sent a message of type {} while starting", worker->name, frame.type);
   }
@@ -133,18 +127,23 @@ void WorkerProcesses::append_descriptors(std::vector<pollfd>* items) const {
 }
 
 Result<void> WorkerProcesses::check() {
-  for (Worker& worker : workers_) CHORUS_TRY_VOID(check_worker(&worker));
+  const auto ignore = [](const Frame&) { return Result<void>(); };
+  for (Worker& worker : workers_) CHORUS_TRY_VOID(check_worker(&worker, ignore));
   return {};
 }
 
-Result<void> WorkerProcesses::check_worker(Worker* worker) {
+Result<void> WorkerProcesses::check_worker(Worker* worker, const OnFrame& on_frame) {
   std::string words;
   bool closed = worker->connection == nullptr;
   while (!closed && words.empty()) {
     auto frame = worker->connection->receive();
     if (frame.ok() && !frame->has_value()) break;
     closed = !frame.ok();
-    if (closed || (*frame)->type != static_cast<std::uint8_t>(MessageType::fatal)) continue;
+    if (closed) break;
+    if ((*frame)->type != static_cast<std::uint8_t>(MessageType::fatal)) {
+      CHORUS_TRY_VOID(on_frame(**frame));
+      continue;
+    }
     const auto fatal = decode_fatal((*frame)->payload);
     if (fatal.ok()) words = ": " + fatal->message;
   }

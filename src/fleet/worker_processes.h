@@ -10,6 +10,7 @@
 
 #include <poll.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,7 +51,9 @@ class WorkerProcesses {
   Result<void> shake_hands(Worker* worker, const Frame& frame, const EngineStart& start, int world_rank,
                            const LoadedWeights& weights, const SharedWorld& world);
   Result<void> wait_until_ready(const EngineStart& start, const LoadedWeights& weights, const SharedWorld& world);
-  static Result<void> check_worker(Worker* worker);
+  // Takes what a worker says; everything but its last words goes to `on_frame`.
+  using OnFrame = std::function<Result<void>(const Frame& frame)>;
+  static Result<void> check_worker(Worker* worker, const OnFrame& on_frame);
 
   std::vector<Worker> workers_;
 };

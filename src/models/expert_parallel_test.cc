@@ -54,7 +54,9 @@ class Worker {
     }
     const auto family = find_model_family(config_);
     parameters_.emplace(setup.isa, DType::bfloat16);
-    decoder_.emplace(*parameters_, TensorParallel{tp_.rank(), tp_.size()}, config_, (*family)->spec(config_), ep);
+    ModelShard shard = whole_model(config_, {tp_.rank(), tp_.size()});
+    shard.ep = ep;
+    decoder_.emplace(*parameters_, shard, config_, (*family)->spec(config_));
     load();
   }
 
