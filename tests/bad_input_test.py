@@ -90,7 +90,9 @@ def test_bad_option_values(option, words):
 
 
 @pytest.mark.parametrize("option, words", [
-    (["-tp", "2"], ["--tensor-parallel-size"]),
+    (["-tp", "16"], ["--tensor-parallel-size 16", "these do: 1, 2, 4"]),
+    (["-pp", "9"], ["--pipeline-parallel-size 9", "5 layers"]),
+    (["-pp", "2", "--pp-layer-partition", "5"], ["--pp-layer-partition", "2 numbers", "5 in all"]),
     (["-pp", "2"], ["--pipeline-parallel-size"]),
     (["-dcp", "2"], ["--decode-context-parallel-size"]),
     (["-ep"], ["--enable-expert-parallel"]),

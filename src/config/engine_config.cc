@@ -177,16 +177,6 @@ Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
   return {};
 }
 
-Result<void> validate_world(const ParallelConfig& parallel, int launcher_world_size) {
-  if (parallel.world_size() == launcher_world_size) return {};
-  return fail(ErrorCode::invalid_argument,
-              "data-parallel-size {} x pipeline {} x decode context {} x tensor {} is a world of {} workers, and the "
-              "launcher started {} "
-              "(WORLD_SIZE): make them equal",
-              parallel.data_parallel_size, parallel.pipeline_parallel_size, parallel.decode_context_parallel_size,
-              parallel.tensor_parallel_size, parallel.world_size(), launcher_world_size);
-}
-
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model) {
   if (config.dtype == "bfloat16") return DType::bfloat16;
   if (config.dtype == "float32") return DType::float32;

@@ -74,9 +74,6 @@ struct EngineConfig {
 Result<void> validate(const EngineConfig& config);
 // With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size (says which sizes would do).
 Result<void> validate(const EngineConfig& config, const ModelConfig& model);
-// A launcher's number of processes (WORLD_SIZE) must be world_size(): the message has both numbers and the factors.
-Result<void> validate_world(const ParallelConfig& parallel, int launcher_world_size);
-
 // What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16 kernel,
 // and bfloat16 would drop three bits of each weight).
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model);

@@ -94,7 +94,7 @@ EngineConfig config_of(int replicas, int threads, const std::string& bind) {
   return config;
 }
 
-TEST(ThreadsPerReplica, SharesTheCores) {
+TEST(ThreadsPerWorker, SharesTheCores) {
   EXPECT_EQ(threads_per_worker(config_of(2, 0, "auto"), node_of(8)), 4);
   EXPECT_EQ(threads_per_worker(config_of(3, 0, "auto"), node_of(8)), 2);
   EXPECT_EQ(threads_per_worker(config_of(9, 0, "auto"), node_of(8)), 1);
@@ -121,14 +121,14 @@ TEST(CpuSets, ListsAreCheckedAgainstTheMachine) {
   EXPECT_THAT(warnings, IsEmpty());
   EXPECT_THAT(*cpu_sets_per_worker(config_of(2, 2, "0-1,3|2"), node_of(4), &warnings),
               ElementsAre(ElementsAre(0, 1), ElementsAre(2, 2)));
-  EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of replica 1 share 1 cores")));
+  EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of worker 1 share 1 cores")));
   warnings.clear();
   EXPECT_THAT(cpu_sets_per_worker(config_of(2, 0, "0-1|2-4"), node_of(4), &warnings).error().message,
               HasSubstr("core 4"));
   EXPECT_THAT(cpu_sets_per_worker(config_of(3, 0, "0|1"), node_of(4), &warnings).error().message,
-              HasSubstr("2 core sets for 3 replicas"));
+              HasSubstr("2 core sets for 3 workers"));
   ASSERT_TRUE(cpu_sets_per_worker(config_of(2, 2, "0-1|1"), node_of(4), &warnings).ok());
-  EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of replica 1 share 1 cores"), HasSubstr("overlap")));
+  EXPECT_THAT(warnings, ElementsAre(HasSubstr("2 threads of worker 1 share 1 cores"), HasSubstr("overlap")));
 }
 
 TEST(CpuSets, MalformedListsAreErrors) {

@@ -565,7 +565,7 @@ int ready_and_killed_engine() {
 int overlapping_engine(bool rank_0, const std::string& directory) {
   if (rank_0 && ::mkdir((directory + "/first").c_str(), 0700) == 0) return ready_and_killed_engine();
   ::close(::open((directory + "/gate").c_str(), rank_0 ? O_WRONLY : O_RDONLY));
-  return engine_process_main(engine_socket_fd, make_toy);
+  return engine_process_main(engine_socket_fd, start_toy);
 }
 
 }  // namespace
@@ -577,7 +577,7 @@ int engine_main(const char* name) {
   if (manner == "exit") return 9;
   if (manner == "garbage" && rank_0) return garbage_engine();
   if (manner.starts_with("overlap:")) return overlapping_engine(rank_0, manner.substr(manner.find(':') + 1));
-  return engine_process_main(engine_socket_fd, make_toy);
+  return engine_process_main(engine_socket_fd, start_toy);
 }
 
 }  // namespace chorus::testing_fleet

@@ -66,12 +66,20 @@ inline Result<std::unique_ptr<Executor>> make_toy(const EngineStart& start, cons
   return std::unique_ptr<Executor>(std::make_unique<ToyExecutor>(start.config.model));
 }
 
+// As what an engine process is given: no other workers.
+inline Result<StartedReplica> start_toy(const EngineStart& start, const LoadedWeights& weights) {
+  StartedReplica replica;
+  CHORUS_TRY(replica.executor, make_toy(start, weights));
+  return replica;
+}
+
 inline Result<LoadedWeights> make_toy_weights(const EngineConfig& /*config*/, const ModelConfig& /*model*/,
                                               int /*threads*/) {
   LoadedWeights weights;
   CHORUS_TRY(weights.arena, WeightArena::create(4096));
   weights.arena.writable_data()[0] = std::byte{42};
   CHORUS_TRY_VOID(weights.arena.seal());
+  weights.shard_offsets = {0, 4096};
   return weights;
 }
 

@@ -55,7 +55,8 @@ EngineStart full_start() {
   start.dp_rank = 4;
   start.epoch = 9;
   start.kv_cache_bytes = std::uint64_t{1} << 40;
-  start.cpus = {3, 1};
+  start.worker_cpus = {{3, 1}, {}};
+  start.shard_offsets = {0, 64, 640};
   start.isa = Isa::amx_bf16;
   start.dtype = DType::float32;
   return start;
