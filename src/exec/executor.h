@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -39,7 +40,9 @@ struct LoadedWeights {
   Isa isa = Isa::scalar;
   DType dtype = DType::bfloat16;
 };
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads);
+// `interrupted` may be empty; asked between tensors, and true ends the loading with ErrorCode::cancelled.
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
+                                   const std::function<bool()>& interrupted = {});
 
 // One worker in this process. `cpus`: one a thread, or empty.
 Result<std::unique_ptr<Executor>> make_uniproc_executor(const EngineConfig& config, const ModelConfig& model,

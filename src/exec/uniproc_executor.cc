@@ -19,7 +19,8 @@ class UniprocExecutor final : public Executor {
 
 }  // namespace
 
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads) {
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
+                                   const std::function<bool()>& interrupted) {
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
   CHORUS_TRY(const DeclaredModel declared, declare_model(model, isa, dtype, {}));
@@ -31,7 +32,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   }
   CHORUS_TRY(WeightArena arena, WeightArena::create(declared.parameters.arena_bytes()));
   ThreadPool pool(std::max(1, threads));
-  CHORUS_TRY_VOID(declared.parameters.pack(*checkpoint, pool, arena.writable_data()));
+  CHORUS_TRY_VOID(declared.parameters.pack(*checkpoint, pool, arena.writable_data(), interrupted));
   CHORUS_TRY_VOID(arena.seal());
   return LoadedWeights{std::move(arena), isa, dtype};
 }
