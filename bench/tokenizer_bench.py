@@ -37,7 +37,7 @@ def main():
         lines_s, by_line = best(
             2, lambda: sum(len(reference.encode(line, add_special_tokens=False).ids) for line in lines))
         name = os.path.basename(os.path.normpath(model))
-        print(f"{name}: load {ours['load_ms']:.0f} ms against {load_s * 1e3:.0f} ms")
+        print(f"{name}: load {ours['load_ms']:.0f} ms (median {ours['load_median_ms']:.0f}) against {load_s * 1e3:.0f} ms")
         for kind, seconds in (("whole", whole_s), ("lines", lines_s)):
             rate, reference_rate = ours[f"{kind}_mb_per_s"], megabytes / seconds
             print(f"{name}: {kind} {rate:.1f} MB/s against {reference_rate:.2f} MB/s, ratio {rate / reference_rate:.1f}")

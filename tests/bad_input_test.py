@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from chorus_process import CHORUS, STORIES, TINY, chorus, gone_within, log_lines, other_lines, wait_for_engines
+from chorus_process import CHORUS, STORIES, TINY, chorus, gone_within, log_lines, other_lines, wait_for_engines, wait_for_weights
 
 LLAMA = TINY / "llama"
 SMALL = ["--threads", "1", "--kv-cache-memory", "4MiB"]
@@ -96,7 +96,6 @@ def test_bad_option_values(option, words):
     (["-pp", "2"], ["--pipeline-parallel-size"]),
     (["-dcp", "2"], ["--decode-context-parallel-size"]),
     (["-ep"], ["--enable-expert-parallel"]),
-    (["-tp", "2", "-pp", "2", "-dp", "4"], ["parallel-size"]),
 ])
 def test_parallel_sizes_that_do_not_run(option, words):
     done = chorus("generate", STORIES, "--prompt", "a", *option)
@@ -412,6 +411,19 @@ def test_an_interrupt(tmp_path, name, whole_group):
     assert [line for line in other_lines(errors) if not line.startswith("generate:")] == ["chorus: interrupted"], errors.decode()
     assert gone_within(engines, 1.0)
     assert os.listdir(tmp_path) == ["in.jsonl"], "a half-written output"
+
+
+def test_an_interrupt_while_weights_load(tmp_path):
+    # A billion dummy weights take seconds to load; the interrupt leaves it the tensor in hand.
+    model = model_with(tmp_path / "model", hidden_size=2048, intermediate_size=8192, num_attention_heads=16, num_key_value_heads=16,
+                       head_dim=128, num_hidden_layers=16)
+    process = subprocess.Popen([CHORUS, "generate", model, "--load-format", "dummy", "--prompt", "a", "--threads", "1"],
+                               stderr=subprocess.PIPE)
+    wait_for_weights(process)
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 130, errors.decode()
+    assert other_lines(errors) == ["chorus: interrupted"] and b"Starting" not in errors, errors.decode()
 
 
 # ---- workflows ----

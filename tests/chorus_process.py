@@ -64,6 +64,16 @@ def is_running(pid):
         return False
 
 
+def wait_for_weights(process, within_s=30):
+    """Until `process` has mapped the memory into which it packs the weights."""
+    deadline = time.monotonic() + within_s
+    while process.poll() is None and time.monotonic() < deadline:
+        if "chorus-weights" in pathlib.Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8"):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"process {process.pid} loads no weights (exit status {process.returncode})")
+
+
 def gone_within(pids, within_s):
     end = time.monotonic() + within_s
     while any(is_running(pid) for pid in pids):

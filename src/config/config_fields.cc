@@ -33,6 +33,12 @@ std::optional<double> as_number(const Json& value, double min, double max) {
 
 }  // namespace
 
+bool ConfigFields::is_null(const char* key) const {
+  if (!object_.is_object()) return false;
+  const auto found = object_.find(key);
+  return found != object_.end() && found->is_null();
+}
+
 const Json* ConfigFields::find(const char* key) const {
   if (!object_.is_object()) return nullptr;
   const auto found = object_.find(key);

@@ -19,8 +19,9 @@ class ConfigFields {
   // `where` is put before every message: "DIR/config.json". Both outlive this.
   ConfigFields(const Json& object, std::string where) : object_(object), where_(std::move(where)) {}
 
-  // null counts as absent in all of these, as it does for Hugging Face.
+  // null counts as absent in all of these but is_null(), as it does for Hugging Face where the default is None.
   bool has(const char* key) const { return find(key) != nullptr; }
+  bool is_null(const char* key) const;
   const Json* find(const char* key) const;
 
   std::optional<std::int64_t> integer(const char* key, std::int64_t min, std::int64_t max);

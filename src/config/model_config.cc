@@ -28,6 +28,7 @@ enum class Experts : std::uint8_t { none, mixtral, phimoe, qwen3_moe };
 struct Family {
   std::string_view architecture;
   Window window;
+  int sliding_window;  // where the key is missing; null in the file is none, as 0 is here
   AttentionBias attention_bias;
   Experts experts;
   double rms_norm_eps;
@@ -35,14 +36,16 @@ struct Family {
   int head_dim;  // 0: hidden_size / num_attention_heads
 };
 constexpr std::array kFamilies = {
-    Family{"LlamaForCausalLM", Window::none, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 0},
-    Family{"MistralForCausalLM", Window::all, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 0},
-    Family{"Qwen2ForCausalLM", Window::upper_layers_if_used, AttentionBias::always, Experts::none, 1e-6, 1e4, 0},
-    Family{"Qwen3ForCausalLM", Window::upper_layers_if_used, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 128},
-    Family{"MixtralForCausalLM", Window::all, AttentionBias::as_declared, Experts::mixtral, 1e-5, 1e6, 0},
-    Family{"Qwen3MoeForCausalLM", Window::all_if_used, AttentionBias::as_declared, Experts::qwen3_moe, 1e-6, 1e4, 0},
-    Family{"PhimoeForCausalLM", Window::all, AttentionBias::as_declared, Experts::phimoe, 1e-5, 1e6, 0},
-    Family{"PhiMoEForCausalLM", Window::all, AttentionBias::as_declared, Experts::phimoe, 1e-5, 1e6, 0},
+    Family{"LlamaForCausalLM", Window::none, 0, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 0},
+    Family{"MistralForCausalLM", Window::all, 4096, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 0},
+    Family{"Qwen2ForCausalLM", Window::upper_layers_if_used, 4096, AttentionBias::always, Experts::none, 1e-6, 1e4, 0},
+    Family{"Qwen3ForCausalLM", Window::upper_layers_if_used, 4096, AttentionBias::as_declared, Experts::none, 1e-6, 1e4,
+           128},
+    Family{"MixtralForCausalLM", Window::all, 0, AttentionBias::as_declared, Experts::mixtral, 1e-5, 1e6, 0},
+    Family{"Qwen3MoeForCausalLM", Window::all_if_used, 4096, AttentionBias::as_declared, Experts::qwen3_moe, 1e-6, 1e4,
+           0},
+    Family{"PhimoeForCausalLM", Window::all, 0, AttentionBias::as_declared, Experts::phimoe, 1e-5, 1e6, 0},
+    Family{"PhiMoEForCausalLM", Window::all, 0, AttentionBias::as_declared, Experts::phimoe, 1e-5, 1e6, 0},
 };
 
 const Family* find_family(std::string_view architecture) {
@@ -234,14 +237,14 @@ void read_windows(const Family& family, ConfigFields* fields, ModelConfig* model
   const bool used = family.window == Window::all || fields->flag_or("use_sliding_window", false);
   const bool by_layer = family.window == Window::upper_layers_if_used;
   const auto sliding = by_layer ? read_sliding_layers(fields, *model) : std::nullopt;
-  if (!used || !fields->has("sliding_window")) {
+  const int fallback = fields->is_null("sliding_window") ? 0 : family.sliding_window;
+  const auto window = used ? static_cast<int>(fields->integer_or("sliding_window", 1, kTokensMax, fallback)) : 0;
+  if (window == 0) {
     if (sliding && std::find(sliding->begin(), sliding->end(), true) != sliding->end()) {
-      fields->refuse(
-          "layer_types has sliding_attention, but use_sliding_window is false or sliding_window is not given");
+      fields->refuse("layer_types has sliding_attention, but use_sliding_window is false or sliding_window is null");
     }
     return;
   }
-  const auto window = static_cast<int>(fields->integer_or("sliding_window", 1, kTokensMax, 1));
   const auto first = by_layer ? static_cast<std::size_t>(fields->integer_or("max_window_layers", 0, INT32_MAX, 28)) : 0;
   for (std::size_t layer = 0; layer < layers; ++layer) {
     const bool slides = sliding ? (*sliding)[layer] : layer >= first;

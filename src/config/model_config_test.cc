@@ -187,6 +187,17 @@ TEST(ModelConfig, WindowsFollowTheFamily) {
   EXPECT_THAT(model_of(R"({"architectures":["MistralForCausalLM"],"sliding_window":8})").layer_window,
               ElementsAre(8, 8, 8, 8));
   EXPECT_THAT(model_of(R"({"architectures":["MistralForCausalLM"],"sliding_window":null})").layer_window, Each(0));
+  // The configuration classes' own defaults: 4096 for Mistral and, with use_sliding_window, Qwen; None for Mixtral.
+  EXPECT_THAT(model_of(R"({"architectures":["MistralForCausalLM"]})").layer_window, Each(4096));
+  EXPECT_THAT(model_of(R"({"architectures":["MixtralForCausalLM"]})").layer_window, Each(0));
+  EXPECT_THAT(model_of(R"({"architectures":["Qwen3MoeForCausalLM"],"num_experts":0})").layer_window, Each(0));
+  EXPECT_THAT(
+      model_of(R"({"architectures":["Qwen3MoeForCausalLM"],"num_experts":0,"use_sliding_window":true})").layer_window,
+      Each(4096));
+  EXPECT_THAT(model_of(R"({"architectures":["Qwen3MoeForCausalLM"],"num_experts":0,"use_sliding_window":true,
+      "sliding_window":null})")
+                  .layer_window,
+              Each(0));
   const std::string qwen2 = R"("architectures":["Qwen2ForCausalLM"],"sliding_window":8)";
   EXPECT_THAT(model_of("{" + qwen2 + "}").layer_window, Each(0));
   EXPECT_THAT(model_of("{" + qwen2 + R"(,"use_sliding_window":true})").layer_window, Each(0))

@@ -14,7 +14,8 @@ constexpr std::size_t shard_alignment = 64;  // of packed matrices; a shard's le
 
 }  // namespace
 
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads) {
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads,
+                                   const std::function<bool()>& interrupted) {
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
   std::vector<DeclaredModel> declared;
@@ -37,16 +38,17 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   ThreadPool pool(std::max(1, threads));
   for (std::size_t shard = 0; shard < declared.size(); ++shard) {
     if (offsets[shard] == offsets[shard + 1]) continue;
-    CHORUS_TRY_VOID(declared[shard].parameters.pack(*checkpoint, pool, arena.writable_data() + offsets[shard]));
+    CHORUS_TRY_VOID(declared[shard].parameters.pack(*checkpoint, pool, arena.writable_data() + offsets[shard], interrupted));
   }
   CHORUS_TRY_VOID(arena.seal());
   return LoadedWeights{std::move(arena), std::move(offsets), isa, dtype};
 }
 
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads) {
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
+                                   const std::function<bool()>& interrupted) {
   std::vector<int> shards(static_cast<std::size_t>(weight_shards(config.parallel)));
   std::iota(shards.begin(), shards.end(), 0);
-  return load_weights(config, model, shards, threads);
+  return load_weights(config, model, shards, threads, interrupted);
 }
 
 }  // namespace chorus

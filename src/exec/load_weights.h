@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <vector>
 
 #include "base/result.h"
@@ -27,9 +28,12 @@ struct LoadedWeights {
 };
 
 // Packs `shards` of the model for the configured instruction set and dtype. Of the checkpoint only what these shards need is
-// read. `threads` share the work. Errors name file and tensor.
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads);
+// read. `threads` share the work. Errors name file and tensor. `interrupted` may be empty; asked between tensors, and true ends
+// the loading with ErrorCode::cancelled.
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads,
+                                   const std::function<bool()>& interrupted = {});
 // All of them.
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads);
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
+                                   const std::function<bool()>& interrupted = {});
 
 }  // namespace chorus

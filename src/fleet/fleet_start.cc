@@ -25,7 +25,9 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
 
 Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model,
                                             const std::function<bool()>& interrupted) {
-  const auto load = [](const EngineConfig& engine, const ModelConfig& of, int threads) { return load_weights(engine, of, threads); };
+  const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
+    return load_weights(engine, weights_of, threads, interrupted);
+  };
   return start_fleet(config, model, FleetSetup{load, supervisor_limits(config), interrupted});
 }
 

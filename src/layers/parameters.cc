@@ -116,10 +116,12 @@ ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSou
   return add({ParameterKind::vector, DType::float32, {length, 1, 1}, std::move(sources), 0, static_cast<std::size_t>(length) * 4});
 }
 
-Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena) const {
+Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
+                              const std::function<bool()>& interrupted) const {
   const std::uint64_t hash = layout_hash();
   std::memcpy(arena, &hash, sizeof hash);
   for (const ParameterSpec& spec : specs_) {
+    if (interrupted && interrupted()) return fail(ErrorCode::cancelled, "interrupted");
     CHORUS_TRY(const ResolvedParameter resolved, resolve(checkpoint, spec));
     if (spec.kind == ParameterKind::linear) {
       pack_panels(isa_, spec, resolved, pool, arena + spec.offset);

@@ -15,7 +15,6 @@ namespace {
 
 constexpr std::size_t kShortWord = 40;  // symbols; below this a linear search for the best merge beats a heap
 constexpr std::string_view kMetaspace = "\xE2\x96\x81";
-constexpr std::uint16_t kNoByte = 256;
 
 std::uint64_t key_of(std::int32_t left, std::int32_t right) {
   return static_cast<std::uint64_t>(static_cast<std::uint32_t>(left)) << 32 | static_cast<std::uint32_t>(right);
@@ -29,7 +28,7 @@ std::size_t slot_of(std::uint64_t key, std::size_t mask) {
 }  // namespace
 
 void MergeTable::reserve(std::size_t count) {
-  slots_.assign(std::bit_ceil(count * 2 + 16), Slot{});
+  slots_.assign(std::bit_ceil(count + count / 2 + 16), Slot{});
 }
 
 void MergeTable::set(std::int32_t left, std::int32_t right, Merge merge) {
@@ -51,32 +50,6 @@ MergeTable::Merge MergeTable::find(std::int32_t left, std::int32_t right) const 
 
 void MergeTable::prefetch(std::int32_t left, std::int32_t right) const {
   __builtin_prefetch(&slots_[slot_of(key_of(left, right), slots_.size() - 1)]);
-}
-
-bool Bpe::use_raw_bytes() {
-  if (!prefix_.empty() || !suffix_.empty()) return false;
-  std::vector<std::int32_t> ids(256);
-  for (unsigned byte = 0; byte < 256; ++byte) {
-    ids[byte] = vocabulary_.find(byte_level_character(static_cast<unsigned char>(byte)));
-    if (ids[byte] == StringTable::kNone) return false;
-  }
-  raw_.reserve(vocabulary_.size(), vocabulary_.size() * 8);
-  for (std::int32_t id = 0; id < vocabulary_.id_end(); ++id) {
-    if (!vocabulary_.has(id)) continue;
-    if (const auto bytes = from_byte_level(vocabulary_.at(id))) raw_.insert(*bytes, id);
-  }
-  byte_ids_ = std::move(ids);
-  byte_of_id_.assign(static_cast<std::size_t>(vocabulary_.id_end()), kNoByte);
-  byte_merges_.resize(256 * 256);
-  for (std::size_t left = 0; left < 256; ++left) {
-    byte_of_id_[static_cast<std::size_t>(byte_ids_[left])] = static_cast<std::uint16_t>(left);
-    for (std::size_t right = 0; right < 256; ++right) {
-      byte_merges_[left * 256 + right] = merges_.find(byte_ids_[left], byte_ids_[right]);
-    }
-  }
-  may_cut_ = false;
-  raw_bytes_ = true;
-  return true;
 }
 
 bool Bpe::may_cut(std::string_view piece, std::size_t at) const {

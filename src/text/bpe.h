@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "text/huge_pages.h"
 #include "text/string_table.h"
 
 namespace simdjson::dom {
@@ -19,12 +20,14 @@ class element;
 
 namespace chorus {
 
-struct BpeLimits {
+struct BpeOptions {
+  // encode() takes raw bytes where it would take byte-level characters, if the vocabulary allows it.
+  bool raw_bytes = false;
   std::size_t tokens_max = 4u << 20;
   std::size_t merges_max = 8u << 20;
 };
 
-// (left id, right id) -> (rank, new id); open addressing, sixteen bytes an entry.
+// (left id, right id) -> (rank, new id); open addressing, sixteen bytes an entry, at most two thirds full.
 class MergeTable {
  public:
   static constexpr std::uint32_t kNoRank = 0xFFFFFFFFu;
@@ -42,20 +45,20 @@ class MergeTable {
     std::uint64_t key = ~std::uint64_t{0};
     Merge merge;
   };
-  std::vector<Slot> slots_;
+  std::vector<Slot, HugePages<Slot>> slots_;
 };
 
 // Immutable after load, but for a memo that only makes later calls faster; any number of threads.
 class Bpe {
  public:
   // Errors name the entry: "model.merges[17]: ...".
-  static Result<Bpe> load(const simdjson::dom::element& model, const BpeLimits& limits = {});
+  static Result<Bpe> load(const simdjson::dom::element& model, const BpeOptions& options = {});
 
-  // From here on encode() takes raw bytes where it took byte-level characters. False (and nothing changed) when the
-  // vocabulary lacks one of the 256 bytes or marks word parts by prefix or suffix.
-  bool use_raw_bytes();
+  // Whether encode() takes raw bytes: as asked for in the options, unless the vocabulary lacks one of the 256 bytes or
+  // marks word parts by prefix or suffix.
+  bool raw_bytes() const { return raw_bytes_; }
 
-  // Appends the ids of one piece. `piece` is UTF-8, or any bytes after use_raw_bytes().
+  // Appends the ids of one piece. `piece` is UTF-8, or any bytes if raw_bytes().
   void encode(std::string_view piece, std::vector<std::int32_t>& ids) const;
 
   const StringTable& vocabulary() const { return vocabulary_; }
@@ -68,10 +71,15 @@ class Bpe {
   enum class Memo : std::uint8_t { unknown = 0, whole = 1, parts = 2 };
 
   Result<void> load_options(const simdjson::dom::element& model);
-  Result<void> load_vocabulary(const simdjson::dom::element& model, const BpeLimits& limits);
-  Result<void> load_merges(const simdjson::dom::element& model, const BpeLimits& limits);
-  Result<void> add_merges(std::span<const MergeParts> batch, std::size_t first_index);
-  void find_cuts();
+  Result<void> load_vocabulary(const simdjson::dom::element& model, const BpeOptions& options);
+  Result<void> load_merges(const simdjson::dom::element& model, const BpeOptions& options);
+  // `last_merged` is the id that the merge before the batch gives; returns that of the batch's last one.
+  Result<std::int32_t> add_merges(std::span<const MergeParts> batch, std::size_t first_index, std::int32_t last_merged);
+  std::int32_t find_merged(const MergeParts& parts, std::int32_t last_merged) const;
+  void expect_cuts();
+  bool has_raw_bytes() const;
+  StringTable raw_strings() const;
+  void use_raw_bytes();
   void note_neighbours(std::string_view token);
 
   void encode_word(std::string_view word, std::vector<std::int32_t>& ids) const;
@@ -97,7 +105,6 @@ class Bpe {
   std::vector<std::uint16_t> byte_of_id_;       // the reverse of byte_ids_ with raw bytes; 256: no byte
   // Which neighbours some merged token contains. Where a text has others, no merge crosses, and a long text is cut.
   bool may_cut_ = false;
-  bool byte_tokens_merge_ = false;             // some merge has "<0xNN>" as a part
   std::vector<bool> neighbours_;               // [last byte of the left character][first byte of the right one]
   std::vector<bool> before_metaspace_;         // [last byte of the left character], the right one is U+2581
   std::unique_ptr<std::atomic<Memo>[]> memo_;  // by id: does merging the token's own characters give this token?

@@ -125,7 +125,10 @@ TEST(ByteLevel, IsABijection) {
   EXPECT_EQ(to_byte_level(" a\n"),
             "\xC4\xA0"
             "a\xC4\x8A");
-  EXPECT_EQ(from_byte_level("\xE4\xBD\xA0"), std::nullopt);
+  std::string bytes;
+  EXPECT_TRUE(from_byte_level(to_byte_level(" a\n\xFF"), bytes));
+  EXPECT_EQ(bytes, " a\n\xFF");
+  EXPECT_FALSE(from_byte_level("\xE4\xBD\xA0", bytes));
 }
 
 }  // namespace

@@ -186,10 +186,10 @@ Result<Parts> load_parts(dom::object root, const TokenizerLimits& limits) {
   CHORUS_TRY(const Json decoder, part_of(root, "decoder"));
   Parts parts;
   parts.limits = limits;
-  CHORUS_TRY(parts.bpe, Bpe::load(model));
+  CHORUS_TRY(parts.bpe, Bpe::load(model, {.raw_bytes = ends_in_byte_level(pre_tokenizer)}));
   CHORUS_TRY(parts.normalizer, within("normalizer", load_normalizer(normalizer)));
   PreTokenizerOptions options;
-  options.raw_bytes = ends_in_byte_level(pre_tokenizer) && parts.bpe.use_raw_bytes();
+  options.raw_bytes = parts.bpe.raw_bytes();
   CHORUS_TRY(parts.pre_tokenizer, within("pre_tokenizer", load_pre_tokenizer(pre_tokenizer, options)));
   CHORUS_TRY(parts.added, within("added_tokens", AddedTokens::load(added_tokens, parts.bpe.vocabulary(),
                                                                    parts.normalizer.get(), limits.added_tokens_max)));

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 
-#include "json/utf8.h"
 #include "text/unicode_recent.h"
 
 namespace chorus {
@@ -24,27 +23,27 @@ bool in_ranges(const std::array<CodePointRange, count>& ranges, char32_t code_po
 
 // GPT-2's bytes_to_unicode(): the printable Latin-1 characters are themselves, all other bytes come from U+0100 on.
 struct ByteLevelAlphabet {
-  std::array<char32_t, 256> character_of{};
+  struct Text {
+    std::array<char, 2> utf8{};
+    std::size_t size = 0;
+  };
   std::array<std::int16_t, 512> byte_of{};
-  std::array<std::string, 256> text_of{};
+  std::array<Text, 256> text_of{};
 
-  ByteLevelAlphabet() {
+  constexpr ByteLevelAlphabet() {
     byte_of.fill(-1);
-    char32_t next = 0x100;
+    unsigned next = 0x100;
     for (unsigned byte = 0; byte < 256; ++byte) {
       const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte != 0xAD);
-      const char32_t character = printable ? static_cast<char32_t>(byte) : next++;
-      character_of[byte] = character;
+      const unsigned character = printable ? byte : next++;
       byte_of[character] = static_cast<std::int16_t>(byte);
-      append_utf8(text_of[byte], character);
+      Text& text = text_of[byte];
+      if (character >= 0x80) text.utf8[text.size++] = static_cast<char>(0xC0 | character >> 6);
+      text.utf8[text.size++] = static_cast<char>(character < 0x80 ? character : 0x80 | (character & 0x3F));
     }
   }
 };
-
-const ByteLevelAlphabet& alphabet() {
-  static const ByteLevelAlphabet instance;
-  return instance;
-}
+constexpr ByteLevelAlphabet kAlphabet;
 
 }  // namespace
 
@@ -89,24 +88,27 @@ bool is_word(char32_t code_point) {
 }
 
 std::string_view byte_level_character(unsigned char byte) {
-  return alphabet().text_of[byte];
+  const ByteLevelAlphabet::Text& text = kAlphabet.text_of[byte];
+  return {text.utf8.data(), text.size};
 }
 
 std::optional<unsigned char> byte_of_character(char32_t character) {
-  if (character >= alphabet().byte_of.size() || alphabet().byte_of[character] < 0) return std::nullopt;
-  return static_cast<unsigned char>(alphabet().byte_of[character]);
+  if (character >= kAlphabet.byte_of.size() || kAlphabet.byte_of[character] < 0) return std::nullopt;
+  return static_cast<unsigned char>(kAlphabet.byte_of[character]);
 }
 
-std::optional<std::string> from_byte_level(std::string_view token) {
-  std::string bytes;
+bool from_byte_level(std::string_view token, std::string& bytes) {
+  bytes.resize(token.size());
+  std::size_t size = 0;
   for (std::size_t at = 0; at < token.size();) {
     const Character character = character_at(token, at);
     const auto byte = byte_of_character(character.code_point);
-    if (!byte) return std::nullopt;
-    bytes += static_cast<char>(*byte);
+    if (!byte) return false;
+    bytes[size++] = static_cast<char>(*byte);
     at += character.size;
   }
-  return bytes;
+  bytes.resize(size);
+  return true;
 }
 
 std::string to_byte_level(std::string_view bytes) {

@@ -65,8 +65,8 @@ bool is_word(char32_t code_point);         // \w of the Rust regex crate
 std::string_view byte_level_character(unsigned char byte);
 // The byte that this character stands for.
 std::optional<unsigned char> byte_of_character(char32_t character);
-// The bytes that a token's characters stand for; nullopt if one of them is no byte-level character.
-std::optional<std::string> from_byte_level(std::string_view token);
+// Sets `bytes` to what a token's characters stand for; false if one of them is no byte-level character.
+bool from_byte_level(std::string_view token, std::string& bytes);
 std::string to_byte_level(std::string_view bytes);
 
 }  // namespace chorus
