@@ -192,6 +192,7 @@ TEST(Validate, TheWorldMustNotOverflow) {
 TEST(Validate, TheModelBoundsLengthAndTensorParallelSize) {
   ModelConfig model;
   model.directory = "m";
+  model.num_hidden_layers = 4;
   model.num_attention_heads = 12;
   model.num_key_value_heads = 4;
   model.max_position_embeddings = 512;
