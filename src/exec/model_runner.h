@@ -34,6 +34,8 @@ class ModelRunner {
   std::int32_t kv_blocks() const { return kv_blocks_; }  // the least of all workers
   const WorkerGroups& groups() const { return groups_; }
   WorkerGroups& groups() { return groups_; }
+  // This worker's weights: parameters().named_parameters().
+  const Parameters& parameters() const { return parameters_; }
   // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order. On the
   // output worker `result` is what came of it; on others it is emptied. `result` keeps its capacity.
   Result<void> execute(const StepPlan& plan, StepResult* result);

@@ -163,6 +163,36 @@ const float* Parameters::vector(ParameterId id) const {
   return reinterpret_cast<const float*>(arena_ + specs_[id].offset);
 }
 
+std::vector<NamedParameter> Parameters::named_parameters() const {
+  std::vector<NamedParameter> named;
+  for (ParameterId id = 0; id < specs_.size(); ++id) {
+    const ParameterSpec& spec = specs_[id];
+    std::int64_t row = 0;
+    for (const ParameterSource& source : spec.sources) {
+      named.push_back({source.tensor, source.tensor_shape, source.first_row, source.row_count, source.first_column,
+                       spec.shape.columns, spec.kind, spec.dtype, id, row,
+                       arena_ != nullptr ? arena_ + spec.offset : nullptr});
+      row += source.row_count;
+    }
+  }
+  return named;
+}
+
+void Parameters::read_row(const NamedParameter& parameter, std::int64_t row, float* out) const {
+  CHECK(row >= 0 && row < parameter.row_count, "row {} of {} of {}", row, parameter.row_count, parameter.name);
+  const std::int64_t packed_row = parameter.parameter_row + row;
+  if (parameter.kind == ParameterKind::linear) {
+    unpack_linear_row(linear(parameter.parameter), packed_row, out);
+    return;
+  }
+  CHECK(arena_ != nullptr, "{} is not bound", parameter.name);
+  const std::int64_t columns = parameter.column_count;
+  const std::byte* plain = arena_ + specs_[parameter.parameter].offset;
+  for (std::int64_t i = 0; i < columns; ++i) {
+    out[i] = load_as_float(plain, parameter.dtype, static_cast<std::size_t>(packed_row * columns + i));
+  }
+}
+
 // FNV-1a over everything that decides where a byte lies and what it means.
 std::uint64_t Parameters::layout_hash() const {
   std::uint64_t hash = 0xcbf29ce484222325U;

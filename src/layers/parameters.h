@@ -45,6 +45,21 @@ struct ParameterSpec {
 
 using ParameterId = std::size_t;
 
+// A checkpoint tensor, or the slice of it that this worker has: rows [first_row, first_row + row_count), columns [first_column,
+// first_column + column_count). Stacked tensors (q, k and v) share one parameter and have an entry each.
+struct NamedParameter {
+  std::string name;                 // as in the checkpoint
+  std::vector<std::int64_t> shape;  // of the whole tensor
+  std::int64_t first_row = 0, row_count = 0;
+  std::int64_t first_column = 0, column_count = 0;  // 1-D tensors: one column
+  ParameterKind kind = ParameterKind::linear;
+  DType dtype = DType::bfloat16;    // as packed
+  ParameterId parameter = 0;        // where it is packed
+  std::int64_t parameter_row = 0;   // of first_row in there
+  // The whole packed parameter, as its kind says; null before bind(). Parameters::read_row() unpacks.
+  const std::byte* data = nullptr;
+};
+
 class Parameters {
  public:
   Parameters(Isa isa, DType dtype) : isa_(isa), dtype_(dtype) {}
@@ -73,6 +88,11 @@ class Parameters {
   PackedLinear linear(ParameterId id) const;
   const std::byte* table(ParameterId id) const;
   const float* vector(ParameterId id) const;
+
+  // Everything that was declared, by checkpoint tensor, in order of declaration. A view: `data` lives as long as the arena.
+  std::vector<NamedParameter> named_parameters() const;
+  // Row `row` in [0, row_count) of the slice, as the kernels read it: column_count floats. Only after bind().
+  void read_row(const NamedParameter& parameter, std::int64_t row, float* out) const;
 
  private:
   ParameterId add(ParameterSpec spec);
