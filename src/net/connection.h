@@ -1,4 +1,5 @@
-// Frames to and from one peer. Two kinds: a Unix stream socket between processes, and a twin in memory for tests and
+// Frames to and from one peer. Three kinds: a stream socket between processes (Unix; over TCP no descriptors can go along),
+// the same with authenticated frames between machines (net/authenticated_connection.h), and a twin in memory for tests and
 // simulation. Nothing blocks but wait(), which has a deadline.
 //
 // Single-threaded. A connection is in one of two states: open, or broken for good (the peer closed, or sent what is no

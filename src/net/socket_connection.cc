@@ -25,8 +25,11 @@ struct Outgoing {
 
 class SocketConnection final : public Connection {
  public:
-  SocketConnection(UniqueFd socket, const ConnectionLimits& limits)
-      : socket_(std::move(socket)), limits_(limits), parser_(limits.payload_bytes_max) {}
+  SocketConnection(UniqueFd socket, bool passes_descriptors, const ConnectionLimits& limits)
+      : socket_(std::move(socket)),
+        passes_descriptors_(passes_descriptors),
+        limits_(limits),
+        parser_(limits.payload_bytes_max) {}
 
   Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
     if (send_error_) return *send_error_;
@@ -37,6 +40,9 @@ class SocketConnection final : public Connection {
     if (queued_bytes_ + payload.size() > limits_.send_queue_bytes_max) {
       return fail(ErrorCode::resource_exhausted, "send queue full: {} bytes wait, the limit is {}", queued_bytes_,
                   limits_.send_queue_bytes_max);
+    }
+    if (descriptor >= 0 && !passes_descriptors_) {
+      return fail(ErrorCode::invalid_argument, "a descriptor cannot go to another machine");
     }
     Outgoing outgoing;
     if (descriptor >= 0) {
@@ -186,6 +192,7 @@ class SocketConnection final : public Connection {
   }
 
   UniqueFd socket_;
+  bool passes_descriptors_;  // a Unix socket
   ConnectionLimits limits_;
   FrameParser parser_;
   std::deque<UniqueFd> descriptors_;  // arrived, in order
@@ -203,7 +210,12 @@ Result<std::unique_ptr<Connection>> make_socket_connection(UniqueFd socket, cons
       ::fcntl(socket.get(), F_SETFD, FD_CLOEXEC) < 0) {
     return fail(ErrorCode::internal, "fcntl on socket {}: {}", socket.get(), std::strerror(errno));
   }
-  return std::unique_ptr<Connection>(std::make_unique<SocketConnection>(std::move(socket), limits));
+  int domain = AF_UNSPEC;
+  socklen_t length = sizeof domain;
+  if (::getsockopt(socket.get(), SOL_SOCKET, SO_DOMAIN, &domain, &length) != 0) {
+    return fail(ErrorCode::internal, "getsockopt(SO_DOMAIN) on {}: {}", socket.get(), std::strerror(errno));
+  }
+  return std::unique_ptr<Connection>(std::make_unique<SocketConnection>(std::move(socket), domain == AF_UNIX, limits));
 }
 
 Result<std::pair<UniqueFd, UniqueFd>> make_socket_pair() {

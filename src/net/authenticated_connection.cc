@@ -1,0 +1,87 @@
+#include "net/authenticated_connection.h"
+
+#include <utility>
+
+#include "net/wire.h"
+
+namespace chorus {
+namespace {
+
+// The tags of one direction.
+class FrameTags {
+ public:
+  explicit FrameTags(std::string_view key) : hmac_(key) {}
+  // Of the frame that is the next one; next() moves on.
+  std::string tag(std::uint8_t type, std::uint32_t epoch, std::string_view payload) {
+    WireWriter header;
+    header.u64(number_);
+    header.u8(type);
+    header.u32(epoch);
+    header.u64(payload.size());
+    return hmac_.tag({header.bytes(), payload});
+  }
+  void next() { ++number_; }
+  std::uint64_t number() const { return number_; }
+
+ private:
+  Hmac hmac_;
+  std::uint64_t number_ = 0;
+};
+
+class AuthenticatedConnection final : public Connection {
+ public:
+  AuthenticatedConnection(std::unique_ptr<Connection> inner, const SessionKeys& keys)
+      : inner_(std::move(inner)), sending_(keys.sending), receiving_(keys.receiving) {}
+
+  Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
+    if (broken_) return *broken_;
+    if (descriptor >= 0) return fail(ErrorCode::invalid_argument, "a descriptor cannot go to another machine");
+    payload += sending_.tag(type, epoch, payload);
+    auto sent = inner_->send(type, epoch, std::move(payload), -1);
+    // What was not queued has used no number.
+    if (sent.ok()) sending_.next();
+    return sent;
+  }
+  Result<void> flush() override { return broken_ ? Result<void>(*broken_) : inner_->flush(); }
+  std::size_t queued_bytes() const override { return inner_->queued_bytes(); }
+
+  Result<std::optional<Frame>> receive() override {
+    if (broken_) return *broken_;
+    CHORUS_TRY(std::optional<Frame> frame, inner_->receive());
+    if (!frame.has_value()) return frame;
+    const std::string_view whole = frame->payload;
+    const std::size_t bytes = whole.size() - std::min(whole.size(), tag_bytes);
+    const std::string expected = receiving_.tag(frame->type, frame->epoch, whole.substr(0, bytes));
+    if (frame->descriptor.valid() || !equal_in_constant_time(whole.substr(bytes), expected)) {
+      broken_ =
+          fail(ErrorCode::invalid_argument,
+               "message {} of this connection bears a wrong tag: it was changed, repeated or displaced on its way",
+               receiving_.number());
+      return *broken_;
+    }
+    receiving_.next();
+    frame->payload.resize(bytes);
+    return frame;
+  }
+  Result<bool> wait(int timeout_ms) override { return inner_->wait(timeout_ms); }
+  int fd() const override { return inner_->fd(); }
+
+ private:
+  std::unique_ptr<Connection> inner_;
+  FrameTags sending_, receiving_;
+  std::optional<Error> broken_;
+};
+
+}  // namespace
+
+ConnectionLimits with_room_for_tags(ConnectionLimits limits) {
+  limits.payload_bytes_max += tag_bytes;
+  limits.send_queue_bytes_max += tag_bytes;
+  return limits;
+}
+
+std::unique_ptr<Connection> make_authenticated_connection(std::unique_ptr<Connection> inner, const SessionKeys& keys) {
+  return std::make_unique<AuthenticatedConnection>(std::move(inner), keys);
+}
+
+}  // namespace chorus

@@ -1,0 +1,39 @@
+// Non-blocking TCP sockets. A peer that falls silent (its node lost power, its cable was pulled) is given up after
+// about ten seconds: keepalive while nothing is sent, TCP_USER_TIMEOUT while something is.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "net/unique_fd.h"
+
+namespace chorus::tcp {
+
+struct Address {
+  sockaddr_storage name{};
+  socklen_t bytes = 0;
+  std::string text() const;  // "10.0.0.1 port 29550"
+  bool is_loopback() const;
+  int port() const;
+};
+
+// What the name or number `host` stands for, best first, never empty. Asks the resolver, which may take seconds.
+Result<std::vector<Address>> resolve(const std::string& host, int port);
+
+// Port 0: the system chooses, local_address() tells.
+Result<UniqueFd> listen(const Address& address, int backlog);
+// The next connection, or an invalid descriptor when there is none now. resource_exhausted: no descriptor or memory for
+// it.
+Result<UniqueFd> accept(int listener);
+
+// Under way when it returns: wait for POLLOUT, then finish_connect().
+Result<UniqueFd> begin_connect(const Address& address);
+Result<void> finish_connect(int socket);
+
+Result<Address> local_address(int socket);
+Result<Address> peer_address(int socket);
+
+}  // namespace chorus::tcp
