@@ -50,6 +50,10 @@ void Supervisor::act(SupervisorAction::Kind kind, int rank) {
   actions_.push_back({kind, {rank, replicas_[static_cast<std::size_t>(rank)].epoch}});
 }
 
+void Supervisor::forbid_restart(int rank) {
+  replicas_.at(static_cast<std::size_t>(rank)).restartable = false;
+}
+
 void Supervisor::start(int rank, Nanoseconds now) {
   Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
   if (replica.state != ReplicaState::stopped && replica.state != ReplicaState::given_up) return;
@@ -112,7 +116,7 @@ void Supervisor::declare_dead(int rank, Nanoseconds now) {
 
 bool Supervisor::restart_allowed(int rank) const {
   const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
-  if (!replica.retry || replica.restarts >= limits_.restarts_max) return false;
+  if (!replica.retry || !replica.restartable || replica.restarts >= limits_.restarts_max) return false;
   return limits_.policy == RestartPolicy::each;
 }
 

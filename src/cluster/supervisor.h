@@ -63,6 +63,9 @@ class Supervisor {
  public:
   Supervisor(int ranks, const SupervisorLimits& limits);
 
+  // Nobody here could start this rank again once it died (its process is another's): its next death is its last.
+  void forbid_restart(int rank);
+
   // What was seen. Of an epoch that is not the present one, or a state that it does not fit, it is ignored (a late
   // message).
   void start(int rank, Nanoseconds now);                               // begins a stopped or given up rank
@@ -90,7 +93,8 @@ class Supervisor {
     Nanoseconds deadline = 0;  // of the state, where it has one
     Nanoseconds ready_since = 0;
     std::uint32_t restarts = 0;
-    bool retry = true;  // of the life that is ending
+    bool retry = true;        // of the life that is ending
+    bool restartable = true;  // of every life
   };
   Replica* present(Placement replica);
   void spawn(int rank, Nanoseconds now);

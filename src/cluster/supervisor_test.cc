@@ -161,6 +161,19 @@ TEST(Supervisor, TellsWhenToTickNext) {
   EXPECT_EQ(supervisor.next_deadline(), 80);
 }
 
+TEST(Supervisor, ARankThatNobodyCanRestartIsGivenUpAtItsFirstDeath) {
+  Supervisor supervisor(2, {});
+  supervisor.forbid_restart(1);
+  for (const int rank : {0, 1}) supervisor.start(rank, 0);
+  EXPECT_EQ(described(supervisor.take_actions()), "spawn 0:1, spawn 1:1");
+  for (const int rank : {0, 1}) {
+    supervisor.ready({rank, 1}, 1);
+    supervisor.exited({rank, 1}, {1, 0}, 2);
+  }
+  EXPECT_EQ(described(supervisor.take_actions()), "died 0:1, died 1:1, give_up 1:1");
+  EXPECT_EQ(supervisor.state(0), ReplicaState::backing_off);
+}
+
 TEST(Supervisor, SaysWhenNoReplicaWillWorkAgain) {
   SupervisorLimits limits;
   limits.policy = RestartPolicy::never;

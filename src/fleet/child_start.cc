@@ -53,21 +53,27 @@ Result<Frame> ask_for_configuration(Connection* connection) {
   hello.pid = ::getpid();
   hello.best_isa = name_of(available_isas().front());
   CHORUS_TRY_VOID(send_message(connection, MessageType::hello, 0, encode(hello)));
-  return receive_with_descriptor(connection, MessageType::config, "CONFIG");
+  return receive_message(connection, MessageType::config, "CONFIG");
 }
 
-Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what) {
+Result<Frame> receive_message(Connection* connection, MessageType type, const char* what) {
   CHORUS_TRY(Frame frame, receive_within(connection, handshake_timeout_ms));
   if (frame.type != static_cast<std::uint8_t>(type)) {
     return fail(ErrorCode::invalid_argument, "message of type {} where {} was to come", frame.type, what);
   }
+  return frame;
+}
+
+Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what) {
+  CHORUS_TRY(Frame frame, receive_message(connection, type, what));
   if (!frame.descriptor.valid()) return fail(ErrorCode::invalid_argument, "{} came without its descriptor", what);
   return frame;
 }
 
-Result<LoadedWeights> open_weights(const EngineStart& start, int fd) {
+Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd) {
+  if (!fd.valid()) return fail(ErrorCode::invalid_argument, "CONFIG came without the weights' descriptor");
   LoadedWeights weights;
-  CHORUS_TRY(weights.arena, WeightArena::open(fd));
+  CHORUS_TRY(weights.arena, WeightArena::open(fd.release()));
   weights.shard_offsets = start.shard_offsets;
   weights.isa = start.isa;
   weights.dtype = start.dtype;

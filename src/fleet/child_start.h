@@ -8,6 +8,7 @@
 #include "exec/load_weights.h"
 #include "fleet/messages.h"
 #include "net/connection.h"
+#include "net/unique_fd.h"
 
 namespace chorus {
 
@@ -23,14 +24,15 @@ Result<void> adopt_process_rules(int socket_fd, const char* name);
 // that the other side learns of the end and of the exit status together.
 Result<std::unique_ptr<Connection>> open_start_socket(int socket_fd);
 
-// HELLO, then the CONFIG that answers it, with a descriptor.
+// HELLO, then the CONFIG that answers it.
 Result<Frame> ask_for_configuration(Connection* connection);
 
-// The next frame, which must be of this type and bring a descriptor, within the handshake's deadline.
+// The next frame, which must be of this type, within the handshake's deadline; the second: and bring a descriptor.
+Result<Frame> receive_message(Connection* connection, MessageType type, const char* what);
 Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what);
 
-// The weights that came with CONFIG. Takes the descriptor, on failure too.
-Result<LoadedWeights> open_weights(const EngineStart& start, int fd);
+// The weights that came with CONFIG.
+Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd);
 
 Result<void> send_message(Connection* connection, MessageType type, std::uint32_t epoch, std::string payload);
 

@@ -23,6 +23,7 @@ namespace {
 
 constexpr int idle_heartbeat_ms_max = 1'000;
 constexpr Nanoseconds load_interval = 20'000'000;
+constexpr Nanoseconds check_interval = 100'000'000;
 constexpr std::size_t events_payload_bytes = std::size_t{8} << 20;
 constexpr std::size_t backlog_bytes_max = std::size_t{32}
                                           << 20;  // unsent events beyond which the engine waits for the fleet
@@ -37,19 +38,21 @@ Result<Begun> shake_hands(Connection* connection) {
   CHORUS_TRY(Frame frame, ask_for_configuration(connection));
   Begun begun;
   CHORUS_TRY(begun.start, decode_engine_start(frame.payload));
-  CHORUS_TRY(begun.weights, open_weights(begun.start, frame.descriptor.release()));
+  CHORUS_TRY(begun.weights, open_weights(begun.start, std::move(frame.descriptor)));
   return begun;
 }
 
 class EngineProcess {
  public:
-  EngineProcess(Connection* connection, const EngineStart& start, std::unique_ptr<EngineCore> core, WorkerProcesses* workers)
+  EngineProcess(Connection* connection, const EngineStart& start, StartedReplica* replica)
       : connection_(connection),
-        workers_(workers),
+        workers_(replica->workers.get()),
+        check_(replica->check),
         epoch_(start.epoch),
         stall_timeout_ms_(start.config.engine_heartbeat_timeout_ms),
-        idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1, idle_heartbeat_ms_max)),
-        core_(std::move(core)) {}
+        idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1,
+                                 check_ ? static_cast<int>(check_interval / 1'000'000) : idle_heartbeat_ms_max)),
+        core_(make_engine_core(start.config, start.model, std::move(replica->executor))) {}
 
   Result<void> announce(const std::string& profile) {
     return send_message(connection_, MessageType::ready, epoch_,
@@ -61,6 +64,7 @@ class EngineProcess {
     while (true) {
       CHORUS_TRY_VOID(take_messages());
       if (shutdown_) return {};
+      CHORUS_TRY_VOID(check_now_and_then());
       if (core_->has_work()) {
         CHORUS_TRY_VOID(step());
       } else {
@@ -70,6 +74,13 @@ class EngineProcess {
   }
 
  private:
+  Result<void> check_now_and_then() {
+    const Nanoseconds now = monotonic_now();
+    if (!check_ || now - checked_at_ < check_interval) return {};
+    checked_at_ = now;
+    return check_();
+  }
+
   Result<void> take_messages() {
     while (!shutdown_) {
       CHORUS_TRY(std::optional<Frame> frame, connection_->receive());
@@ -164,6 +175,8 @@ class EngineProcess {
 
   Connection* connection_;
   WorkerProcesses* workers_;  // null: none
+  std::function<Result<void>()> check_;
+  Nanoseconds checked_at_ = 0;
   std::vector<pollfd> descriptors_;
   std::uint32_t epoch_;
   int stall_timeout_ms_;
@@ -198,12 +211,26 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
   const EngineStart& start = begun->start;
   auto replica = factory(start, begun->weights);
   if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
-  EngineProcess process(connection->get(), start, make_engine_core(start.config, start.model, std::move(replica->executor)),
-                        replica->workers.get());
+  EngineProcess process(connection->get(), start, &*replica);
   auto ran = process.announce(numerics_profile(begun->weights));
   if (ran.ok()) ran = process.run();
   if (!ran.ok() && replica->workers) replica->workers->kill();
   return ran.ok() ? exit_ok : end_with(connection->get(), start.epoch, ran.error(), false);
+}
+
+Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory) {
+  std::uint32_t epoch = 0;
+  const auto served = [&]() -> Result<void> {
+    CHORUS_TRY(const Frame frame, ask_for_configuration(connection));
+    CHORUS_TRY(const EngineStart start, decode_engine_start(frame.payload));
+    epoch = start.epoch;
+    CHORUS_TRY(StartedReplica replica, factory(start));
+    EngineProcess process(connection, start, &replica);
+    CHORUS_TRY_VOID(process.announce(profile));
+    return process.run();
+  }();
+  if (served.ok() || end_with(connection, epoch, served.error(), false) == exit_ok) return {};
+  return served;
 }
 
 bool is_engine_process(int argc, char** argv) {

@@ -50,7 +50,7 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       starts_left_(ranks_),
       window_(2 * static_cast<std::size_t>(config.max_num_seqs)) {}
 
-Result<void> FleetImpl::start(const FleetSetup& setup) {
+Result<void> FleetImpl::start(FleetSetup setup) {
   const Nanoseconds begin = monotonic_now();
   const NodeResources node = detect_node();
   threads_ = threads_per_worker(config_, node);
@@ -64,7 +64,13 @@ Result<void> FleetImpl::start(const FleetSetup& setup) {
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
 
   log(LogLevel::info, "Starting {} data parallel workers", ranks_);
-  for (int rank = 0; rank < ranks_; ++rank) supervisor_.start(rank, monotonic_now());
+  CHECK(setup.connected.size() <= links_.size(), "{} connected engines for {} ranks", setup.connected.size(), ranks_);
+  connected_ = std::move(setup.connected);
+  connected_.resize(links_.size());
+  for (int rank = 0; rank < ranks_; ++rank) {
+    if (connected_[static_cast<std::size_t>(rank)].valid()) supervisor_.forbid_restart(rank);
+    supervisor_.start(rank, monotonic_now());
+  }
   // The supervisor's start deadline ends this loop. A death before a rank's first READY fails the start: retrying would
   // hide why. One that was READY and dies while others still start is a death like any later one.
   while (starts_left_ > 0 && !start_failed_) {
@@ -152,7 +158,7 @@ std::vector<ReplicaStatus> FleetImpl::replicas() const {
   std::vector<ReplicaStatus> status;
   for (int rank = 0; rank < ranks_; ++rank) {
     const auto& link = links_[static_cast<std::size_t>(rank)];
-    status.push_back({rank, is_ready(rank), link ? link->process().pid() : 0, router_.ledger().requests_on(rank),
+    status.push_back({rank, is_ready(rank), link ? link->present_pid() : 0, router_.ledger().requests_on(rank),
                       loads_[static_cast<std::size_t>(rank)]});
   }
   return status;
@@ -200,9 +206,9 @@ SupervisorLimits supervisor_limits(const EngineConfig& config) {
 }
 
 Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
-                                           const FleetSetup& setup) {
+                                           FleetSetup setup) {
   auto fleet = std::make_unique<FleetImpl>(config, model, setup.supervisor);
-  CHORUS_TRY_VOID(fleet->start(setup));
+  CHORUS_TRY_VOID(fleet->start(std::move(setup)));
   return std::unique_ptr<Fleet>(std::move(fleet));
 }
 

@@ -21,7 +21,7 @@ class FleetImpl final : public Fleet {
   FleetImpl(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits);
   ~FleetImpl() override;
 
-  Result<void> start(const FleetSetup& setup);
+  Result<void> start(FleetSetup setup);
 
   Result<void> submit(Request request, std::optional<int> dp_rank) override;
   void abort(RequestId request) override;
@@ -34,6 +34,7 @@ class FleetImpl final : public Fleet {
   // Life and death.
   void act_on_supervisor();
   void spawn(Placement replica);
+  Result<ReplicaLink> begin_link(Placement replica);
   void bury(Placement replica);
   void kill(Placement replica);
   void check_exit(int rank, int timeout_ms);
@@ -74,6 +75,7 @@ class FleetImpl final : public Fleet {
   Supervisor supervisor_;
   Backlog backlog_;
   std::vector<std::optional<ReplicaLink>> links_;  // by rank: the present incarnation, until its process is reaped
+  std::vector<UniqueFd> connected_;                 // by rank: sockets to engines that are there, until they are adopted
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank
   std::vector<bool> was_ready_;     // by rank: some incarnation of it was READY

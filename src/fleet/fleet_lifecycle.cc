@@ -26,8 +26,16 @@ void FleetImpl::act_on_supervisor() {
   }
 }
 
+// A new process, or the engine that is there already.
+Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
+  UniqueFd& socket = connected_[static_cast<std::size_t>(replica.rank)];
+  if (!socket.valid()) return ReplicaLink::start(replica);
+  CHORUS_TRY(auto connection, make_socket_connection(std::move(socket)));
+  return ReplicaLink::adopt(replica, std::move(connection));
+}
+
 void FleetImpl::spawn(Placement replica) {
-  auto started = ReplicaLink::start(replica);
+  auto started = begin_link(replica);
   if (!started.ok()) {
     last_deaths_[static_cast<std::size_t>(replica.rank)] = {started.error().code,
                                                             fmt::format("did not start ({})", started.error().message)};
@@ -76,7 +84,11 @@ FleetImpl::Death FleetImpl::death_of(const ReplicaLink& link) const {
 
 void FleetImpl::kill(Placement replica) {
   auto& doomed = link(replica.rank);
-  if (doomed && doomed->replica() == replica) doomed->process().kill();
+  if (!doomed || doomed->replica() != replica) return;
+  if (!doomed->adopted()) return doomed->process().kill();
+  // Its process is another's: that this side will not listen again is all there is to its end.
+  doomed.reset();
+  supervisor_.exited(replica, ExitStatus{1, 0}, monotonic_now());
 }
 
 // If the process has ended (or does within timeout_ms): takes what it still said, then tells the supervisor.
@@ -95,6 +107,7 @@ void FleetImpl::check_exit(int rank, int timeout_ms) {
   if (ended && ended->replica() == replica) ended.reset();
 }
 
+// `link` may be gone afterwards.
 void FleetImpl::fault(ReplicaLink& link, const std::string& reason) {
   link.reason = fmt::format("was ended ({})", reason);
   supervisor_.fault(link.replica(), monotonic_now());

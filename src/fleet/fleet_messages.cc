@@ -23,9 +23,10 @@ void FleetImpl::read_from(int rank) {
       return;
     }
     if (!frame->has_value()) return;
+    const Placement incarnation = replica.replica();  // last words are the end of an adopted link
     const auto handled = handle(replica, **frame);
     if (!handled.ok()) return fault(replica, handled.error().message);
-    supervisor_.heartbeat(replica.replica(), monotonic_now());
+    supervisor_.heartbeat(incarnation, monotonic_now());
   }
 }
 
@@ -57,6 +58,7 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
                 protocol_version);
   }
   link.said_hello = true;
+  if (link.adopted()) link.set_pid(hello.pid);
   const int rank = link.replica().rank;
   EngineStart start;
   start.config = config_;
@@ -72,7 +74,7 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
   for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
     start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(rank * workers + worker)]);
   }
-  link.post(MessageType::config, encode(start), weights_.arena.fd());
+  link.post(MessageType::config, encode(start), link.adopted() ? -1 : weights_.arena.fd());
   return {};
 }
 
@@ -95,10 +97,10 @@ Result<void> FleetImpl::on_ready(ReplicaLink& link, const Frame& frame) {
 }
 
 // One that was at work is dead from now on: its requests need not wait until its memory is freed. While it starts its
-// exit follows at once, with the status that tells whether a restart makes sense.
+// exit follows at once, with the status that tells whether a restart makes sense; an adopted one's is not heard.
 Result<void> FleetImpl::on_fatal(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(link.last_words, decode_fatal(frame.payload));
-  if (!is_ready(link.replica().rank)) return {};
+  if (!is_ready(link.replica().rank) && !link.adopted()) return {};
   link.reason = "failed";
   supervisor_.fault(link.replica(), monotonic_now());
   act_on_supervisor();

@@ -3,12 +3,14 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "base/result.h"
 #include "cluster/supervisor.h"
 #include "exec/executor.h"
 #include "exec/load_weights.h"
 #include "fleet/fleet.h"
+#include "net/unique_fd.h"
 
 namespace chorus {
 
@@ -16,12 +18,16 @@ struct FleetSetup {
   std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
   SupervisorLimits supervisor;
   std::function<bool()> interrupted = {};  // asked every 100 ms while engines start; true: the start fails, `cancelled`
+  // Stream sockets to engines that somebody else started (a launcher, another node), by dp rank. Such an engine brings its
+  // own weights: CONFIG goes there without a descriptor. It is dead when its connection breaks, and is not started again.
+  // Empty, or an invalid one: this fleet spawns the engine.
+  std::vector<UniqueFd> connected = {};
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.
 SupervisorLimits supervisor_limits(const EngineConfig& config);
 
 Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
-                                           const FleetSetup& setup);
+                                           FleetSetup setup);
 
 }  // namespace chorus

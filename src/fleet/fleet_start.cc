@@ -28,7 +28,7 @@ Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const Mo
   const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
     return load_weights(engine, weights_of, threads, interrupted);
   };
-  return start_fleet(config, model, FleetSetup{load, supervisor_limits(config), interrupted});
+  return start_fleet(config, model, FleetSetup{load, supervisor_limits(config), interrupted, {}});
 }
 
 int engine_process_main(int socket_fd) {

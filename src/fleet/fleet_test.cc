@@ -383,11 +383,11 @@ TEST_P(FleetBadStart, FailsWithTheReasonAndLeavesNothing) {
 }
 
 TEST(Fleet, AStartThatIsInterruptedEndsAtOnceAndLeavesNothing) {
-  FleetSetup setup{make_toy_weights, supervisor_limits(toy_engine_config(2)), {}};
+  FleetSetup setup{make_toy_weights, supervisor_limits(toy_engine_config(2)), {}, {}};
   int asked = 0;
   setup.interrupted = [&] { return ++asked == 3; };
   const Nanoseconds begin = monotonic_now();
-  const auto fleet = start_fleet(toy_engine_config(2, "hang"), toy_model_config(), setup);
+  const auto fleet = start_fleet(toy_engine_config(2, "hang"), toy_model_config(), std::move(setup));
   ASSERT_FALSE(fleet.ok());
   EXPECT_EQ(fleet.error().code, ErrorCode::cancelled);
   EXPECT_LT(monotonic_now() - begin, 5'000'000'000);

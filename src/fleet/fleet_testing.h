@@ -104,9 +104,9 @@ inline ModelConfig toy_model_config() {
 }
 
 inline Result<std::unique_ptr<Fleet>> start_toy_fleet(const EngineConfig& config) {
-  FleetSetup setup{make_toy_weights, supervisor_limits(config), {}};
+  FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
   setup.supervisor.backoff_first = 20'000'000;
-  return start_fleet(config, toy_model_config(), setup);
+  return start_fleet(config, toy_model_config(), std::move(setup));
 }
 
 // Requests of mixed shapes: one to three choices, some with logprobs. A function of `count` alone.

@@ -23,6 +23,14 @@ Result<ReplicaLink> ReplicaLink::start(Placement replica) {
   return link;
 }
 
+ReplicaLink ReplicaLink::adopt(Placement replica, std::unique_ptr<Connection> connection) {
+  ReplicaLink link;
+  link.replica_ = replica;
+  link.connection_ = std::move(connection);
+  link.adopted_ = true;
+  return link;
+}
+
 void ReplicaLink::post(MessageType type, std::string payload, int descriptor) {
   outbox_.push_back({type, std::move(payload), descriptor});
   pump();

@@ -1,4 +1,5 @@
-// The fleet's end of one incarnation of one replica: its process, the socket to it, and what waits to be sent there.
+// The fleet's end of one incarnation of one replica: its process, unless that is somebody else's, the socket to it, and what
+// waits to be sent there.
 #pragma once
 
 #include <deque>
@@ -18,9 +19,14 @@ class ReplicaLink {
  public:
   // Starts "chorus engine dp=RANK".
   static Result<ReplicaLink> start(Placement replica);
+  // An engine that somebody else started and ends: process() is none, and never runs.
+  static ReplicaLink adopt(Placement replica, std::unique_ptr<Connection> connection);
 
   Placement replica() const { return replica_; }
-  int pid() const { return pid_; }  // also after its end
+  bool adopted() const { return adopted_; }
+  int pid() const { return pid_; }  // also after its end; of an adopted one as it says
+  void set_pid(int pid) { pid_ = pid; }
+  int present_pid() const { return adopted_ ? pid_ : process_.pid(); }  // 0: none
   ChildProcess& process() { return process_; }
   const ChildProcess& process() const { return process_; }
 
@@ -53,6 +59,7 @@ class ReplicaLink {
 
   Placement replica_;
   int pid_ = 0;
+  bool adopted_ = false;
   ChildProcess process_;
   std::unique_ptr<Connection> connection_;
   std::deque<Outgoing> outbox_;

@@ -176,7 +176,7 @@ Result<JoinedWorker> join_replica(Connection* connection) {
   CHORUS_TRY(Frame world_frame, receive_with_descriptor(connection, MessageType::world, "WORLD"));
   CHORUS_TRY(const SharedWorld world, SharedWorld::open(world_frame.descriptor.release()));
   JoinedWorker joined;
-  CHORUS_TRY(joined.weights, open_weights(begin.start, config.descriptor.release()));
+  CHORUS_TRY(joined.weights, open_weights(begin.start, std::move(config.descriptor)));
   const int replica_size = begin.start.config.parallel.replica_size();
   CHORUS_TRY(auto transport, world.join(begin.world_rank % replica_size, begin.start.config.engine_heartbeat_timeout_ms));
   joined.setup = worker_setup(begin.start, begin.world_rank, std::move(transport));

@@ -1,0 +1,150 @@
+// Engines that the fleet did not start: threads of this program, each behind one end of a socket pair.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <functional>
+#include <thread>
+
+#include "base/clock.h"
+#include "fleet/child_start.h"
+#include "fleet/fleet_testing.h"
+
+namespace chorus::testing_fleet {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr Nanoseconds test_timeout = 60'000'000'000;
+
+void serve_toy(Connection* connection, const std::string& manner) {
+  const auto served =
+      serve_engine(connection, "scalar/bfloat16", [&](const EngineStart& start) -> Result<StartedReplica> {
+        if (manner == "wrong")
+          return fail(ErrorCode::invalid_argument, "the toy does not like dp rank {}", start.dp_rank);
+        StartedReplica replica;
+        replica.executor = std::make_unique<ToyExecutor>(manner);
+        return replica;
+      });
+  EXPECT_EQ(served.ok(), manner.empty()) << (served.ok() ? "" : served.error().message);
+}
+
+// READY, and gone with the first request.
+void vanish_with_the_first_request(Connection* connection) {
+  ASSERT_TRUE(send_message(connection, MessageType::hello, 0, encode(HelloMessage{})).ok());
+  const auto config = receive_within(connection, 10'000);
+  ASSERT_TRUE(config.ok());
+  EXPECT_FALSE(config->descriptor.valid()) << "the engine has weights of its own";
+  ASSERT_TRUE(
+      send_message(connection, MessageType::ready, config->epoch, encode(ReadyMessage{512, "scalar/bfloat16"})).ok());
+  EXPECT_TRUE(receive_within(connection, 10'000).ok());
+}
+
+using Engine = std::function<void(Connection*)>;
+Engine toy(const std::string& manner) {
+  return [manner](Connection* connection) { serve_toy(connection, manner); };
+}
+
+// A fleet of these engines; an empty one is spawned by the fleet.
+class ConnectedEngines : public testing::Test {
+ protected:
+  Result<std::unique_ptr<Fleet>> start(const std::vector<Engine>& engines) {
+    const EngineConfig config = toy_engine_config(static_cast<int>(engines.size()));
+    FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
+    for (const Engine& engine : engines) {
+      UniqueFd& ours = setup.connected.emplace_back();
+      if (!engine) continue;
+      CHORUS_TRY(auto sockets, make_socket_pair());
+      ours = std::move(sockets.first);
+      CHORUS_TRY(auto connection, make_socket_connection(std::move(sockets.second)));
+      threads_.emplace_back([engine, theirs = std::move(connection)] { engine(theirs.get()); });
+    }
+    return start_fleet(config, toy_model_config(), std::move(setup));
+  }
+
+  Outputs run(Fleet* fleet, const std::vector<Request>& requests) {
+    for (const Request& request : requests) {
+      EXPECT_TRUE(
+          fleet->submit(request, static_cast<int>(request.id) % static_cast<int>(fleet->replicas().size())).ok());
+    }
+    Collector collector;
+    std::vector<FleetEvent> events;
+    const Nanoseconds deadline = monotonic_now() + test_timeout;
+    while (collector.finished() < choices_of(requests) && monotonic_now() < deadline) {
+      events.clear();
+      const auto polled = fleet->poll(1000, &events);
+      EXPECT_TRUE(polled.ok()) << polled.error().message;
+      if (!polled.ok()) break;
+      for (const FleetEvent& event : events) collector.take(event.event);
+    }
+    return collector.outputs();
+  }
+
+  std::vector<std::jthread> threads_;
+};
+
+TEST_F(ConnectedEngines, GiveWhatOneEngineGives) {
+  auto fleet = start({toy(""), toy(""), {}});
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const std::vector<Request> requests = mixed_requests(60);
+  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+}
+
+TEST_F(ConnectedEngines, OneThatVanishesIsGivenUpAtOnceAndItsRequestsGoToTheOthers) {
+  auto fleet = start({toy(""), vanish_with_the_first_request});
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const std::vector<Request> requests = mixed_requests(60);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("Worker rank 1 (pid "), HasSubstr("Worker rank 1 is given up after 0 restarts")));
+  EXPECT_FALSE((*fleet)->replicas()[1].alive);
+}
+
+TEST_F(ConnectedEngines, OneThatSaysItsLastWordsIsGivenUpToo) {
+  auto fleet = start({toy("fail"), toy("")});
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const std::vector<Request> requests = mixed_requests(60);
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("the toy breaks on purpose"));
+}
+
+TEST_F(ConnectedEngines, TheLastOnesEndIsTheFleets) {
+  auto fleet = start({vanish_with_the_first_request, vanish_with_the_first_request});
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  for (const Request& request : mixed_requests(4)) ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  Result<void> polled;
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  while (polled.ok() && monotonic_now() < deadline) polled = (*fleet)->poll(1000, &events);
+  ASSERT_FALSE(polled.ok());
+  EXPECT_THAT(polled.error().message, AllOf(HasSubstr("worker rank 0 "), HasSubstr("worker rank 1 ")));
+}
+
+TEST_F(ConnectedEngines, OneThatCannotStartFailsTheStartWithItsWords) {
+  const auto fleet = start({toy(""), toy("wrong")});
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_EQ(fleet.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(fleet.error().message, HasSubstr("the toy does not like dp rank 1"));
+}
+
+TEST_F(ConnectedEngines, OneWhoseFootingGoesEndsWithTheReason) {
+  const Engine broken = [](Connection* connection) {
+    const auto served = serve_engine(connection, "scalar/bfloat16", [](const EngineStart&) -> Result<StartedReplica> {
+      return StartedReplica{nullptr, std::make_unique<ToyExecutor>(""),
+                            [] { return fail(ErrorCode::unavailable, "the world is broken"); }};
+    });
+    EXPECT_FALSE(served.ok());
+  };
+  testing::internal::CaptureStderr();
+  auto fleet = start({toy(""), broken});
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const std::vector<Request> requests = mixed_requests(20);
+  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("the world is broken"));
+}
+
+}  // namespace
+}  // namespace chorus::testing_fleet
