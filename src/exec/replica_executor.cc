@@ -30,7 +30,8 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   options.threads = std::max(1, setup.threads);
   options.cpus = setup.cpus;
   return ModelRunner::create(setup.model, options, model_shard(setup.model, parallel, shard), weights.shard(shard),
-                             weights.shard_bytes(shard), make_worker_groups(topology, setup.world_rank, setup.transport));
+                             weights.shard_bytes(shard),
+                             make_worker_groups(topology, setup.world_rank, setup.transport, setup.first_world_rank));
 }
 
 class ReplicaExecutor final : public Executor {

@@ -23,7 +23,10 @@ struct WorkerSetup {
   std::uint64_t kv_cache_bytes = 0;  // of this worker
   int threads = 1;
   std::vector<int> cpus = {};                    // one a thread, or empty: not pinned
-  std::shared_ptr<Transport> transport = {};     // joins the workers of the replica; null for a replica of one
+  // Joins the world ranks from first_world_rank on: those of the replica, or of all where the transport is the whole world;
+  // null for a replica of one.
+  std::shared_ptr<Transport> transport = {};
+  int first_world_rank = 0;
 };
 
 // For worker 0. `weights` outlive it. Waits for the other workers to begin. Its end tells them to end.

@@ -14,17 +14,17 @@ Group group_of(const std::shared_ptr<Transport>& transport, std::vector<int> wor
 
 }  // namespace
 
-WorkerGroups make_worker_groups(const Topology& topology, int rank, const std::shared_ptr<Transport>& transport) {
+WorkerGroups make_worker_groups(const Topology& topology, int rank, const std::shared_ptr<Transport>& transport,
+                                int first_world_rank) {
   WorkerGroups groups;
   groups.at = topology.coordinates_of(rank);
-  const std::vector<int> replica = topology.replica_ranks(rank);
   groups.pp_size = static_cast<int>(topology.pp_ranks(rank).size());
   groups.cp_size = static_cast<int>(topology.cp_ranks(rank).size());
   groups.tp_size = static_cast<int>(topology.tp_ranks(rank).size());
-  groups.replica = group_of(transport, replica, replica.front());
-  groups.tp = group_of(transport, topology.tp_ranks(rank), replica.front());
-  groups.cp = group_of(transport, topology.cp_ranks(rank), replica.front());
-  groups.pp = group_of(transport, topology.pp_ranks(rank), replica.front());
+  groups.replica = group_of(transport, topology.replica_ranks(rank), first_world_rank);
+  groups.tp = group_of(transport, topology.tp_ranks(rank), first_world_rank);
+  groups.cp = group_of(transport, topology.cp_ranks(rank), first_world_rank);
+  groups.pp = group_of(transport, topology.pp_ranks(rank), first_world_rank);
   return groups;
 }
 

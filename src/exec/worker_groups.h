@@ -25,8 +25,10 @@ struct WorkerGroups {
   int output_rank() const { return (pp_size - 1) * cp_size * tp_size; }
 };
 
-// `rank`: of the whole world. `transport` joins the workers of this replica, in order; null for a replica of one.
-WorkerGroups make_worker_groups(const Topology& topology, int rank, const std::shared_ptr<Transport>& transport);
+// `rank`: of the whole world. `transport` joins the world ranks from `first_world_rank` on, in order: those of this replica, or
+// of all; null for a replica of one.
+WorkerGroups make_worker_groups(const Topology& topology, int rank, const std::shared_ptr<Transport>& transport,
+                                int first_world_rank);
 
 // "dp=0 pp=0 tp=1": what tells workers apart in `ps` and in messages; cp is named where there is more than one.
 std::string worker_name(const Topology& topology, int rank);

@@ -38,6 +38,7 @@ WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_p
   const auto local = static_cast<std::size_t>(world_rank % replica_size);
   if (local < start.worker_cpus.size()) setup.cpus = start.worker_cpus[local];
   setup.transport = std::move(transport);
+  setup.first_world_rank = world_rank / replica_size * replica_size;
   return setup;
 }
 
