@@ -13,5 +13,6 @@ std::function<Result<int>()> declare_run(Options& options);
 std::vector<Command> bench_commands();  // throughput, latency, scaling
 std::function<Result<int>()> declare_tokenize(Options& options);
 std::function<Result<int>()> declare_env(Options& options);
+std::function<Result<int>()> declare_inspect(Options& options);
 
 }  // namespace chorus

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
                                       {"bench", "measures throughput, latency and scaling", nullptr, chorus::bench_commands()},
                                       {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
                                       {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
+                                      {"inspect", "parameters, shapes, dtypes, and each rank's slice at the given parallel sizes", chorus::declare_inspect},
                                       {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},
                                   });
 }

@@ -1,0 +1,160 @@
+// chorus inspect MODEL: every parameter, and the slice of it that each rank has at the given parallel sizes. Runs
+// nothing.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "cli/commands.h"
+#include "cli/inspect_report.h"
+#include "cli/output_file.h"
+#include "dist/topology.h"
+#include "exec/model_runner.h"
+#include "models/registry.h"
+#include "weights/checkpoint.h"
+
+namespace chorus {
+namespace {
+
+struct InspectOptions {
+  EngineConfig engine;
+  std::string output_json;
+  bool json = false;
+};
+
+// With expert parallelism the replicas differ: each has experts of its own. Ranks that differ in cp alone never do.
+Result<std::vector<InspectedShard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
+  const ParallelConfig& parallel = config.parallel;
+  CHORUS_TRY(const Topology topology, Topology::create(parallel, parallel.world_size()));
+  std::map<std::vector<int>, std::size_t> known;  // coordinates that tell shards apart -> index
+  std::vector<InspectedShard> shards;
+  for (int rank = 0; rank < topology.world_size(); ++rank) {
+    const Coordinates at = topology.coordinates_of(rank);
+    const bool experts_spread = parallel.enable_expert_parallel && model.num_experts > 0;
+    const auto [found, is_new] = known.try_emplace({experts_spread ? at.dp : 0, at.pp, at.tp}, shards.size());
+    if (is_new) {
+      InspectedShard& shard = shards.emplace_back();
+      shard.at = at;
+      shard.part = model_shard(model, parallel, weight_shard_of(parallel, at));
+      const std::vector<int> group = topology.ep_ranks(rank);
+      const auto place = std::ranges::find(group, rank) - group.begin();
+      if (experts_spread) shard.part.ep = {static_cast<int>(place), static_cast<int>(group.size())};
+    }
+    shards[found->second].world_ranks.push_back(rank);
+  }
+  return shards;
+}
+
+// "model.layers.2.x" comes before "model.layers.10.x".
+bool in_natural_order(const std::string& a, const std::string& b) {
+  const auto digits_from = [](const std::string& text, std::size_t at) {
+    return std::find_if_not(text.begin() + static_cast<std::ptrdiff_t>(at), text.end(),
+                            [](char c) { return c >= '0' && c <= '9'; }) -
+           (text.begin() + static_cast<std::ptrdiff_t>(at));
+  };
+  const std::size_t common = static_cast<std::size_t>(std::ranges::mismatch(a, b).in1 - a.begin());
+  std::size_t start = common;  // of the number in which they differ
+  while (start > 0 && a[start - 1] >= '0' && a[start - 1] <= '9') --start;
+  const auto of_a = digits_from(a, start), of_b = digits_from(b, start);
+  if (of_a > 0 && of_b > 0 && of_a != of_b) return of_a < of_b;
+  return a < b;
+}
+
+// What a part of the model declares, added to what the parts before it have.
+Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* inspection,
+                       std::map<std::string, InspectedTensor>* tensors) {
+  InspectedShard& shard = inspection->shards[index];
+  CHORUS_TRY(const DeclaredModel declared, declare_model(model, inspection->isa, inspection->dtype, shard.part));
+  shard.bytes = declared.parameters.arena_bytes();
+  for (NamedParameter& named : declared.parameters.named_parameters()) {
+    InspectedTensor& tensor = (*tensors)[named.name];
+    tensor.name = named.name;
+    tensor.shape = named.shape;
+    tensor.dtype = inspection->dtype;
+    tensor.slices.resize(inspection->shards.size());
+    ++shard.tensors;
+    shard.elements += named.row_count * named.column_count;
+    tensor.slices[index] = std::move(named);
+  }
+  return {};
+}
+
+// What the checkpoint says of the tensors: their dtypes, and what it has besides. A model without one is inspected by
+// its config.json alone.
+Result<void> look_into_checkpoint(const EngineConfig& config, Inspection* inspection) {
+  if (config.load_format == LoadFormat::dummy) {
+    inspection->no_checkpoint = "--load-format dummy";
+    return {};
+  }
+  const auto checkpoint = open_checkpoint(config.model);
+  if (!checkpoint.ok() && checkpoint.error().code == ErrorCode::not_found) {
+    inspection->no_checkpoint = checkpoint.error().message;
+    return {};
+  }
+  if (!checkpoint.ok()) return checkpoint.error();
+  std::set<std::string> used;
+  for (InspectedTensor& tensor : inspection->tensors) {
+    CHORUS_TRY(const TensorView view, (*checkpoint)->tensor(tensor.name, tensor.shape));
+    tensor.dtype = view.dtype;
+    used.insert(tensor.name);
+  }
+  for (const std::string& name : (*checkpoint)->names()) {
+    if (!used.contains(name)) inspection->unused.push_back(name);
+  }
+  return {};
+}
+
+Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model) {
+  Inspection inspection;
+  inspection.model = config.model;
+  inspection.architecture = model.architecture;
+  inspection.parallel = config.parallel;
+  CHORUS_TRY(inspection.isa, choose_isa(config.cpu_isa));
+  inspection.dtype = compute_dtype(config, model);
+  CHORUS_TRY(inspection.shards, shards_of(config, model));
+  std::map<std::string, InspectedTensor> tensors;
+  for (std::size_t index = 0; index < inspection.shards.size(); ++index) {
+    CHORUS_TRY_VOID(add_shard(model, index, &inspection, &tensors));
+  }
+  for (auto& [name, tensor] : tensors) inspection.tensors.push_back(std::move(tensor));
+  std::ranges::sort(inspection.tensors, in_natural_order, &InspectedTensor::name);
+  CHORUS_TRY_VOID(look_into_checkpoint(config, &inspection));
+  return inspection;
+}
+
+Result<int> inspect(const InspectOptions& options) {
+  const EngineConfig& config = options.engine;
+  CHORUS_TRY(const ModelConfig model, read_model_config(config.model, config.generation_config));
+  CHORUS_TRY_VOID(find_model_family(model));  // first: of an unknown one the sizes may be missing
+  // Nothing runs here: where experts would lie can be told before this version can run them there.
+  EngineConfig laid_out = config;
+  laid_out.parallel.enable_expert_parallel = false;
+  CHORUS_TRY_VOID(validate(laid_out));
+  CHORUS_TRY_VOID(validate(config, model));
+  CHORUS_TRY(const Inspection inspection, look_at(config, model));
+  if (!options.output_json.empty()) {
+    CHORUS_TRY(OutputFile file, OutputFile::open(options.output_json));
+    CHORUS_TRY_VOID(file.write(json_of(inspection)));
+    CHORUS_TRY_VOID(file.commit());
+  }
+  CHORUS_TRY(OutputFile out, OutputFile::open(""));
+  CHORUS_TRY_VOID(out.write(options.json ? json_of(inspection) : text_of(inspection)));
+  CHORUS_TRY_VOID(out.commit());
+  return exit_done;
+}
+
+}  // namespace
+
+std::function<Result<int>()> declare_inspect(Options& options) {
+  auto values = std::make_shared<InspectOptions>();
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory; config.json is enough");
+  options.flag("--json", &values->json, "one JSON object instead of the table");
+  options.text("--output-json", &values->output_json, "where the JSON object goes, beside the table on stdout");
+  options.engine(&values->engine);
+  return [values] { return inspect(*values); };
+}
+
+}  // namespace chorus

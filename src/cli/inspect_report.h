@@ -1,0 +1,49 @@
+// What `chorus inspect` found, and how it is said.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/engine_config.h"
+#include "dist/topology.h"
+#include "layers/parameters.h"
+#include "models/decoder.h"
+
+namespace chorus {
+
+// A part of the model that some workers have, all of them the same.
+struct InspectedShard {
+  Coordinates at;                // of the first of them
+  std::vector<int> world_ranks;  // ascending
+  ModelShard part;
+  int tensors = 0;
+  std::int64_t elements = 0;
+  std::uint64_t bytes = 0;  // packed: one copy a node
+};
+
+struct InspectedTensor {
+  std::string name;
+  std::vector<std::int64_t> shape;
+  DType dtype = DType::float32;                       // in the checkpoint
+  std::vector<std::optional<NamedParameter>> slices;  // one a shard; nullopt: it has nothing of it
+};
+
+struct Inspection {
+  std::string model, architecture;
+  ParallelConfig parallel;
+  Isa isa = Isa::scalar;
+  DType dtype = DType::float32;              // of the computation
+  std::optional<std::string> no_checkpoint;  // why dtypes are those of the computation
+  std::vector<InspectedShard> shards;
+  std::vector<InspectedTensor> tensors;
+  std::vector<std::string> unused;  // tensors of the checkpoint that the model does not have
+};
+
+// A table for people. Equal slices are told once: "tp=0,1: [0:8, :]".
+std::string text_of(const Inspection& inspection);
+// One JSON object, a line a parameter. Slice i of a parameter is that of entry i of "shards".
+std::string json_of(const Inspection& inspection);
+
+}  // namespace chorus
