@@ -122,6 +122,8 @@ def test_ranks_with_the_same_slices():
         if expert:
             here = [piece is not None for piece in parameter["slices"]]
             assert here == [rank == int(expert[1]) // 2 for rank in range(4)], name
+    text = chorus("inspect", TINY / "mixtral", "-dp", 2, "-tp", 2, "-ep").stdout.decode()
+    assert re.search(r"layers.1.block_sparse_moe.experts.2.w1.weight .* others: none  dp=0 tp=1: \[:, :\]\n", text)
     cut = by_name(inspect(TINY / "mixtral", "-tp", 2))["model.layers.0.block_sparse_moe.experts.3.w2.weight"]
     assert all(cut["slices"]) and not cut["replicated"]
 

@@ -82,7 +82,10 @@ std::string slices_text(const Inspection& inspection, const InspectedTensor& ten
   for (const auto& [slice, members] : groups) {
     const std::string label = label_of(inspection.shards, members);
     const bool copies = members.size() > 1 && slice != "none";
-    parts.push_back(fmt::format("{}{}{}{}", label, label.empty() ? "" : ": ", slice, copies ? " replicated" : ""));
+    // Those without the one expert are all the others: their names would only hide who has it.
+    const bool others = slice == "none" && label.find(" and ") != std::string::npos;
+    parts.push_back(fmt::format("{}{}{}{}", others ? "others" : label, label.empty() ? "" : ": ", slice,
+                                copies ? " replicated" : ""));
   }
   return fmt::format("{}", fmt::join(parts, "  "));
 }
