@@ -95,7 +95,8 @@ def test_bad_option_values(option, words):
     (["-pp", "2", "--pp-layer-partition", "5"], ["--pp-layer-partition", "2 numbers", "5 in all"]),
     (["-pp", "2"], ["--pipeline-parallel-size"]),
     (["-dcp", "2"], ["--decode-context-parallel-size"]),
-    (["-ep"], ["--enable-expert-parallel"]),
+    (["--enable-eplb"], ["--enable-eplb", "--enable-expert-parallel"]),
+    (["-ep", "--eplb-config", '{"window": 3}'], ["--eplb-config", "window_size"]),
 ])
 def test_parallel_sizes_that_do_not_run(option, words):
     done = chorus("generate", STORIES, "--prompt", "a", *option)

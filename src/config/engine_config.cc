@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "config/eplb_config.h"
 #include "config/node.h"
 #include "config/pipeline_partition.h"
 #include "config/reduction_segments.h"
@@ -103,11 +104,6 @@ Result<void> check_supported(const EngineConfig& config) {
   } table[] = {
       {parallel.decode_context_parallel_size > 1, "decode-context-parallel-size above 1",
        "needs workers that share a sequence's keys, which this version does not run yet; use --tensor-parallel-size"},
-      {parallel.enable_expert_parallel, "enable-expert-parallel",
-       "needs replicas that step together, which this version does not run yet; use --data-parallel-size, each replica "
-       "holds all experts"},
-      {parallel.enable_expert_balancing, "enable-eplb",
-       "needs expert parallelism, which this version does not run yet; leave it out"},
       {config.device == "cuda", "device cuda",
        "needs a CUDA backend, which this build does not have; use --device cpu"},
       {config.distributed_executor_backend == "ray", "distributed-executor-backend ray",
@@ -150,6 +146,10 @@ Result<void> validate(const EngineConfig& config) {
   CHORUS_TRY_VOID(check_names(config));
   CHORUS_TRY_VOID(check_ranges(config));
   CHORUS_TRY_VOID(check_parallel_ranges(config.parallel));
+  CHORUS_TRY_VOID(parse_eplb_config(config.parallel.expert_balancing_config));
+  if (config.parallel.enable_expert_balancing && !config.parallel.enable_expert_parallel) {
+    return fail(ErrorCode::invalid_argument, "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");
+  }
   return check_supported(config);
 }
 
@@ -175,6 +175,12 @@ Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
                 model.num_experts > 0 ? model.moe_intermediate_size : model.intermediate_size, sizes);
   }
   return {};
+}
+
+EngineConfig settled(EngineConfig config, const ModelConfig& model) {
+  if (model.num_experts == 0) config.parallel.enable_expert_parallel = config.parallel.enable_expert_balancing = false;
+  if (config.parallel.expert_parallel_size() == 1) config.parallel.enable_expert_balancing = false;
+  return config;
 }
 
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model) {

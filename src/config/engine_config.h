@@ -34,6 +34,10 @@ struct ParallelConfig {
   bool data_parallel_external_lb = false;
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
+  // Ranks that share the experts of a pipeline stage; 1 without expert parallelism.
+  int expert_parallel_size() const { return enable_expert_parallel ? data_parallel_size * tensor_parallel_size : 1; }
+  // Replicas that exchange tokens step together and are one world: they start, fail and end as one.
+  bool replicas_step_together() const { return expert_parallel_size() > 1 && data_parallel_size > 1; }
 };
 
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
@@ -74,6 +78,9 @@ struct EngineConfig {
 Result<void> validate(const EngineConfig& config);
 // With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size (says which sizes would do).
 Result<void> validate(const EngineConfig& config, const ModelConfig& model);
+// The configuration with what the model decides: a model without experts has nothing to share out among expert-parallel ranks.
+EngineConfig settled(EngineConfig config, const ModelConfig& model);
+
 // What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16 kernel,
 // and bfloat16 would drop three bits of each weight).
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model);

@@ -168,7 +168,6 @@ TEST(Validate, NamesOptionValueAndBound) {
 
 TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
   const std::pair<const char*, const char*> cases[] = {{"decode-context-parallel-size", "2"},
-                                                       {"enable-expert-parallel", "true"},
                                                        {"device", "cuda"},
                                                        {"data-parallel-backend", "ray"},
                                                        {"distributed-executor-backend", "ray"},

@@ -39,7 +39,8 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& 
 class ScheduledEngine final : public EngineCore {
  public:
   ScheduledEngine(const SchedulerConfig& config, std::unique_ptr<Executor> executor)
-      : plans_in_flight_max_(config.plans_in_flight_max),
+      : steps_together_(executor->info().steps_together),
+        plans_in_flight_max_(config.plans_in_flight_max),
         scheduler_(make_scheduler(config)),
         executor_(std::move(executor)) {}
 
@@ -48,7 +49,12 @@ class ScheduledEngine final : public EngineCore {
   void abort_choice(RequestId request, std::uint32_t choice) override { scheduler_->abort_choice(request, choice); }
   bool has_work() const override { return scheduler_->has_work(); }
 
+  void begin_wave(std::uint64_t wave) override { waves_begun_ = std::max(waves_begun_, wave); }
+  std::uint64_t waves_ended() const override { return waves_ended_; }
+  bool must_step() const override { return steps_together_ ? waves_ended_ < waves_begun_ : has_work(); }
+
   Result<void> step(Nanoseconds /*now*/, std::vector<TokenEvent>* events) override {
+    if (steps_together_) return step_in_wave(events);
     while (scheduler_->plans_in_flight() < plans_in_flight_max_) {
       const StepPlan& plan = scheduler_->schedule();
       if (plan.rows == 0) break;
@@ -77,6 +83,21 @@ class ScheduledEngine final : public EngineCore {
   }
 
  private:
+  Result<void> step_in_wave(std::vector<TokenEvent>* events) {
+    const StepPlan& plan = scheduler_->schedule();
+    CHORUS_TRY_VOID(executor_->submit(plan.rows > 0 ? plan : idle_plan_));
+    CHORUS_TRY_VOID(executor_->collect(&result_));
+    scheduler_->complete(result_, events);
+    ++steps_;
+    if (++steps_in_wave_ % wave_vote_steps != 0) return {};
+    CHORUS_TRY(const bool goes_on, executor_->any_replica(has_work()));
+    if (!goes_on) ++waves_ended_;
+    return {};
+  }
+
+  const bool steps_together_;
+  const StepPlan idle_plan_ = {};
+  std::uint64_t waves_begun_ = 0, waves_ended_ = 0, steps_in_wave_ = 0;
   std::int32_t plans_in_flight_max_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<Executor> executor_;

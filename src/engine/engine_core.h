@@ -28,6 +28,8 @@ struct EngineLoad {
   std::uint64_t prompt_tokens = 0, output_tokens = 0;             // computed since start
 };
 
+inline constexpr int wave_vote_steps = 16;
+
 class EngineCore {
  public:
   virtual ~EngineCore() = default;
@@ -39,6 +41,14 @@ class EngineCore {
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
   // Batches that the executor still computes are work too.
   virtual bool has_work() const = 0;
+
+  // Replicas that step together (ExecutorInfo::steps_together) do so in waves, numbered from 1: a wave begins on each when it
+  // is told of it, and ends on all after the same step, when none has work; every wave_vote_steps steps they ask each other. A
+  // replica whose work comes between two waves waits for the next. Elsewhere there are no waves: work is reason enough.
+  virtual void begin_wave(std::uint64_t wave) = 0;  // and those before it
+  virtual std::uint64_t waves_ended() const = 0;
+  // step() has to be called: there is work, or a wave to take part in.
+  virtual bool must_step() const = 0;
   // One step; appends to `events`. An error is the death of the replica.
   virtual Result<void> step(Nanoseconds now, std::vector<TokenEvent>* events) = 0;
   virtual EngineLoad load() const = 0;

@@ -18,6 +18,9 @@ struct ExecutorInfo {
   std::int32_t block_size = 16;
   std::int32_t vocab_size = 0;
   std::int32_t plans_in_flight_max = 1;  // pipeline stages
+  // The replica computes its experts together with others (design.md section 2): while a wave lasts every step submits a
+  // plan, one without rows if there is no work.
+  bool steps_together = false;
   // Context parallelism: the keys of a sequence lie on `kv_pools` ranks in turn, kv_pool_tokens at a time. Block i of a
   // sequence must be one of pool (i * block_size / kv_pool_tokens) % kv_pools, and block b is of pool b % kv_pools.
   std::int32_t kv_pools = 1;
@@ -34,6 +37,8 @@ class Executor {
   // Waits for what came of the oldest submitted plan. What concerns one sequence alone (NaN logits) is in its
   // SequenceResult. `result` keeps its capacity between calls.
   virtual Result<void> collect(StepResult* result) = 0;
+  // Whether any of the replicas that step together says so; all of them ask after the same step.
+  virtual Result<bool> any_replica(bool mine) { return mine; }
 };
 
 }  // namespace chorus

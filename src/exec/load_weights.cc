@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 
 #include "base/check.h"
+#include "config/eplb_config.h"
 #include "exec/model_runner.h"
-#include "weights/checkpoint.h"
+#include "layers/expert_slots.h"
 
 namespace chorus {
 namespace {
@@ -14,26 +16,35 @@ constexpr std::size_t shard_alignment = 64;  // of packed matrices; a shard's le
 
 }  // namespace
 
+Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype) {
+  if (config.load_format == LoadFormat::dummy) return make_dummy_checkpoint(config.seed, dtype);
+  return open_checkpoint(config.model);
+}
+
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads,
                                    const std::function<bool()>& interrupted) {
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
+  CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
+  if (config.parallel.enable_expert_balancing) {
+    CHORUS_TRY_VOID(
+        check_expert_balancing(model.num_experts, config.parallel.expert_parallel_size(), balancing.num_redundant_experts));
+  }
   std::vector<DeclaredModel> declared;
   std::vector<std::uint64_t> offsets = {0};
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
-    CHORUS_TRY(DeclaredModel part, declare_model(model, isa, dtype, model_shard(model, config.parallel, shard)));
+    // Experts that move while serving are each worker's own (layers/expert_slots.h): they are declared apart and not packed here.
+    std::optional<ExpertSlots> slots;
+    if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
+    CHORUS_TRY(DeclaredModel part,
+               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr)));
     const bool wanted = std::ranges::find(shards, shard) != shards.end();
     const std::size_t bytes = part.parameters.arena_bytes();
     CHECK(bytes % shard_alignment == 0, "a shard of {} bytes", bytes);
     offsets.push_back(offsets.back() + (wanted ? bytes : 0));
     declared.push_back(std::move(part));
   }
-  std::unique_ptr<Checkpoint> checkpoint;
-  if (config.load_format == LoadFormat::dummy) {
-    checkpoint = make_dummy_checkpoint(config.seed, dtype);
-  } else {
-    CHORUS_TRY(checkpoint, open_checkpoint(config.model));
-  }
+  CHORUS_TRY(const auto checkpoint, open_weights_of(config, dtype));
   CHORUS_TRY(WeightArena arena, WeightArena::create(offsets.back()));
   ThreadPool pool(std::max(1, threads));
   for (std::size_t shard = 0; shard < declared.size(); ++shard) {

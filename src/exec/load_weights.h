@@ -11,6 +11,7 @@
 #include "kernels/isa.h"
 #include "tensor/dtype.h"
 #include "weights/arena.h"
+#include "weights/checkpoint.h"
 
 namespace chorus {
 
@@ -26,6 +27,9 @@ struct LoadedWeights {
     return shard_offsets[static_cast<std::size_t>(index) + 1] - shard_offsets[static_cast<std::size_t>(index)];
   }
 };
+
+// The model's weights as they lie in its directory, or made up for --load-format dummy.
+Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype);
 
 // Packs `shards` of the model for the configured instruction set and dtype. Of the checkpoint only what these shards need is
 // read. `threads` share the work. Errors name file and tensor. `interrupted` may be empty; asked between tensors, and true ends

@@ -38,6 +38,12 @@ Result<void> check_size(const ModelConfig& model) {
   return {};
 }
 
+std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options) {
+  std::optional<ExpertSlots> slots;
+  if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts);
+  return slots;
+}
+
 void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>* to) {
   to->clear();
   for (const SampledLogprob& entry : from) to->push_back({entry.token, entry.logprob});
@@ -53,13 +59,14 @@ Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dty
   return DeclaredModel{std::move(parameters), std::move(decoder)};
 }
 
-ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const ModelShard& shard, WorkerGroups groups)
+ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard, WorkerGroups groups)
     : model_(model),
       options_(options),
       groups_(std::move(groups)),
       pool_(options.threads, options.cpus),
       parameters_(options.isa, options.dtype),
-      decoder_(parameters_, shard, model, spec_of(model)),
+      slots_(make_slots(options)),
+      decoder_(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model, spec_of(model)),
       rotary_(model.rope, model.head_dim, model.max_position_embeddings, options.max_model_len) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
@@ -69,11 +76,16 @@ ModelRunner::~ModelRunner() {
   if (kv_memory_ != nullptr) ::munmap(kv_memory_, kv_mapped_bytes_);
 }
 
-Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const ModelShard& shard,
-                                                         const std::byte* arena, std::size_t arena_bytes, WorkerGroups groups) {
+Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const ParallelConfig& parallel,
+                                                         int shard, std::span<const std::byte> arena, const Checkpoint* checkpoint,
+                                                         WorkerGroups groups) {
   CHORUS_TRY([[maybe_unused]] const ModelFamily* family, find_model_family(model));
-  std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, shard, std::move(groups)));
-  CHORUS_TRY_VOID(runner->parameters_.bind(arena, arena_bytes));
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, parallel, shard, std::move(groups)));
+  CHORUS_TRY_VOID(runner->parameters_.bind(arena.data(), arena.size()));
+  if (runner->slots_) {
+    CHORUS_TRY_VOID(runner->slots_->load(*checkpoint, runner->pool_));
+    runner->balancer_.emplace(*options.balancing, ExpertBalancer::Site{}, *runner->slots_);
+  }
   CHORUS_TRY_VOID(runner->allocate_kv());
   return runner;
 }
@@ -142,11 +154,12 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
     one.logprobs.top.clear();
     one.prompt_logprobs.clear();
   }
-  if (tokens_.empty()) return {};
+  if (tokens_.empty() && groups_.ep.size() == 1) return {};
 
   const Scratch::Scope scope(scratch_);
   float* hidden = scratch_.take_array<float>(static_cast<std::int64_t>(tokens_.size()) * model_.hidden_size);
   CHORUS_TRY_VOID(pass_through_layers(hidden));
+  if (balancer_) CHORUS_TRY_VOID(balancer_->finish_step(groups_.ep));
   // Context ranks hold the same hidden rows: one of them is enough for what follows.
   if (!groups_.last_stage() || groups_.at.cp != 0) return {};
   return sample_rows(plan, hidden, result);
@@ -154,7 +167,8 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
 
 // What the stage before left comes in, what this stage leaves goes out: to the worker of the same tp and cp.
 Result<void> ModelRunner::pass_through_layers(float* hidden) {
-  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp};
+  Group* ep = groups_.ep.size() > 1 ? &groups_.ep : nullptr;
+  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp, ep, slots_ ? &*slots_ : nullptr};
   const std::span<float> rows(hidden, tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
   if (!groups_.first_stage()) CHORUS_TRY_VOID(groups_.pp.receive(std::as_writable_bytes(rows), groups_.at.pp - 1));
   CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));

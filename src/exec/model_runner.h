@@ -3,12 +3,14 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "exec/executor.h"
 #include "exec/worker_groups.h"
 #include "kernels/sample.h"
+#include "layers/expert_balancer.h"
 #include "layers/context.h"
 #include "models/decoder.h"
 
@@ -24,11 +26,15 @@ class ModelRunner {
     std::uint64_t kv_cache_bytes = 0;
     int threads = 1;
     std::vector<int> cpus;  // one a thread, or empty
+    // Experts move between the ranks of the ep group while serving, as this says; nullopt: they stay.
+    std::optional<EplbConfig> balancing = {};
   };
-  // `arena`: the packed weights of `shard`, which outlive the runner. All workers of the replica call this at the same time
-  // (they agree on the number of KV blocks).
-  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const ModelShard& shard,
-                                                     const std::byte* arena, std::size_t arena_bytes, WorkerGroups groups);
+  // `shard`: number of the worker's part (exec/worker_groups.h), `arena` its packed weights, which outlive the runner; of
+  // `checkpoint` (needed with `balancing` alone) the experts that move are read. All workers of the replica call this at the
+  // same time (they agree on the number of KV blocks).
+  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const ParallelConfig& parallel,
+                                                     int shard, std::span<const std::byte> arena, const Checkpoint* checkpoint,
+                                                     WorkerGroups groups);
   ~ModelRunner();
 
   std::int32_t kv_blocks() const { return kv_blocks_; }  // the least of all workers
@@ -36,12 +42,13 @@ class ModelRunner {
   WorkerGroups& groups() { return groups_; }
   // This worker's weights: parameters().named_parameters().
   const Parameters& parameters() const { return parameters_; }
-  // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order. On the
+  // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order. With
+  // expert parallelism a plan without rows is a step, too: of the experts, for the rows of other replicas. On the
   // output worker `result` is what came of it; on others it is emptied. `result` keeps its capacity.
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
-  ModelRunner(const ModelConfig& model, const Options& options, const ModelShard& shard, WorkerGroups groups);
+  ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard, WorkerGroups groups);
   Result<void> allocate_kv();
   Result<std::int32_t> agree_on_blocks(std::uint64_t own);
   void lay_out(const StepPlan& plan);
@@ -63,7 +70,9 @@ class ModelRunner {
   ThreadPool pool_;
   Scratch scratch_;
   Parameters parameters_;
+  std::optional<ExpertSlots> slots_;
   Decoder decoder_;
+  std::optional<ExpertBalancer> balancer_;
   RotaryTable rotary_;
   std::byte* kv_memory_ = nullptr;
   std::size_t kv_mapped_bytes_ = 0;

@@ -19,8 +19,8 @@ const std::string farewell;
 
 Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const LoadedWeights& weights) {
   const ParallelConfig& parallel = setup.config.parallel;
-  CHORUS_TRY(const Topology topology, Topology::create(parallel, parallel.world_size()));
-  const int shard = weight_shard_of(parallel, topology.coordinates_of(setup.world_rank));
+  WorkerGroups groups = make_worker_groups(parallel, setup.world_rank, setup.transport, setup.first_world_rank);
+  const int shard = weight_shard_of(parallel, groups.at);
   ModelRunner::Options options;
   options.isa = weights.isa;
   options.dtype = weights.dtype;
@@ -29,9 +29,13 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   options.kv_cache_bytes = setup.kv_cache_bytes;
   options.threads = std::max(1, setup.threads);
   options.cpus = setup.cpus;
-  return ModelRunner::create(setup.model, options, model_shard(setup.model, parallel, shard), weights.shard(shard),
-                             weights.shard_bytes(shard),
-                             make_worker_groups(topology, setup.world_rank, setup.transport, setup.first_world_rank));
+  std::unique_ptr<Checkpoint> checkpoint;
+  if (parallel.enable_expert_balancing) {
+    CHORUS_TRY(options.balancing, parse_eplb_config(parallel.expert_balancing_config));
+    CHORUS_TRY(checkpoint, open_weights_of(setup.config, weights.dtype));
+  }
+  return ModelRunner::create(setup.model, options, parallel, shard, {weights.shard(shard), weights.shard_bytes(shard)}, checkpoint.get(),
+                             std::move(groups));
 }
 
 class ReplicaExecutor final : public Executor {
@@ -48,6 +52,16 @@ class ReplicaExecutor final : public Executor {
     auto submitted = submit_to_all(plan);
     broken_ = broken_ || !submitted.ok();
     return submitted;
+  }
+
+  Result<bool> any_replica(bool mine) override {
+    Group& dp = runner_->groups().dp;
+    const auto own = static_cast<std::byte>(mine);
+    votes_.resize(static_cast<std::size_t>(dp.size()));
+    const auto voted = dp.all_gather_bytes({&own, 1}, votes_);
+    broken_ = broken_ || !voted.ok();
+    CHORUS_TRY_VOID(voted);
+    return std::ranges::any_of(votes_, [](std::byte vote) { return vote != std::byte{0}; });
   }
 
   Result<void> collect(StepResult* result) override {
@@ -109,6 +123,7 @@ class ReplicaExecutor final : public Executor {
   ExecutorInfo info_;
   PlanEncoder encoder_;
   std::string message_;
+  std::vector<std::byte> votes_;
   int in_flight_ = 0;
   std::vector<std::size_t> expected_bytes_;  // of results that have not come, oldest first; upper bounds
   std::vector<StepResult> early_;            // here and not collected, oldest first
@@ -148,7 +163,8 @@ Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup
   info.kv_blocks = runner->kv_blocks();
   info.block_size = setup.config.block_size;
   info.vocab_size = setup.model.vocab_size;
-  info.plans_in_flight_max = runner->groups().pp_size;
+  info.steps_together = setup.config.parallel.replicas_step_together();
+  info.plans_in_flight_max = info.steps_together ? 1 : runner->groups().pp_size;
   return std::unique_ptr<Executor>(std::make_unique<ReplicaExecutor>(std::move(runner), info));
 }
 

@@ -31,6 +31,7 @@ constexpr std::size_t backlog_bytes_max = std::size_t{32}
 struct Begun {
   EngineStart start;
   LoadedWeights weights;
+  std::optional<SharedWorld> world;
 };
 
 // HELLO, then CONFIG with the weights.
@@ -39,6 +40,10 @@ Result<Begun> shake_hands(Connection* connection) {
   Begun begun;
   CHORUS_TRY(begun.start, decode_engine_start(frame.payload));
   CHORUS_TRY(begun.weights, open_weights(begun.start, std::move(frame.descriptor)));
+  if (begun.start.config.parallel.replicas_step_together()) {
+    CHORUS_TRY(Frame world, receive_with_descriptor(connection, MessageType::world, "WORLD"));
+    CHORUS_TRY(begun.world, SharedWorld::open(world.descriptor.release()));
+  }
   return begun;
 }
 
@@ -65,7 +70,7 @@ class EngineProcess {
       CHORUS_TRY_VOID(take_messages());
       if (shutdown_) return {};
       CHORUS_TRY_VOID(check_now_and_then());
-      if (core_->has_work()) {
+      if (core_->must_step()) {
         CHORUS_TRY_VOID(step());
       } else {
         CHORUS_TRY_VOID(idle());
@@ -108,6 +113,11 @@ class EngineProcess {
         }
         return {};
       }
+      case MessageType::wave: {
+        CHORUS_TRY(const WaveMessage message, decode_wave(frame.payload));
+        core_->begin_wave(message.wave);
+        return {};
+      }
       case MessageType::shutdown:
         shutdown_ = true;
         return {};
@@ -118,6 +128,7 @@ class EngineProcess {
 
   Result<void> step() {
     events_.clear();
+    const std::uint64_t waves_ended = core_->waves_ended();
     if (auto stepped = core_->step(monotonic_now(), &events_); !stepped.ok()) {
       // How the process behind a broken world ended says more than that it is gone.
       if (workers_ != nullptr) CHORUS_TRY_VOID(workers_->check());
@@ -136,6 +147,9 @@ class EngineProcess {
       if (connection_->queued_bytes() > backlog_bytes_max) {
         CHORUS_TRY_VOID(flush_within(connection_, stall_timeout_ms_));
       }
+    }
+    if (core_->waves_ended() != waves_ended) {
+      CHORUS_TRY_VOID(send_message(connection_, MessageType::wave, epoch_, encode(WaveMessage{core_->waves_ended()})));
     }
     return report_load(monotonic_now());
   }
@@ -209,7 +223,7 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
   auto begun = shake_hands(connection->get());
   if (!begun.ok()) return end_with(connection->get(), 0, begun.error(), true);
   const EngineStart& start = begun->start;
-  auto replica = factory(start, begun->weights);
+  auto replica = factory(start, begun->weights, begun->world ? &*begun->world : nullptr);
   if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
   EngineProcess process(connection->get(), start, &*replica);
   auto ran = process.announce(numerics_profile(begun->weights));

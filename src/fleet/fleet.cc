@@ -36,7 +36,7 @@ double seconds_since(Nanoseconds begin) {
 }  // namespace
 
 FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits)
-    : config_(config),
+    : config_(settled(config, model)),
       model_(model),
       ranks_(config.parallel.data_parallel_size),
       limits_(limits),
@@ -48,7 +48,8 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       last_deaths_(static_cast<std::size_t>(ranks_)),
       was_ready_(static_cast<std::size_t>(ranks_), false),
       starts_left_(ranks_),
-      window_(2 * static_cast<std::size_t>(config.max_num_seqs)) {}
+      window_(2 * static_cast<std::size_t>(config.max_num_seqs)),
+      worlds_of_(static_cast<std::size_t>(ranks_), 0) {}
 
 Result<void> FleetImpl::start(FleetSetup setup) {
   const Nanoseconds begin = monotonic_now();

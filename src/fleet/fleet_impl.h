@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "cluster/router.h"
 #include "cluster/supervisor.h"
+#include "dist/transport.h"
 #include "fleet/backlog.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
@@ -40,6 +41,8 @@ class FleetImpl final : public Fleet {
   void check_exit(int rank, int timeout_ms);
   void fault(ReplicaLink& link, const std::string& reason);
   void check_sending();
+  Result<ReplicaLink> start_in_world(Placement replica);
+  void end_world_of(int rank);
   struct Death {
     ErrorCode code = ErrorCode::unavailable;
     std::string words;  // "was killed by SIGKILL"; empty: has not died
@@ -57,8 +60,10 @@ class FleetImpl final : public Fleet {
   Result<void> on_fatal(ReplicaLink& link, const Frame& frame);
   Result<void> on_events(ReplicaLink& link, const Frame& frame);
   Result<void> on_load(ReplicaLink& link, const Frame& frame);
+  Result<void> on_wave_ended(const Frame& frame);
   void send_messages();
   void hand_out();
+  void keep_waves_going();
   bool is_ready(int rank) const { return router_.ready_epoch(rank).has_value(); }
 
   // One pass of the loop.
@@ -88,6 +93,12 @@ class FleetImpl final : public Fleet {
   std::vector<std::vector<int>> cpu_sets_;
   std::vector<FleetEvent> events_;  // received and not yet polled
   FleetTimes times_;
+  // Replicas that step together share a world, and end with it: each new start of them all is in a new one.
+  std::optional<SharedWorld> world_;
+  std::uint64_t world_number_ = 1;
+  std::vector<std::uint64_t> worlds_of_;  // by rank: the world of its present incarnation; 0: none
+  std::uint64_t wave_ = 0;                // the last that was begun in this world
+  bool wave_running_ = false;
 };
 
 }  // namespace chorus

@@ -35,7 +35,7 @@ Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
 }
 
 void FleetImpl::spawn(Placement replica) {
-  auto started = begin_link(replica);
+  auto started = start_in_world(replica);
   if (!started.ok()) {
     last_deaths_[static_cast<std::size_t>(replica.rank)] = {started.error().code,
                                                             fmt::format("did not start ({})", started.error().message)};
@@ -43,6 +43,15 @@ void FleetImpl::spawn(Placement replica) {
     return;
   }
   link(replica.rank) = std::move(*started);
+}
+
+Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
+  const bool adopts = connected_[static_cast<std::size_t>(replica.rank)].valid();  // an engine that has its world already
+  if (config_.parallel.replicas_step_together() && !world_ && !adopts) {
+    CHORUS_TRY(world_, SharedWorld::create(config_.parallel.world_size()));
+  }
+  worlds_of_[static_cast<std::size_t>(replica.rank)] = world_ ? world_number_ : 0;
+  return begin_link(replica);
 }
 
 // The epoch is dead for everybody. Its process may still be there.
@@ -57,6 +66,7 @@ void FleetImpl::bury(Placement replica) {
     dead->disconnect();
   }
   const std::uint32_t requests = router_.ledger().requests_on(replica.rank);
+  const bool takes_others_along = worlds_of_[static_cast<std::size_t>(replica.rank)] == world_number_;
   std::vector<TokenEvent> ends = router_.replica_died(replica);
   for (TokenEvent& end : ends) {
     end.error += fmt::format(" (the last: worker rank {} {})", replica.rank, death.words);
@@ -65,11 +75,23 @@ void FleetImpl::bury(Placement replica) {
   }
   if (requests == 0) {
     log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, death.words);
-    return;
+  } else {
+    const char* fate = router_.ledger().unplaced() > 0 ? "wait for a restart" : "go to the others";
+    log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, death.words, requests, fate);
   }
-  const char* fate = router_.ledger().unplaced() > 0 ? "wait for a restart" : "go to the others";
-  log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, death.words, requests,
-      fate);
+  if (takes_others_along) end_world_of(replica.rank);
+}
+
+// The first death in a world of replicas that step together: the others cannot go on without it.
+void FleetImpl::end_world_of(int rank) {
+  world_.reset();
+  const std::uint64_t ended = world_number_++;
+  wave_ = 0;
+  wave_running_ = false;
+  for (int other = 0; other < ranks_; ++other) {
+    const bool in_it = other != rank && link(other) && worlds_of_[static_cast<std::size_t>(other)] == ended;
+    if (in_it && link(other)->connected()) fault(*link(other), fmt::format("worker rank {}, which it steps together with, died", rank));
+  }
 }
 
 FleetImpl::Death FleetImpl::death_of(const ReplicaLink& link) const {

@@ -42,6 +42,8 @@ Result<void> FleetImpl::handle(ReplicaLink& link, const Frame& frame) {
       return on_load(link, frame);
     case MessageType::heartbeat:
       return {};
+    case MessageType::wave:
+      return on_wave_ended(frame);
     case MessageType::fatal:
       return on_fatal(link, frame);
     default:
@@ -75,6 +77,7 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
     start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(rank * workers + worker)]);
   }
   link.post(MessageType::config, encode(start), link.adopted() ? -1 : weights_.arena.fd());
+  if (world_) link.post(MessageType::world, {}, world_->fd());
   return {};
 }
 
@@ -127,6 +130,28 @@ Result<void> FleetImpl::on_load(ReplicaLink& link, const Frame& frame) {
   return {};
 }
 
+Result<void> FleetImpl::on_wave_ended(const Frame& frame) {
+  CHORUS_TRY(const WaveMessage message, decode_wave(frame.payload));
+  if (message.wave > wave_) return fail(ErrorCode::invalid_argument, "wave {} ended, {} was begun last", message.wave, wave_);
+  if (message.wave == wave_) wave_running_ = false;
+  return {};
+}
+
+// Replicas that step together do so while there is something in flight. A wave ends when none of them had work; what reached
+// one of them too late for it starts the next.
+void FleetImpl::keep_waves_going() {
+  if (!config_.parallel.replicas_step_together() || wave_running_) return;
+  bool all_ready = true, in_flight = false;
+  for (int rank = 0; rank < ranks_; ++rank) {
+    all_ready = all_ready && is_ready(rank);
+    in_flight = in_flight || router_.ledger().requests_on(rank) > 0;
+  }
+  if (!all_ready || !in_flight) return;
+  ++wave_;
+  wave_running_ = true;
+  for (int rank = 0; rank < ranks_; ++rank) link(rank)->post(MessageType::wave, encode(WaveMessage{wave_}));
+}
+
 // Lets waiting requests go where there is room, then sends.
 void FleetImpl::hand_out() {
   std::size_t room = 0;
@@ -157,6 +182,7 @@ void FleetImpl::hand_out() {
     CHECK(submitted.ok(), "{}", submitted.error().message);
   }
   send_messages();
+  keep_waves_going();
 }
 
 void FleetImpl::send_messages() {

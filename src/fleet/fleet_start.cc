@@ -1,4 +1,5 @@
 // The real surroundings: weights from the model's directory, the model's executor in the engine process.
+#include <optional>
 #include <utility>
 
 #include "fleet/engine_process.h"
@@ -7,15 +8,21 @@
 namespace chorus {
 namespace {
 
-Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeights& weights) {
+Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeights& weights, const SharedWorld* world) {
   const int replica_size = start.config.parallel.replica_size();
   const int world_rank = start.dp_rank * replica_size;
+  std::optional<SharedWorld> own;
   StartedReplica replica;
   std::shared_ptr<Transport> transport;
+  if (world == nullptr && replica_size > 1) {
+    CHORUS_TRY(own, SharedWorld::create(replica_size));
+    world = &*own;
+  }
+  if (world != nullptr) {
+    CHORUS_TRY(transport, world->join(world_rank - first_world_rank(start, world_rank), start.config.engine_heartbeat_timeout_ms));
+  }
   if (replica_size > 1) {
-    CHORUS_TRY(const SharedWorld world, SharedWorld::create(replica_size));
-    CHORUS_TRY(transport, world.join(0, start.config.engine_heartbeat_timeout_ms));
-    CHORUS_TRY(replica.workers, WorkerProcesses::start(start, weights, world));
+    CHORUS_TRY(replica.workers, WorkerProcesses::start(start, weights, *world));
   }
   CHORUS_TRY(replica.executor, make_replica_executor(worker_setup(start, world_rank, std::move(transport)), weights));
   return replica;

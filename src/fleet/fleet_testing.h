@@ -67,7 +67,8 @@ inline Result<std::unique_ptr<Executor>> make_toy(const EngineStart& start, cons
 }
 
 // As what an engine process is given: no other workers.
-inline Result<StartedReplica> start_toy(const EngineStart& start, const LoadedWeights& weights) {
+inline Result<StartedReplica> start_toy(const EngineStart& start, const LoadedWeights& weights,
+                                        const SharedWorld* /*world*/) {
   StartedReplica replica;
   CHORUS_TRY(replica.executor, make_toy(start, weights));
   return replica;

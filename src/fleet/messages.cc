@@ -107,6 +107,11 @@ void visit(Archive& archive, IsA<LoadMessage> auto& value) {
 }
 
 template <typename Archive>
+void visit(Archive& archive, IsA<WaveMessage> auto& value) {
+  visit(archive, value.wave);
+}
+
+template <typename Archive>
 void visit(Archive& archive, IsA<FatalMessage> auto& value) {
   archive.enumerator(value.code, ErrorCode::internal, "an error code");
   visit(archive, value.message);
@@ -138,6 +143,9 @@ std::string encode(const AbortMessage& message) {
   return encode_value(message);
 }
 std::string encode(const LoadMessage& message) {
+  return encode_value(message);
+}
+std::string encode(const WaveMessage& message) {
   return encode_value(message);
 }
 std::string encode(const FatalMessage& message) {
@@ -204,6 +212,9 @@ Result<AbortMessage> decode_abort(std::string_view payload) {
 }
 Result<LoadMessage> decode_load(std::string_view payload) {
   return decode_value<LoadMessage>(payload, "LOAD");
+}
+Result<WaveMessage> decode_wave(std::string_view payload) {
+  return decode_value<WaveMessage>(payload, "WAVE");
 }
 Result<FatalMessage> decode_fatal(std::string_view payload) {
   return decode_value<FatalMessage>(payload, "FATAL");

@@ -6,7 +6,8 @@
 //   READY   it can take requests            ADD, ABORT
 //   EVENTS  after each step                 SHUTDOWN  end without finishing anything
 //   LOAD    now and then
-//   HEARTBEAT  while idle
+//   HEARTBEAT  while idle                 WORLD     after CONFIG, to replicas that step together: their shared memory
+//   WAVE    has ended                       WAVE      begins
 //   FATAL   its last words
 //
 // Decoders refuse whatever does not read back exactly, with the byte and the reason. They do not judge the values
@@ -45,6 +46,7 @@ enum class MessageType : std::uint8_t {
   fatal,
   shutdown,
   world,
+  wave,
 };
 
 struct HelloMessage {
@@ -88,6 +90,11 @@ struct LoadMessage {
   std::uint64_t submissions_received = 0;  // ADDs of this epoch
 };
 
+// To engines that step together: the wave begins; from each: it has ended (engine/engine_core.h).
+struct WaveMessage {
+  std::uint64_t wave = 0;
+};
+
 struct FatalMessage {
   ErrorCode code = ErrorCode::internal;
   std::string message;
@@ -100,6 +107,7 @@ std::string encode(const ReadyMessage& message);
 std::string encode(const Request& message);
 std::string encode(const AbortMessage& message);
 std::string encode(const LoadMessage& message);
+std::string encode(const WaveMessage& message);
 std::string encode(const FatalMessage& message);
 
 // A batch of events as one or several payloads, each of at most `payload_bytes_max` unless one event alone is larger.
@@ -116,6 +124,7 @@ Result<ReadyMessage> decode_ready(std::string_view payload);
 Result<Request> decode_request(std::string_view payload);
 Result<AbortMessage> decode_abort(std::string_view payload);
 Result<LoadMessage> decode_load(std::string_view payload);
+Result<WaveMessage> decode_wave(std::string_view payload);
 Result<FatalMessage> decode_fatal(std::string_view payload);
 Result<std::vector<TokenEvent>> decode_events(std::string_view payload);
 

@@ -27,6 +27,11 @@ int milliseconds_until(Nanoseconds deadline) {
 
 }  // namespace
 
+int first_world_rank(const EngineStart& start, int world_rank) {
+  const ParallelConfig& parallel = start.config.parallel;
+  return parallel.replicas_step_together() ? 0 : world_rank / parallel.replica_size() * parallel.replica_size();
+}
+
 WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_ptr<Transport> transport) {
   WorkerSetup setup;
   setup.config = start.config;
@@ -38,7 +43,7 @@ WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_p
   const auto local = static_cast<std::size_t>(world_rank % replica_size);
   if (local < start.worker_cpus.size()) setup.cpus = start.worker_cpus[local];
   setup.transport = std::move(transport);
-  setup.first_world_rank = world_rank / replica_size * replica_size;
+  setup.first_world_rank = first_world_rank(start, world_rank);
   return setup;
 }
 
@@ -178,8 +183,8 @@ Result<JoinedWorker> join_replica(Connection* connection) {
   CHORUS_TRY(const SharedWorld world, SharedWorld::open(world_frame.descriptor.release()));
   JoinedWorker joined;
   CHORUS_TRY(joined.weights, open_weights(begin.start, std::move(config.descriptor)));
-  const int replica_size = begin.start.config.parallel.replica_size();
-  CHORUS_TRY(auto transport, world.join(begin.world_rank % replica_size, begin.start.config.engine_heartbeat_timeout_ms));
+  CHORUS_TRY(auto transport, world.join(begin.world_rank - first_world_rank(begin.start, begin.world_rank),
+                                        begin.start.config.engine_heartbeat_timeout_ms));
   joined.setup = worker_setup(begin.start, begin.world_rank, std::move(transport));
   CHORUS_TRY_VOID(send_message(connection, MessageType::ready, begin.start.epoch, encode(ReadyMessage{})));
   CHORUS_TRY_VOID(flush_within(connection, begin.start.config.engine_start_timeout_ms));
