@@ -29,19 +29,16 @@ struct InspectOptions {
 Result<std::vector<InspectedShard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
   const ParallelConfig& parallel = config.parallel;
   CHORUS_TRY(const Topology topology, Topology::create(parallel, parallel.world_size()));
-  std::map<std::vector<int>, std::size_t> known;  // coordinates that tell shards apart -> index
+  std::map<int, std::size_t> known;  // number of a shard -> index
   std::vector<InspectedShard> shards;
   for (int rank = 0; rank < topology.world_size(); ++rank) {
     const Coordinates at = topology.coordinates_of(rank);
-    const bool experts_spread = parallel.enable_expert_parallel && model.num_experts > 0;
-    const auto [found, is_new] = known.try_emplace({experts_spread ? at.dp : 0, at.pp, at.tp}, shards.size());
+    const int number = weight_shard_of(parallel, at);
+    const auto [found, is_new] = known.try_emplace(number, shards.size());
     if (is_new) {
       InspectedShard& shard = shards.emplace_back();
       shard.at = at;
-      shard.part = model_shard(model, parallel, weight_shard_of(parallel, at));
-      const std::vector<int> group = topology.ep_ranks(rank);
-      const auto place = std::ranges::find(group, rank) - group.begin();
-      if (experts_spread) shard.part.ep = {static_cast<int>(place), static_cast<int>(group.size())};
+      shard.part = model_shard(model, parallel, number, nullptr);
     }
     shards[found->second].world_ranks.push_back(rank);
   }
@@ -126,13 +123,10 @@ Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model)
 }
 
 Result<int> inspect(const InspectOptions& options) {
-  const EngineConfig& config = options.engine;
-  CHORUS_TRY(const ModelConfig model, read_model_config(config.model, config.generation_config));
+  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model, options.engine.generation_config));
+  const EngineConfig config = settled(options.engine, model);
   CHORUS_TRY_VOID(find_model_family(model));  // first: of an unknown one the sizes may be missing
-  // Nothing runs here: where experts would lie can be told before this version can run them there.
-  EngineConfig laid_out = config;
-  laid_out.parallel.enable_expert_parallel = false;
-  CHORUS_TRY_VOID(validate(laid_out));
+  CHORUS_TRY_VOID(validate(config));
   CHORUS_TRY_VOID(validate(config, model));
   CHORUS_TRY(const Inspection inspection, look_at(config, model));
   if (!options.output_json.empty()) {
