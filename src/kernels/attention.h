@@ -31,12 +31,21 @@ struct KvLayout {
            bytes_of(dtype);
   }
 };
+// Which keys of every sequence a KV memory holds: of `count` equal memories that share each sequence, number `index` holds
+// partitions index, index + count, index + 2 count ... With more than one, block_size divides attention_partition_keys.
+struct KvShare {
+  int index = 0;
+  int count = 1;
+  bool holds(std::int64_t partition) const { return partition % count == index; }
+};
 struct KvCacheLayer {
   KvLayout layout;
   std::byte* data = nullptr;             // 64-byte aligned; block b begins at data + b * block_bytes()
+  KvShare share = {};
 };
 
-// The rows of one sequence in a step: query rows [row, row + count) stand at positions [start, start + count).
+// The rows of one sequence in a step: query rows [row, row + count) stand at positions [start, start + count). Table entries of
+// blocks that another share holds are not used, but there are entries for all.
 struct AttentionSequence {
   std::int64_t row = 0;
   std::int32_t start = 0;
@@ -44,7 +53,8 @@ struct AttentionSequence {
   std::span<const std::int32_t> block_table;
 };
 
-// Stores k and v (float32, [rows, kv_heads * head_dim], row strides ldk and ldv) rounded to the layout's dtype.
+// Stores k and v (float32, [rows, kv_heads * head_dim], row strides ldk and ldv) rounded to the layout's dtype: the rows whose
+// partition the cache's share holds.
 void kv_write(ThreadPool& pool, Isa isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const float* k,
               std::int64_t ldk, const float* v, std::int64_t ldv);
 
@@ -55,7 +65,7 @@ struct AttentionParams {
 };
 
 // q: [rows, heads * head_dim], row stride ldq; out: [rows, heads * head_dim], row stride ldo. The keys and values of these
-// rows are already written.
+// rows are already written. The cache holds all keys (share.count is 1); for others see attention_split.h.
 void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
                const AttentionParams& params, const float* q, std::int64_t ldq, float* out, std::int64_t ldo);
 

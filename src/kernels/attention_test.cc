@@ -6,11 +6,13 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <list>
 #include <numeric>
 #include <random>
 #include <span>
 #include <vector>
 
+#include "kernels/attention_split.h"
 #include "kernels/scratch.h"
 
 namespace chorus {
@@ -22,20 +24,17 @@ struct Shape {
   int heads() const { return kv_heads * group; }
 };
 
-// A KV cache whose unwritten slots are NaN, and random tokens of some sequences in shuffled blocks.
+// KV caches, one a share, whose unwritten slots are NaN, and random tokens of some sequences in shuffled blocks.
 class Fixture {
  public:
-  Fixture(const Shape& shape, const std::vector<int>& lengths, std::uint32_t seed) : shape_(shape), random_(seed) {
+  Fixture(const Shape& shape, const std::vector<int>& lengths, std::uint32_t seed, int shares = 1)
+      : shape_(shape), random_(seed) {
     std::vector<std::int32_t> blocks;
     for (int length : lengths)
       blocks.resize(blocks.size() + static_cast<std::size_t>((length + shape.block_size - 1) / shape.block_size));
     std::iota(blocks.begin(), blocks.end(), 0);
     std::shuffle(blocks.begin(), blocks.end(), random_);
-    cache_.layout = {shape.kv_heads, shape.head_dim, shape.block_size, shape.dtype};
-    memory_.assign(blocks.size() * cache_.layout.block_bytes() / 64 + 2, {});
-    // 0xffff.. is a NaN in float32 and in bfloat16.
-    std::memset(memory_.data(), 0xff, memory_.size() * 64);
-    cache_.data = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory_.data()) + 63) / 64 * 64);
+    for (int share = 0; share < shares; ++share) add_cache(blocks.size(), {share, shares});
     auto next = blocks.begin();
     for (int length : lengths) {
       const int count = (length + shape.block_size - 1) / shape.block_size;
@@ -54,24 +53,69 @@ class Fixture {
 
   // One step: writes and attends the slices; the rows of the answer slice after slice.
   std::vector<float> step(const std::vector<Slice>& slices, int threads, Isa isa) {
-    std::vector<AttentionSequence> sequences;
-    std::vector<float> q, k, v;
-    std::int64_t row = 0;
-    for (const Slice& slice : slices) {
-      sequences.push_back({row, slice.start, slice.count, tables_[slice.sequence]});
-      append(q_[slice.sequence], slice, shape_.heads(), &q);
-      append(k_[slice.sequence], slice, shape_.kv_heads, &k);
-      append(v_[slice.sequence], slice, shape_.kv_heads, &v);
-      row += slice.count;
-    }
+    write(slices, isa);
+    std::vector<float> q;
+    for (const Slice& slice : slices) append(q_[slice.sequence], slice, shape_.heads(), &q);
     ThreadPool pool(threads);
-    const int width = shape_.heads() * shape_.head_dim, kv_width = shape_.kv_heads * shape_.head_dim;
-    kv_write(pool, isa, cache_, sequences, k.data(), kv_width, v.data(), kv_width);
+    if (caches_.size() > 1) return split(pool, isa, sequences_of(slices), q);
+    const int width = shape_.heads() * shape_.head_dim;
     std::vector<float> out(q.size(), -1.0F);
-    attention(pool, scratch_, isa, cache_, sequences, {shape_.heads(), scale(), shape_.window}, q.data(), width,
-              out.data(), width);
+    attention(pool, scratch_, isa, caches_[0], sequences_of(slices), params(), q.data(), width, out.data(), width);
     return out;
   }
+
+  void write(const std::vector<Slice>& slices, Isa isa) {
+    std::vector<float> k, v;
+    for (const Slice& slice : slices) {
+      append(k_[slice.sequence], slice, shape_.kv_heads, &k);
+      append(v_[slice.sequence], slice, shape_.kv_heads, &v);
+    }
+    ThreadPool pool(2);
+    const int width = shape_.kv_heads * shape_.head_dim;
+    for (const KvCacheLayer& cache : caches_) {
+      kv_write(pool, isa, cache, sequences_of(slices), k.data(), width, v.data(), width);
+    }
+  }
+
+  // The same rows computed by all shares of the keys, which hand their states to each other; each has the same answer.
+  std::vector<float> split(ThreadPool& pool, Isa isa, const std::vector<AttentionSequence>& sequences,
+                           const std::vector<float>& q) {
+    const int width = shape_.heads() * shape_.head_dim;
+    std::vector<std::vector<float>> outs(caches_.size(), std::vector<float>(q.size(), -1.0F));
+    std::list<Scratch> scratches(caches_.size());
+    std::list<SplitAttention> parts;
+    auto scratch = scratches.begin();
+    for (std::size_t share = 0; share < caches_.size(); ++share) {
+      parts.emplace_back(pool, *scratch++, isa, caches_[share], sequences, params(), q.data(), width,
+                         outs[share].data(), width, chunk_floats_max);
+    }
+    for (chunks = 0; next_of_all(parts); ++chunks) {
+      for (SplitAttention& part : parts) part.compute();
+      exchange(parts);
+      for (SplitAttention& part : parts) part.finish();
+    }
+    for (const std::vector<float>& out : outs) EXPECT_EQ(std::memcmp(out.data(), outs[0].data(), q.size() * 4), 0);
+    return outs[0];
+  }
+  std::int64_t chunk_floats_max = attention_chunk_floats_max;
+  int chunks = 0;  // of the last split()
+
+  // Whether every written slot of the sequence is in the share it belongs to, and in no other.
+  bool each_key_lies_in_its_share(std::size_t sequence) const {
+    const std::size_t block_bytes = caches_[0].layout.block_bytes();
+    const std::vector<std::byte> unwritten(block_bytes, std::byte{0xff});
+    for (const KvCacheLayer& cache : caches_) {
+      for (std::size_t i = 0; i < tables_[sequence].size(); ++i) {
+        const std::byte* block = cache.data + static_cast<std::size_t>(tables_[sequence][i]) * block_bytes;
+        const bool here = i * static_cast<std::size_t>(shape_.block_size) / attention_partition_keys % caches_.size() ==
+                          static_cast<std::size_t>(cache.share.index);
+        if ((std::memcmp(block, unwritten.data(), block_bytes) != 0) != here) return false;
+      }
+    }
+    return true;
+  }
+
+  AttentionParams params() const { return {shape_.heads(), scale(), shape_.window}; }
 
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(shape_.head_dim)); }
 
@@ -125,6 +169,41 @@ class Fixture {
   }
 
  private:
+  std::vector<AttentionSequence> sequences_of(const std::vector<Slice>& slices) const {
+    std::vector<AttentionSequence> sequences;
+    std::int64_t row = 0;
+    for (const Slice& slice : slices) {
+      sequences.push_back({row, slice.start, slice.count, tables_[slice.sequence]});
+      row += slice.count;
+    }
+    return sequences;
+  }
+  void add_cache(std::size_t blocks, KvShare share) {
+    KvCacheLayer cache = {{shape_.kv_heads, shape_.head_dim, shape_.block_size, shape_.dtype}, nullptr, share};
+    auto& memory = memory_.emplace_back(blocks * cache.layout.block_bytes() / 64 + 2);
+    // 0xffff.. is a NaN in float32 and in bfloat16.
+    std::memset(memory.data(), 0xff, memory.size() * 64);
+    cache.data = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
+    caches_.push_back(cache);
+  }
+  static bool next_of_all(std::list<SplitAttention>& parts) {
+    const bool more = parts.front().next();
+    for (auto part = std::next(parts.begin()); part != parts.end(); ++part) EXPECT_EQ(part->next(), more);
+    return more;
+  }
+  // What the ranks of a group do by all_gather_v().
+  static void exchange(std::list<SplitAttention>& parts) {
+    for (SplitAttention& to : parts) {
+      std::size_t offset = 0, share = 0;
+      for (const SplitAttention& from : parts) {
+        ASSERT_EQ(from.own().size_bytes(), to.bytes_of_shares()[share++]);
+        ASSERT_LE(offset + from.own().size(), to.all().size());
+        if (&from != &to) std::ranges::copy(from.own(), to.all().begin() + static_cast<std::ptrdiff_t>(offset));
+        offset += from.own().size();
+      }
+      ASSERT_EQ(offset, to.all().size());
+    }
+  }
   std::vector<float> normal(int rows, int heads) {
     std::normal_distribution<float> distribution;
     std::vector<float> values(static_cast<std::size_t>(rows * heads * shape_.head_dim));
@@ -145,8 +224,8 @@ class Fixture {
   };
   Shape shape_;
   std::mt19937 random_;
-  std::vector<Line> memory_;
-  KvCacheLayer cache_;
+  std::list<std::vector<Line>> memory_;
+  std::vector<KvCacheLayer> caches_;
   std::vector<std::vector<std::int32_t>> tables_;
   std::vector<std::vector<float>> q_, k_, v_;
   Scratch scratch_;
@@ -214,6 +293,57 @@ TEST(Attention, RowsKeepTheirBitsUnderChunksBatchesAndThreads) {
                                 static_cast<std::size_t>(count) * width * sizeof(float)),
                     0)
               << "chunk " << chunk << " at " << start;
+        }
+      }
+    }
+  }
+}
+
+// Goal: the promise under context parallelism: no bit depends on how many share the keys, nor on how the work is cut in
+// chunks of states. Method: a share's memory is NaN where another's keys are, so that looking there shows.
+TEST(Attention, SharesOfTheKeysGiveTheBitsOfOne) {
+  for (Isa isa : available_isas()) {
+    for (Shape shape : shapes()) {
+      SCOPED_TRACE(testing::Message() << name_of(isa) << " group " << shape.group << " head_dim " << shape.head_dim);
+      if (attention_partition_keys % shape.block_size != 0) shape.block_size = 64;
+      const std::vector<int> lengths = {600, 21, 300};
+      const std::vector<Fixture::Slice> prefill = {{0, 0, 550}, {1, 0, 20}, {2, 0, 299}};
+      const std::vector<Fixture::Slice> mixed = {{1, 20, 1}, {0, 550, 50}, {2, 299, 1}};
+      Fixture whole(shape, lengths, 4);
+      const std::vector<float> expected_prefill = whole.step(prefill, 1, isa), expected = whole.step(mixed, 2, isa);
+      for (const int shares : {2, 3, 4}) {
+        Fixture shared(shape, lengths, 4, shares);
+        // So small in turn that a tile takes several chunks, and the last tile of a chunk is often not complete.
+        shared.chunk_floats_max = shares == 2 ? attention_chunk_floats_max : 300 * shape.head_dim / shares;
+        ASSERT_EQ(shared.step(prefill, 1 + shares % 2, isa), expected_prefill) << shares << " shares";
+        ASSERT_EQ(shared.step(mixed, 1 + shares % 3, isa), expected) << shares << " shares";
+        ASSERT_EQ(shared.chunks > 2, shares > 2);
+        for (std::size_t sequence = 0; sequence < lengths.size(); ++sequence) {
+          ASSERT_TRUE(shared.each_key_lies_in_its_share(sequence)) << shares << " shares";
+        }
+      }
+    }
+  }
+}
+
+// Goal: the same for a long context, where shares have several partitions each: decode, a chunk of prefill, a window.
+TEST(Attention, SharesOfALongContextGiveTheBitsOfOne) {
+  for (Isa isa : available_isas()) {
+    for (const int window : {0, 700}) {
+      for (const DType dtype : {DType::float32, DType::bfloat16}) {
+        const Shape shape = {2, 3, 16, 32, window, dtype};
+        Fixture whole(shape, {4200}, 5);
+        whole.write({{0, 0, 4100}}, isa);
+        const std::vector<float> chunk = whole.step({{0, 4100, 99}}, 1, isa),
+                                 decode = whole.step({{0, 4199, 1}}, 1, isa);
+        for (const int shares : {2, 3, 4}) {
+          Fixture shared(shape, {4200}, 5, shares);
+          shared.write({{0, 0, 4100}}, isa);
+          ASSERT_EQ(shared.step({{0, 4100, 99}}, 2, isa), chunk) << name_of(isa) << " " << shares << " shares";
+          for (const std::int64_t floats : {std::int64_t{1}, std::int64_t{500}, attention_chunk_floats_max}) {
+            shared.chunk_floats_max = floats;
+            ASSERT_EQ(shared.step({{0, 4199, 1}}, shares % 2 + 1, isa), decode) << name_of(isa) << " " << shares;
+          }
         }
       }
     }
