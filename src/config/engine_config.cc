@@ -90,6 +90,17 @@ Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
   return {};
 }
 
+// A sequence's keys lie on the context-parallel workers in turn, a partition of attention at a time (kernels/attention.h):
+// whole blocks.
+Result<void> check_context_parallel(const EngineConfig& config) {
+  constexpr int kPartitionTokens = 256;
+  if (config.parallel.decode_context_parallel_size == 1 || kPartitionTokens % config.block_size == 0) return {};
+  return fail(ErrorCode::invalid_argument,
+              "--block-size is {}; with --decode-context-parallel-size {} accepted: 16, 32, 64, 128, 256 (a worker holds "
+              "{} tokens of a sequence at a time)",
+              config.block_size, config.parallel.decode_context_parallel_size, kPartitionTokens);
+}
+
 // What a configuration may name and this version does not run. The one place: a feature that arrives loses its line
 // here.
 Result<void> check_supported(const EngineConfig& config) {
@@ -102,8 +113,6 @@ Result<void> check_supported(const EngineConfig& config) {
     const char* option;
     const char* reason;
   } table[] = {
-      {parallel.decode_context_parallel_size > 1, "decode-context-parallel-size above 1",
-       "needs workers that share a sequence's keys, which this version does not run yet; use --tensor-parallel-size"},
       {config.device == "cuda", "device cuda",
        "needs a CUDA backend, which this build does not have; use --device cpu"},
       {config.distributed_executor_backend == "ray", "distributed-executor-backend ray",
@@ -150,6 +159,7 @@ Result<void> validate(const EngineConfig& config) {
   if (config.parallel.enable_expert_balancing && !config.parallel.enable_expert_parallel) {
     return fail(ErrorCode::invalid_argument, "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");
   }
+  CHORUS_TRY_VOID(check_context_parallel(config));
   return check_supported(config);
 }
 

@@ -167,8 +167,7 @@ TEST(Validate, NamesOptionValueAndBound) {
 }
 
 TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
-  const std::pair<const char*, const char*> cases[] = {{"decode-context-parallel-size", "2"},
-                                                       {"device", "cuda"},
+  const std::pair<const char*, const char*> cases[] = {{"device", "cuda"},
                                                        {"data-parallel-backend", "ray"},
                                                        {"distributed-executor-backend", "ray"},
                                                        {"headless", "true"},
@@ -177,6 +176,18 @@ TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
     EXPECT_THAT(message(validate(config_with(name, value))), HasSubstr(name)) << name;
   }
   EXPECT_EQ(message(validate(config_with("data-parallel-address", "127.0.0.1"))), "");
+}
+
+TEST(Validate, ContextParallelWorkersHoldWholeBlocks) {
+  EngineConfig config = config_with("decode-context-parallel-size", "2");
+  for (const int good : {16, 32, 64, 128, 256}) {
+    config.block_size = good;
+    EXPECT_EQ(message(validate(config)), "");
+  }
+  for (const int bad : {48, 512}) {
+    config.block_size = bad;
+    EXPECT_THAT(message(validate(config)), AllOf(HasSubstr("--block-size"), HasSubstr("16, 32, 64, 128, 256")));
+  }
 }
 
 TEST(Validate, TheWorldMustNotOverflow) {

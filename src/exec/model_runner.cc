@@ -93,7 +93,8 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& mode
 // Stages differ in layers, so in how many blocks their memory holds; a block is one on all of them.
 Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
   // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not free.
-  auto blocks = static_cast<std::int32_t>(std::min<std::uint64_t>(own, 1U << 24));
+  const std::uint64_t blocks_max = (1U << 24) / static_cast<std::uint64_t>(groups_.cp_size);
+  auto blocks = static_cast<std::int32_t>(std::min(own, blocks_max));
   std::vector<std::int32_t> all(static_cast<std::size_t>(groups_.replica.size()));
   CHORUS_TRY_VOID(groups_.replica.all_gather_bytes(std::as_bytes(std::span(&blocks, 1)), std::as_writable_bytes(std::span(all))));
   return std::ranges::min(all);
@@ -118,9 +119,25 @@ Result<void> ModelRunner::allocate_kv() {
   }
   kv_memory_ = static_cast<std::byte*>(memory);
   for (std::size_t layer = 0; layer < layers; ++layer) {
-    caches_.push_back({layout, kv_memory_ + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_)});
+    caches_.push_back({layout, kv_memory_ + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_),
+                       {groups_.at.cp, groups_.cp_size}});
   }
   return {};
+}
+
+// With context parallelism block b of a plan is block b / cp_size of the worker with cp = b % cp_size (ExecutorInfo). Entries
+// of other workers' blocks stand for nothing here.
+void ModelRunner::lay_out_block_tables(const StepPlan& plan) {
+  block_tables_.clear();
+  for (const SequencePlan& sequence : plan.sequences) {
+    for (const std::int32_t block : sequence.block_table) block_tables_.push_back(block / groups_.cp_size);
+  }
+  std::span<const std::int32_t> rest = block_tables_;
+  for (AttentionSequence& sequence : sequences_) {
+    const std::size_t blocks = sequence.block_table.size();
+    sequence.block_table = rest.first(blocks);
+    rest = rest.subspan(blocks);
+  }
 }
 
 void ModelRunner::lay_out(const StepPlan& plan) {
@@ -143,6 +160,7 @@ void ModelRunner::lay_out(const StepPlan& plan) {
     }
     if (sequence.sample) wanted_.push_back({first_row + sequence.count - 1, static_cast<std::int32_t>(i), -1, 0});
   }
+  if (groups_.cp_size > 1) lay_out_block_tables(plan);
 }
 
 Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
@@ -168,7 +186,8 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
 // What the stage before left comes in, what this stage leaves goes out: to the worker of the same tp and cp.
 Result<void> ModelRunner::pass_through_layers(float* hidden) {
   Group* ep = groups_.ep.size() > 1 ? &groups_.ep : nullptr;
-  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp, ep, slots_ ? &*slots_ : nullptr};
+  Group* cp = groups_.cp_size > 1 ? &groups_.cp : nullptr;
+  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp, ep, slots_ ? &*slots_ : nullptr, cp};
   const std::span<float> rows(hidden, tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
   if (!groups_.first_stage()) CHORUS_TRY_VOID(groups_.pp.receive(std::as_writable_bytes(rows), groups_.at.pp - 1));
   CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));

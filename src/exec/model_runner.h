@@ -37,7 +37,7 @@ class ModelRunner {
                                                      WorkerGroups groups);
   ~ModelRunner();
 
-  std::int32_t kv_blocks() const { return kv_blocks_; }  // the least of all workers
+  std::int32_t kv_blocks() const { return kv_blocks_; }  // of each worker: the least of all
   const WorkerGroups& groups() const { return groups_; }
   WorkerGroups& groups() { return groups_; }
   // This worker's weights: parameters().named_parameters().
@@ -52,6 +52,7 @@ class ModelRunner {
   Result<void> allocate_kv();
   Result<std::int32_t> agree_on_blocks(std::uint64_t own);
   void lay_out(const StepPlan& plan);
+  void lay_out_block_tables(const StepPlan& plan);
   Result<void> pass_through_layers(float* hidden);
   Result<void> sample_rows(const StepPlan& plan, const float* hidden, StepResult* result);
   void sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result);
@@ -81,7 +82,7 @@ class ModelRunner {
   std::vector<Sampler> samplers_;  // one a thread
   std::vector<std::vector<SampledLogprob>> tops_;
   // The step's rows; kept between steps for their capacity.
-  std::vector<std::int32_t> tokens_, positions_, wanted_rows_;
+  std::vector<std::int32_t> tokens_, positions_, wanted_rows_, block_tables_;
   std::vector<AttentionSequence> sequences_;
   std::vector<WantedRow> wanted_;
 };

@@ -160,7 +160,9 @@ Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup
   CHORUS_TRY(auto runner, make_runner(setup, weights));
   CHECK(runner->groups().replica.rank() == 0, "worker {} is not the first of its replica", setup.world_rank);
   ExecutorInfo info;
-  info.kv_blocks = runner->kv_blocks();
+  info.kv_pools = runner->groups().cp_size;
+  info.kv_pool_tokens = attention_partition_keys;
+  info.kv_blocks = runner->kv_blocks() * info.kv_pools;
   info.block_size = setup.config.block_size;
   info.vocab_size = setup.model.vocab_size;
   info.steps_together = setup.config.parallel.replicas_step_together();

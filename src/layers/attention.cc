@@ -2,6 +2,8 @@
 
 #include <cmath>
 
+#include "base/check.h"
+#include "kernels/attention_split.h"
 #include "kernels/elementwise.h"
 
 namespace chorus {
@@ -35,9 +37,28 @@ Result<void> Attention::add_to(const LayerContext& context, const Parameters& pa
   rotary(context.pool, context.isa, qkv, rows, qkv_.heads() + qkv_.kv_heads(), shape_.head_dim, rotary_table.rotary_dim(), width, positions,
          rotary_table.cos_sin());
   kv_write(context.pool, context.isa, cache, sequences, qkv + q_width, width, qkv + q_width + kv_width, width);
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
-  attention(context.pool, context.scratch, context.isa, cache, sequences, {qkv_.heads(), scale, shape_.window}, qkv, width, mixed, q_width);
+  CHORUS_TRY_VOID(attend(context, cache, sequences, qkv, mixed));
   return output_.add_to(context, parameters, mixed, rows, q_width, residual, shape_.hidden_size);
+}
+
+Result<void> Attention::attend(const LayerContext& context, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
+                               const float* qkv, float* mixed) const {
+  const std::int64_t width = qkv_.rows(), q_width = std::int64_t{qkv_.heads()} * shape_.head_dim;
+  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
+  const AttentionParams params = {qkv_.heads(), scale, shape_.window};
+  if (cache.share.count == 1) {
+    attention(context.pool, context.scratch, context.isa, cache, sequences, params, qkv, width, mixed, q_width);
+    return {};
+  }
+  CHECK(context.cp != nullptr && context.cp->size() == cache.share.count && context.cp->rank() == cache.share.index,
+        "share {} of {} is not this rank's", cache.share.index, cache.share.count);
+  SplitAttention split(context.pool, context.scratch, context.isa, cache, sequences, params, qkv, width, mixed, q_width);
+  while (split.next()) {
+    split.compute();
+    CHORUS_TRY_VOID(context.cp->all_gather_v(std::as_bytes(split.own()), split.bytes_of_shares(), std::as_writable_bytes(split.all())));
+    split.finish();
+  }
+  return {};
 }
 
 }  // namespace chorus

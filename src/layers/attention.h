@@ -32,6 +32,10 @@ class Attention {
                       const float* x, std::int64_t rows, float* residual) const;
 
  private:
+  // The keys may be spread over the context-parallel ranks: then the states of their partitions are gathered on all.
+  Result<void> attend(const LayerContext& context, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
+                      const float* qkv, float* mixed) const;
+
   Shape shape_;
   QkvParallelLinear qkv_;
   RowParallelLinear output_;

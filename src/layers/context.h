@@ -23,6 +23,8 @@ struct LayerContext {
   Group* ep = nullptr;
   // Where the experts are that move while serving; null: they lie with the other weights.
   ExpertSlots* expert_slots = nullptr;
+  // The ranks that share the KV cache of a sequence and compute the same rows; null where each has all of it.
+  Group* cp = nullptr;
 };
 
 // Where a rank stands in its tensor-parallel group; enough to declare parameters.
