@@ -73,6 +73,8 @@ def test_same_bytes_over_many_partitions(model, window, tmp_path):
     expected = run(directory, rows)
     for options in (["-dcp", "2"], ["-dcp", "3", "--max-num-batched-tokens", "300"], ["-dcp", "2", "-tp", "2"]):
         assert run(directory, rows, *options) == expected, options
+    if model == "mixtral":
+        assert run(directory, rows, "-dcp", "2", "-dp", "2", "--enable-expert-parallel") == expected
 
 
 def test_the_memory_of_the_workers_adds_up(tmp_path):
