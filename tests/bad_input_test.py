@@ -94,7 +94,7 @@ def test_bad_option_values(option, words):
     (["-pp", "9"], ["--pipeline-parallel-size 9", "5 layers"]),
     (["-pp", "2", "--pp-layer-partition", "5"], ["--pp-layer-partition", "2 numbers", "5 in all"]),
     (["-pp", "2"], ["--pipeline-parallel-size"]),
-    (["-dcp", "2"], ["--decode-context-parallel-size"]),
+    (["-dcp", "2", "--block-size", "48"], ["--block-size is 48", "--decode-context-parallel-size 2", "16, 32, 64, 128, 256"]),
     (["--enable-eplb"], ["--enable-eplb", "--enable-expert-parallel"]),
     (["-ep", "--eplb-config", '{"window": 3}'], ["--eplb-config", "window_size"]),
 ])

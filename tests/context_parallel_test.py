@@ -86,9 +86,3 @@ def test_the_memory_of_the_workers_adds_up(tmp_path):
     alone = json.loads(chorus("generate", STORIES, "--input", rows, *small).stdout)
     assert "KV" in alone["error"] and not alone["outputs"]
     assert run(STORIES, rows, *small, "-dcp", "2") == run(STORIES, rows, "--dtype", "bfloat16")
-
-
-def test_a_block_must_lie_on_one_worker():
-    done = chorus("generate", STORIES, "--prompt", "a", "-dcp", "2", "--block-size", "48")
-    assert done.returncode == 2
-    assert b"--block-size is 48" in done.stderr and b"16, 32, 64, 128, 256" in done.stderr
