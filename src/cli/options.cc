@@ -164,11 +164,12 @@ void Options::engine(EngineConfig* config) {
   auto* given = &impl_.engine_given;
   for (const EngineOption& option : engine_options()) {
     const std::string name = option.name;
+    const std::string names = dashed(name) + (option.alias == nullptr ? "" : "," + dashed(option.alias));
     if (option.value_hint == nullptr) {
       const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
-      impl_.app->add_flag_function(dashed(name) + ",!" + dashed("no-" + name), set, option.help)->group("Engine")->trigger_on_parse();
+      impl_.app->add_flag_function(names + ",!" + dashed("no-" + name), set, option.help)->group("Engine")->trigger_on_parse();
     } else {
-      impl_.app->add_option_function<std::string>(dashed(name), [given, name](const std::string& value) { given->push_back({name, value}); },
+      impl_.app->add_option_function<std::string>(names, [given, name](const std::string& value) { given->push_back({name, value}); },
                                                   option.help)
           ->type_name(option.value_hint)
           ->group("Engine")
