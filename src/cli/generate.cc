@@ -11,7 +11,10 @@
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/prompt_rows.h"
+#include "cli/version.h"
 #include "config/model_config.h"
+#include "dist/launcher.h"
+#include "fleet/launched_world.h"
 #include "frontend/chat_format.h"
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
@@ -74,17 +77,16 @@ class OrderedWriter {
   Result<void> status_;
 };
 
-Result<int> generate(GenerateOptions& options) {
-  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model, options.engine.generation_config));
-  CHORUS_TRY_VOID(validate(options.engine));
-  CHORUS_TRY_VOID(validate(options.engine, model));
+// From the prompts to the whole output, on the fleet that `start` gives.
+using StartFleet = std::function<Result<std::unique_ptr<Fleet>>()>;
+Result<int> generate_with(const GenerateOptions& options, const ModelConfig& model, const StartFleet& start) {
   CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));
   GenerationOptions defaults = default_generation_options(model, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
   CHORUS_TRY(const PromptRows rows, read_rows(options, chat, defaults));
   CHORUS_TRY(const auto tokenizer, load_tokenizer_if_there(options.engine.model));
   CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
-  CHORUS_TRY(const auto fleet, Fleet::start(options.engine, model, interrupted));
+  CHORUS_TRY(const auto fleet, start());
 
   TextGenerator generator(*fleet, tokenizer, options.engine, model);
   OrderedWriter writer(file, rows, options.metrics);
@@ -103,6 +105,34 @@ Result<int> generate(GenerateOptions& options) {
     return exit_rows_failed;
   }
   return exit_done;
+}
+
+// This process is one rank of those that a launcher started: rank 0 does what generate does, the others compute for it.
+Result<int> generate_launched(GenerateOptions& options, const ModelConfig& model) {
+  CHORUS_TRY(const LauncherEnvironment environment, detect_launcher(environment_variable));
+  if (environment.rank != 0) set_log_level(std::max(log_level(), LogLevel::warning));
+  options.engine.assignment = AssignmentName::modulo;
+  CHORUS_TRY(const auto world, LaunchedWorld::join(environment, options.engine, model, version(), interrupted));
+  if (world->rank() != 0) {
+    CHORUS_TRY_VOID(world->serve());
+    CHORUS_TRY_VOID(world->part());
+    return exit_done;
+  }
+  const auto status = generate_with(options, model, [&] { return world->start_fleet(); });
+  if (!status.ok()) {
+    world->abort(status.error());
+    return status;
+  }
+  CHORUS_TRY_VOID(world->part());
+  return status;
+}
+
+Result<int> generate(GenerateOptions& options) {
+  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model, options.engine.generation_config));
+  CHORUS_TRY_VOID(validate(options.engine));
+  CHORUS_TRY_VOID(validate(options.engine, model));
+  if (options.engine.distributed_executor_backend == "external_launcher") return generate_launched(options, model);
+  return generate_with(options, model, [&] { return Fleet::start(options.engine, model, interrupted); });
 }
 
 }  // namespace

@@ -31,13 +31,13 @@ void install_signal_handlers() {
   ::signal(SIGXFSZ, SIG_IGN);  // and so is a file that outgrows ulimit -f
 }
 
-// The only place that reads the environment. VLLM_USE_V1 is accepted and means nothing here.
+// VLLM_USE_V1 is accepted and means nothing here.
 Result<void> read_log_level(const std::string& option) {
   LogLevel level = LogLevel::info;
   for (const char* name : {"VLLM_LOGGING_LEVEL", "CHORUS_LOG_LEVEL"}) {
-    const char* value = std::getenv(name);
-    if (value == nullptr || *value == '\0' || parse_log_level(value, &level)) continue;
-    log(LogLevel::warning, "{} is \"{}\" and is ignored; known are debug, info, warning, error, off", name, value);
+    const auto value = environment_variable(name);
+    if (!value || value->empty() || parse_log_level(*value, &level)) continue;
+    log(LogLevel::warning, "{} is \"{}\" and is ignored; known are debug, info, warning, error, off", name, *value);
   }
   if (!option.empty() && !parse_log_level(option, &level)) {
     return fail(ErrorCode::invalid_argument, "--log-level is \"{}\"; accepted: debug, info, warning, error, off", option);
@@ -240,6 +240,12 @@ void declare_commands(const std::vector<Command>& commands, CLI::App* app, std::
 }
 
 }  // namespace
+
+// The only place that reads the environment.
+std::optional<std::string> environment_variable(const std::string& name) {
+  const char* value = std::getenv(name.c_str());
+  return value == nullptr ? std::nullopt : std::optional<std::string>(value);
+}
 
 int run_command_line(int argc, char** argv, const std::vector<Command>& commands) {
   if (const auto wrong = unknown_command(argc, argv, commands)) {

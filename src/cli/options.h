@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -54,6 +55,8 @@ struct Command {
 
 // Reads argv, finds the command, runs it. Prints errors as one line on stderr.
 int run_command_line(int argc, char** argv, const std::vector<Command>& commands);
+
+std::optional<std::string> environment_variable(const std::string& name);
 
 // True once SIGINT or SIGTERM has come (handlers are installed by run_command_line).
 bool interrupted();

@@ -117,8 +117,6 @@ Result<void> check_supported(const EngineConfig& config) {
        "needs a CUDA backend, which this build does not have; use --device cpu"},
       {config.distributed_executor_backend == "ray", "distributed-executor-backend ray",
        "is not part of this version; use mp"},
-      {config.distributed_executor_backend == "external_launcher", "distributed-executor-backend external_launcher",
-       "is not part of this version; use mp"},
       {config.data_parallel_backend == "ray", "data-parallel-backend ray", "is not part of this version; use mp"},
       {parallel.data_parallel_size_local != 0 && parallel.data_parallel_size_local != parallel.data_parallel_size,
        "data-parallel-size-local below data-parallel-size",

@@ -184,7 +184,8 @@ class Rendezvous {
         refuse_descriptor(*store_, world.error().message, deadline_);
         return world.error();
       }
-      CHORUS_TRY_VOID(hand_over_descriptor(*store_, world->fd(), size_, deadline_));
+      const std::vector<int> descriptors(static_cast<std::size_t>(size_), world->fd());
+      CHORUS_TRY_VOID(hand_over_descriptors(*store_, descriptors, deadline_));
       return world->join(rank_, options_.exchange_timeout_ms);
     }
     CHORUS_TRY(UniqueFd fd, receive_descriptor(*store_, rank_, deadline_));

@@ -86,7 +86,7 @@ Result<void> send_descriptor(int socket, int fd) {
 
 Result<UniqueFd> take_descriptor(int socket, Nanoseconds deadline) {
   CHORUS_TRY(const bool ready, wait_for_socket(socket, POLLIN, deadline));
-  if (!ready) return fail(ErrorCode::deadline_exceeded, "rank 0 did not hand over the world's memory in time");
+  if (!ready) return fail(ErrorCode::deadline_exceeded, "rank 0 did not hand over its descriptor in time");
   char byte = 0;
   iovec part{&byte, 1};
   Control control{};
@@ -98,7 +98,7 @@ Result<UniqueFd> take_descriptor(int socket, Nanoseconds deadline) {
   const ssize_t count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
   const cmsghdr* header = count == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
   if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) {
-    return fail(ErrorCode::unavailable, "rank 0 closed the connection without handing over the world's memory");
+    return fail(ErrorCode::unavailable, "rank 0 closed the connection without handing over its descriptor");
   }
   int fd = -1;
   std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
@@ -106,19 +106,19 @@ Result<UniqueFd> take_descriptor(int socket, Nanoseconds deadline) {
 }
 
 // The rank that was served; -1: none, the caller was a stranger or went away.
-int serve_one(int listener, int fd, const std::vector<bool>& served, Nanoseconds deadline) {
+int serve_one(int listener, std::span<const int> fds, const std::vector<bool>& served, Nanoseconds deadline) {
   const UniqueFd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket.valid() || !check_user(socket.get()).ok()) return -1;
   std::int32_t rank = 0;
   const Nanoseconds until = std::min(deadline, deadline_after(hello_ms));
   if (!receive_all(socket.get(), &rank, sizeof rank, until, "a rank").ok()) return -1;
   if (rank < 1 || rank >= static_cast<int>(served.size()) || served[static_cast<std::size_t>(rank)]) return -1;
-  return send_descriptor(socket.get(), fd).ok() ? rank : -1;
+  return send_descriptor(socket.get(), fds[static_cast<std::size_t>(rank)]).ok() ? rank : -1;
 }
 
 }  // namespace
 
-Result<void> hand_over_descriptor(Store& store, int fd, int size, Nanoseconds deadline) {
+Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanoseconds deadline) {
   CHORUS_TRY(const std::string name, random_name());
   CHORUS_TRY(const UniqueFd listener, unix_socket());
   const AbstractAddress address(name);
@@ -126,22 +126,19 @@ Result<void> hand_over_descriptor(Store& store, int fd, int size, Nanoseconds de
     return fail(ErrorCode::internal, "cannot listen on the abstract Unix socket {}: {}", name, std::strerror(errno));
   }
   CHORUS_TRY_VOID(store.set(socket_key, "at " + name, milliseconds_until(deadline)));
-  std::vector<bool> served(static_cast<std::size_t>(size), false);
-  served[0] = true;
-  for (int count = 1; count < size;) {
+  std::vector<bool> served;
+  for (const int fd : fds) served.push_back(served.empty() || fd < 0);
+  while (std::ranges::find(served, false) != served.end()) {
     CHORUS_TRY(const bool ready, wait_for_socket(listener.get(), POLLIN, deadline));
     if (!ready) {
       std::vector<int> missing;
-      for (int rank = 0; rank < size; ++rank) {
-        if (!served[static_cast<std::size_t>(rank)]) missing.push_back(rank);
+      for (std::size_t rank = 0; rank < served.size(); ++rank) {
+        if (!served[rank]) missing.push_back(static_cast<int>(rank));
       }
-      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for the world's memory",
-                  fmt::join(missing, ", "));
+      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for what rank 0 gives them", fmt::join(missing, ", "));
     }
-    const int rank = serve_one(listener.get(), fd, served, deadline);
-    if (rank < 0) continue;
-    served[static_cast<std::size_t>(rank)] = true;
-    ++count;
+    const int rank = serve_one(listener.get(), fds, served, deadline);
+    if (rank >= 0) served[static_cast<std::size_t>(rank)] = true;
   }
   return {};
 }

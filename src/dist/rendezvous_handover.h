@@ -1,6 +1,8 @@
 // One process gives a descriptor to others of the same user and node, over an abstract Unix socket with a random name,
-// which is published in a Store. Private to this room.
+// which is published in a Store.
 #pragma once
+
+#include <span>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -9,9 +11,9 @@
 
 namespace chorus {
 
-// Publishes itself and gives `fd` to the ranks 1 .. size - 1, once each; returns when all have it. Processes of another
-// user are turned away.
-Result<void> hand_over_descriptor(Store& store, int fd, int size, Nanoseconds deadline);
+// Publishes itself and gives fds[r] to rank r, once each, whoever comes first; those of rank 0 and those that are -1 are not
+// asked for. Returns when all have theirs. Processes of another user are turned away. Once a store: others need another prefix.
+Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanoseconds deadline);
 // Tells the others that there will be no descriptor, and why.
 void refuse_descriptor(Store& store, const std::string& reason, Nanoseconds deadline);
 Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline);

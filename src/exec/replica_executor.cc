@@ -42,6 +42,8 @@ class ReplicaExecutor final : public Executor {
  public:
   ReplicaExecutor(std::unique_ptr<ModelRunner> runner, const ExecutorInfo& info) : runner_(std::move(runner)), info_(info) {}
   ~ReplicaExecutor() override {
+    // Nothing may be left under way: the transport may go on serving others.
+    while (!broken_ && !expected_bytes_.empty()) broken_ = !receive_result().ok();
     std::string message = farewell;
     if (!broken_) (void)replica().broadcast_message(&message, 0, plan_bytes_max);
   }

@@ -54,6 +54,7 @@ class EngineProcess {
         workers_(replica->workers.get()),
         check_(replica->check),
         epoch_(start.epoch),
+        steps_together_(start.config.parallel.replicas_step_together()),
         stall_timeout_ms_(start.config.engine_heartbeat_timeout_ms),
         idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1,
                                  check_ ? static_cast<int>(check_interval / 1'000'000) : idle_heartbeat_ms_max)),
@@ -68,7 +69,7 @@ class EngineProcess {
   Result<void> run() {
     while (true) {
       CHORUS_TRY_VOID(take_messages());
-      if (shutdown_) return {};
+      if (shutdown_) return check_ ? finish_wave() : Result<void>();
       CHORUS_TRY_VOID(check_now_and_then());
       if (core_->must_step()) {
         CHORUS_TRY_VOID(step());
@@ -84,6 +85,15 @@ class EngineProcess {
     if (!check_ || now - checked_at_ < check_interval) return {};
     checked_at_ = now;
     return check_();
+  }
+
+  // Replicas that step together and whose processes go on afterwards leave no other one waiting within a step.
+  Result<void> finish_wave() {
+    while (steps_together_ && core_->must_step()) {
+      events_.clear();
+      CHORUS_TRY_VOID(core_->step(monotonic_now(), &events_));
+    }
+    return {};
   }
 
   Result<void> take_messages() {
@@ -193,6 +203,7 @@ class EngineProcess {
   Nanoseconds checked_at_ = 0;
   std::vector<pollfd> descriptors_;
   std::uint32_t epoch_;
+  bool steps_together_;
   int stall_timeout_ms_;
   int idle_wait_ms_;
   std::unique_ptr<EngineCore> core_;

@@ -54,9 +54,15 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
 Result<void> FleetImpl::start(FleetSetup setup) {
   const Nanoseconds begin = monotonic_now();
   const NodeResources node = detect_node();
+  connected_ = std::move(setup.connected);
+  CHECK(connected_.size() <= links_.size(), "{} connected engines for {} ranks", connected_.size(), ranks_);
+  connected_.resize(links_.size());
   threads_ = threads_per_worker(config_, node);
   std::vector<std::string> warnings;
-  CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(config_, node, &warnings));
+  // Engines that are there already live on resources of their own.
+  if (!std::ranges::all_of(connected_, &UniqueFd::valid)) {
+    CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(config_, node, &warnings));
+  }
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
   CHORUS_TRY(weights_, setup.load_weights(config_, model_, node.cores()));
   times_.load_s = seconds_since(begin);
@@ -65,9 +71,6 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
 
   log(LogLevel::info, "Starting {} data parallel workers", ranks_);
-  CHECK(setup.connected.size() <= links_.size(), "{} connected engines for {} ranks", setup.connected.size(), ranks_);
-  connected_ = std::move(setup.connected);
-  connected_.resize(links_.size());
   for (int rank = 0; rank < ranks_; ++rank) {
     if (connected_[static_cast<std::size_t>(rank)].valid()) supervisor_.forbid_restart(rank);
     supervisor_.start(rank, monotonic_now());

@@ -32,6 +32,11 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
 
 Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model,
                                             const std::function<bool()>& interrupted) {
+  if (config.distributed_executor_backend == "external_launcher") {
+    return fail(ErrorCode::invalid_argument,
+                "--distributed-executor-backend external_launcher is for chorus generate under torchrun, mpirun or srun; "
+                "use mp, which starts its workers itself");
+  }
   const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
     return load_weights(engine, weights_of, threads, interrupted);
   };

@@ -1,0 +1,234 @@
+#include "fleet/launched_world.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <utility>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "config/node.h"
+#include "dist/rendezvous_handover.h"
+#include "exec/replica_executor.h"
+#include "fleet/engine_process.h"
+#include "fleet/fleet_setup.h"
+#include "fleet/launched_fingerprint.h"
+#include "net/connection.h"
+
+namespace chorus {
+namespace {
+
+constexpr int idle_slice_ms = 500;
+constexpr std::size_t word_bytes_max = 64;
+const std::string begin_word = "begin";
+
+}  // namespace
+
+Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnvironment& environment,
+                                                           const EngineConfig& config, const ModelConfig& model,
+                                                           const std::string& version,
+                                                           std::function<bool()> interrupted) {
+  if (environment.launcher == Launcher::none) {
+    return fail(ErrorCode::invalid_argument,
+                "--distributed-executor-backend external_launcher, but no launcher started this process: use torchrun, "
+                "mpirun or "
+                "srun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT");
+  }
+  CHORUS_TRY(const Topology topology, Topology::create(config.parallel, environment.world_size));
+  if (environment.local_world_size > 0 && environment.local_world_size < environment.world_size) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "{} started {} of {} ranks on this node: ranks on several nodes are not supported yet; start all on one",
+        name_of(environment.launcher), environment.local_world_size, environment.world_size);
+  }
+  JoinOptions options;
+  options.timeout_ms = config.engine_start_timeout_ms;
+  options.exchange_timeout_ms = config.engine_heartbeat_timeout_ms;
+  CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
+  CHORUS_TRY(options.fingerprint, launched_fingerprint(config, model, isa, version));
+  CHORUS_TRY(MeetingPlace place, open_meeting_place(environment, options.timeout_ms));
+  CHORUS_TRY(auto transport, join_world(place.store, environment.rank, environment.world_size, options));
+  std::vector<int> everyone(static_cast<std::size_t>(environment.world_size));
+  for (std::size_t rank = 0; rank < everyone.size(); ++rank) everyone[rank] = static_cast<int>(rank);
+  std::unique_ptr<LaunchedWorld> world(
+      new LaunchedWorld(config, model, topology, Group(transport, std::move(everyone))));
+  world->place_ = std::move(place);
+  world->transport_ = std::move(transport);
+  world->interrupted_ = std::move(interrupted);
+  world->isa_ = isa;
+  LoadedWeights described;
+  described.isa = isa;
+  described.dtype = compute_dtype(config, model);
+  world->profile_ = numerics_profile(described);
+  CHORUS_TRY_VOID(world->exchange_sockets());
+  CHORUS_TRY_VOID(world->choose_resources());
+  return world;
+}
+
+LaunchedWorld::~LaunchedWorld() {
+  if (!parted_) abort(fail(ErrorCode::unavailable, "ended early"));
+  if (engine_.joinable()) engine_.join();
+}
+
+// Rank 0 makes a pair for every engine and gives the others their ends.
+Result<void> LaunchedWorld::exchange_sockets() {
+  if (!is_engine()) return {};
+  const Nanoseconds deadline = monotonic_now() + Nanoseconds{config_.engine_start_timeout_ms} * 1'000'000;
+  const auto store = make_prefix_store(place_.store, "engines");
+  if (rank() != 0) {
+    auto received = receive_descriptor(*store, rank(), deadline);
+    if (!received.ok()) return with_context(received.error(), "all ranks must be on one node");
+    fleet_socket_ = std::move(*received);
+    return {};
+  }
+  std::vector<int> given(static_cast<std::size_t>(world_.size()), -1);
+  std::vector<UniqueFd> theirs;
+  for (int dp = 0; dp < config_.parallel.data_parallel_size; ++dp) {
+    CHORUS_TRY(auto sockets, make_socket_pair());
+    engines_.push_back(std::move(sockets.first));
+    theirs.push_back(std::move(sockets.second));
+    given[static_cast<std::size_t>(dp * config_.parallel.replica_size())] = theirs.back().get();
+  }
+  fleet_socket_ = std::move(theirs.front());
+  return hand_over_descriptors(*store, given, deadline);
+}
+
+// Some launchers bind each rank to cores of its own, others leave all ranks on all cores: those that may use the same
+// cores share them.
+Result<void> LaunchedWorld::choose_resources() {
+  const NodeResources node = detect_node();
+  constexpr std::size_t mask_words = 64;
+  std::array<std::uint64_t, mask_words> own{};
+  for (const int cpu : node.cpus) {
+    const auto bit = static_cast<std::size_t>(cpu);
+    if (bit < mask_words * 64) own[bit / 64] |= std::uint64_t{1} << bit % 64;
+  }
+  const auto ranks = static_cast<std::size_t>(world_.size());
+  std::vector<std::uint64_t> masks(ranks * mask_words);
+  CHORUS_TRY_VOID(world_.all_gather_bytes(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(masks))));
+  int sharing = 0;
+  for (std::size_t other = 0; other < ranks; ++other) {
+    bool overlap = false;
+    for (std::size_t word = 0; word < mask_words; ++word)
+      overlap = overlap || (masks[other * mask_words + word] & own[word]) != 0;
+    sharing += overlap ? 1 : 0;
+  }
+  int cores = static_cast<int>(node.cpus.size()) / std::max(1, sharing);
+  if (node.cpu_limit > 0) cores = std::min(cores, static_cast<int>(std::ceil(node.cpu_limit)) / world_.size());
+  threads_ = config_.threads > 0 ? config_.threads : std::max(1, cores);
+  if (config_.cpu_threads_bind == "auto" || config_.cpu_threads_bind == "none") return {};
+  std::vector<std::string> warnings;
+  CHORUS_TRY(auto sets, cpu_sets_per_worker(config_, node, &warnings));
+  cpus_ = std::move(sets[static_cast<std::size_t>(rank())]);
+  if (config_.threads == 0) threads_ = static_cast<int>(cpus_.size());
+  return {};
+}
+
+// Whether all ranks are there still.
+Result<void> LaunchedWorld::check() {
+  if (interrupted_ && interrupted_()) return fail(ErrorCode::cancelled, "interrupted");
+  if (!transport_) return {};
+  // A rank of the next replica, or of this one: any tells when the world is broken.
+  const int next = (rank() + config_.parallel.replica_size()) % world_.size();
+  CHORUS_TRY_VOID(transport_->wait_for(next != rank() ? next : (rank() + 1) % world_.size(), 0));
+  return {};
+}
+
+Result<LoadedWeights> LaunchedWorld::load_own_weights() {
+  Result<void> checked;
+  const auto stop = [&] {
+    checked = check();
+    return !checked.ok();
+  };
+  const int shard = weight_shard_of(config_.parallel, topology_.coordinates_of(rank()));
+  auto weights = load_weights(config_, model_, {shard}, threads_, stop);
+  if (!checked.ok()) return checked.error();
+  return weights;
+}
+
+WorkerSetup LaunchedWorld::own_setup() const {
+  WorkerSetup setup;
+  setup.config = config_;
+  setup.model = model_;
+  setup.world_rank = world_.rank();
+  setup.threads = threads_;
+  setup.cpus = cpus_;
+  setup.transport = transport_;
+  setup.first_world_rank = 0;
+  return setup;
+}
+
+Result<void> LaunchedWorld::serve_as_engine(UniqueFd socket) {
+  CHORUS_TRY(const auto connection, make_socket_connection(std::move(socket)));
+  LoadedWeights weights;  // outlive the replica
+  return serve_engine(connection.get(), profile_, [&](const EngineStart&) -> Result<StartedReplica> {
+    CHORUS_TRY(weights, load_own_weights());
+    WorkerSetup setup = own_setup();
+    CHORUS_TRY(setup.kv_cache_bytes, kv_cache_bytes_per_worker(config_, detect_node(), 0));
+    StartedReplica replica;
+    CHORUS_TRY(replica.executor, make_replica_executor(setup, weights));
+    replica.check = [this] { return check(); };
+    return replica;
+  });
+}
+
+Result<void> LaunchedWorld::serve_as_worker() {
+  CHORUS_TRY(const LoadedWeights weights, load_own_weights());
+  WorkerSetup setup = own_setup();
+  CHORUS_TRY(setup.kv_cache_bytes, kv_cache_bytes_per_worker(config_, detect_node(), 0));
+  return run_worker(setup, weights, interrupted_);
+}
+
+// Rank 0 reads its input first, for as long as it takes.
+Result<void> LaunchedWorld::wait_for_rank_0() {
+  std::string word;
+  while (rank() != 0) {
+    CHORUS_TRY(const bool there, world_.wait_for(0, idle_slice_ms));
+    if (there) break;
+    CHORUS_TRY_VOID(check());
+  }
+  word = begin_word;
+  return world_.broadcast_message(&word, 0, word_bytes_max);
+}
+
+Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
+  CHECK(rank() == 0 && !engine_.joinable(), "rank {} starts the fleet, or starts it twice", rank());
+  CHORUS_TRY_VOID(wait_for_rank_0());
+  engine_ = std::thread([this] {
+    engine_result_ = serve_as_engine(std::move(fleet_socket_));
+    if (!engine_result_.ok()) abort(engine_result_.error());
+  });
+  FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(engines_)};
+  setup.load_weights = [this](const EngineConfig& config, const ModelConfig& model, int) -> Result<LoadedWeights> {
+    LoadedWeights none;  // the engines have theirs
+    none.isa = isa_;
+    none.dtype = compute_dtype(config, model);
+    return none;
+  };
+  auto fleet = chorus::start_fleet(config_, model_, std::move(setup));
+  if (!fleet.ok()) abort(fleet.error());
+  return fleet;
+}
+
+Result<void> LaunchedWorld::serve() {
+  CHECK(rank() != 0, "rank 0 holds the fleet");
+  auto served = wait_for_rank_0();
+  if (served.ok()) served = is_engine() ? serve_as_engine(std::move(fleet_socket_)) : serve_as_worker();
+  if (!served.ok()) abort(served.error());
+  return served;
+}
+
+Result<void> LaunchedWorld::part() {
+  if (engine_.joinable()) engine_.join();
+  CHORUS_TRY_VOID(engine_result_);
+  CHORUS_TRY_VOID(world_.barrier());
+  parted_ = true;
+  return {};
+}
+
+void LaunchedWorld::abort(const Error& reason) {
+  if (transport_) transport_->abort(reason.message);
+}
+
+}  // namespace chorus

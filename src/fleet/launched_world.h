@@ -1,0 +1,87 @@
+// The workers of all replicas as processes that a launcher (torchrun, mpirun, srun) started with the same command line:
+// one world, in which rank 0 is the front and holds the fleet.
+//
+//   rank 0            join, start_fleet, (the fleet's work and end), part
+//   every other rank  join, serve, part
+//
+// The first worker of each replica is an engine (engine_process.h): rank 0's is a thread of its process, the others'
+// are behind sockets that rank 0 hands over. Whatever goes wrong in one rank breaks the world: every rank ends within
+// two seconds, with the reason of the first.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "dist/group.h"
+#include "dist/launcher.h"
+#include "dist/rendezvous.h"
+#include "dist/topology.h"
+#include "exec/load_weights.h"
+#include "exec/replica_executor.h"
+#include "fleet/fleet.h"
+#include "net/unique_fd.h"
+
+namespace chorus {
+
+class LaunchedWorld {
+ public:
+  // Waits for all ranks, engine_start_timeout_ms at most. `version`: of this program. `interrupted` is asked every
+  // second at least while a rank waits or loads; true ends it, and the world. Errors: invalid_argument (the parallel
+  // sizes do not make this world, or a rank was given something else than rank 0), deadline_exceeded (the ranks that
+  // are missing).
+  static Result<std::unique_ptr<LaunchedWorld>> join(const LauncherEnvironment& environment, const EngineConfig& config,
+                                                     const ModelConfig& model, const std::string& version,
+                                                     std::function<bool()> interrupted);
+  // A rank that goes without having parted breaks the world.
+  ~LaunchedWorld();
+
+  int rank() const { return world_.rank(); }
+
+  // Rank 0, once. The fleet must end before part(). Errors as Fleet::start().
+  Result<std::unique_ptr<Fleet>> start_fleet();
+  // The others: computes until rank 0's fleet ends.
+  Result<void> serve();
+  // Returns when every rank has come here.
+  Result<void> part();
+  // Breaks the world, with this reason for all.
+  void abort(const Error& reason);
+
+ private:
+  LaunchedWorld(const EngineConfig& config, const ModelConfig& model, const Topology& topology, Group world)
+      : config_(config), model_(model), topology_(topology), world_(std::move(world)) {}
+
+  Result<void> exchange_sockets();
+  Result<void> choose_resources();
+  Result<void> wait_for_rank_0();
+  Result<void> check();
+  Result<LoadedWeights> load_own_weights();
+  WorkerSetup own_setup() const;
+  Result<void> serve_as_engine(UniqueFd socket);
+  Result<void> serve_as_worker();
+  bool is_engine() const { return world_.rank() % config_.parallel.replica_size() == 0; }
+
+  EngineConfig config_;
+  ModelConfig model_;
+  Topology topology_;
+  MeetingPlace place_;
+  std::shared_ptr<Transport> transport_;  // null in a world of one
+  Group world_;
+  std::function<bool()> interrupted_;
+  std::vector<UniqueFd> engines_;  // rank 0: the fleet's ends, by dp rank
+  UniqueFd fleet_socket_;          // of an engine: its end
+  std::string profile_;
+  Isa isa_ = Isa::scalar;
+  int threads_ = 1;
+  std::vector<int> cpus_;
+  std::thread engine_;          // rank 0's
+  Result<void> engine_result_;  // of that thread, once it is joined
+  bool parted_ = false;
+};
+
+}  // namespace chorus
