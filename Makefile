@@ -1,13 +1,15 @@
 # make demo    install what is missing, build, and run the stories workflow on two replicas
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
+# make test-launchers   the tests under torchrun and mpirun, which it installs (the first into a virtual environment)
 # make bench   the kernels' benchmarks; make format: clang-format over our sources
 PYTHON ?= /usr/bin/python3
 JOBS ?= $(shell nproc)
+LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
 export CCACHE_BASEDIR := $(CURDIR)
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build demo test fast asan tsan bench format tidy install-packages clean
+.PHONY: build demo test test-launchers fast asan tsan bench format tidy install-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -23,6 +25,12 @@ test: install-packages
 	@$(call CONFIGURE,release)
 	@ninja -C build -j$(JOBS)
 	ctest --test-dir build --output-on-failure
+
+test-launchers: build
+	@tools/install_packages.sh packages-launchers.txt
+	@ninja -C build -j$(JOBS) launcher_tool
+	@test -x $(LAUNCHERS)/bin/torchrun || { $(PYTHON) -m venv $(LAUNCHERS) && $(LAUNCHERS)/bin/pip install -q torch numpy pytest; }
+	CHORUS_LAUNCHERS_VENV=$(LAUNCHERS) $(LAUNCHERS)/bin/python -m pytest -q -p no:cacheprovider tests/launchers
 
 fast: install-packages
 	@$(call CONFIGURE,release)

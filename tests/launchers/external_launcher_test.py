@@ -1,0 +1,219 @@
+"""`chorus generate` as the ranks of a launcher: the bytes of plain `generate`, and one end for all ranks.
+
+    make test-launchers
+
+Ranks are started with a launcher's variables, and by the launchers themselves where they are there: torchrun in the virtual
+environment CHORUS_LAUNCHERS_VENV (default ~/.cache/chorus/launchers), mpirun of Open MPI in PATH.
+"""
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from chorus_process import CHORUS, STORIES, TINY, gone_within, is_running  # noqa: E402
+
+VENV = pathlib.Path(os.environ.get("CHORUS_LAUNCHERS_VENV", pathlib.Path.home() / ".cache/chorus/launchers"))
+TORCHRUN = VENV / "bin" / "torchrun"
+# The tests themselves may run under a launcher.
+CLEAN = {name: value for name, value in os.environ.items()
+         if not name.startswith(("OMPI_", "PMIX_", "SLURM_", "TORCHELASTIC_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_"))}
+MODELS = {"stories260k": STORIES, "qwen3_moe": str(TINY / "qwen3_moe")}
+OPTIONS = ["--max-tokens", "24", "--temperature", "0.8", "--seed", "3", "--kv-cache-memory", "16MiB", "--threads", "1"]
+ENDS_WITHIN_S = 2
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module", name="prompts")
+def write_prompts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("launched") / "prompts.jsonl"
+    rows = [{"id": f"row {i}", "prompt_token_ids": [1, 3 + i % 50, 7 + i], "n": 1 + i % 2} for i in range(21)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module", name="expected")
+def plain_outputs(prompts):
+    """What one process makes of the prompts, by model."""
+    outputs = {}
+    for name, model in MODELS.items():
+        done = subprocess.run([CHORUS, "generate", model, "--input", prompts, *OPTIONS], capture_output=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr.decode()
+        outputs[name] = done.stdout
+    return outputs
+
+
+def launched(model, *parallel):
+    return ["generate", model, "--distributed-executor-backend", "external_launcher", *parallel, *OPTIONS]
+
+
+def plain_variables(rank, size, port):
+    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def srun_variables(rank, size, port):
+    return {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(size), "SLURM_LOCALID": str(rank), "SLURM_JOB_ID": "5", "SLURM_STEP_ID": "0",
+            "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": str(size), "MASTER_PORT": port}
+
+
+class Ranks:
+    """The processes of one world, which this test starts."""
+
+    def __init__(self, arguments_of, size, variables=plain_variables, ranks=None):
+        port = free_port()
+        self.processes = [
+            subprocess.Popen([CHORUS, *arguments_of(rank)], env=CLEAN | variables(rank, size, port), stdin=subprocess.DEVNULL,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in (ranks or range(size))]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.communicate()
+
+    def finish(self, timeout_s=120):
+        """(exit status, stdout, stderr) by rank."""
+        outputs = [process.communicate(timeout=timeout_s) for process in self.processes]
+        return [(process.returncode, out, err.decode()) for process, (out, err) in zip(self.processes, outputs)]
+
+
+SHAPES = [(["--dp-size", "2", "--tp-size", "2"], 4), (["-dp", "2"], 2), (["-dp", "1", "-tp", "2"], 2), (["-dp", "2", "-pp", "2"], 4), ([], 1)]
+
+
+@pytest.mark.parametrize("parallel,size", SHAPES, ids=["dp2-tp2", "dp2", "tp2", "dp2-pp2", "one"])
+@pytest.mark.parametrize("model", MODELS)
+def test_variables_give_the_bytes_of_one_process(model, parallel, size, prompts, expected, tmp_path):
+    output = tmp_path / "out.jsonl"
+    arguments = [*launched(MODELS[model], *parallel), "--input", prompts, "--output", output]
+    with Ranks(lambda rank: arguments, size) as ranks:
+        ends = ranks.finish()
+    assert [end[0] for end in ends] == [0] * size, ends
+    assert output.read_bytes() == expected[model]
+    assert all(out == b"" for _, out, _ in ends)
+    assert all(err == "" for _, _, err in ends[1:]), "rank 0 alone speaks"
+
+
+def test_experts_over_all_ranks(prompts, expected, tmp_path):
+    """Replicas step together through the launcher's world."""
+    output = tmp_path / "out.jsonl"
+    arguments = [*launched(MODELS["qwen3_moe"], "--dp-size", "2", "--enable-ep"), "--input", prompts, "--output", output]
+    with Ranks(lambda rank: arguments, 2) as ranks:
+        ends = ranks.finish()
+    assert [end[0] for end in ends] == [0, 0], ends
+    assert output.read_bytes() == expected["qwen3_moe"]
+
+
+def test_srun_variables(prompts, expected, tmp_path):
+    output = tmp_path / "out.jsonl"
+    arguments = [*launched(STORIES, "--dp-size", "2", "--tp-size", "2"), "--input", prompts, "--output", output]
+    with Ranks(lambda rank: arguments, 4, srun_variables) as ranks:
+        ends = ranks.finish()
+    assert [end[0] for end in ends] == [0] * 4, ends
+    assert output.read_bytes() == expected["stories260k"]
+
+
+def test_prompt_i_goes_to_rank_i_mod_dp(prompts):
+    arguments = [*launched(STORIES, "-dp", "3"), "--input", prompts, "--metrics"]
+    with Ranks(lambda rank: arguments, 3) as ranks:
+        ends = ranks.finish()
+    rows = [json.loads(line) for line in ends[0][1].splitlines()]
+    assert [row["dp_rank"] for row in rows] == [i % 3 for i in range(len(rows))]
+    assert [row["id"] for row in rows] == [f"row {i}" for i in range(21)]
+
+
+@pytest.mark.skipif(not TORCHRUN.exists(), reason=f"{TORCHRUN} is not there: make test-launchers")
+@pytest.mark.parametrize("model", MODELS)
+def test_torchrun(model, prompts, expected, tmp_path):
+    output = tmp_path / "out.jsonl"
+    done = subprocess.run([TORCHRUN, "--nproc-per-node=4", "--master-port", free_port(), "--no-python", CHORUS,
+                           *launched(MODELS[model], "--dp-size", "2", "--tp-size", "2"), "--input", prompts, "--output", output],
+                          env=CLEAN, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == expected[model]
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: make test-launchers")
+@pytest.mark.parametrize("model", MODELS)
+def test_mpirun(model, prompts, expected, tmp_path):
+    output = tmp_path / "out.jsonl"
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    done = subprocess.run(["mpirun", *root, "--oversubscribe", "-np", "4", CHORUS,
+                           *launched(MODELS[model], "--dp-size", "2", "--tp-size", "2"), "--input", prompts, "--output", output],
+                          env=CLEAN, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == expected[model]
+
+
+def test_without_a_launcher_the_reason_is_said(prompts):
+    done = subprocess.run([CHORUS, *launched(STORIES), "--input", prompts], env=CLEAN, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "no launcher started this process" in done.stderr
+
+
+def test_a_world_that_does_not_fit_is_refused_with_both_numbers(prompts):
+    with Ranks(lambda rank: [*launched(STORIES, "-dp", "2", "-tp", "2"), "--input", prompts], 3) as ranks:
+        ends = ranks.finish(60)
+    for status, _, err in ends:
+        assert status == 2, err
+        assert "3" in err and "4" in err and len(err.splitlines()) == 1, err
+
+
+def test_ranks_with_other_options_are_refused_with_both_values(prompts):
+    with Ranks(lambda rank: [*launched(STORIES, "-dp", "2", "--max-model-len", str(128 + 64 * rank)), "--input", prompts], 2) as ranks:
+        ends = ranks.finish(60)
+    for status, _, err in ends:
+        assert status == 2, err
+        assert "max-model-len: 128 against 192" in err, err
+
+
+def test_a_missing_rank_is_named_at_the_deadline(prompts):
+    arguments = [*launched(STORIES, "-dp", "3"), "--input", prompts, "--engine-start-timeout-ms", "1500"]
+    with Ranks(lambda rank: arguments, 3, ranks=[0, 1]) as ranks:
+        ends = ranks.finish(60)
+    assert [end[0] for end in ends] == [1, 1], ends
+    assert "ranks 2 of 3 did not join" in ends[0][2], ends[0][2]
+
+
+def test_bad_input_of_rank_0_ends_every_rank(tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{not json\n", encoding="utf-8")
+    with Ranks(lambda rank: [*launched(STORIES, "-dp", "2", "-tp", "2"), "--input", bad], 4) as ranks:
+        ends = ranks.finish(60)
+    assert ends[0][0] == 2, ends[0]
+    assert all(status == 1 and "bad.jsonl" in err for status, _, err in ends[1:]), ends
+
+
+@pytest.mark.parametrize("victim", [0, 1, 2, 3], ids=["front", "worker", "engine", "other-worker"])
+def test_a_killed_rank_ends_every_rank_in_time(victim, tmp_path):
+    """The work is endless beside the test; a rank is killed once the first rows are there."""
+    prompts, output = tmp_path / "many.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text("".join(json.dumps({"prompt_token_ids": [1, 5 + i % 100], "max_tokens": 400 if i > 60 else 2, "ignore_eos": True})
+                               + "\n" for i in range(4000)), encoding="utf-8")
+    with Ranks(lambda rank: [*launched(STORIES, "-dp", "2", "-tp", "2"), "--input", prompts, "--output", output], 4) as ranks:
+        deadline = time.monotonic() + 60
+        partial = tmp_path / "out.jsonl.partial"
+        while not (partial.exists() and partial.stat().st_size > 0):
+            assert time.monotonic() < deadline and all(is_running(p.pid) for p in ranks.processes)
+            time.sleep(0.01)
+        ranks.processes[victim].send_signal(signal.SIGKILL)
+        assert gone_within([process.pid for process in ranks.processes], ENDS_WITHIN_S)
+        ends = ranks.finish(10)
+    for rank, (status, _, err) in enumerate(ends):
+        assert status == (-signal.SIGKILL if rank == victim else 1), (rank, err)
+        if rank not in (0, victim):
+            assert f"rank {victim}" in err, err
+    assert not output.exists()
