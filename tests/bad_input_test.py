@@ -93,14 +93,14 @@ def test_bad_option_values(option, words):
     (["-tp", "16"], ["--tensor-parallel-size 16", "these do: 1, 2, 4"]),
     (["-pp", "9"], ["--pipeline-parallel-size 9", "5 layers"]),
     (["-pp", "2", "--pp-layer-partition", "5"], ["--pp-layer-partition", "2 numbers", "5 in all"]),
-    (["-pp", "2"], ["--pipeline-parallel-size"]),
     (["-dcp", "2", "--block-size", "48"], ["--block-size is 48", "--decode-context-parallel-size 2", "16, 32, 64, 128, 256"]),
+    (["--fault-point", "dp=0@nowhere"], ["--fault-point", "step-done"]),
     (["--enable-eplb"], ["--enable-eplb", "--enable-expert-parallel"]),
     (["-ep", "--eplb-config", '{"window": 3}'], ["--eplb-config", "window_size"]),
 ])
-def test_parallel_sizes_that_do_not_run(option, words):
+def test_parallel_options_that_do_not_fit(option, words):
     done = chorus("generate", STORIES, "--prompt", "a", *option)
-    refused(done, *words, "--data-parallel-size")
+    refused(done, *words)
     assert not started(done)
 
 

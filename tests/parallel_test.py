@@ -178,6 +178,36 @@ def test_kill_any_worker_at_any_time(model, options, seed, long_run):
         assert out == undisturbed[model]
 
 
+POINTS = ["configured", "joined", "made", "idle", "plan-received", "layers-done", "step-done", "told-to-end"]
+DEATHS = [(options, worker, point)
+          for options, worker in ((["-dp", "2", "-tp", "2"], "dp=1 pp=0 tp=1"), (["-pp", "2", "-tp", "2"], "dp=0 pp=1 tp=0"),
+                                  (["-tp", "2"], "dp=0 pp=0 tp=0"))
+          for point in POINTS]
+
+
+@pytest.mark.parametrize("options, worker, point", DEATHS)
+def test_death_at_a_named_point(options, worker, point, long_run):
+    """On the third pass where there are several. Before READY it ends the start; afterwards only the log tells."""
+    stdin, undisturbed = long_run
+    starting = POINTS.index(point) < 3
+    passes = 1 if starting or point == "told-to-end" else 3
+    shared_memory = set(os.listdir("/dev/shm"))
+    process = subprocess.Popen([CHORUS, "generate", STORIES, "--dtype", "float32", "--max-model-len", "256", *options,
+                                "--fault-point", f"{worker}@{point}:{passes}"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    out, err = process.communicate(stdin, timeout=120)
+    if starting:
+        assert process.returncode == 1, err.decode()
+        assert b"did not start" in err and (b"SIGKILL" in err or b"gone" in err), err.decode()
+    else:
+        assert process.returncode == 0, err.decode()
+        assert out == undisturbed[STORIES]
+        assert (b"SIGKILL" in err) == (point != "told-to-end"), err.decode()
+    assert not [line for line in subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=False).stdout
+                .splitlines() if line.split(None, 1)[0] == "1" and "chorus worker" in line]
+    assert set(os.listdir("/dev/shm")) <= shared_memory
+
+
 def test_kill_the_parent_and_nothing_is_left():
     process = subprocess.Popen([CHORUS, "generate", STORIES, "-dp", "2", "-tp", "2", "-pp", "2"], stdin=subprocess.PIPE,
                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

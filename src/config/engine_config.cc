@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "config/eplb_config.h"
+#include "config/fault_point.h"
 #include "config/node.h"
 #include "config/pipeline_partition.h"
 #include "config/reduction_segments.h"
@@ -153,6 +154,7 @@ Result<void> validate(const EngineConfig& config) {
   CHORUS_TRY_VOID(check_names(config));
   CHORUS_TRY_VOID(check_ranges(config));
   CHORUS_TRY_VOID(check_parallel_ranges(config.parallel));
+  CHORUS_TRY_VOID(FaultPoint::parse(config.fault_point));
   CHORUS_TRY_VOID(parse_eplb_config(config.parallel.expert_balancing_config));
   if (config.parallel.enable_expert_balancing && !config.parallel.enable_expert_parallel) {
     return fail(ErrorCode::invalid_argument, "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");

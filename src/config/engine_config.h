@@ -66,6 +66,7 @@ struct EngineConfig {
   AssignmentName assignment = AssignmentName::dynamic;
   ParallelConfig parallel;
   int api_server_count = 1;
+  std::string fault_point;                          // config/fault_point.h; empty: none
   bool headless = false;                            // engines without a front end
   int engine_start_timeout_ms = 600000;             // from spawn to READY
   // Without progress or heartbeat an engine counts as dead. An engine says nothing during a step, and one of a large

@@ -141,6 +141,7 @@ constexpr EngineOption kOptions[] = {
     {"load-format", nullptr, nullptr, "NAME", "auto, safetensors, dummy (seeded random weights)", [](Config c, Value v) { return set_name(&c->load_format, v, kLoadFormats); }},
     {"generation-config", nullptr, nullptr, "NAME", "sampling defaults: auto (the model's), chorus (none), or a directory", [](Config c, Value v) -> Result<void> { c->generation_config = v == "vllm" ? "chorus" : v; return {}; }},
     {"trust-remote-code", nullptr, nullptr, nullptr, "accepted; Chorus never runs a model's code", [](Config c, Value v) { return set_flag(&c->trust_remote_code, v); }},
+    {"fault-point", nullptr, nullptr, "WORKER@NAME:N", "for tests: where a worker is killed", [](Config c, Value v) { c->fault_point = v; return Result<void>(); }},
     {"tokenizer", nullptr, nullptr, "DIR", "the model's own directory", [](Config c, Value v) -> Result<void> { c->tokenizer = is_none(v) ? "" : v; return {}; }},
     // Scheduling and memory
     {"max-model-len", nullptr, nullptr, "N", "tokens of prompt and output together; 0: the model's", [](Config c, Value v) { return set_optional_integer(&c->max_model_len, v); }},

@@ -40,8 +40,10 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
 
 class ReplicaExecutor final : public Executor {
  public:
-  ReplicaExecutor(std::unique_ptr<ModelRunner> runner, const ExecutorInfo& info) : runner_(std::move(runner)), info_(info) {}
+  ReplicaExecutor(std::unique_ptr<ModelRunner> runner, const ExecutorInfo& info, const FaultPoint& fault)
+      : runner_(std::move(runner)), info_(info), fault_(fault) {}
   ~ReplicaExecutor() override {
+    fault_.pass("told-to-end");
     // Nothing may be left under way: the transport may go on serving others.
     while (!broken_ && !expected_bytes_.empty()) broken_ = !receive_result().ok();
     std::string message = farewell;
@@ -88,19 +90,23 @@ class ReplicaExecutor final : public Executor {
     while (std::accumulate(expected_bytes_.begin(), expected_bytes_.end(), std::size_t{0}) > buffered_result_bytes) {
       CHORUS_TRY_VOID(receive_result());
     }
+    fault_.pass("idle");
     if (replica().size() > 1) {
       message_ = encoder_.encode(plan);
       CHORUS_TRY_VOID(replica().broadcast_message(&message_, 0, plan_bytes_max));
     }
     ++in_flight_;
     StepResult own = take_spare();
+    fault_.pass("plan-received");
     CHORUS_TRY_VOID(runner_->execute(plan, &own));
+    fault_.pass("layers-done");
     if (runner_->groups().is_output()) {
       early_.push_back(std::move(own));
     } else {
       spare_.push_back(std::move(own));
       expected_bytes_.push_back(result_bytes_max(plan));
     }
+    fault_.pass("step-done");
     return {};
   }
 
@@ -123,6 +129,7 @@ class ReplicaExecutor final : public Executor {
 
   std::unique_ptr<ModelRunner> runner_;
   ExecutorInfo info_;
+  FaultPoint fault_;
   PlanEncoder encoder_;
   std::string message_;
   std::vector<std::byte> votes_;
@@ -142,17 +149,24 @@ Result<void> wait_for_plan(Group& replica, const std::function<bool()>& interrup
   }
 }
 
-Result<void> follow(ModelRunner* runner, const std::function<bool()>& interrupted) {
+Result<void> follow(ModelRunner* runner, FaultPoint fault, const std::function<bool()>& interrupted) {
   Group& replica = runner->groups().replica;
   PlanDecoder decoder;
   StepResult result;
   std::string message;
   while (true) {
+    fault.pass("idle");
     CHORUS_TRY_VOID(wait_for_plan(replica, interrupted, &message));
-    if (message == farewell) return {};
+    if (message == farewell) {
+      fault.pass("told-to-end");
+      return {};
+    }
     CHORUS_TRY(const StepPlan* plan, decoder.decode(message));
+    fault.pass("plan-received");
     CHORUS_TRY_VOID(runner->execute(*plan, &result));
+    fault.pass("layers-done");
     if (runner->groups().is_output()) CHORUS_TRY_VOID(replica.send_message(encode_result(result), 0));
+    fault.pass("step-done");
   }
 }
 
@@ -169,13 +183,17 @@ Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup
   info.vocab_size = setup.model.vocab_size;
   info.steps_together = setup.config.parallel.replicas_step_together();
   info.plans_in_flight_max = info.steps_together ? 1 : runner->groups().pp_size;
-  return std::unique_ptr<Executor>(std::make_unique<ReplicaExecutor>(std::move(runner), info));
+  FaultPoint fault = setup.fault;
+  fault.pass("made");
+  return std::unique_ptr<Executor>(std::make_unique<ReplicaExecutor>(std::move(runner), info, fault));
 }
 
 Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights, const std::function<bool()>& interrupted) {
   const auto ran = [&]() -> Result<void> {
     CHORUS_TRY(auto runner, make_runner(setup, weights));
-    return follow(runner.get(), interrupted);
+    FaultPoint fault = setup.fault;
+    fault.pass("made");
+    return follow(runner.get(), fault, interrupted);
   }();
   if (!ran.ok() && setup.transport) setup.transport->abort(ran.error().message);
   return ran;

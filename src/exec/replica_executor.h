@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "config/fault_point.h"
 #include "exec/executor.h"
 #include "exec/load_weights.h"
 #include "exec/worker_groups.h"
@@ -27,6 +28,7 @@ struct WorkerSetup {
   // null for a replica of one.
   std::shared_ptr<Transport> transport = {};
   int first_world_rank = 0;
+  FaultPoint fault = {};  // where this worker dies, in a test
 };
 
 // For worker 0. `weights` outlive it. Waits for the other workers to begin. Its end tells them to end.

@@ -14,6 +14,8 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
   std::optional<SharedWorld> own;
   StartedReplica replica;
   std::shared_ptr<Transport> transport;
+  FaultPoint fault = fault_point_of(start, world_rank);
+  fault.pass("configured");
   if (world == nullptr && replica_size > 1) {
     CHORUS_TRY(own, SharedWorld::create(replica_size));
     world = &*own;
@@ -21,6 +23,7 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
   if (world != nullptr) {
     CHORUS_TRY(transport, world->join(world_rank - first_world_rank(start, world_rank), start.config.engine_heartbeat_timeout_ms));
   }
+  fault.pass("joined");
   if (replica_size > 1) {
     CHORUS_TRY(replica.workers, WorkerProcesses::start(start, weights, *world));
   }

@@ -43,7 +43,7 @@ void visit(Archive& archive, IsA<EngineConfig> auto& value) {
             value.data_parallel_backend);
   archive.enumerator(value.load_balancer, LoadBalancerName::least_loaded, "a load balancer");
   archive.enumerator(value.assignment, AssignmentName::dynamic, "an assignment");
-  visit_all(archive, value.parallel, value.engine_start_timeout_ms, value.engine_heartbeat_timeout_ms);
+  visit_all(archive, value.parallel, value.fault_point, value.engine_start_timeout_ms, value.engine_heartbeat_timeout_ms);
 }
 
 template <typename Archive>

@@ -32,6 +32,13 @@ int first_world_rank(const EngineStart& start, int world_rank) {
   return parallel.replicas_step_together() ? 0 : world_rank / parallel.replica_size() * parallel.replica_size();
 }
 
+FaultPoint fault_point_of(const EngineStart& start, int world_rank) {
+  const auto point = FaultPoint::parse(start.config.fault_point);
+  const auto topology = Topology::create(start.config.parallel, start.config.parallel.world_size());
+  if (!point.ok() || !topology.ok()) return {};
+  return point->of(worker_name(*topology, world_rank), start.epoch == 1);
+}
+
 WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_ptr<Transport> transport) {
   WorkerSetup setup;
   setup.config = start.config;
@@ -44,6 +51,7 @@ WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_p
   if (local < start.worker_cpus.size()) setup.cpus = start.worker_cpus[local];
   setup.transport = std::move(transport);
   setup.first_world_rank = first_world_rank(start, world_rank);
+  setup.fault = fault_point_of(start, world_rank);
   return setup;
 }
 
@@ -181,10 +189,13 @@ Result<JoinedWorker> join_replica(Connection* connection) {
   CHORUS_TRY(const WorkerStart begin, decode_worker_start(config.payload));
   CHORUS_TRY(Frame world_frame, receive_with_descriptor(connection, MessageType::world, "WORLD"));
   CHORUS_TRY(const SharedWorld world, SharedWorld::open(world_frame.descriptor.release()));
+  FaultPoint fault = fault_point_of(begin.start, begin.world_rank);
+  fault.pass("configured");
   JoinedWorker joined;
   CHORUS_TRY(joined.weights, open_weights(begin.start, std::move(config.descriptor)));
   CHORUS_TRY(auto transport, world.join(begin.world_rank - first_world_rank(begin.start, begin.world_rank),
                                         begin.start.config.engine_heartbeat_timeout_ms));
+  fault.pass("joined");
   joined.setup = worker_setup(begin.start, begin.world_rank, std::move(transport));
   CHORUS_TRY_VOID(send_message(connection, MessageType::ready, begin.start.epoch, encode(ReadyMessage{})));
   CHORUS_TRY_VOID(flush_within(connection, begin.start.config.engine_start_timeout_ms));

@@ -60,6 +60,8 @@ class WorkerProcesses {
 
 // The world rank that is rank 0 of the transport of this worker's replica: of all replicas where they step together.
 int first_world_rank(const EngineStart& start, int world_rank);
+// Where it dies, in a test.
+FaultPoint fault_point_of(const EngineStart& start, int world_rank);
 // The setup of the worker of this world rank.
 WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_ptr<Transport> transport);
 
