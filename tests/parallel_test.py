@@ -21,6 +21,8 @@ SIZES = {
     "pp4": ["-pp", "4"],
     "dp2": ["-dp", "2"],
     "dp4": ["-dp", "4"],
+    "dcp2": ["-dcp", "2"],
+    "dcp2 tp2 pp2": ["-dcp", "2", "-tp", "2", "-pp", "2"],
     "dp2 tp2 pp2": ["-dp", "2", "-tp", "2", "-pp", "2"],
     "tp2 small batches": ["-tp", "2", "--max-num-batched-tokens", "16", "--max-num-seqs", "4"],
     "pp2 small batches": ["-pp", "2", "--max-num-batched-tokens", "16", "--max-num-seqs", "4"],
@@ -204,7 +206,7 @@ def test_death_at_a_named_point(options, worker, point, long_run):
         assert out == undisturbed[STORIES]
         assert (b"SIGKILL" in err) == (point != "told-to-end"), err.decode()
     assert not [line for line in subprocess.run(["ps", "-eo", "ppid=,args="], capture_output=True, text=True, check=False).stdout
-                .splitlines() if line.split(None, 1)[0] == "1" and "chorus worker" in line]
+                .splitlines() if line.split(None, 1)[0] == "1" and "chorus worker" in line and "<defunct>" not in line]
     assert set(os.listdir("/dev/shm")) <= shared_memory
 
 
