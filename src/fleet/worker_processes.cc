@@ -142,8 +142,13 @@ void WorkerProcesses::append_descriptors(std::vector<pollfd>* items) const {
 
 Result<void> WorkerProcesses::check() {
   const auto ignore = [](const Frame&) { return Result<void>(); };
-  for (Worker& worker : workers_) CHORUS_TRY_VOID(check_worker(&worker, ignore));
-  return {};
+  Result<void> first;
+  for (Worker& worker : workers_) {
+    auto checked = check_worker(&worker, ignore);
+    if (!checked.ok() && (first.ok() || worker.killed)) first = std::move(checked);
+    if (worker.killed) break;
+  }
+  return first;
 }
 
 Result<void> WorkerProcesses::check_worker(Worker* worker, const OnFrame& on_frame) {
@@ -163,6 +168,7 @@ Result<void> WorkerProcesses::check_worker(Worker* worker, const OnFrame& on_fra
   }
   if (closed) worker->connection.reset();
   const auto status = worker->process.reap(closed ? exit_after_close_ms : 0);
+  worker->killed = status && status->signal != 0;
   if (status) return fail(ErrorCode::unavailable, "{} (pid {}) {}{}", worker->name, worker->process.last_pid(), describe(*status), words);
   if (!words.empty()) return fail(ErrorCode::unavailable, "{}{}", worker->name, words);
   if (closed) return fail(ErrorCode::unavailable, "{} closed its connection", worker->name);

@@ -35,7 +35,8 @@ class WorkerProcesses {
 
   // Descriptors that become readable when check() has something to tell.
   void append_descriptors(std::vector<pollfd>* items) const;
-  // Fails when a worker has ended or said its last words: who, and how. Reaps it.
+  // Fails when a worker has ended or said its last words: who, and how. Reaps it. Of several the one that a signal ended: the
+  // others mostly ended because of it.
   Result<void> check();
   // The workers end now: their replica is broken.
   void kill();
@@ -46,6 +47,7 @@ class WorkerProcesses {
     ChildProcess process;
     std::unique_ptr<Connection> connection;
     bool ready = false;
+    bool killed = false;  // by a signal
   };
   Result<void> spawn(const EngineStart& start, int world_rank);
   Result<void> shake_hands(Worker* worker, const Frame& frame, const EngineStart& start, int world_rank,
