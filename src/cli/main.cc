@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
                                       {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
                                       {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
                                       {"inspect", "parameters, shapes, dtypes, and each rank's slice at the given parallel sizes", chorus::declare_inspect},
+                                      {"serve", "engines of a node without a front end (--headless)", chorus::declare_serve},
                                       {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},
                                   });
 }

@@ -102,13 +102,52 @@ Result<void> check_context_parallel(const EngineConfig& config) {
               config.block_size, config.parallel.decode_context_parallel_size, kPartitionTokens);
 }
 
+bool is_loopback(const std::string& address) {
+  return address == "localhost" || address.starts_with("127.") || address == "::1";
+}
+
+// The replicas of this node among those of all: the head has the first ones, each other node gives its start rank.
+Result<void> check_nodes(const EngineConfig& config) {
+  const ParallelConfig& parallel = config.parallel;
+  const int first = parallel.data_parallel_start_rank;
+  if (first + parallel.local_replicas() > parallel.data_parallel_size) {
+    return fail(ErrorCode::invalid_argument,
+                "--data-parallel-start-rank {} and --data-parallel-size-local {} go beyond --data-parallel-size {}", first,
+                parallel.local_replicas(), parallel.data_parallel_size);
+  }
+  if (config.headless && first == 0) {
+    return fail(ErrorCode::invalid_argument,
+                "--headless has no --data-parallel-start-rank: rank 0 is on the node with the front end; give this node's first rank, 1 "
+                "to {}",
+                parallel.data_parallel_size - 1);
+  }
+  if (!config.headless && first != 0) {
+    return fail(ErrorCode::invalid_argument,
+                "--data-parallel-start-rank is {}: the node with the front end has rank 0; give --headless on the others", first);
+  }
+  if (!parallel.several_nodes()) {
+    if (is_loopback(parallel.head_address())) return {};
+    return fail(ErrorCode::invalid_argument,
+                "--data-parallel-address is {} and all {} replicas are on this machine; give --data-parallel-size-local, or leave it out",
+                parallel.data_parallel_address, parallel.data_parallel_size);
+  }
+  if (config.headless && parallel.data_parallel_rpc_port == 0) {
+    return fail(ErrorCode::invalid_argument,
+                "--headless needs --data-parallel-rpc-port: the port of the first node, which logs it at its start");
+  }
+  if (config.cluster_key_file.empty() && !is_loopback(parallel.head_address())) {
+    return fail(ErrorCode::invalid_argument,
+                "--data-parallel-address is {}, which other machines reach, and there is no --cluster-key-file; make one with: (umask "
+                "077; openssl rand -hex 32 > FILE), and give it on every node",
+                parallel.data_parallel_address);
+  }
+  return {};
+}
+
 // What a configuration may name and this version does not run. The one place: a feature that arrives loses its line
 // here.
 Result<void> check_supported(const EngineConfig& config) {
   const ParallelConfig& parallel = config.parallel;
-  const auto local = [](const std::string& address) {
-    return address.empty() || address == "127.0.0.1" || address == "localhost";
-  };
   const struct {
     bool asked;
     const char* option;
@@ -119,18 +158,15 @@ Result<void> check_supported(const EngineConfig& config) {
       {config.distributed_executor_backend == "ray", "distributed-executor-backend ray",
        "is not part of this version; use mp"},
       {config.data_parallel_backend == "ray", "data-parallel-backend ray", "is not part of this version; use mp"},
-      {parallel.data_parallel_size_local != 0 && parallel.data_parallel_size_local != parallel.data_parallel_size,
-       "data-parallel-size-local below data-parallel-size",
-       "needs several machines, which this version does not run yet; leave it out"},
-      {parallel.data_parallel_start_rank != 0, "data-parallel-start-rank above 0",
-       "needs several machines, which this version does not run yet; leave it out"},
-      {!local(parallel.data_parallel_address), "data-parallel-address of another machine",
-       "needs several machines, which this version does not run yet; leave it out"},
+      {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
+       "data-parallel-size-local below data-parallel-size under external_launcher",
+       "has no meaning, the launcher places every rank; leave it out"},
+      {parallel.several_nodes() && parallel.enable_expert_parallel, "enable-expert-parallel over several machines",
+       "is not part of this version; give all replicas to one machine"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",
        "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
       {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},
       {parallel.data_parallel_hybrid_lb, "data-parallel-hybrid-lb", "is not part of this version; leave it out"},
-      {config.headless, "headless", "needs several machines, which this version does not run yet; leave it out"},
   };
   for (const auto& line : table) {
     if (line.asked) return fail(ErrorCode::invalid_argument, "--{} {}", line.option, line.reason);
@@ -160,6 +196,7 @@ Result<void> validate(const EngineConfig& config) {
     return fail(ErrorCode::invalid_argument, "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");
   }
   CHORUS_TRY_VOID(check_context_parallel(config));
+  CHORUS_TRY_VOID(check_nodes(config));
   return check_supported(config);
 }
 

@@ -25,7 +25,7 @@ struct ParallelConfig {
   bool enable_expert_parallel = false;
   bool enable_expert_balancing = false;             // --enable-eplb
   std::string expert_balancing_config = {};         // --eplb-config: JSON; empty: not given
-  int data_parallel_size_local = 0;                 // replicas on this node; 0: all
+  int data_parallel_size_local = 0;                 // replicas on this node; 0: all from data_parallel_start_rank on
   int data_parallel_start_rank = 0;                 // of this node's replicas
   int data_parallel_rank = -1;                      // the one replica of this process behind an outer balancer; -1: not so
   std::string data_parallel_address = {};           // of the first node; empty: this machine
@@ -38,6 +38,16 @@ struct ParallelConfig {
   int expert_parallel_size() const { return enable_expert_parallel ? data_parallel_size * tensor_parallel_size : 1; }
   // Replicas that exchange tokens step together and are one world: they start, fail and end as one.
   bool replicas_step_together() const { return expert_parallel_size() > 1 && data_parallel_size > 1; }
+  // Of the replicas, those on this node; the others are on nodes that run with --headless.
+  int local_replicas() const {
+    return data_parallel_size_local > 0 ? data_parallel_size_local : data_parallel_size - data_parallel_start_rank;
+  }
+  bool is_local(int dp_rank) const {
+    return dp_rank >= data_parallel_start_rank && dp_rank < data_parallel_start_rank + local_replicas();
+  }
+  bool several_nodes() const { return local_replicas() < data_parallel_size; }
+  // Where nodes meet.
+  std::string head_address() const { return data_parallel_address.empty() ? "127.0.0.1" : data_parallel_address; }
 };
 
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
@@ -68,6 +78,7 @@ struct EngineConfig {
   int api_server_count = 1;
   std::string fault_point;                          // config/fault_point.h; empty: none
   bool headless = false;                            // engines without a front end
+  std::string cluster_key_file;                     // what nodes prove to each other that they belong together with; empty: none
   int engine_start_timeout_ms = 600000;             // from spawn to READY
   // Without progress or heartbeat an engine counts as dead. An engine says nothing during a step, and one of a large
   // model on a slow machine takes minutes; a crash is noticed at once by other means, only a hang waits for this.

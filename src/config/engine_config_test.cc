@@ -169,9 +169,7 @@ TEST(Validate, NamesOptionValueAndBound) {
 TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
   const std::pair<const char*, const char*> cases[] = {{"device", "cuda"},
                                                        {"data-parallel-backend", "ray"},
-                                                       {"distributed-executor-backend", "ray"},
-                                                       {"headless", "true"},
-                                                       {"data-parallel-address", "10.0.0.1"}};
+                                                       {"distributed-executor-backend", "ray"}};
   for (const auto& [name, value] : cases) {
     EXPECT_THAT(message(validate(config_with(name, value))), HasSubstr(name)) << name;
   }
@@ -188,6 +186,37 @@ TEST(Validate, ContextParallelWorkersHoldWholeBlocks) {
     config.block_size = bad;
     EXPECT_THAT(message(validate(config)), AllOf(HasSubstr("--block-size"), HasSubstr("16, 32, 64, 128, 256")));
   }
+}
+
+TEST(Validate, TheNodesRanksMustFit) {
+  const auto message_of = [](const std::vector<std::pair<const char*, const char*>>& options) {
+    EngineConfig config;
+    for (const auto& [name, value] : options) EXPECT_TRUE(apply_engine_option(&config, name, value).ok()) << name;
+    return message(validate(config));
+  };
+  EXPECT_EQ(message_of({{"-dp", "4"}, {"-dpl", "2"}}), "");
+  EXPECT_EQ(message_of({{"-dp", "4"}, {"-dpl", "2"}, {"-dpa", "10.0.0.1"}, {"cluster-key-file", "k"}}), "");
+  EXPECT_EQ(message_of({{"-dp", "4"}, {"-dpr", "2"}, {"headless", "true"}, {"-dpp", "29550"}}), "");
+  EXPECT_THAT(message_of({{"-dpa", "10.0.0.1"}}), HasSubstr("--data-parallel-size-local"));
+  EXPECT_THAT(message_of({{"-dp", "4"}, {"-dpl", "2"}, {"-dpa", "10.0.0.1"}}), HasSubstr("openssl rand"));
+  EXPECT_THAT(message_of({{"-dp", "4"}, {"-dpl", "3"}, {"-dpr", "2"}, {"headless", "true"}}), HasSubstr("go beyond"));
+  EXPECT_THAT(message_of({{"-dp", "4"}, {"headless", "true"}}), HasSubstr("--data-parallel-start-rank"));
+  EXPECT_THAT(message_of({{"-dp", "4"}, {"-dpr", "2"}}), HasSubstr("--headless"));
+  EXPECT_THAT(message_of({{"-dp", "4"}, {"-dpr", "2"}, {"headless", "true"}}), HasSubstr("--data-parallel-rpc-port"));
+  EXPECT_THAT(message_of({{"-dp", "4"}, {"-dpl", "2"}, {"-ep", "true"}}), HasSubstr("enable-expert-parallel"));
+}
+
+TEST(ParallelConfig, KnowsTheRanksOfThisNode) {
+  ParallelConfig parallel;
+  parallel.data_parallel_size = 5;
+  EXPECT_EQ(parallel.local_replicas(), 5);
+  EXPECT_FALSE(parallel.several_nodes());
+  parallel.data_parallel_start_rank = 3;
+  EXPECT_EQ(parallel.local_replicas(), 2);
+  EXPECT_TRUE(parallel.several_nodes());
+  EXPECT_TRUE(parallel.is_local(3) && parallel.is_local(4) && !parallel.is_local(2));
+  parallel.data_parallel_size_local = 1;
+  EXPECT_TRUE(parallel.is_local(3) && !parallel.is_local(4));
 }
 
 TEST(Validate, TheWorldMustNotOverflow) {

@@ -174,6 +174,7 @@ constexpr EngineOption kOptions[] = {
     {"data-parallel-external-lb", "-dpe", nullptr, nullptr, "an outer balancer sees every rank", [](Config c, Value v) { return set_flag(&c->parallel.data_parallel_external_lb, v); }},
     {"api-server-count", "-asc", nullptr, "N", "front-end processes", [](Config c, Value v) { return set_integer(&c->api_server_count, v); }},
     {"headless", nullptr, nullptr, nullptr, "engines without a front end", [](Config c, Value v) { return set_flag(&c->headless, v); }},
+    {"cluster-key-file", nullptr, nullptr, "FILE", "the secret that the nodes share", [](Config c, Value v) -> Result<void> { c->cluster_key_file = is_none(v) ? "" : v; return {}; }},
     {"load-balancer", nullptr, nullptr, "NAME", "online: round_robin, least_loaded", [](Config c, Value v) { return set_name(&c->load_balancer, v, kBalancers); }},
     {"assignment", nullptr, nullptr, "NAME", "offline: modulo, contiguous, priority, dynamic", [](Config c, Value v) { return set_name(&c->assignment, v, kAssignments); }},
     // vLLM's, without a counterpart here

@@ -207,6 +207,10 @@ void warn_about(const std::vector<std::vector<int>>& sets, int threads, std::vec
     warnings->push_back("cpu-threads-bind: the core sets of some workers overlap; they will slow each other down");
 }
 
+int workers_of_node(const EngineConfig& config) {
+  return std::max(1, config.parallel.local_replicas() * config.parallel.replica_size());
+}
+
 }  // namespace
 
 int NodeResources::cores() const {
@@ -241,7 +245,7 @@ int threads_per_worker(const EngineConfig& config, const NodeResources& node) {
     for (const auto& set : *sets) smallest = std::min(smallest, set.size());
     return static_cast<int>(smallest);
   }
-  return std::max(1, node.cores() / std::max(1, config.parallel.world_size()));
+  return std::max(1, node.cores() / workers_of_node(config));
 }
 
 Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text) {
@@ -258,7 +262,7 @@ Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text) {
 
 Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& config, const NodeResources& node,
                                                            std::vector<std::string>* warnings) {
-  const auto workers = static_cast<std::size_t>(std::max(1, config.parallel.world_size()));
+  const auto workers = static_cast<std::size_t>(workers_of_node(config));
   const int threads = threads_per_worker(config, node);
   if (config.cpu_threads_bind == "none") return std::vector<std::vector<int>>(workers);
   if (config.cpu_threads_bind == "auto") return automatic_sets(workers, static_cast<std::size_t>(threads), node);
@@ -289,7 +293,7 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& co
 Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
                                                  std::uint64_t weight_bytes) {
   constexpr std::uint64_t kDefaultMax = std::uint64_t{4} << 30;
-  const auto workers = static_cast<std::uint64_t>(std::max(1, config.parallel.world_size()));
+  const auto workers = static_cast<std::uint64_t>(workers_of_node(config));
   const std::uint64_t available = node.memory_available_bytes;
   const std::uint64_t left = available - std::min(available, weight_bytes);
   if (config.kv_cache_bytes > left / workers) {

@@ -64,14 +64,17 @@ Result<void> FleetImpl::start(FleetSetup setup) {
     CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(config_, node, &warnings));
   }
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
+  CHORUS_TRY_VOID(listen_for_nodes());
   CHORUS_TRY(weights_, setup.load_weights(config_, model_, node.cores()));
   times_.load_s = seconds_since(begin);
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
 
-  log(LogLevel::info, "Starting {} data parallel workers", ranks_);
+  log(LogLevel::info, "Starting {} data parallel workers", config_.parallel.local_replicas());
+  start_remote_ranks();
   for (int rank = 0; rank < ranks_; ++rank) {
+    if (is_remote(rank)) continue;
     if (connected_[static_cast<std::size_t>(rank)].valid()) supervisor_.forbid_restart(rank);
     supervisor_.start(rank, monotonic_now());
   }
@@ -80,6 +83,7 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   while (starts_left_ > 0 && !start_failed_) {
     if (setup.interrupted && setup.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
     turn(start_slice_ms);
+    CHORUS_TRY_VOID(check_missing_nodes());
   }
   if (start_failed_) return start_error();
   times_.ready_s = seconds_since(begin);
@@ -92,6 +96,8 @@ FleetImpl::~FleetImpl() {
     // One that is not ready is loading and would not listen: it has nothing to end in order either.
     if (!is_ready(link->replica().rank)) link->process().kill();
     link->post(MessageType::shutdown, {});
+    // TCP throws away what was sent last where something that was received is left unread.
+    for (auto frame = link->receive(); link->adopted() && frame.ok() && frame->has_value();) frame = link->receive();
     // Its end of the socket tells the same to one that does not get to reading.
     link->disconnect();
   }
@@ -148,11 +154,11 @@ void FleetImpl::abort_choice(RequestId request, std::uint32_t choice) {
 Result<void> FleetImpl::poll(int timeout_ms, std::vector<FleetEvent>* events) {
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{timeout_ms} * 1'000'000;
   do {
-    if (supervisor_.all_given_up()) break;
+    if (nobody_left()) break;
     turn(events_.empty() ? wait_ms(deadline) : 0);
   } while (events_.empty() && monotonic_now() < deadline);
   // What came before the end is still the caller's.
-  if (events_.empty() && supervisor_.all_given_up()) return all_dead();
+  if (events_.empty() && nobody_left()) return all_dead();
   std::move(events_.begin(), events_.end(), std::back_inserter(*events));
   events_.clear();
   return {};
@@ -190,6 +196,10 @@ void FleetImpl::turn(int timeout_ms) {
     items.push_back({replica->process().pidfd(), POLLIN, 0});
     ranks.push_back(rank);
   }
+  if (remote_) {
+    remote_->append_descriptors(&items);
+    if (const auto deadline = remote_->next_deadline()) timeout_ms = std::min(timeout_ms, wait_ms(*deadline));
+  }
   const int ready = ::poll(items.data(), items.size(), timeout_ms);
   CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
   for (std::size_t i = 0; ready > 0 && i < ranks.size(); ++i) {
@@ -197,6 +207,7 @@ void FleetImpl::turn(int timeout_ms) {
     if ((items[2 * i].revents & ~POLLOUT) != 0) read_from(ranks[i]);
     if (items[2 * i + 1].revents != 0) check_exit(ranks[i], 0);
   }
+  welcome_nodes();
   supervisor_.tick(monotonic_now());
   act_on_supervisor();
   hand_out();

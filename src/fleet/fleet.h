@@ -51,7 +51,8 @@ struct FleetTimes {
 
 class Fleet {
  public:
-  // Loads the weights once, spawns config.parallel.data_parallel_size engines, waits until each was READY once. Logs
+  // Loads the weights once, spawns the engines of this node (config.parallel.local_replicas()), listens for the nodes that bring
+  // the others (fleet/remote_node.h), waits until each was READY once. Logs
   // "Starting X data parallel workers" and "Worker rank X is ready". Fails when one dies before its first READY, with
   // its last words; then nothing is left running.
   // When `interrupted` says so (asked every 100 ms while engines start) it fails with `cancelled`.

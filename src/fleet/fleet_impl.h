@@ -1,5 +1,6 @@
-// The class behind fleet.h, in three files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
-// (what engines say and what goes out to them), fleet_lifecycle.cc (processes that start, die and start again).
+// The class behind fleet.h, in four files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
+// (what engines say and what goes out to them), fleet_lifecycle.cc (processes that start, die and start again),
+// fleet_remote.cc (replicas that other machines bring).
 #pragma once
 
 #include <optional>
@@ -13,6 +14,7 @@
 #include "fleet/backlog.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
+#include "fleet/remote_replicas.h"
 #include "fleet/replica_link.h"
 
 namespace chorus {
@@ -52,6 +54,14 @@ class FleetImpl final : public Fleet {
   Error all_dead() const;
   Error with_deaths(Error error, bool before_ready_only) const;
 
+  // Replicas of other machines: one starts when its node joins, and is given up until then.
+  Result<void> listen_for_nodes();
+  void start_remote_ranks();
+  Result<void> check_missing_nodes();
+  void welcome_nodes();
+  bool is_remote(int rank) const { return remote_ != nullptr && !config_.parallel.is_local(rank); }
+  bool nobody_left();
+
   // Messages.
   void read_from(int rank);
   Result<void> handle(ReplicaLink& link, const Frame& frame);
@@ -81,6 +91,11 @@ class FleetImpl final : public Fleet {
   Backlog backlog_;
   std::vector<std::optional<ReplicaLink>> links_;  // by rank: the present incarnation, until its process is reaped
   std::vector<UniqueFd> connected_;                 // by rank: sockets to engines that are there, until they are adopted
+  std::unique_ptr<RemoteReplicas> remote_;          // null: all replicas are of this machine
+  std::vector<std::unique_ptr<Connection>> joined_;  // by rank: of a node, until it is adopted
+  Nanoseconds missing_deadline_ = 0;                 // of the nodes that have not joined since the start
+  Nanoseconds missing_log_at_ = 0;
+  Nanoseconds all_given_up_since_ = 0;               // 0: not all are
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank
   std::vector<bool> was_ready_;     // by rank: some incarnation of it was READY

@@ -18,6 +18,10 @@ void FleetImpl::act_on_supervisor() {
           kill(action.replica);
           break;
         case SupervisorAction::Kind::give_up:
+          if (is_remote(action.replica.rank)) {
+            log(LogLevel::info, "Worker rank {} is waited for: its node may bring it back", action.replica.rank);
+            break;
+          }
           log(LogLevel::error, "Worker rank {} is given up after {} restarts", action.replica.rank,
               supervisor_.restarts(action.replica.rank));
           break;
@@ -28,6 +32,11 @@ void FleetImpl::act_on_supervisor() {
 
 // A new process, or the engine that is there already.
 Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
+  if (is_remote(replica.rank)) {
+    auto adopted = ReplicaLink::adopt(replica, std::move(joined_[static_cast<std::size_t>(replica.rank)]));
+    adopted.post(MessageType::welcome, {});
+    return adopted;
+  }
   UniqueFd& socket = connected_[static_cast<std::size_t>(replica.rank)];
   if (!socket.valid()) return ReplicaLink::start(replica);
   CHORUS_TRY(auto connection, make_socket_connection(std::move(socket)));
@@ -56,7 +65,8 @@ Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
 
 // The epoch is dead for everybody. Its process may still be there.
 void FleetImpl::bury(Placement replica) {
-  if (!was_ready_[static_cast<std::size_t>(replica.rank)]) start_failed_ = true;
+  // A node may bring its rank again until the start deadline.
+  if (!was_ready_[static_cast<std::size_t>(replica.rank)] && !is_remote(replica.rank)) start_failed_ = true;
   Death& death = last_deaths_[static_cast<std::size_t>(replica.rank)];
   auto& dead = link(replica.rank);
   int pid = 0;

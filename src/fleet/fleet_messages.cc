@@ -73,7 +73,8 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
   start.dtype = weights_.dtype;
   start.shard_offsets = weights_.shard_offsets;
   const int workers = config_.parallel.replica_size();
-  for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
+  // The cores of another machine are its own business.
+  for (int worker = 0; worker < workers && !cpu_sets_.empty() && !is_remote(rank); ++worker) {
     start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(rank * workers + worker)]);
   }
   link.post(MessageType::config, encode(start), link.adopted() ? -1 : weights_.arena.fd());

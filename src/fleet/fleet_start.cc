@@ -40,6 +40,9 @@ Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const Mo
                 "--distributed-executor-backend external_launcher is for chorus generate under torchrun, mpirun or srun; "
                 "use mp, which starts its workers itself");
   }
+  if (config.headless) {
+    return fail(ErrorCode::invalid_argument, "--headless is chorus serve's: this command is the front end; leave it out");
+  }
   const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
     return load_weights(engine, weights_of, threads, interrupted);
   };

@@ -102,6 +102,11 @@ void visit(Archive& archive, IsA<AbortMessage> auto& value) {
 }
 
 template <typename Archive>
+void visit(Archive& archive, IsA<JoinMessage> auto& value) {
+  visit_all(archive, value.dp_rank, value.node, value.fingerprint);
+}
+
+template <typename Archive>
 void visit(Archive& archive, IsA<LoadMessage> auto& value) {
   visit_all(archive, value.load, value.submissions_received);
 }
@@ -124,6 +129,9 @@ namespace chorus {
 using archive::decode_value;
 using archive::encode_value;
 
+std::string encode(const ModelConfig& message) {
+  return encode_value(message);
+}
 std::string encode(const HelloMessage& message) {
   return encode_value(message);
 }
@@ -140,6 +148,9 @@ std::string encode(const Request& message) {
   return encode_value(message);
 }
 std::string encode(const AbortMessage& message) {
+  return encode_value(message);
+}
+std::string encode(const JoinMessage& message) {
   return encode_value(message);
 }
 std::string encode(const LoadMessage& message) {
@@ -209,6 +220,9 @@ Result<Request> decode_request(std::string_view payload) {
 }
 Result<AbortMessage> decode_abort(std::string_view payload) {
   return decode_value<AbortMessage>(payload, "ABORT");
+}
+Result<JoinMessage> decode_join(std::string_view payload) {
+  return decode_value<JoinMessage>(payload, "JOIN");
 }
 Result<LoadMessage> decode_load(std::string_view payload) {
   return decode_value<LoadMessage>(payload, "LOAD");

@@ -10,6 +10,9 @@
 //   WAVE    has ended                       WAVE      begins
 //   FATAL   its last words
 //
+// A node of replicas on another machine (fleet/remote_node.h) relays these between its engines and the fleet, a connection
+// each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
+//
 // Decoders refuse whatever does not read back exactly, with the byte and the reason. They do not judge the values
 // (whether a token id is in the vocabulary): that is for the engine, or the ledger.
 #pragma once
@@ -18,6 +21,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -32,7 +36,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 2;
+inline constexpr std::uint32_t protocol_version = 3;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -47,6 +51,8 @@ enum class MessageType : std::uint8_t {
   shutdown,
   world,
   wave,
+  join,
+  welcome,
 };
 
 struct HelloMessage {
@@ -85,6 +91,15 @@ struct AbortMessage {
   std::optional<std::uint32_t> choice;  // absent: the whole request
 };
 
+// Names and values that must be the same on all nodes (fleet/cluster_fingerprint.h).
+using Fingerprint = std::vector<std::pair<std::string, std::string>>;
+
+struct JoinMessage {
+  std::int32_t dp_rank = 0;
+  std::string node;  // the machine's name, for the log
+  Fingerprint fingerprint;
+};
+
 struct LoadMessage {
   EngineLoad load;
   std::uint64_t submissions_received = 0;  // ADDs of this epoch
@@ -100,12 +115,14 @@ struct FatalMessage {
   std::string message;
 };
 
+std::string encode(const ModelConfig& message);
 std::string encode(const HelloMessage& message);
 std::string encode(const EngineStart& message);
 std::string encode(const WorkerStart& message);
 std::string encode(const ReadyMessage& message);
 std::string encode(const Request& message);
 std::string encode(const AbortMessage& message);
+std::string encode(const JoinMessage& message);
 std::string encode(const LoadMessage& message);
 std::string encode(const WaveMessage& message);
 std::string encode(const FatalMessage& message);
@@ -123,6 +140,7 @@ Result<WorkerStart> decode_worker_start(std::string_view payload);
 Result<ReadyMessage> decode_ready(std::string_view payload);
 Result<Request> decode_request(std::string_view payload);
 Result<AbortMessage> decode_abort(std::string_view payload);
+Result<JoinMessage> decode_join(std::string_view payload);
 Result<LoadMessage> decode_load(std::string_view payload);
 Result<WaveMessage> decode_wave(std::string_view payload);
 Result<FatalMessage> decode_fatal(std::string_view payload);

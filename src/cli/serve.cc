@@ -1,0 +1,31 @@
+// chorus serve MODEL --headless: the engines of a node without a front end, for a fleet on another machine.
+#include "cli/commands.h"
+#include "config/model_config.h"
+#include "fleet/remote_node.h"
+
+namespace chorus {
+namespace {
+
+Result<int> serve(const EngineConfig& engine) {
+  if (!engine.headless) {
+    return fail(ErrorCode::invalid_argument,
+                "serve runs with --headless alone: the HTTP server is not part of this version; use chorus generate "
+                "for offline work");
+  }
+  CHORUS_TRY(const ModelConfig model, read_model_config(engine.model, engine.generation_config));
+  CHORUS_TRY_VOID(validate(engine));
+  CHORUS_TRY_VOID(validate(engine, model));
+  CHORUS_TRY_VOID(run_remote_node(engine, model, interrupted));
+  return exit_done;
+}
+
+}  // namespace
+
+std::function<Result<int>()> declare_serve(Options& options) {
+  auto engine = std::make_shared<EngineConfig>();
+  options.positional("MODEL", &engine->model, "Hugging Face model directory");
+  options.engine(engine.get());
+  return [engine] { return serve(*engine); };
+}
+
+}  // namespace chorus

@@ -1,0 +1,77 @@
+#include "fleet/cluster_fingerprint.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "fleet/engine_process.h"
+#include "net/authentication.h"
+
+namespace chorus {
+namespace {
+
+constexpr std::size_t sample_bytes = 64 * 1024;
+constexpr std::size_t samples = 64;
+
+std::string hash_of(const LoadedWeights& weights) {
+  const std::string_view all(reinterpret_cast<const char*>(weights.arena.data()), weights.arena.size());
+  std::string hashes;
+  for (std::size_t i = 0; i < samples; ++i) {
+    // From the first byte to the last, evenly; the last sample ends where the weights do.
+    const std::size_t last = all.size() - std::min(all.size(), sample_bytes);
+    hashes += sha256_hex(
+        {all.substr(last / (samples - 1) * i + (i + 1 == samples ? last % (samples - 1) : 0), sample_bytes)});
+  }
+  return fmt::format("{} bytes, {}", all.size(), sha256_hex({hashes}).substr(0, 16));
+}
+
+// Where it lies and what the front end takes from it by default concern no engine.
+std::string hash_of(ModelConfig model) {
+  const ModelConfig none;
+  model.directory.clear();
+  model.default_temperature = none.default_temperature;
+  model.default_top_p = none.default_top_p;
+  model.default_min_p = none.default_min_p;
+  model.default_top_k = none.default_top_k;
+  model.default_repetition_penalty = none.default_repetition_penalty;
+  return sha256_hex({encode(model)}).substr(0, 16);
+}
+
+}  // namespace
+
+Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& model, const LoadedWeights& weights) {
+  const ParallelConfig& parallel = config.parallel;
+  const int max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
+  const auto text = [](auto number) { return fmt::format("{}", number); };
+  return {
+      {"version", fmt::format("{} (protocol {})", CHORUS_VERSION, protocol_version)},
+      {"model config", fmt::format("{} {}", model.architecture, hash_of(model))},
+      {"numerics profile", numerics_profile(weights)},
+      {"weights", hash_of(weights)},
+      {"max_model_len", text(max_model_len)},
+      {"block_size", text(config.block_size)},
+      {"data_parallel_size", text(parallel.data_parallel_size)},
+      {"tensor_parallel_size", text(parallel.tensor_parallel_size)},
+      {"pipeline_parallel_size", text(parallel.pipeline_parallel_size)},
+      {"pp_layer_partition", parallel.pipeline_layer_partition},
+      {"decode_context_parallel_size", text(parallel.decode_context_parallel_size)},
+  };
+}
+
+std::string differences(const Fingerprint& head, const Fingerprint& node, const std::string& node_name) {
+  const std::map<std::string, std::string> ours(head.begin(), head.end());
+  const std::map<std::string, std::string> theirs(node.begin(), node.end());
+  std::set<std::string> names;
+  for (const auto& [name, value] : ours) names.insert(name);
+  for (const auto& [name, value] : theirs) names.insert(name);
+  std::string text;
+  for (const std::string& name : names) {
+    const auto value = [&name](const auto& of) { return of.contains(name) ? of.at(name) : std::string("not known"); };
+    if (value(ours) == value(theirs)) continue;
+    text += fmt::format("{}{} is {} on the head and {} on node {}", text.empty() ? "" : "; ", name, value(ours),
+                        value(theirs), node_name);
+  }
+  return text;
+}
+
+}  // namespace chorus

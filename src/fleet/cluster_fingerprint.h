@@ -1,0 +1,20 @@
+// What must be the same on all nodes of a cluster, or a request could give other tokens there: program, model, weights,
+// numerics profile and the sizes that the request's limits follow from.
+#pragma once
+
+#include <string>
+
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "exec/load_weights.h"
+#include "fleet/messages.h"
+
+namespace chorus {
+
+// Of the packed weights a sample of 64 places counts: enough to tell one checkpoint from another, at no cost in time.
+Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& model, const LoadedWeights& weights);
+
+// "max_model_len is 512 on the head and 256 on node b; ..."; empty: they agree.
+std::string differences(const Fingerprint& head, const Fingerprint& node, const std::string& node_name);
+
+}  // namespace chorus

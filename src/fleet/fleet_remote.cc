@@ -1,0 +1,99 @@
+// Replicas that other machines bring. Such a rank is the supervisor's from the moment its node joins until its
+// connection breaks; to bring it back is the node's business, so it is never started again from here.
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "fleet/cluster_fingerprint.h"
+#include "fleet/fleet_impl.h"
+
+namespace chorus {
+namespace {
+
+constexpr Nanoseconds log_interval = 10'000'000'000;
+
+// {2, 3, 5} as "2, 3, 5".
+template <typename Predicate>
+std::string ranks_that(int ranks, const Predicate& predicate) {
+  std::string text;
+  for (int rank = 0; rank < ranks; ++rank) {
+    if (predicate(rank)) text += fmt::format("{}{}", text.empty() ? "" : ", ", rank);
+  }
+  return text;
+}
+
+}  // namespace
+
+Result<void> FleetImpl::listen_for_nodes() {
+  if (!config_.parallel.several_nodes()) return {};
+  CHORUS_TRY(remote_, RemoteReplicas::listen(config_));
+  joined_.resize(links_.size());
+  return {};
+}
+
+void FleetImpl::start_remote_ranks() {
+  if (!remote_) return;
+  remote_->set_fingerprint(cluster_fingerprint(config_, model_, weights_));
+  for (int rank = 0; rank < ranks_; ++rank) {
+    if (is_remote(rank)) supervisor_.forbid_restart(rank);
+  }
+  const Nanoseconds now = monotonic_now();
+  missing_deadline_ = now + limits_.start_timeout;
+  missing_log_at_ = now + log_interval;
+  log(LogLevel::info, "Waiting for ranks {} of other nodes at {}",
+      ranks_that(ranks_, [&](int rank) { return is_remote(rank); }), remote_->address().text());
+}
+
+// While the fleet starts: who is missing, now and then, and at last as an error.
+Result<void> FleetImpl::check_missing_nodes() {
+  if (!remote_) return {};
+  const Nanoseconds now = monotonic_now();
+  if (now < missing_log_at_ && now < missing_deadline_) return {};
+  const auto missing = [&](int rank) { return is_remote(rank) && !was_ready_[static_cast<std::size_t>(rank)]; };
+  const std::string ranks = ranks_that(ranks_, missing);
+  if (ranks.empty()) return {};
+  if (now < missing_deadline_) {
+    missing_log_at_ = now + log_interval;
+    log(LogLevel::warning,
+        "Ranks {} are missing: start their nodes with chorus serve --headless and --data-parallel-rpc-port {}", ranks,
+        remote_->address().port());
+    return {};
+  }
+  return with_deaths(
+      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms)", ranks,
+           limits_.start_timeout / 1'000'000),
+      true);
+}
+
+void FleetImpl::welcome_nodes() {
+  if (!remote_) return;
+  const auto objection = [&](int rank) -> std::string {
+    const ReplicaState state = supervisor_.state(rank);
+    if (state == ReplicaState::stopped || state == ReplicaState::given_up) return {};
+    return fmt::format("rank {} is there already", rank);
+  };
+  for (RemoteReplicas::Joined& joined : remote_->take(monotonic_now(), objection)) {
+    log(LogLevel::info, "Node {} brings worker rank {}", joined.node, joined.rank);
+    joined_[static_cast<std::size_t>(joined.rank)] = std::move(joined.connection);
+    supervisor_.start(joined.rank, monotonic_now());
+  }
+  act_on_supervisor();
+}
+
+// Given up for good: a node that has lost its engine or its way brings it back within the time a start may take.
+bool FleetImpl::nobody_left() {
+  if (!supervisor_.all_given_up()) {
+    all_given_up_since_ = 0;
+    return false;
+  }
+  if (!remote_) return true;
+  const Nanoseconds now = monotonic_now();
+  if (all_given_up_since_ == 0) {
+    all_given_up_since_ = now;
+    log(LogLevel::warning, "No replica is left; waiting {} ms for a node to come back",
+        limits_.start_timeout / 1'000'000);
+  }
+  return now - all_given_up_since_ >= limits_.start_timeout;
+}
+
+}  // namespace chorus

@@ -1,0 +1,89 @@
+// One rank of a node without a front end: its engine's process, its connection to the head, and what goes between them.
+// Never waits: the node's loop does (fleet/remote_node.cc).
+#pragma once
+
+#include <poll.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "exec/load_weights.h"
+#include "fleet/child_process.h"
+#include "fleet/messages.h"
+#include "net/connector.h"
+
+namespace chorus {
+
+// What the engines of a node have in common. Outlives them.
+struct RemoteNodeContext {
+  EngineConfig config;
+  ModelConfig model;
+  LoadedWeights weights;
+  Fingerprint fingerprint;
+  std::string node_name;
+  std::vector<tcp::Address> head;
+  std::shared_ptr<const ClusterKey> key;
+  int threads = 1;
+  std::uint64_t kv_cache_bytes = 0;
+  std::vector<std::vector<int>> cpu_sets;  // of this node's workers
+};
+
+class RemoteEngine {
+ public:
+  RemoteEngine(int rank, const RemoteNodeContext& node, Nanoseconds now)
+      : rank_(rank), node_(&node), head_seen_at_(now) {}
+
+  // Goes on with everything that can go on.
+  void advance(Nanoseconds now);
+  void append_descriptors(std::vector<pollfd>* items) const;
+  std::optional<Nanoseconds> next_deadline() const;
+
+  // The head has told it to end, and it has.
+  bool done() const { return state_ == State::done; }
+  // It will not be tried again.
+  const std::optional<Error>& given_up() const { return given_up_; }
+  bool over() const { return done() || given_up_.has_value(); }
+  // The head has ended: an engine that is not connected need not try again.
+  bool told_to_end() const { return told_to_end_; }
+  void end_unless_connected();
+
+ private:
+  enum class State : unsigned char { waiting, connecting, joining, running, done };
+
+  void connect(Nanoseconds now);
+  void join(Nanoseconds now);
+  void start_engine(const Frame& welcome, Nanoseconds now);
+  void relay(Nanoseconds now);
+  Result<void> relay_to_head(Nanoseconds now);
+  Result<void> relay_to_engine();
+  Result<void> configure_engine(const Frame& frame);
+  void engine_ended(const ExitStatus& status, Nanoseconds now);
+  void lose_head(const Error& error, Nanoseconds now);
+  void try_again(Nanoseconds after, Nanoseconds now);
+  void give_up(Error error);
+  void end_incarnation();
+
+  int rank_;
+  const RemoteNodeContext* node_;
+  State state_ = State::waiting;
+  Nanoseconds deadline_ = 0;  // of the state, where it has one
+  Nanoseconds head_seen_at_;  // when the head was last connected to
+  std::optional<Connector> connector_;
+  std::unique_ptr<Connection> head_;
+  std::unique_ptr<Connection> engine_;
+  ChildProcess process_;
+  std::uint32_t epoch_ = 0;
+  bool told_to_end_ = false;
+  bool said_last_words_ = false;  // this incarnation
+  Nanoseconds ready_since_ = 0;   // this incarnation; 0: not yet
+  std::uint32_t deaths_ = 0;      // in a row
+  std::optional<Error> given_up_;
+};
+
+}  // namespace chorus

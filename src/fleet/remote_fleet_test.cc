@@ -1,0 +1,238 @@
+// A fleet and the nodes that bring it replicas, over the loopback: the head in the test's thread, each node in a thread
+// of its own, engines as real processes (fleet_test.cc has their main()).
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/stat.h>
+
+#include <atomic>
+#include <fstream>
+#include <thread>
+
+#include "fleet/cluster_fingerprint.h"
+#include "fleet/fleet_testing.h"
+#include "fleet/remote_node.h"
+#include "net/frame_listener.h"
+
+namespace chorus::testing_fleet {
+namespace {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr Nanoseconds test_timeout = 60'000'000'000;
+
+std::string key_file(const char* name, char letter) {
+  const std::string path = testing::TempDir() + "/" + name;
+  std::ofstream(path) << std::string(40, letter);
+  EXPECT_EQ(::chmod(path.c_str(), 0600), 0);
+  return path;
+}
+
+int free_port() {
+  auto listener = FrameListener::listen({});
+  return listener.ok() ? listener->address().port() : 0;
+}
+
+class RemoteFleet : public testing::Test {
+ protected:
+  // Four replicas, two of the head's machine.
+  EngineConfig head_config() const {
+    EngineConfig config = toy_engine_config(4);
+    config.parallel.data_parallel_size_local = 2;
+    config.parallel.data_parallel_rpc_port = port_;
+    config.cluster_key_file = key_;
+    return config;
+  }
+  EngineConfig node_config() const {
+    EngineConfig config = head_config();
+    config.headless = true;
+    config.parallel.data_parallel_start_rank = 2;
+    return config;
+  }
+
+  struct Node {
+    std::atomic<bool> interrupted = false;
+    Result<void> ended;
+    std::jthread thread;  // last: it uses the others
+    ~Node() { interrupted = true; }
+  };
+  std::unique_ptr<Node> start_node(const EngineConfig& config, const ModelConfig& model = toy_model_config()) {
+    auto node = std::make_unique<Node>();
+    node->thread = std::jthread([config, model, node = node.get()] {
+      node->ended = run_remote_node(config, model, {make_toy_weights, [node] { return node->interrupted.load(); }});
+    });
+    return node;
+  }
+  Result<std::unique_ptr<Fleet>> start_head(const EngineConfig& config) {
+    FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
+    return start_fleet(config, toy_model_config(), std::move(setup));
+  }
+  // `on_event` is called after each event, with how many there were.
+  static Outputs run(Fleet* fleet, const std::vector<Request>& requests,
+                     const std::function<void(std::size_t)>& on_event = {}) {
+    const int ranks = static_cast<int>(fleet->replicas().size());
+    for (const Request& request : requests)
+      EXPECT_TRUE(fleet->submit(request, static_cast<int>(request.id) % ranks).ok());
+    Collector collector;
+    std::vector<FleetEvent> events;
+    const Nanoseconds deadline = monotonic_now() + test_timeout;
+    while (collector.finished() < choices_of(requests) && monotonic_now() < deadline) {
+      events.clear();
+      const auto polled = fleet->poll(1000, &events);
+      EXPECT_TRUE(polled.ok()) << polled.error().message;
+      if (!polled.ok()) break;
+      for (const FleetEvent& event : events) {
+        collector.take(event.event);
+        if (on_event) on_event(collector.events());
+      }
+    }
+    return collector.outputs();
+  }
+  // Until this rank answers again.
+  static bool comes_back(Fleet* fleet, int rank, int old_pid) {
+    const Nanoseconds deadline = monotonic_now() + test_timeout;
+    std::vector<FleetEvent> events;
+    while (monotonic_now() < deadline) {
+      const ReplicaStatus status = fleet->replicas()[static_cast<std::size_t>(rank)];
+      if (status.alive && status.pid != old_pid) return true;
+      if (!fleet->poll(50, &events).ok()) return false;
+    }
+    return false;
+  }
+
+  std::string key_ = key_file("remote-key", 'k');
+  int port_ = free_port();
+};
+
+TEST_F(RemoteFleet, GivesWhatOneEngineGivesAndEndsTheNodeInOrder) {
+  const auto node = start_node(node_config());
+  {
+    auto fleet = start_head(head_config());
+    ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+    const std::vector<Request> requests = mixed_requests(60);
+    EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+    for (const ReplicaStatus& status : (*fleet)->replicas()) EXPECT_TRUE(status.alive) << status.dp_rank;
+  }
+  node->thread.join();
+  EXPECT_TRUE(node->ended.ok()) << node->ended.error().message;
+}
+
+TEST_F(RemoteFleet, AKilledEnginesRequestsGoToTheOthersAndItComesBack) {
+  const auto node = start_node(node_config());
+  auto fleet = start_head(head_config());
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const int pid = (*fleet)->replicas()[2].pid;
+  const std::vector<Request> requests = mixed_requests(60);
+  testing::internal::CaptureStderr();
+  const Outputs outputs = run(fleet->get(), requests, [&](std::size_t events) {
+    if (events == 20) ::kill(pid, SIGKILL);
+  });
+  EXPECT_EQ(outputs, direct_outputs(requests));
+  EXPECT_TRUE(comes_back(fleet->get(), 2, pid));
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              AllOf(HasSubstr("was killed by SIGKILL"), HasSubstr("Worker rank 2")));
+}
+
+TEST_F(RemoteFleet, ALostNodesRequestsGoToTheOthersAndAnotherTakesItsPlace) {
+  auto node = start_node(node_config());
+  auto fleet = start_head(head_config());
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const int pid = (*fleet)->replicas()[3].pid;
+  const std::vector<Request> requests = mixed_requests(60);
+  const Outputs outputs = run(fleet->get(), requests, [&](std::size_t events) {
+    if (events == 20) node.reset();
+  });
+  EXPECT_EQ(outputs, direct_outputs(requests));
+  node = start_node(node_config());
+  EXPECT_TRUE(comes_back(fleet->get(), 3, pid));
+}
+
+TEST_F(RemoteFleet, ANodeOfAnotherConfigurationIsRefusedWithBothValues) {
+  EngineConfig other = node_config();
+  other.block_size = 32;
+  EngineConfig config = head_config();
+  config.engine_start_timeout_ms = 2'000;
+  testing::internal::CaptureStderr();
+  const auto node = start_node(other);
+  const auto fleet = start_head(config);
+  node->thread.join();
+  const std::string log = testing::internal::GetCapturedStderr();
+  ASSERT_FALSE(fleet.ok());
+  EXPECT_EQ(fleet.error().code, ErrorCode::deadline_exceeded);
+  EXPECT_THAT(fleet.error().message, HasSubstr("ranks 2, 3 did not come"));
+  ASSERT_FALSE(node->ended.ok());
+  EXPECT_EQ(node->ended.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(node->ended.error().message, HasSubstr("block_size is 16 on the head and 32 on node"));
+  EXPECT_THAT(log, HasSubstr("is refused: it would give other tokens than the head: block_size is 16"));
+}
+
+TEST_F(RemoteFleet, ANodeWithAnotherKeyIsRefused) {
+  EngineConfig other = node_config();
+  other.cluster_key_file = key_file("other-key", 'o');
+  EngineConfig config = head_config();
+  config.engine_start_timeout_ms = 2'000;
+  testing::internal::CaptureStderr();
+  const auto node = start_node(other);
+  const auto fleet = start_head(config);
+  node->thread.join();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("Refused a connection"));
+  EXPECT_FALSE(fleet.ok());
+  ASSERT_FALSE(node->ended.ok());
+  EXPECT_THAT(node->ended.error().message, HasSubstr("another cluster key"));
+}
+
+TEST_F(RemoteFleet, ASecondNodeWithTheSameRanksWaitsUntilTheyAreFree) {
+  const auto first = start_node(node_config());
+  auto fleet = start_head(head_config());
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  const int pid = (*fleet)->replicas()[2].pid;
+  testing::internal::CaptureStderr();
+  const auto second = start_node(node_config());
+  const std::vector<Request> requests = mixed_requests(30);
+  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_EQ((*fleet)->replicas()[2].pid, pid);
+  first->interrupted = true;
+  EXPECT_TRUE(comes_back(fleet->get(), 2, pid));
+  testing::internal::GetCapturedStderr();
+}
+
+TEST_F(RemoteFleet, ANodeWithoutAHeadGivesUpAtItsDeadline) {
+  EngineConfig config = node_config();
+  config.engine_start_timeout_ms = 300;
+  const auto node = start_node(config);
+  node->thread.join();
+  ASSERT_FALSE(node->ended.ok());
+  EXPECT_THAT(node->ended.error().message, HasSubstr("no connection to the head within 300 ms"));
+}
+
+TEST(ClusterFingerprint, TellsWeightsAndSizesApart) {
+  auto weights = make_toy_weights({}, {}, 1);
+  ASSERT_TRUE(weights.ok());
+  auto other = make_toy_weights({}, {}, 1);
+  ASSERT_TRUE(other.ok());
+  const EngineConfig config = toy_engine_config(2);
+  const ModelConfig model = toy_model_config();
+  const Fingerprint head = cluster_fingerprint(config, model, *weights);
+  EXPECT_EQ(differences(head, cluster_fingerprint(config, model, *other), "b"), "");
+
+  ModelConfig elsewhere = model;
+  elsewhere.directory = "/another/place";
+  EXPECT_EQ(differences(head, cluster_fingerprint(config, elsewhere, *weights), "b"), "");
+  elsewhere.rms_norm_eps = 1;
+  EXPECT_THAT(differences(head, cluster_fingerprint(config, elsewhere, *weights), "b"), HasSubstr("model config is"));
+
+  for (const std::size_t place : {std::size_t{0}, std::size_t{1} << 19, (std::size_t{1} << 20) - 1}) {
+    auto arena = WeightArena::create(1 << 20);
+    ASSERT_TRUE(arena.ok());
+    other->arena = std::move(*arena);
+    const Fingerprint before = cluster_fingerprint(config, model, *other);
+    other->arena.writable_data()[place] = std::byte{1};
+    EXPECT_THAT(differences(before, cluster_fingerprint(config, model, *other), "b"),
+                HasSubstr("weights is 1048576 bytes"));
+  }
+  EXPECT_EQ(differences({{"a", "1"}}, {}, "b"), "a is 1 on the head and not known on node b");
+}
+
+}  // namespace
+}  // namespace chorus::testing_fleet

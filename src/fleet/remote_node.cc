@@ -1,0 +1,96 @@
+#include "fleet/remote_node.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "config/node.h"
+#include "fleet/cluster_fingerprint.h"
+#include "fleet/remote_engine.h"
+
+namespace chorus {
+namespace {
+
+constexpr int interrupt_slice_ms = 100;
+constexpr Nanoseconds millisecond = 1'000'000;
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 && name[0] != '\0' ? name.data() : "unnamed";
+}
+
+Result<RemoteNodeContext> prepare(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup) {
+  RemoteNodeContext node;
+  node.config = config;
+  node.model = model;
+  node.node_name = host_name();
+  if (!config.cluster_key_file.empty()) {
+    CHORUS_TRY(node.key, ClusterKey::read(config.cluster_key_file));
+  }
+  CHORUS_TRY(node.head, tcp::resolve(config.parallel.head_address(), config.parallel.data_parallel_rpc_port));
+  const NodeResources resources = detect_node();
+  node.threads = threads_per_worker(config, resources);
+  std::vector<std::string> warnings;
+  CHORUS_TRY(node.cpu_sets, cpu_sets_per_worker(config, resources, &warnings));
+  for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
+  CHORUS_TRY(node.weights, setup.load_weights(config, model, resources.cores()));
+  CHORUS_TRY(node.kv_cache_bytes, kv_cache_bytes_per_worker(config, detect_node(), 0));
+  node.fingerprint = cluster_fingerprint(config, model, node.weights);
+  return node;
+}
+
+// One pass: everything that can go on does, then waits.
+void turn(std::vector<RemoteEngine>* engines) {
+  const Nanoseconds now = monotonic_now();
+  for (RemoteEngine& engine : *engines) engine.advance(now);
+  if (std::ranges::any_of(*engines, &RemoteEngine::told_to_end)) {
+    for (RemoteEngine& engine : *engines) engine.end_unless_connected();
+  }
+  Nanoseconds wait = interrupt_slice_ms * millisecond;
+  std::vector<pollfd> items;
+  for (const RemoteEngine& engine : *engines) {
+    engine.append_descriptors(&items);
+    if (const auto deadline = engine.next_deadline()) wait = std::min(wait, *deadline - monotonic_now());
+  }
+  if (std::ranges::all_of(*engines, &RemoteEngine::over)) return;
+  const int ready = ::poll(items.data(), items.size(),
+                           static_cast<int>((std::max(wait, Nanoseconds{0}) + millisecond - 1) / millisecond));
+  CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
+}
+
+}  // namespace
+
+Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup) {
+  CHORUS_TRY(const RemoteNodeContext node, prepare(config, model, setup));
+  const int first = config.parallel.data_parallel_start_rank;
+  const int count = config.parallel.local_replicas();
+  log(LogLevel::info, "Starting {} data parallel workers, ranks {} to {}, for the head at {}", count, first,
+      first + count - 1, node.head.front().text());
+  std::vector<RemoteEngine> engines;
+  for (int rank = first; rank < first + count; ++rank) engines.emplace_back(rank, node, monotonic_now());
+  while (!std::ranges::all_of(engines, &RemoteEngine::over)) {
+    if (setup.interrupted && setup.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
+    turn(&engines);
+  }
+  for (const RemoteEngine& engine : engines) {
+    if (engine.given_up()) return *engine.given_up();
+  }
+  log(LogLevel::info, "The head has ended");
+  return {};
+}
+
+Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& model,
+                             const std::function<bool()>& interrupted) {
+  const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
+    return load_weights(engine, weights_of, threads, interrupted);
+  };
+  return run_remote_node(config, model, RemoteNodeSetup{load, interrupted});
+}
+
+}  // namespace chorus

@@ -1,0 +1,59 @@
+// The head's side of replicas on other machines: listens for the nodes that bring them (fleet/remote_node.h), checks
+// that they belong here, and hands over each engine's connection. Never waits: the fleet's loop does.
+#pragma once
+
+#include <poll.h>
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "fleet/messages.h"
+#include "net/frame_listener.h"
+
+namespace chorus {
+
+class RemoteReplicas {
+ public:
+  // Listens at the configuration's head address and port. Nodes that come before set_fingerprint() wait.
+  static Result<std::unique_ptr<RemoteReplicas>> listen(const EngineConfig& config);
+  void set_fingerprint(Fingerprint fingerprint) { fingerprint_ = std::move(fingerprint); }
+  const tcp::Address& address() const { return listener_.address(); }
+
+  void append_descriptors(std::vector<pollfd>* items) const;
+  std::optional<Nanoseconds> next_deadline() const;
+
+  struct Joined {
+    int rank = 0;
+    std::string node;
+    std::unique_ptr<Connection> connection;
+  };
+  // The engines that have joined since the last call. `objection` says why a rank is not free, or nothing. Who does not
+  // belong here is told why, and logged.
+  using Objection = std::function<std::string(int rank)>;
+  std::vector<Joined> take(Nanoseconds now, const Objection& objection);
+
+ private:
+  struct Joining {
+    std::unique_ptr<Connection> connection;
+    std::string peer;
+    Nanoseconds deadline = 0;
+  };
+  RemoteReplicas(const EngineConfig& config, FrameListener listener);
+  std::optional<Error> judge(const JoinMessage& join, const Objection& objection) const;
+  // False: it is still to be waited for.
+  bool advance(Joining* joining, Nanoseconds now, const Objection& objection, std::vector<Joined>* joined);
+
+  ParallelConfig parallel_;
+  FrameListener listener_;
+  Fingerprint fingerprint_;
+  std::deque<Joining> joining_;  // authenticated, and JOIN not yet there; oldest first
+};
+
+}  // namespace chorus
