@@ -102,9 +102,12 @@ def test_same_bytes_when_a_replica_is_killed(baseline, workload, tmp_path, after
     output = tmp_path / "out.jsonl"
     process = subprocess.Popen([CHORUS, "generate", STORIES, "--input", workload, "--dtype", dtype, "-dp", "2", "--threads", "1", "--output", output],
                                stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 30
-    while len(engines_of(process.pid)) < 2 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
+    # A death before READY would end the start, however slow the machine is.
+    ready = 0
+    while ready < 2:
+        line = process.stderr.readline()
+        assert line, "the engines did not get ready"
+        ready += b"is ready" in line
     time.sleep(after_s)
     killed = engines_of(process.pid)
     assert killed, "the run was over before a replica could be killed"
