@@ -140,6 +140,12 @@ def test_an_unknown_architecture(tmp_path):
     refused(chorus("generate", model, "--prompt", "a"), model / "config.json", "LamaForCausalLM", "known", "LlamaForCausalLM", "Qwen3MoeForCausalLM")
 
 
+def test_a_model_of_another_kind_without_a_number_of_layers(tmp_path):
+    """Its architecture is what is wrong with it, not its pipeline stages."""
+    model = model_with(tmp_path / "model", architectures=["BertModel"], num_hidden_layers=None)
+    refused(chorus("generate", model, "--prompt", "a"), model / "config.json", "BertModel", "known", "LlamaForCausalLM")
+
+
 @pytest.mark.parametrize("changes, words", [
     ({"hidden_size": None}, ["hidden_size"]),
     ({"num_hidden_layers": -1}, ["num_hidden_layers", "-1"]),

@@ -10,7 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/philox.h"
-#include "config/model_config.h"
+#include "cli/read_model.h"
 #include "frontend/prompt_line.h"
 
 namespace chorus {
@@ -53,9 +53,7 @@ Result<BenchModel> prepare_bench_model(const BenchOptions& options) {
   CHORUS_TRY_VOID(check_at_least("--num-iters", options.num_iters, 1));
   CHORUS_TRY_VOID(check_at_least("--warmup", options.warmup, 0));
   BenchModel model;
-  CHORUS_TRY(model.config, read_model_config(options.engine.model, options.engine.generation_config));
-  CHORUS_TRY_VOID(validate(options.engine));
-  CHORUS_TRY_VOID(validate(options.engine, model.config));
+  CHORUS_TRY(model.config, read_model(options.engine));
   CHORUS_TRY(model.tokenizer, load_tokenizer_if_there(options.engine.model));
   model.defaults = default_generation_options(model.config, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &model.defaults));

@@ -11,8 +11,8 @@
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/prompt_rows.h"
+#include "cli/read_model.h"
 #include "cli/version.h"
-#include "config/model_config.h"
 #include "dist/launcher.h"
 #include "fleet/launched_world.h"
 #include "frontend/chat_format.h"
@@ -128,9 +128,7 @@ Result<int> generate_launched(GenerateOptions& options, const ModelConfig& model
 }
 
 Result<int> generate(GenerateOptions& options) {
-  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model, options.engine.generation_config));
-  CHORUS_TRY_VOID(validate(options.engine));
-  CHORUS_TRY_VOID(validate(options.engine, model));
+  CHORUS_TRY(const ModelConfig model, read_model(options.engine));
   if (options.engine.distributed_executor_backend == "external_launcher") return generate_launched(options, model);
   return generate_with(options, model, [&] { return Fleet::start(options.engine, model, interrupted); });
 }

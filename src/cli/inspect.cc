@@ -11,9 +11,9 @@
 #include "cli/commands.h"
 #include "cli/inspect_report.h"
 #include "cli/output_file.h"
+#include "cli/read_model.h"
 #include "dist/topology.h"
 #include "exec/model_runner.h"
-#include "models/registry.h"
 #include "weights/checkpoint.h"
 
 namespace chorus {
@@ -123,11 +123,8 @@ Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model)
 }
 
 Result<int> inspect(const InspectOptions& options) {
-  CHORUS_TRY(const ModelConfig model, read_model_config(options.engine.model, options.engine.generation_config));
+  CHORUS_TRY(const ModelConfig model, read_model(options.engine));
   const EngineConfig config = settled(options.engine, model);
-  CHORUS_TRY_VOID(find_model_family(model));  // first: of an unknown one the sizes may be missing
-  CHORUS_TRY_VOID(validate(config));
-  CHORUS_TRY_VOID(validate(config, model));
   CHORUS_TRY(const Inspection inspection, look_at(config, model));
   if (!options.output_json.empty()) {
     CHORUS_TRY(OutputFile file, OutputFile::open(options.output_json));

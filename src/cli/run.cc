@@ -7,8 +7,8 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
+#include "cli/read_model.h"
 #include "cli/version.h"
-#include "config/model_config.h"
 #include "frontend/chat_format.h"
 #include "frontend/prompt_line.h"
 #include "frontend/text_generator.h"
@@ -70,9 +70,7 @@ class FleetGenerator final : public BatchGenerator {
 
   Result<void> load(const TextPromptParams& node) {
     engine_ = node.engine;
-    CHORUS_TRY(model_, read_model_config(engine_.model, engine_.generation_config));
-    CHORUS_TRY_VOID(validate(engine_));
-    CHORUS_TRY_VOID(validate(engine_, model_));
+    CHORUS_TRY(model_, read_model(engine_));
     CHORUS_TRY(const Json options, parse_json(node.generation_options));
     options_ = default_generation_options(model_, engine_.generation_config != "chorus");
     for (const auto& [name, value] : options.items()) CHORUS_TRY_VOID(apply_sampling_option(&options_, name, value));

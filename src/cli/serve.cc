@@ -1,6 +1,6 @@
 // chorus serve MODEL --headless: the engines of a node without a front end, for a fleet on another machine.
 #include "cli/commands.h"
-#include "config/model_config.h"
+#include "cli/read_model.h"
 #include "fleet/remote_node.h"
 
 namespace chorus {
@@ -12,9 +12,7 @@ Result<int> serve(const EngineConfig& engine) {
                 "serve runs with --headless alone: the HTTP server is not part of this version; use chorus generate "
                 "for offline work");
   }
-  CHORUS_TRY(const ModelConfig model, read_model_config(engine.model, engine.generation_config));
-  CHORUS_TRY_VOID(validate(engine));
-  CHORUS_TRY_VOID(validate(engine, model));
+  CHORUS_TRY(const ModelConfig model, read_model(engine));
   CHORUS_TRY_VOID(run_remote_node(engine, model, interrupted));
   return exit_done;
 }
