@@ -233,7 +233,11 @@ Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, 
   } else {
     if (environment.hosts_store) {
       const std::string address = listening_address(environment);
-      CHORUS_TRY(place.server, TcpStoreServer::start(address, environment.store_port));
+      auto server = TcpStoreServer::start(address, environment.store_port);
+      if (!server.ok()) {
+        return with_context(server.error(), "rank 0 holds the store at MASTER_PORT; choose a free one for all ranks");
+      }
+      place.server = std::move(*server);
     }
     CHORUS_TRY(store, connect_tcp_store(environment.store_host, environment.store_port, timeout_ms));
   }

@@ -26,9 +26,10 @@ const std::string begin_word = "begin";
 }  // namespace
 
 Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnvironment& environment,
-                                                           const EngineConfig& config, const ModelConfig& model,
+                                                           const EngineConfig& given, const ModelConfig& model,
                                                            const std::string& version,
                                                            std::function<bool()> interrupted) {
+  const EngineConfig config = settled(given, model);
   if (environment.launcher == Launcher::none) {
     return fail(ErrorCode::invalid_argument,
                 "--distributed-executor-backend external_launcher, but no launcher started this process: use torchrun, "

@@ -117,6 +117,16 @@ def test_experts_over_all_ranks(prompts, expected, tmp_path):
     assert output.read_bytes() == expected["qwen3_moe"]
 
 
+def test_expert_parallelism_of_a_model_without_experts_is_none(prompts, expected, tmp_path):
+    """Its replicas have nothing to step together for."""
+    output = tmp_path / "out.jsonl"
+    arguments = [*launched(MODELS["stories260k"], "--dp-size", "2", "--enable-ep"), "--input", prompts, "--output", output]
+    with Ranks(lambda rank: arguments, 2) as ranks:
+        ends = ranks.finish()
+    assert [end[0] for end in ends] == [0, 0], ends
+    assert output.read_bytes() == expected["stories260k"]
+
+
 def test_srun_variables(prompts, expected, tmp_path):
     output = tmp_path / "out.jsonl"
     arguments = [*launched(STORIES, "--dp-size", "2", "--tp-size", "2"), "--input", prompts, "--output", output]
@@ -186,6 +196,21 @@ def test_a_missing_rank_is_named_at_the_deadline(prompts):
         ends = ranks.finish(60)
     assert [end[0] for end in ends] == [1, 1], ends
     assert "ranks 2 of 3 did not join" in ends[0][2], ends[0][2]
+
+
+def test_a_taken_master_port_is_named(prompts):
+    """Another program listens where rank 0 should; the other rank finds no store there and says so too."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        arguments = [*launched(STORIES, "-dp", "2"), "--input", prompts, "--engine-start-timeout-ms", "3000"]
+        with Ranks(lambda rank: arguments, 2, lambda rank, size, _: plain_variables(rank, size, port)) as ranks:
+            ends = ranks.finish(60)
+    assert [end[0] for end in ends] == [1, 1], ends
+    assert f"cannot listen on 127.0.0.1 port {port}: Address already in use" in ends[0][2], ends[0][2]
+    assert "MASTER_PORT" in ends[0][2], ends[0][2]
+    assert port in ends[1][2], ends[1][2]
 
 
 def test_bad_input_of_rank_0_ends_every_rank(tmp_path):
