@@ -8,18 +8,8 @@ namespace chorus {
 Result<void> Group::all_gather_bytes(std::span<const std::byte> in, std::span<std::byte> out) {
   CHECK(in.size() * members_.size() == out.size(), "all_gather of {} bytes of {} ranks into {}", in.size(), size(),
         out.size());
-  outgoing_.clear();
-  incoming_.clear();
-  for (int r = 0; r < size(); ++r) {
-    const auto part = out.subspan(static_cast<std::size_t>(r) * in.size(), in.size());
-    if (r == rank_) {
-      if (part.data() != in.data()) std::ranges::copy(in, part.begin());
-      continue;
-    }
-    outgoing_.push_back({member(r), in});
-    incoming_.push_back({member(r), part});
-  }
-  return size() == 1 ? Result<void>() : transport_->exchange(outgoing_, incoming_);
+  sizes_.assign(members_.size(), in.size());
+  return all_gather_v(in, sizes_, out);
 }
 
 Result<void> Group::all_gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes,

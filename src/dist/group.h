@@ -95,6 +95,7 @@ class Group {
   std::vector<int> members_;
   int rank_ = 0;
   // Kept between calls for their capacity: nothing is allocated in a step.
+  std::vector<std::size_t> sizes_;
   std::vector<Transport::Outgoing> outgoing_;
   std::vector<Transport::Incoming> incoming_;
   std::vector<float> received_;
