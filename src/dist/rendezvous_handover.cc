@@ -16,6 +16,7 @@
 
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
+#include "net/connection.h"
 
 namespace chorus {
 namespace {
@@ -61,59 +62,24 @@ Result<void> check_user(int socket) {
   return fail(ErrorCode::unavailable, "process {} belongs to user {}, not to {}", peer.pid, peer.uid, ::geteuid());
 }
 
-union Control {
-  cmsghdr header;
-  char bytes[CMSG_SPACE(sizeof(int))];
-};
-
-Result<void> send_descriptor(int socket, int fd) {
-  char byte = 1;
-  iovec part{&byte, 1};
-  Control control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = sizeof control;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
-  header->cmsg_level = SOL_SOCKET;
-  header->cmsg_type = SCM_RIGHTS;
-  header->cmsg_len = CMSG_LEN(sizeof(int));
-  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  if (::sendmsg(socket, &message, MSG_NOSIGNAL) == 1) return {};
-  return fail(ErrorCode::unavailable, "sendmsg: {}", std::strerror(errno));
-}
-
-Result<UniqueFd> take_descriptor(int socket, Nanoseconds deadline) {
-  CHORUS_TRY(const bool ready, wait_for_socket(socket, POLLIN, deadline));
-  if (!ready) return fail(ErrorCode::deadline_exceeded, "rank 0 did not hand over its descriptor in time");
-  char byte = 0;
-  iovec part{&byte, 1};
-  Control control{};
-  msghdr message{};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = &control;
-  message.msg_controllen = sizeof control;
-  const ssize_t count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  const cmsghdr* header = count == 1 ? CMSG_FIRSTHDR(&message) : nullptr;
-  if (header == nullptr || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) {
-    return fail(ErrorCode::unavailable, "rank 0 closed the connection without handing over its descriptor");
-  }
-  int fd = -1;
-  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return UniqueFd(fd);
-}
+// One frame each way: who comes (its rank, in the epoch's place), and what he came for.
+constexpr std::uint8_t hello_frame = 1, descriptor_frame = 2;
+constexpr ConnectionLimits no_payload{.payload_bytes_max = 0, .send_queue_bytes_max = 4096};
 
 // The rank that was served; -1: none, the caller was a stranger or went away.
 int serve_one(int listener, std::span<const int> fds, const std::vector<bool>& served, Nanoseconds deadline) {
-  const UniqueFd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  UniqueFd socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
   if (!socket.valid() || !check_user(socket.get()).ok()) return -1;
-  std::int32_t rank = 0;
-  const Nanoseconds until = std::min(deadline, deadline_after(hello_ms));
-  if (!receive_all(socket.get(), &rank, sizeof rank, until, "a rank").ok()) return -1;
-  if (rank < 1 || rank >= static_cast<int>(served.size()) || served[static_cast<std::size_t>(rank)]) return -1;
-  return send_descriptor(socket.get(), fds[static_cast<std::size_t>(rank)]).ok() ? rank : -1;
+  const auto caller = make_socket_connection(std::move(socket), no_payload);
+  if (!caller.ok()) return -1;
+  const int hello_within_ms = std::min(milliseconds_until(deadline), hello_ms);
+  const auto hello = receive_within(caller->get(), hello_within_ms);
+  if (!hello.ok() || hello->type != hello_frame) return -1;
+  const std::size_t rank = hello->epoch;
+  if (rank == 0 || rank >= served.size() || served[rank]) return -1;
+  const bool sent = (*caller)->send(descriptor_frame, 0, {}, fds[rank]).ok() &&
+                    flush_within(caller->get(), hello_within_ms).ok();
+  return sent ? static_cast<int>(rank) : -1;
 }
 
 }  // namespace
@@ -151,7 +117,7 @@ Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline
   CHORUS_TRY(const std::string published, store.get(socket_key, milliseconds_until(deadline)));
   if (!published.starts_with("at ")) return fail(ErrorCode::unavailable, "rank 0 failed: {}", published.substr(3));
   const std::string name = published.substr(3);
-  CHORUS_TRY(const UniqueFd socket, unix_socket());
+  CHORUS_TRY(UniqueFd socket, unix_socket());
   const AbstractAddress address(name);
   // A full backlog answers EAGAIN; it is as long as the system allows, so a moment later there is room.
   while (::connect(socket.get(), address.get(), address.bytes) != 0) {
@@ -162,9 +128,13 @@ Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline
     (void)::poll(nullptr, 0, 5);
   }
   CHORUS_TRY_VOID(check_user(socket.get()));
-  const std::int32_t hello = rank;
-  CHORUS_TRY_VOID(send_all(socket.get(), {reinterpret_cast<const char*>(&hello), sizeof hello}, deadline, "rank 0"));
-  return take_descriptor(socket.get(), deadline);
+  CHORUS_TRY(const auto rank_0, make_socket_connection(std::move(socket), no_payload));
+  CHORUS_TRY_VOID(rank_0->send(hello_frame, static_cast<std::uint32_t>(rank), {}));
+  CHORUS_TRY_VOID(flush_within(rank_0.get(), milliseconds_until(deadline)));
+  auto answer = receive_within(rank_0.get(), milliseconds_until(deadline));
+  if (!answer.ok()) return with_context(answer.error(), "rank 0 did not hand over its descriptor");
+  if (!answer->descriptor.valid()) return fail(ErrorCode::unavailable, "rank 0 sent no descriptor");
+  return std::move(answer->descriptor);
 }
 
 }  // namespace chorus

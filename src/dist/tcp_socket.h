@@ -1,5 +1,5 @@
-// Non-blocking TCP sockets with deadlines (base/clock.h's nanoseconds). Addresses are IPv4 or IPv6. Private to this
-// room.
+// The waits of this room on the non-blocking sockets of net/tcp.h, each with a deadline (base/clock.h's nanoseconds).
+// Private to this room.
 #pragma once
 
 #include <cstdint>
@@ -14,14 +14,9 @@ namespace chorus {
 
 // `address`: of this host, in numbers or as a name; port 0: the system chooses.
 Result<UniqueFd> listen_tcp(const std::string& address, int port, int backlog);
-// The next connection, or an invalid descriptor when there is none now.
-Result<UniqueFd> accept_tcp(int listener);
 // Tries again until the deadline: the other side may not listen yet.
 Result<UniqueFd> connect_tcp(const std::string& host, int port, Nanoseconds deadline);
 
-// Of the near end, in numbers.
-Result<std::string> local_address_of(int socket);
-Result<int> local_port_of(int socket);
 bool is_loopback(const std::string& address);
 
 // poll(2) for `events`; false: the deadline passed first.

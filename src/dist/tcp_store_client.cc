@@ -5,6 +5,7 @@
 
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
+#include "net/tcp.h"
 #include "dist/tcp_store.h"
 #include "dist/tcp_store_protocol.h"
 
@@ -97,8 +98,8 @@ class TcpStore final : public Store {
   }
 
   std::string local_address() const override {
-    auto address = local_address_of(socket_.get());
-    return address.ok() ? *address : std::string();
+    const auto address = tcp::local_address(socket_.get());
+    return address.ok() ? address->host() : std::string();
   }
 
  private:

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
+#include "net/tcp.h"
 #include "dist/tcp_store.h"
 #include "dist/tcp_store_protocol.h"
 
@@ -121,7 +122,7 @@ class Server final : public TcpStoreServer {
   }
 
   void accept_one() {
-    auto socket = accept_tcp(listener_.get());
+    auto socket = tcp::accept(listener_.get());
     if (!socket.ok()) {
       log(LogLevel::warning, "store on port {}: {}", port_, socket.error().message);
       accept_again_ms_ = 100;  // not at once: the reason is still there
@@ -344,11 +345,11 @@ class Server final : public TcpStoreServer {
 Result<std::unique_ptr<TcpStoreServer>> TcpStoreServer::start(const std::string& address, int port) {
   auto listener = listen_tcp(address, port, SOMAXCONN);
   if (!listener.ok()) return with_context(listener.error(), "store");
-  CHORUS_TRY(const int chosen, local_port_of(listener->get()));
+  CHORUS_TRY(const tcp::Address listening, tcp::local_address(listener->get()));
   UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
   if (!stop.valid()) return fail(ErrorCode::internal, "eventfd: {}", std::strerror(errno));
   return std::unique_ptr<TcpStoreServer>(
-      std::make_unique<Server>(std::move(listener).value(), std::move(stop), chosen));
+      std::make_unique<Server>(std::move(listener).value(), std::move(stop), listening.port()));
 }
 
 }  // namespace chorus

@@ -8,6 +8,7 @@
 
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
+#include "net/tcp.h"
 #include "dist/tcp_store_protocol.h"
 
 namespace chorus {
@@ -116,7 +117,7 @@ TEST(TcpStore, APortInUseIsAnError) {
 // A listener that is no store answers nothing.
 TEST(TcpStore, AServerThatDoesNotAnswerIsAnError) {
   const UniqueFd listener = std::move(listen_tcp("127.0.0.1", 0, 4)).value();
-  const auto store = connect_tcp_store("127.0.0.1", *local_port_of(listener.get()), 50);
+  const auto store = connect_tcp_store("127.0.0.1", tcp::local_address(listener.get())->port(), 50);
   ASSERT_FALSE(store.ok());
   EXPECT_EQ(store.error().code, ErrorCode::deadline_exceeded);
 }

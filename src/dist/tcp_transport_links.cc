@@ -12,6 +12,7 @@
 
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
+#include "net/tcp.h"
 #include "net/wire.h"
 
 namespace chorus {
@@ -91,8 +92,9 @@ class LinkMaker {
   Result<void> publish() {
     CHORUS_TRY(listener_, listen_tcp(options_.address, 0, SOMAXCONN));
     Contact contact;
-    CHORUS_TRY(contact.address, local_address_of(listener_.get()));
-    CHORUS_TRY(contact.port, local_port_of(listener_.get()));
+    CHORUS_TRY(const tcp::Address listening, tcp::local_address(listener_.get()));
+    contact.address = listening.host();
+    contact.port = listening.port();
     if (::getrandom(contact.token.data(), token_bytes, 0) != token_bytes) {
       return fail(ErrorCode::internal, "getrandom: {}", std::strerror(errno));
     }
@@ -167,7 +169,7 @@ class LinkMaker {
       }
       std::erase_if(strangers, [](const Stranger& stranger) { return stranger.done; });
       if (items[0].revents != 0) {
-        CHORUS_TRY(UniqueFd socket, accept_tcp(listener_.get()));
+        CHORUS_TRY(UniqueFd socket, tcp::accept(listener_.get()));
         if (socket.valid()) strangers.emplace_back().socket = std::move(socket);
       }
     }

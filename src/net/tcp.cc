@@ -39,10 +39,13 @@ const sockaddr* name_of(const Address& address) {
 }  // namespace
 
 std::string Address::text() const {
-  char host[NI_MAXHOST];
-  if (::getnameinfo(name_of(*this), bytes, host, sizeof host, nullptr, 0, NI_NUMERICHOST) != 0)
-    return "unknown address";
-  return fmt::format("{} port {}", host, port());
+  return fmt::format("{} port {}", host(), port());
+}
+
+std::string Address::host() const {
+  char text[NI_MAXHOST];
+  const bool named = ::getnameinfo(name_of(*this), bytes, text, sizeof text, nullptr, 0, NI_NUMERICHOST) == 0;
+  return named ? text : "unknown address";
 }
 
 bool Address::is_loopback() const {

@@ -16,6 +16,7 @@ struct Address {
   sockaddr_storage name{};
   socklen_t bytes = 0;
   std::string text() const;  // "10.0.0.1 port 29550"
+  std::string host() const;  // "10.0.0.1"
   bool is_loopback() const;
   int port() const;
 };
