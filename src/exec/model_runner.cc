@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/check.h"
+#include "exec/plan_codec.h"
 #include "models/registry.h"
 
 namespace chorus {
@@ -203,17 +204,18 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
   const LayerContext context{pool_, scratch_, options_.isa, groups_.tp};
   const Scratch::Scope scope(scratch_);
   const auto total = static_cast<std::int64_t>(wanted_.size());
-  float* logits = scratch_.take_array<float>(std::min(total, logits_rows_max) * model_.vocab_size);
+  const std::int64_t own_max = logits_share(std::min(total, logits_rows_max), 0, groups_.tp_size).count;
+  float* logits = scratch_.take_array<float>(own_max * model_.vocab_size);
   for (std::int64_t first = 0; first < total; first += logits_rows_max) {
     const std::int64_t count = std::min(logits_rows_max, total - first);
     wanted_rows_.clear();
     for (std::int64_t i = 0; i < count; ++i) wanted_rows_.push_back(wanted_[static_cast<std::size_t>(first + i)].row);
     CHORUS_TRY_VOID(decoder_.logits(context, parameters_, hidden, wanted_rows_, logits));
-    if (!groups_.is_output()) continue;
+    const RowShare share = logits_share(count, groups_.at.tp, groups_.tp_size);
     std::atomic<std::int64_t> next{0};
     pool_.run([&](int thread, int) {
-      for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {
-        const WantedRow& wanted = wanted_[static_cast<std::size_t>(first + i)];
+      for (std::int64_t i = next.fetch_add(1); i < share.count; i = next.fetch_add(1)) {
+        const WantedRow& wanted = wanted_[static_cast<std::size_t>(first + share.first + i)];
         const std::span<const float> row(logits + i * model_.vocab_size, static_cast<std::size_t>(model_.vocab_size));
         const SequencePlan& sequence = plan.sequences[static_cast<std::size_t>(wanted.sequence)];
         SequenceResult& one = result->sequences[static_cast<std::size_t>(wanted.sequence)];
@@ -228,6 +230,50 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
         copy_top(top, &scored.top);
       }
     });
+  }
+  return gather_samples(result);
+}
+
+// The rows whose logits rank `rank` of the tensor-parallel group got, in order.
+template <typename Visit>
+void ModelRunner::for_rows_of(int rank, const Visit& visit) const {
+  const auto total = static_cast<std::int64_t>(wanted_.size());
+  for (std::int64_t first = 0; first < total; first += logits_rows_max) {
+    const RowShare share = logits_share(std::min(logits_rows_max, total - first), rank, groups_.tp_size);
+    for (std::int64_t i = 0; i < share.count; ++i) visit(wanted_[static_cast<std::size_t>(first + share.first + i)]);
+  }
+}
+
+// What came of a row changes places between the step's result and a result of that row alone.
+void ModelRunner::swap_sample(const WantedRow& wanted, StepResult* step, SequenceResult* row) {
+  SequenceResult& sequence = step->sequences[static_cast<std::size_t>(wanted.sequence)];
+  if (wanted.target < 0) {
+    std::swap(row->token, sequence.token);
+    std::swap(row->not_a_number, sequence.not_a_number);
+    std::swap(row->logprobs, sequence.logprobs);
+  } else {
+    row->prompt_logprobs.resize(1);
+    std::swap(row->prompt_logprobs.front(), sequence.prompt_logprobs[static_cast<std::size_t>(wanted.slot)]);
+  }
+}
+
+// The tensor-parallel ranks give what they sampled to the first. Both sides know which rows are whose.
+Result<void> ModelRunner::gather_samples(StepResult* result) {
+  const int own = groups_.at.tp;
+  for (int rank = std::max(own, 1); rank < (own == 0 ? groups_.tp_size : own + 1); ++rank) {
+    std::size_t rows = 0;
+    for_rows_of(rank, [&](const WantedRow&) { ++rows; });
+    if (rows == 0) continue;
+    if (own == rank) {
+      samples_.sequences.clear();
+      for_rows_of(rank, [&](const WantedRow& wanted) { swap_sample(wanted, result, &samples_.sequences.emplace_back()); });
+      return groups_.tp.send_message(encode_result(samples_), 0);
+    }
+    CHORUS_TRY_VOID(groups_.tp.receive_message(&message_, rank, plan_bytes_max));
+    CHORUS_TRY_VOID(decode_result(message_, &samples_));
+    CHECK(samples_.sequences.size() == rows, "{} samples of {} rows", samples_.sequences.size(), rows);
+    auto sample = samples_.sequences.begin();
+    for_rows_of(rank, [&](const WantedRow& wanted) { swap_sample(wanted, result, &*sample++); });
   }
   return {};
 }

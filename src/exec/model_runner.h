@@ -44,7 +44,7 @@ class ModelRunner {
   const Parameters& parameters() const { return parameters_; }
   // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order. With
   // expert parallelism a plan without rows is a step, too: of the experts, for the rows of other replicas. On the
-  // output worker `result` is what came of it; on others it is emptied. `result` keeps its capacity.
+  // output worker `result` is what came of it; on others it means nothing. `result` keeps its capacity.
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
@@ -55,6 +55,7 @@ class ModelRunner {
   void lay_out_block_tables(const StepPlan& plan);
   Result<void> pass_through_layers(float* hidden);
   Result<void> sample_rows(const StepPlan& plan, const float* hidden, StepResult* result);
+  Result<void> gather_samples(StepResult* result);
   void sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result);
 
   // A row whose logits are wanted: for the next token, or for the logprob of a prompt token.
@@ -64,6 +65,10 @@ class ModelRunner {
     std::int32_t target = -1;   // prompt token to score, or -1: sample
     std::int32_t slot = 0;      // index into SequenceResult::prompt_logprobs
   };
+
+  template <typename Visit>
+  void for_rows_of(int rank, const Visit& visit) const;
+  static void swap_sample(const WantedRow& wanted, StepResult* step, SequenceResult* row);
 
   ModelConfig model_;
   Options options_;
@@ -85,6 +90,8 @@ class ModelRunner {
   std::vector<std::int32_t> tokens_, positions_, wanted_rows_, block_tables_;
   std::vector<AttentionSequence> sequences_;
   std::vector<WantedRow> wanted_;
+  StepResult samples_;   // of another tensor-parallel rank's rows, or of this one's for the first
+  std::string message_;
 };
 
 // The parameters of a part of `model`, declared but not bound: their layout, and what they are packed from. Errors: unknown

@@ -17,6 +17,9 @@
 
 namespace chorus {
 
+// Plans hold everything a step knows: the longest message that is taken, of a result too.
+inline constexpr std::size_t plan_bytes_max = std::size_t{256} << 20;
+
 class PlanEncoder {
  public:
   // The message, valid until the next call.

@@ -38,7 +38,4 @@ Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup
 // second while idle) says so. An error of this worker ends the whole replica: worker 0's next call fails with it.
 Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights, const std::function<bool()>& interrupted);
 
-// Plans hold everything a step knows: the longest message that is taken.
-inline constexpr std::size_t plan_bytes_max = std::size_t{256} << 20;
-
 }  // namespace chorus

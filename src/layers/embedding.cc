@@ -16,6 +16,11 @@ std::int64_t own_rows(std::int64_t vocab_size, TensorParallel tp) {
 
 }  // namespace
 
+RowShare logits_share(std::int64_t m, int rank, int ranks) {
+  const auto first_of = [&](std::int64_t r) { return (m * r + ranks - 1) / ranks; };
+  return {first_of(rank), first_of(rank + 1) - first_of(rank)};
+}
+
 ParallelLmHead::ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
                                std::int64_t vocab_size, std::int64_t hidden_size)
     : vocab_size_(vocab_size), own_rows_(own_rows(vocab_size, tp)), has_bias_(!bias_tensor.empty()) {
@@ -34,18 +39,32 @@ Result<void> ParallelLmHead::forward(const LayerContext& context, const Paramete
     return {};
   }
   const Scratch::Scope scope(context.scratch);
-  const std::int64_t share = (vocab_size_ + ranks - 1) / ranks;
-  float* own = context.scratch.take_array<float>(m * share);
-  float* all = context.scratch.take_array<float>(m * share * ranks);
-  linear(context.pool, context.scratch, weight, x, m, ldx, own, share, epilogue);
-  for (std::int64_t row = 0; row < m; ++row) std::fill(own + row * share + own_rows_, own + (row + 1) * share, 0.0F);
-  CHORUS_TRY_VOID(context.tp.all_gather({own, static_cast<std::size_t>(m * share)}, {all, static_cast<std::size_t>(m * share * ranks)}));
-  for (std::int64_t rank = 0; rank < ranks; ++rank) {
-    const std::int64_t first = rank * share, count = std::clamp<std::int64_t>(vocab_size_ - first, 0, share);
-    for (std::int64_t row = 0; row < m; ++row) {
-      std::copy_n(all + (rank * m + row) * share, count, logits + row * vocab_size_ + first);
-    }
+  const std::int64_t width = (vocab_size_ + ranks - 1) / ranks;  // of the vocabulary, on every rank but the last ones
+  const std::int64_t rows = logits_share(m, context.tp.rank(), ranks).count;
+  float* own = context.scratch.take_array<float>(m * own_rows_);
+  float* parts = context.scratch.take_array<float>(rows * vocab_size_);
+  std::size_t* to_bytes = context.scratch.take_array<std::size_t>(ranks);
+  std::size_t* from_bytes = context.scratch.take_array<std::size_t>(ranks);
+  linear(context.pool, context.scratch, weight, x, m, ldx, own, own_rows_, epilogue);
+  const auto columns = [&](int rank) { return std::clamp<std::int64_t>(vocab_size_ - rank * width, 0, width); };
+  for (int rank = 0; rank < ranks; ++rank) {
+    to_bytes[rank] = static_cast<std::size_t>(logits_share(m, rank, ranks).count * own_rows_) * sizeof(float);
+    from_bytes[rank] = static_cast<std::size_t>(rows * columns(rank)) * sizeof(float);
   }
+  const auto size = static_cast<std::size_t>(ranks);
+  CHORUS_TRY_VOID(context.tp.all_to_all_v(std::as_bytes(std::span(own, static_cast<std::size_t>(m * own_rows_))), {to_bytes, size},
+                                          std::as_writable_bytes(std::span(parts, static_cast<std::size_t>(rows * vocab_size_))),
+                                          {from_bytes, size}));
+  // Each part is [rows, its columns], one behind the other.
+  context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
+    for (int rank = 0; rank < ranks; ++rank) {
+      const std::int64_t count = columns(rank);
+      const float* part = parts + rows * std::min(rank * width, vocab_size_);
+      for (std::int64_t row = begin; row < end; ++row) {
+        std::copy_n(part + row * count, count, logits + row * vocab_size_ + std::min(rank * width, vocab_size_));
+      }
+    }
+  });
   return {};
 }
 

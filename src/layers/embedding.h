@@ -11,13 +11,20 @@
 
 namespace chorus {
 
+// Which of m rows a rank gets the logits of: shares that differ by one row at most, rank 0's being the largest.
+struct RowShare {
+  std::int64_t first = 0, count = 0;
+};
+RowShare logits_share(std::int64_t m, int rank, int ranks);
+
 class ParallelLmHead {
  public:
   // Weight `tensor` [vocab_size, hidden_size]; `bias_tensor` empty for none.
   ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
                  std::int64_t vocab_size, std::int64_t hidden_size);
 
-  // x: [m, hidden]; logits: [m, vocab_size] contiguous, whole on every rank.
+  // x: [m, hidden]; logits: [count of logits_share(m, rank), vocab_size] contiguous. Every rank multiplies all rows by its
+  // part of the vocabulary and gets whole rows back, its share of them, so that the ranks sample side by side.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
                        float* logits) const;
   ParameterId weight() const { return weight_; }

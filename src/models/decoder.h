@@ -60,7 +60,8 @@ class Decoder {
   // rows calls it with an empty batch: it then takes part in the collectives of the experts alone.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
                        std::span<const KvCacheLayer> caches, const DecoderBatch& batch, float* hidden) const;
-  // On the last stage: logits [m, vocab_size] of the hidden rows `rows` (indices into hidden, size m).
+  // On the last stage: logits of the hidden rows `rows` (indices into hidden, size m); `out` gets those of this tensor-parallel
+  // rank's logits_share(m): [its count, vocab_size].
   Result<void> logits(const LayerContext& context, const Parameters& parameters, const float* hidden, std::span<const std::int32_t> rows,
                       float* out) const;
 

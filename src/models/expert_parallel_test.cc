@@ -62,8 +62,11 @@ class Worker {
 
   // Logits of the tokens, [tokens, vocab], after a step that may be empty.
   std::vector<float> step(const std::vector<std::int32_t>& tokens) {
-    const std::vector<std::int32_t> positions = positions_of(tokens.size(), length_),
-                                    rows = positions_of(tokens.size(), 0);
+    const std::vector<std::int32_t> positions = positions_of(tokens.size(), length_);
+    std::vector<std::int32_t> rows;  // all once for each rank: then the share of each is all of them
+    for (int rank = 0; rank < tp_.size(); ++rank) {
+      for (const std::int32_t row : positions_of(tokens.size(), 0)) rows.push_back(row);
+    }
     std::vector<AttentionSequence> sequences;
     if (!tokens.empty()) sequences.push_back({0, length_, static_cast<std::int32_t>(tokens.size()), block_table_});
     std::vector<float> hidden(tokens.size() * static_cast<std::size_t>(config_.hidden_size));

@@ -84,9 +84,10 @@ class RunningModel {
   // Appends the tokens to the sequence; logits of all of them, [tokens, vocab].
   std::vector<float> extend(const std::vector<std::int32_t>& tokens) {
     std::vector<std::int32_t> positions, rows;
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      positions.push_back(length_ + static_cast<std::int32_t>(i));
-      rows.push_back(static_cast<std::int32_t>(i));
+    for (std::size_t i = 0; i < tokens.size(); ++i) positions.push_back(length_ + static_cast<std::int32_t>(i));
+    // All rows once for each rank: then the share of each is all of them.
+    for (int rank = 0; rank < group_.size(); ++rank) {
+      for (std::size_t i = 0; i < tokens.size(); ++i) rows.push_back(static_cast<std::int32_t>(i));
     }
     const std::vector<AttentionSequence> sequences = {{0, length_, static_cast<std::int32_t>(tokens.size()), block_table_}};
     std::vector<float> hidden(tokens.size() * static_cast<std::size_t>(config_.hidden_size));
