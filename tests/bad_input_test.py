@@ -294,6 +294,11 @@ def test_no_rows_are_no_mistake(tmp_path):
     assert done.returncode == 0 and (tmp_path / "out.jsonl").read_bytes() == b""
 
 
+def test_a_line_without_an_end():
+    """It is not read to the end first."""
+    refused(chorus("generate", LLAMA, "--input", "/dev/zero", timeout_s=60), "/dev/zero line 1: longer than 67108864 bytes")
+
+
 def test_a_prompt_that_is_not_utf8():
     done = chorus("generate", STORIES, "--prompt", "a", "--prompt", os.fsdecode(b"b\xff"), "--max-tokens", "2")
     found = [json.loads(line) for line in done.stdout.splitlines()]

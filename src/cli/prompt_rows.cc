@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "cli/read_line.h"
 #include "frontend/prompt_line.h"
 
 namespace chorus {
@@ -16,9 +17,9 @@ constexpr std::size_t line_bytes_max = 64 << 20;
 Result<void> read_prompt_lines(std::istream& in, const std::string& name, const ChatFormat& chat,
                                const GenerationOptions& defaults, PromptRows* rows) {
   std::string line;
-  for (std::size_t number = 1; std::getline(in, line); ++number) {
-    if (line.size() > line_bytes_max)
-      return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
+  for (std::size_t number = 1;; ++number) {
+    CHORUS_TRY(const bool there, read_line(in, name, number, line_bytes_max, &line));
+    if (!there) return {};
     if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);  // byte order mark
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     auto parsed = parse_prompt_line(line, chat, defaults);
@@ -26,7 +27,6 @@ Result<void> read_prompt_lines(std::istream& in, const std::string& name, const 
     rows->ids.push_back(parsed->id.is_null() ? Json(rows->ids.size()) : parsed->id);
     rows->inputs.push_back(std::move(parsed->input));
   }
-  return {};
 }
 
 Result<void> read_prompt_file(const std::string& path, const ChatFormat& chat, const GenerationOptions& defaults,

@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
+#include "cli/read_line.h"
 #include "frontend/chat_format.h"
 #include "text/tokenizer.h"
 
@@ -117,9 +118,9 @@ using Answer = std::function<Result<void>(const Json& line, JsonWriter& writer)>
 Result<int> answer_lines(std::istream& in, const std::string& name, const Answer& answer) {
   std::size_t failed = 0;
   std::string line, out;
-  for (std::size_t number = 1; !interrupted() && std::getline(in, line); ++number) {
-    if (line.size() > line_bytes_max)
-      return fail(ErrorCode::invalid_argument, "{} line {}: longer than {} bytes", name, number, line_bytes_max);
+  for (std::size_t number = 1; !interrupted(); ++number) {
+    CHORUS_TRY(const bool there, read_line(in, name, number, line_bytes_max, &line));
+    if (!there) break;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     out.clear();
     JsonWriter writer(&out);
