@@ -196,21 +196,22 @@ TEST(Fleet, AReplicaKilledInTheMiddleChangesNoToken) {
   EXPECT_THAT(lines, HasSubstr("requests go to the others"));
 }
 
-// Goal: a death is noticed within 20 ms. Method: a poll that has nothing else to wait for comes to know it.
+// Goal: a death itself wakes whoever waits (within 20 ms on an idle machine; the figure is printed). Method: a poll that has
+// nothing else to wait for ends long before its time.
 TEST(Fleet, ADeathIsNoticedAtOnce) {
+  constexpr int poll_ms = 60'000;
   auto fleet = start_toy_fleet(toy_engine_config(2));
   ASSERT_TRUE(fleet.ok());
-  std::vector<double> waits_ms;
   for (int round = 0; round < 3; ++round) {
     std::vector<FleetEvent> events;
     while (!(*fleet)->replicas()[0].alive) ASSERT_TRUE((*fleet)->poll(10, &events).ok());
     ::kill((*fleet)->replicas()[0].pid, SIGKILL);
     const Nanoseconds begin = monotonic_now();
-    while ((*fleet)->replicas()[0].alive) ASSERT_TRUE((*fleet)->poll(1, &events).ok());
-    waits_ms.push_back(static_cast<double>(monotonic_now() - begin) * 1e-6);
+    while ((*fleet)->replicas()[0].alive) ASSERT_TRUE((*fleet)->poll(poll_ms, &events).ok());
+    const auto waited_ms = static_cast<double>(monotonic_now() - begin) * 1e-6;
+    EXPECT_LT(waited_ms, poll_ms / 4);
+    fmt::print("a death was noticed after {:.1f} ms\n", waited_ms);
   }
-  // The best of three: the machine may be busy with other things.
-  EXPECT_LT(*std::min_element(waits_ms.begin(), waits_ms.end()), 20.0);
 }
 
 TEST(Fleet, KillingEveryReplicaAgainAndAgainChangesNoToken) {
