@@ -57,6 +57,12 @@ def test_pure_rooms_touch_no_system():
     assert not wrong, "\n".join(wrong)
 
 
+def test_ray_is_one_rooms_business():
+    """Its library has another ABI: nothing of ours may come near it, nor it near ours."""
+    wrong = [str(path.relative_to(ROOT)) for room in room_order() if room != "ray" for path in sources(room) if "#include <ray/" in path.read_text()]
+    assert not wrong, wrong
+
+
 def test_the_environment_is_read_in_one_place():
     wrong = [str(path.relative_to(ROOT)) for room in room_order() if room != "cli" for path in sources(room)
              if not path.name.endswith("_test.cc") and "getenv" in path.read_text()]

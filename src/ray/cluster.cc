@@ -1,0 +1,156 @@
+#include "ray/cluster.h"
+
+#include <fcntl.h>
+#include <ifaddrs.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <set>
+#include <stdexcept>
+
+#include "cluster_script.h"
+#include "ray/child.h"
+
+namespace chorus::ray_launcher {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+constexpr auto answer_within = std::chrono::seconds(30);
+constexpr std::size_t answer_bytes_max = std::size_t{16} << 20;
+constexpr int look_every_ms = 100;
+
+std::set<std::string> own_addresses() {
+  std::set<std::string> addresses;
+  ifaddrs* list = nullptr;
+  if (::getifaddrs(&list) != 0) return addresses;
+  for (const ifaddrs* item = list; item != nullptr; item = item->ifa_next) {
+    if (item->ifa_addr == nullptr) continue;
+    const int family = item->ifa_addr->sa_family;
+    if (family != AF_INET && family != AF_INET6) continue;
+    std::array<char, NI_MAXHOST> name{};
+    const socklen_t size = family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+    if (::getnameinfo(item->ifa_addr, size, name.data(), name.size(), nullptr, 0, NI_NUMERICHOST) == 0) {
+      addresses.emplace(name.data());
+    }
+  }
+  ::freeifaddrs(list);
+  return addresses;
+}
+
+struct Answer {
+  int status = 0;
+  std::string text;  // stdout and stderr
+};
+
+// Runs the script and reads what it says; one that does not end in time is killed.
+Answer ask(const std::vector<std::string>& arguments) {
+  std::vector<std::string> command = {CHORUS_RAY_PYTHON, "-c", cluster_script};
+  command.insert(command.end(), arguments.begin(), arguments.end());
+  std::array<int, 2> ends{-1, -1};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
+  ChildOptions options;
+  options.output = ends[1];
+  const pid_t child = start_child(command, options);
+  ::close(ends[1]);
+  const auto deadline = Clock::now() + answer_within;
+  Answer answer;
+  std::array<char, 65536> bytes;
+  while (Clock::now() < deadline && answer.text.size() < answer_bytes_max) {
+    pollfd item{ends[0], POLLIN, 0};
+    if (::poll(&item, 1, look_every_ms) <= 0) continue;
+    const ssize_t count = ::read(ends[0], bytes.data(), bytes.size());
+    if (count <= 0) break;
+    answer.text.append(bytes.data(), static_cast<std::size_t>(count));
+  }
+  ::close(ends[0]);
+  while (!has_ended(child, &answer.status)) {
+    if (Clock::now() >= deadline) ::kill(child, SIGKILL);
+    ::poll(nullptr, 0, 10);
+  }
+  return answer;
+}
+
+std::string last_line(const std::string& text) {
+  const auto end = text.find_last_not_of(" \n");
+  if (end == std::string::npos) return "no answer in 30 s";
+  const auto begin = text.find_last_of('\n', end);
+  return text.substr(begin == std::string::npos ? 0 : begin + 1,
+                     end - (begin == std::string::npos ? 0 : begin + 1) + 1);
+}
+
+// A port that refuses at once says so at once; Ray's own client would try for half a minute.
+std::string unreachable(const std::string& address) {
+  const auto colon = address.rfind(':');
+  if (address == "auto") return "";
+  if (colon == std::string::npos) return "it is not HOST:PORT";
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* list = nullptr;
+  if (const int error =
+          ::getaddrinfo(address.substr(0, colon).c_str(), address.substr(colon + 1).c_str(), &hints, &list);
+      error != 0) {
+    return ::gai_strerror(error);
+  }
+  std::string why = "no answer in 10 s";
+  const int probe = ::socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (::connect(probe, list->ai_addr, list->ai_addrlen) == 0 || errno == EINPROGRESS) {
+    pollfd item{probe, POLLOUT, 0};
+    int error = 0;
+    socklen_t size = sizeof error;
+    if (::poll(&item, 1, 10'000) > 0 && ::getsockopt(probe, SOL_SOCKET, SO_ERROR, &error, &size) == 0) {
+      why = error == 0 ? "" : std::strerror(error);
+    }
+  } else {
+    why = std::strerror(errno);
+  }
+  ::close(probe);
+  ::freeaddrinfo(list);
+  return why;
+}
+
+}  // namespace
+
+const ClusterNode* Cluster::own_node() const {
+  const ClusterNode* own = nullptr;
+  for (const ClusterNode& node : nodes) {
+    if (node.here && (own == nullptr || (node.head && !own->head))) own = &node;
+  }
+  return own;
+}
+
+bool Cluster::has(const std::string& node_address) const {
+  return std::any_of(nodes.begin(), nodes.end(), [&](const ClusterNode& node) { return node.address == node_address; });
+}
+
+Cluster look_at_cluster(const std::string& address) {
+  if (const std::string why = unreachable(address); !why.empty()) throw std::runtime_error(why);
+  const Answer answer = ask({"nodes", address});
+  const std::string line = last_line(answer.text);
+  const Json json = Json::parse(line, nullptr, false);
+  if (answer.status != 0 || !json.is_object()) throw std::runtime_error(line);
+  const std::set<std::string> own = own_addresses();
+  Cluster cluster;
+  cluster.address = json.at("address");
+  for (const Json& item : json.at("nodes")) {
+    ClusterNode node;
+    node.address = item.at("address");
+    node.here = own.count(node.address) > 0 || node.address.rfind("127.", 0) == 0;
+    node.head = item.at("head");
+    for (const char* name : {"cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes"}) {
+      node.resources[name] = item.at(name);
+    }
+    cluster.nodes.push_back(std::move(node));
+  }
+  return cluster;
+}
+
+}  // namespace chorus::ray_launcher

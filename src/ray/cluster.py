@@ -1,0 +1,51 @@
+"""What Ray's C++ API does not say: which nodes a cluster has and what is free on them. And a cluster of chorus-ray's own.
+
+    nodes ADDRESS          one line of JSON on stdout, or an error of one line on stderr and status 1
+    start DIRECTORY ...    `ray start` with these arguments until SIGTERM; then DIRECTORY goes
+"""
+import json
+import shutil
+import sys
+
+
+def nodes(address):
+    import ray
+    from ray._private.services import canonicalize_bootstrap_address
+    from ray._private.state import GlobalState
+    from ray._raylet import GcsClient, GcsClientOptions
+
+    found = canonicalize_bootstrap_address(address)
+    if not found:
+        raise RuntimeError("no cluster runs on this machine")
+    metadata = GcsClient(address=found).internal_kv_get(b"CLUSTER_METADATA", b"cluster", timeout=10)
+    version = json.loads(metadata)["ray_version"] if metadata else ray.__version__
+    if version != ray.__version__:
+        raise RuntimeError(f"it runs Ray {version}, and chorus-ray is built with {ray.__version__}: give both the same version (make ray RAY_VERSION={version})")
+    state = GlobalState()
+    state._initialize_global_state(GcsClientOptions.create(found, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False))
+    free = state.available_resources_per_node()
+    listed = []
+    for node in state.node_table():
+        if not node["Alive"]:
+            continue
+        total, left = node["Resources"], free.get(node["NodeID"], {})
+        listed.append({"address": node["NodeManagerAddress"], "head": "node:__internal_head__" in total,
+                       "cpus": total.get("CPU", 0.0), "cpus_free": left.get("CPU", 0.0), "gpus": total.get("GPU", 0.0),
+                       "gpus_free": left.get("GPU", 0.0), "memory_bytes": total.get("memory", 0.0)})
+    print(json.dumps({"address": found, "nodes": listed}))
+
+
+def start(directory, *arguments):
+    from ray.scripts.scripts import cli
+
+    try:
+        cli(["start", *arguments], standalone_mode=False)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+try:
+    {"nodes": nodes, "start": start}[sys.argv[1]](*sys.argv[2:])
+except Exception as error:  # pylint: disable=broad-exception-caught
+    print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
+    sys.exit(1)
