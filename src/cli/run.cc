@@ -70,6 +70,7 @@ class FleetGenerator final : public BatchGenerator {
 
   Result<void> load(const TextPromptParams& node) {
     engine_ = node.engine;
+    read_ray_environment(&engine_);
     CHORUS_TRY(model_, read_model(engine_));
     CHORUS_TRY(const Json options, parse_json(node.generation_options));
     options_ = default_generation_options(model_, engine_.generation_config != "chorus");
@@ -90,6 +91,8 @@ class FleetGenerator final : public BatchGenerator {
       log(LogLevel::warning, "{} data parallel workers could not start ({}): going on with one", rank_count(),
           fleet.error().message);
       engine_.parallel.data_parallel_size = 1;
+      engine_.parallel.data_parallel_size_local = 0;
+      engine_.data_parallel_backend = engine_.distributed_executor_backend = "mp";  // a worker of this machine
       fleet = Fleet::start(engine_, model_, interrupted);
     }
     if (!fleet.ok()) return fleet.error();

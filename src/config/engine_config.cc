@@ -106,16 +106,55 @@ bool is_loopback(const std::string& address) {
   return address == "localhost" || address.starts_with("127.") || address == "::1";
 }
 
+// Ray decides which node runs a replica: what this machine would decide has no meaning then.
+Result<void> check_ray(const EngineConfig& config) {
+  const ParallelConfig& parallel = config.parallel;
+  if (config.distributed_executor_backend == "external_launcher") {
+    return fail(ErrorCode::invalid_argument,
+                "--data-parallel-backend ray and --distributed-executor-backend external_launcher: one of them starts the ranks; leave "
+                "the other out");
+  }
+  if (config.ray_pack_strategy == "span") {
+    return fail(ErrorCode::invalid_argument,
+                "CHORUS_RAY_DP_PACK_STRATEGY is \"span\": the workers of a rank share one node's memory, so a rank cannot span nodes; "
+                "accepted: strict, fill");
+  }
+  if (config.ray_pack_strategy != "strict" && config.ray_pack_strategy != "fill") {
+    return fail(ErrorCode::invalid_argument, "CHORUS_RAY_DP_PACK_STRATEGY is \"{}\"; accepted: strict, fill",
+                config.ray_pack_strategy.substr(0, 100));
+  }
+  if (config.ray_address.starts_with("ray://")) {
+    return fail(ErrorCode::invalid_argument,
+                "RAY_ADDRESS is \"{}\": Ray's C++ API has no client mode; run chorus on a node of the cluster, with RAY_ADDRESS=auto or "
+                "HOST:PORT",
+                config.ray_address.substr(0, 200));
+  }
+  if (parallel.enable_expert_parallel && parallel.data_parallel_size > 1) {
+    return fail(ErrorCode::invalid_argument,
+                "--enable-expert-parallel over several replicas on Ray is not part of this version; use --data-parallel-backend mp");
+  }
+  if (config.cpu_threads_bind != "auto" && config.cpu_threads_bind != "none") {
+    return fail(ErrorCode::invalid_argument, "--cpu-threads-bind \"{}\" names cores of this machine, and Ray chooses the nodes; leave it out",
+                config.cpu_threads_bind.substr(0, 100));
+  }
+  if (parallel.data_parallel_start_rank != 0) {
+    return fail(ErrorCode::invalid_argument, "--data-parallel-start-rank is {}: Ray places all ranks; leave it out",
+                parallel.data_parallel_start_rank);
+  }
+  return {};
+}
+
 // The replicas of this node among those of all: the head has the first ones, each other node gives its start rank.
 Result<void> check_nodes(const EngineConfig& config) {
   const ParallelConfig& parallel = config.parallel;
+  if (config.on_ray() && !config.headless) return check_ray(config);
   const int first = parallel.data_parallel_start_rank;
   if (first + parallel.local_replicas() > parallel.data_parallel_size) {
     return fail(ErrorCode::invalid_argument,
                 "--data-parallel-start-rank {} and --data-parallel-size-local {} go beyond --data-parallel-size {}", first,
                 parallel.local_replicas(), parallel.data_parallel_size);
   }
-  if (config.headless && first == 0) {
+  if (config.headless && first == 0 && !config.on_ray()) {
     return fail(ErrorCode::invalid_argument,
                 "--headless has no --data-parallel-start-rank: rank 0 is on the node with the front end; give this node's first rank, 1 "
                 "to {}",
@@ -125,7 +164,7 @@ Result<void> check_nodes(const EngineConfig& config) {
     return fail(ErrorCode::invalid_argument,
                 "--data-parallel-start-rank is {}: the node with the front end has rank 0; give --headless on the others", first);
   }
-  if (!parallel.several_nodes()) {
+  if (!parallel.several_nodes() && !config.headless) {
     if (is_loopback(parallel.head_address())) return {};
     return fail(ErrorCode::invalid_argument,
                 "--data-parallel-address is {} and all {} replicas are on this machine; give --data-parallel-size-local, or leave it out",
@@ -155,13 +194,10 @@ Result<void> check_supported(const EngineConfig& config) {
   } table[] = {
       {config.device == "cuda", "device cuda",
        "needs a CUDA backend, which this build does not have; use --device cpu"},
-      {config.distributed_executor_backend == "ray", "distributed-executor-backend ray",
-       "is not part of this version; use mp"},
-      {config.data_parallel_backend == "ray", "data-parallel-backend ray", "is not part of this version; use mp"},
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
        "data-parallel-size-local below data-parallel-size under external_launcher",
        "has no meaning, the launcher places every rank; leave it out"},
-      {parallel.several_nodes() && parallel.enable_expert_parallel, "enable-expert-parallel over several machines",
+      {parallel.several_nodes() && parallel.enable_expert_parallel && !config.on_ray(), "enable-expert-parallel over several machines",
        "is not part of this version; give all replicas to one machine"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",
        "needs an outer load balancer's mode, which this version does not run yet; leave it out"},

@@ -32,6 +32,7 @@ struct ParallelConfig {
   int data_parallel_rpc_port = 0;                   // 0: chosen and published
   bool data_parallel_hybrid_lb = false;
   bool data_parallel_external_lb = false;
+  bool all_remote = false;                          // this node has no replicas: others bring them all
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
   // Ranks that share the experts of a pipeline stage; 1 without expert parallelism.
@@ -40,6 +41,7 @@ struct ParallelConfig {
   bool replicas_step_together() const { return expert_parallel_size() > 1 && data_parallel_size > 1; }
   // Of the replicas, those on this node; the others are on nodes that run with --headless.
   int local_replicas() const {
+    if (all_remote) return 0;
     return data_parallel_size_local > 0 ? data_parallel_size_local : data_parallel_size - data_parallel_start_rank;
   }
   bool is_local(int dp_rank) const {
@@ -74,6 +76,10 @@ struct EngineConfig {
   std::string data_parallel_backend = "mp";         // mp | ray
   LoadBalancerName load_balancer = LoadBalancerName::least_loaded;
   AssignmentName assignment = AssignmentName::dynamic;
+  std::string ray_address;                          // RAY_ADDRESS: HOST:PORT or auto; empty: a cluster of its own
+  std::string ray_pack_strategy = "strict";         // CHORUS_RAY_DP_PACK_STRATEGY: strict | fill
+  // Ray places the replicas; with headless: this node is one that Ray has placed.
+  bool on_ray() const { return data_parallel_backend == "ray" || distributed_executor_backend == "ray"; }
   ParallelConfig parallel;
   int api_server_count = 1;
   std::string fault_point;                          // config/fault_point.h; empty: none

@@ -167,13 +167,29 @@ TEST(Validate, NamesOptionValueAndBound) {
 }
 
 TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
-  const std::pair<const char*, const char*> cases[] = {{"device", "cuda"},
-                                                       {"data-parallel-backend", "ray"},
-                                                       {"distributed-executor-backend", "ray"}};
-  for (const auto& [name, value] : cases) {
-    EXPECT_THAT(message(validate(config_with(name, value))), HasSubstr(name)) << name;
-  }
+  EXPECT_THAT(message(validate(config_with("device", "cuda"))), HasSubstr("device"));
   EXPECT_EQ(message(validate(config_with("data-parallel-address", "127.0.0.1"))), "");
+}
+
+TEST(Validate, OnRay) {
+  using Options = std::vector<std::pair<const char*, const char*>>;
+  const auto message_of = [](const Options& options, const std::string& strategy = "strict", const std::string& address = "") {
+    EngineConfig config;
+    for (const auto& [name, value] : options) EXPECT_TRUE(apply_engine_option(&config, name, value).ok()) << name;
+    config.ray_pack_strategy = strategy;
+    config.ray_address = address;
+    return message(validate(config));
+  };
+  EXPECT_EQ(message_of({{"-dpb", "ray"}, {"-dp", "4"}, {"-dpl", "2"}}), "");
+  EXPECT_EQ(message_of({{"distributed-executor-backend", "ray"}}, "fill", "auto"), "");
+  EXPECT_EQ(message_of({{"-dpb", "ray"}, {"headless", "true"}, {"-dpl", "1"}, {"-dpp", "29550"}}), "");
+  EXPECT_THAT(message_of({{"-dpb", "ray"}}, "span"), HasSubstr("cannot span nodes"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}}, "pack"), HasSubstr("accepted: strict, fill"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}}, "fill", "ray://host:10001"), HasSubstr("no client mode"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-dpr", "1"}}), HasSubstr("--data-parallel-start-rank"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-ep", "true"}}), HasSubstr("--enable-expert-parallel"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"cpu-threads-bind", "0-1"}}), HasSubstr("--cpu-threads-bind"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"distributed-executor-backend", "external_launcher"}}), HasSubstr("one of them"));
 }
 
 TEST(Validate, ContextParallelWorkersHoldWholeBlocks) {

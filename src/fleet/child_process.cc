@@ -67,13 +67,18 @@ ChildProcess::~ChildProcess() {
 }
 
 Result<ChildProcess> ChildProcess::spawn(const std::string& name, const UniqueFd& socket, int socket_fd) {
+  return spawn_program("/proc/self/exe", name, socket, socket_fd);
+}
+
+Result<ChildProcess> ChildProcess::spawn_program(const std::string& program, const std::string& name, const UniqueFd& socket,
+                                                 int socket_fd) {
   SpawnSettings settings;
   int error = prepare(&settings, socket.get(), socket_fd);
   std::string argument = name;
   char* argv[] = {argument.data(), nullptr};
   pid_t pid = 0;
   if (error == 0) {
-    error = posix_spawn(&pid, "/proc/self/exe", &settings.actions, &settings.attributes, argv, environ);
+    error = posix_spawn(&pid, program.c_str(), &settings.actions, &settings.attributes, argv, environ);
   }
   if (error != 0) return fail(ErrorCode::unavailable, "cannot start \"{}\": {}", name, std::strerror(error));
   ChildProcess child;

@@ -29,6 +29,9 @@ class ChildProcess {
   // Runs this executable again with argv = {`name`}. The child has `socket` as descriptor `socket_fd`, stdin from
   // /dev/null, stdout where stderr goes, and no other descriptor of this process; signals at their defaults.
   static Result<ChildProcess> spawn(const std::string& name, const UniqueFd& socket, int socket_fd);
+  // Runs another program so. Whether it ends with this process is its own business.
+  static Result<ChildProcess> spawn_program(const std::string& program, const std::string& name, const UniqueFd& socket,
+                                            int socket_fd);
 
   int pid() const { return pid_; }
   int last_pid() const { return last_pid_; }  // also after its end

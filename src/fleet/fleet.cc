@@ -57,6 +57,7 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   connected_ = std::move(setup.connected);
   CHECK(connected_.size() <= links_.size(), "{} connected engines for {} ranks", connected_.size(), ranks_);
   connected_.resize(links_.size());
+  CHORUS_TRY_VOID(start_ray(setup.interrupted));
   threads_ = threads_per_worker(config_, node);
   std::vector<std::string> warnings;
   // Engines that are there already live on resources of their own.
@@ -64,14 +65,14 @@ Result<void> FleetImpl::start(FleetSetup setup) {
     CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(config_, node, &warnings));
   }
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
-  CHORUS_TRY_VOID(listen_for_nodes());
+  if (!ray_) CHORUS_TRY_VOID(listen_for_nodes());
   CHORUS_TRY(weights_, setup.load_weights(config_, model_, node.cores()));
   times_.load_s = seconds_since(begin);
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
 
-  log(LogLevel::info, "Starting {} data parallel workers", config_.parallel.local_replicas());
+  log(LogLevel::info, "Starting {} data parallel workers", ray_ ? ranks_ : config_.parallel.local_replicas());
   start_remote_ranks();
   for (int rank = 0; rank < ranks_; ++rank) {
     if (is_remote(rank)) continue;
@@ -84,6 +85,7 @@ Result<void> FleetImpl::start(FleetSetup setup) {
     if (setup.interrupted && setup.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
     turn(start_slice_ms);
     CHORUS_TRY_VOID(check_missing_nodes());
+    if (!ray_end_.empty()) return fail(ErrorCode::unavailable, "{}", ray_end_);
   }
   if (start_failed_) return start_error();
   times_.ready_s = seconds_since(begin);
@@ -109,6 +111,7 @@ FleetImpl::~FleetImpl() {
   for (auto& link : links_) {
     if (link) link->process().kill();
   }
+  ray_.reset();  // its ranks' nodes have been told to end by now
 }
 
 Result<void> FleetImpl::submit(Request request, std::optional<int> dp_rank) {
@@ -200,6 +203,7 @@ void FleetImpl::turn(int timeout_ms) {
     remote_->append_descriptors(&items);
     if (const auto deadline = remote_->next_deadline()) timeout_ms = std::min(timeout_ms, wait_ms(*deadline));
   }
+  if (ray_) items.push_back({ray_->descriptor(), POLLIN, 0});
   const int ready = ::poll(items.data(), items.size(), timeout_ms);
   CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
   for (std::size_t i = 0; ready > 0 && i < ranks.size(); ++i) {
@@ -207,6 +211,7 @@ void FleetImpl::turn(int timeout_ms) {
     if ((items[2 * i].revents & ~POLLOUT) != 0) read_from(ranks[i]);
     if (items[2 * i + 1].revents != 0) check_exit(ranks[i], 0);
   }
+  hear_ray();
   welcome_nodes();
   supervisor_.tick(monotonic_now());
   act_on_supervisor();

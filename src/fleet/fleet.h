@@ -52,9 +52,9 @@ struct FleetTimes {
 class Fleet {
  public:
   // Loads the weights once, spawns the engines of this node (config.parallel.local_replicas()), listens for the nodes that bring
-  // the others (fleet/remote_node.h), waits until each was READY once. Logs
-  // "Starting X data parallel workers" and "Worker rank X is ready". Fails when one dies before its first READY, with
-  // its last words; then nothing is left running.
+  // the others (fleet/remote_node.h), waits until each was READY once. On Ray all are such nodes, and Ray starts them
+  // (fleet/ray_launcher.h). Logs "Starting X data parallel workers" and "Worker rank X is ready". Fails when one dies before its
+  // first READY, with its last words; then nothing is left running.
   // When `interrupted` says so (asked every 100 ms while engines start) it fails with `cancelled`.
   static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model,
                                               const std::function<bool()>& interrupted = {});

@@ -1,6 +1,6 @@
-// The class behind fleet.h, in four files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
+// The class behind fleet.h, in five files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
 // (what engines say and what goes out to them), fleet_lifecycle.cc (processes that start, die and start again),
-// fleet_remote.cc (replicas that other machines bring).
+// fleet_remote.cc (replicas that other machines bring), fleet_ray.cc (those that Ray places).
 #pragma once
 
 #include <optional>
@@ -14,6 +14,7 @@
 #include "fleet/backlog.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
+#include "fleet/ray_launcher.h"
 #include "fleet/remote_replicas.h"
 #include "fleet/replica_link.h"
 
@@ -62,6 +63,13 @@ class FleetImpl final : public Fleet {
   bool is_remote(int rank) const { return remote_ != nullptr && !config_.parallel.is_local(rank); }
   bool nobody_left();
 
+  // Ray: which of them it has placed, and which it does not bring back.
+  Result<void> start_ray(const std::function<bool()>& interrupted);
+  Result<void> place_on_ray(const RayCluster& cluster);
+  void hear_ray();
+  bool ray_is_over() const;
+  std::string missing_on_ray() const;
+
   // Messages.
   void read_from(int rank);
   Result<void> handle(ReplicaLink& link, const Frame& frame);
@@ -96,6 +104,9 @@ class FleetImpl final : public Fleet {
   Nanoseconds missing_deadline_ = 0;                 // of the nodes that have not joined since the start
   Nanoseconds missing_log_at_ = 0;
   Nanoseconds all_given_up_since_ = 0;               // 0: not all are
+  std::unique_ptr<RayLauncher> ray_;                 // null: not on Ray
+  std::vector<bool> ray_placed_, ray_failed_;        // by rank
+  std::string ray_end_;                              // why chorus-ray has ended; empty: it has not
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank
   std::vector<bool> was_ready_;     // by rank: some incarnation of it was READY

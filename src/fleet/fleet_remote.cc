@@ -54,14 +54,18 @@ Result<void> FleetImpl::check_missing_nodes() {
   if (ranks.empty()) return {};
   if (now < missing_deadline_) {
     missing_log_at_ = now + log_interval;
+    if (ray_) {
+      log(LogLevel::warning, "Ranks {} are missing: {}", ranks, missing_on_ray());
+      return {};
+    }
     log(LogLevel::warning,
         "Ranks {} are missing: start their nodes with chorus serve --headless and --data-parallel-rpc-port {}", ranks,
         remote_->address().port());
     return {};
   }
   return with_deaths(
-      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms)", ranks,
-           limits_.start_timeout / 1'000'000),
+      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms){}", ranks,
+           limits_.start_timeout / 1'000'000, ray_ ? ": " + missing_on_ray() : ""),
       true);
 }
 
@@ -86,7 +90,7 @@ bool FleetImpl::nobody_left() {
     all_given_up_since_ = 0;
     return false;
   }
-  if (!remote_) return true;
+  if (!remote_ || ray_is_over()) return true;
   const Nanoseconds now = monotonic_now();
   if (all_given_up_since_ == 0) {
     all_given_up_since_ = now;

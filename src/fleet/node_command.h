@@ -1,0 +1,16 @@
+// The command line of a node that brings one replica of a fleet (`chorus serve --headless`), for whoever starts it
+// elsewhere.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "config/engine_config.h"
+
+namespace chorus {
+
+// `program`: of chorus, on that node; `config`: the head's, with its address and port. Files are named with their
+// absolute paths: they must be there on the node too.
+std::vector<std::string> node_command(const std::string& program, const EngineConfig& config, int rank);
+
+}  // namespace chorus
