@@ -1,15 +1,17 @@
 # make demo    install what is missing, build, and run the stories workflow on two replicas
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
-# make test-launchers   the tests under torchrun and mpirun, which it installs (the first into a virtual environment)
+# make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
+# make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
 # make bench   the kernels' benchmarks; make format: clang-format over our sources
 PYTHON ?= /usr/bin/python3
 JOBS ?= $(shell nproc)
 LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
+RAY_VERSION ?= 2.60.0
 export CCACHE_BASEDIR := $(CURDIR)
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build demo test test-launchers fast asan tsan bench format tidy install-packages clean
+.PHONY: build demo test ray test-launchers fast asan tsan bench format tidy install-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -26,8 +28,15 @@ test: install-packages
 	@ninja -C build -j$(JOBS)
 	ctest --test-dir build --output-on-failure
 
-test-launchers: build
+# The versions of both wheels must be the cluster's.
+ray: build
 	@tools/install_packages.sh packages-launchers.txt
+	@test -x $(LAUNCHERS)/bin/pip || $(PYTHON) -m venv $(LAUNCHERS)
+	@$(LAUNCHERS)/bin/pip install -q "ray[default]==$(RAY_VERSION)" "ray-cpp==$(RAY_VERSION)"
+	@$(call CONFIGURE,release,-DCHORUS_RAY_VENV=$(LAUNCHERS))
+	@ninja -C build -j$(JOBS) chorus-ray
+
+test-launchers: ray
 	@ninja -C build -j$(JOBS) launcher_tool
 	@test -x $(LAUNCHERS)/bin/torchrun || { $(PYTHON) -m venv $(LAUNCHERS) && $(LAUNCHERS)/bin/pip install -q torch numpy pytest; }
 	CHORUS_LAUNCHERS_VENV=$(LAUNCHERS) $(LAUNCHERS)/bin/python -m pytest -q -p no:cacheprovider tests/launchers

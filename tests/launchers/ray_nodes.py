@@ -1,0 +1,131 @@
+"""Ray clusters on this machine for the tests: each node is a `ray start` with a loopback address of its own."""
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+from chorus_process import CHORUS
+from nodes import Running
+
+VENV = pathlib.Path(os.environ.get("CHORUS_LAUNCHERS_VENV", pathlib.Path.home() / ".cache/chorus/launchers"))
+RAY = VENV / "bin" / "ray"
+CHORUS_RAY = pathlib.Path(CHORUS).parent / "chorus-ray"
+
+
+def free_port(address):
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return probe.getsockname()[1]
+
+
+class RayNode:
+    """One raylet, and with `head` the cluster's store beside it."""
+
+    def __init__(self, address, cpus, head=None):
+        self.address = address
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="cr", dir="/tmp"))  # sockets in it: the path must be short
+        ports = [f"--dashboard-agent-listen-port={free_port(address)}"]
+        if head is None:
+            self.cluster = f"{address}:{free_port(address)}"
+            ports += ["--head", f"--port={self.cluster.split(':')[1]}", "--include-dashboard=false", f"--temp-dir={self.directory}",
+                      f"--ray-client-server-port={free_port(address)}"]
+        else:
+            self.cluster = head.cluster
+            ports += [f"--address={self.cluster}"]
+        self.log = open(self.directory / "start.log", "wb")
+        self.process = subprocess.Popen([RAY, "start", "--block", f"--node-ip-address={address}", f"--num-cpus={cpus}", "--disable-usage-stats",
+                                         "--object-store-memory=80000000", *ports], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
+                                        start_new_session=True, env=dict(os.environ, RAY_USAGE_STATS_ENABLED="0"))
+        self.wait_until_up()
+
+    def wait_until_up(self, within_s=90):
+        deadline = time.monotonic() + within_s
+        while b"Ray runtime started" not in (self.directory / "start.log").read_bytes():
+            assert self.process.poll() is None and time.monotonic() < deadline, (self.directory / "start.log").read_text()
+            time.sleep(0.1)
+
+    def kill_raylet(self):
+        for pid in descendants(self.process.pid):
+            if name_of(pid) == "raylet":
+                os.kill(pid, signal.SIGKILL)
+                return
+        raise AssertionError(f"no raylet under {self.process.pid}")
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+        self.log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def children_of(pid):
+    return [int(word) for word in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
+
+
+def launcher_of(head):
+    """Process id of its chorus-ray."""
+    return next(pid for pid in children_of(head.process.pid) if command_of(pid)[0] == "chorus-ray")
+
+
+def name_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def command_of(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return []
+
+
+def parent_of(pid):
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[1])
+
+
+def descendants(pid):
+    found, rest = [], [pid]
+    while rest:
+        listed = subprocess.run(["ps", "--ppid", ",".join(map(str, rest)), "-o", "pid="], capture_output=True, text=True, check=False).stdout
+        rest = [int(word) for word in listed.split()]
+        found += rest
+    return found
+
+
+def start_on_ray(arguments, address=None, strategy=None):
+    """`chorus ...` with the environment of a user of Ray."""
+    environment = {"RAY_ADDRESS": address, "CHORUS_RAY_DP_PACK_STRATEGY": strategy}
+    before = {name: os.environ.pop(name, None) for name in environment}
+    os.environ.update({name: value for name, value in environment.items() if value is not None})
+    try:
+        return Running(arguments)
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def rank_processes(head):
+    """Process ids of the nodes that Ray's actors run for this head, by rank."""
+    port = head.wait_for(r"Waiting for ranks .* at \S+ port (\d+)").group(1)
+    found = {}
+    for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        command = command_of(int(entry.name))
+        if "--headless" in command and f"--data-parallel-rpc-port={port}" in command:
+            rank = next(word for word in command if word.startswith("--data-parallel-start-rank="))
+            found[int(rank.split("=")[1])] = int(entry.name)
+    return found
