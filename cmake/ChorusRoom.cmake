@@ -24,6 +24,11 @@ if(CHORUS_MOLD)
   add_link_options(-fuse-ld=mold)
 endif()
 
+set(CHORUS_TEST_TIMEOUT_S 600)
+if(CHORUS_SANITIZE)
+  set(CHORUS_TEST_TIMEOUT_S 3600)
+endif()
+
 function(chorus_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
@@ -31,7 +36,7 @@ function(chorus_test name)
   target_compile_definitions(${name} PRIVATE CHORUS_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data"
                                              CHORUS_MODELS="${CMAKE_SOURCE_DIR}/models")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 600)
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${CHORUS_TEST_TIMEOUT_S})
 endfunction()
 
 function(chorus_room name)

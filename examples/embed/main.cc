@@ -61,8 +61,9 @@ Result<void> look_inside(const EngineConfig& config, const ModelConfig& model, c
   options.dtype = weights.dtype;
   options.max_model_len = config.max_model_len;
   options.kv_cache_bytes = config.kv_cache_bytes;
-  CHORUS_TRY(const auto runner, ModelRunner::create(model, options, config.parallel, 0, {weights.shard(0), weights.shard_bytes(0)},
-                                                    nullptr, WorkerGroups{}));
+  CHORUS_TRY(const auto runner,
+             ModelRunner::create(model, options, config.parallel, 0, {weights.shard(0), weights.shard_bytes(0)},
+                                 nullptr, WorkerGroups{}));
   const WorkerGroups& groups = runner->groups();
   std::printf("groups: replica of %d, tensor %d, pipeline %d, context %d\n", groups.replica.size(), groups.tp.size(),
               groups.pp.size(), groups.cp.size());

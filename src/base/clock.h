@@ -10,7 +10,8 @@ namespace chorus {
 using Nanoseconds = std::int64_t;
 
 inline Nanoseconds monotonic_now() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
 }
 
 }  // namespace chorus

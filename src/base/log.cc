@@ -38,12 +38,14 @@ bool parse_log_level(std::string_view text, LogLevel* level) {
 void log_line(LogLevel level, const std::string& message) {
   const auto now = std::chrono::system_clock::now();
   const std::time_t seconds = std::chrono::system_clock::to_time_t(now);
-  const auto milliseconds = std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
+  const auto milliseconds =
+      std::chrono::duration_cast<std::chrono::milliseconds>(now.time_since_epoch()).count() % 1000;
   std::tm local{};
   localtime_r(&seconds, &local);
   char stamp[32];
   std::strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &local);
-  const std::string line = fmt::format("{}.{:03} {} {}\n", stamp, milliseconds, names[static_cast<int>(level)], message);
+  const std::string line =
+      fmt::format("{}.{:03} {} {}\n", stamp, milliseconds, names[static_cast<int>(level)], message);
   // A log line that cannot be written is dropped: there is nowhere to report it.
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, line.data(), line.size());
 }

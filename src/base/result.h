@@ -13,13 +13,13 @@ namespace chorus {
 
 // The short list. A command's exit status and, later, an HTTP status follow from it.
 enum class ErrorCode {
-  invalid_argument,     // the caller's input or configuration is wrong: exit 2
-  not_found,            // a file, model or name that is not there: exit 2
-  resource_exhausted,   // memory, disk, queue bound: exit 1
-  deadline_exceeded,    // a wait ran out: exit 1
-  unavailable,          // a process or peer is gone: exit 1
-  cancelled,            // the caller stopped it: exit 130
-  internal,             // what the system refused unexpectedly (errno and call in the message): exit 1
+  invalid_argument,    // the caller's input or configuration is wrong: exit 2
+  not_found,           // a file, model or name that is not there: exit 2
+  resource_exhausted,  // memory, disk, queue bound: exit 1
+  deadline_exceeded,   // a wait ran out: exit 1
+  unavailable,         // a process or peer is gone: exit 1
+  cancelled,           // the caller stopped it: exit 130
+  internal,            // what the system refused unexpectedly (errno and call in the message): exit 1
 };
 
 // `message` says what happened, where (file, row, tensor, option), the limit that was passed, and what to do next.
@@ -79,13 +79,14 @@ class [[nodiscard]] Result<void> {
 // CHORUS_TRY(auto file, open_file(path));   returns the error from the enclosing function.
 #define CHORUS_TRY_CAT2(a, b) a##b
 #define CHORUS_TRY_CAT(a, b) CHORUS_TRY_CAT2(a, b)
-#define CHORUS_TRY(declaration, expression) CHORUS_TRY_IMPL(declaration, expression, CHORUS_TRY_CAT(try_result_, __LINE__))
+#define CHORUS_TRY(declaration, expression) \
+  CHORUS_TRY_IMPL(declaration, expression, CHORUS_TRY_CAT(try_result_, __LINE__))
 #define CHORUS_TRY_IMPL(declaration, expression, name) \
   auto name = (expression);                            \
   if (!name.ok()) return name.error();                 \
   declaration = std::move(name).value()
 // CHORUS_TRY_VOID(write(...));
-#define CHORUS_TRY_VOID(expression)                                            \
+#define CHORUS_TRY_VOID(expression) \
   if (auto try_void_result = (expression); !try_void_result.ok()) return try_void_result.error()
 
 }  // namespace chorus

@@ -32,7 +32,8 @@ struct GenerateOptions {
   std::vector<Options::GivenOption> sampling;
 };
 
-Result<PromptRows> read_rows(const GenerateOptions& options, const ChatFormat& chat, const GenerationOptions& defaults) {
+Result<PromptRows> read_rows(const GenerateOptions& options, const ChatFormat& chat,
+                             const GenerationOptions& defaults) {
   PromptRows rows;
   for (const std::string& prompt : options.prompts) {
     rows.ids.push_back(rows.ids.size());
@@ -139,7 +140,8 @@ std::function<Result<int>()> declare_generate(Options& options) {
   auto values = std::make_shared<GenerateOptions>();
   options.positional("MODEL", &values->engine.model, "Hugging Face model directory");
   options.list("--prompt", &values->prompts, "a prompt; repeatable");
-  options.text("--input", &values->input, "JSON lines {\"id\"?, \"prompt\" | \"prompt_token_ids\" | \"messages\", ...}; - or nothing: stdin");
+  options.text("--input", &values->input,
+               "JSON lines {\"id\"?, \"prompt\" | \"prompt_token_ids\" | \"messages\", ...}; - or nothing: stdin");
   options.text("--output", &values->output, "where the JSON lines go; nothing: stdout");
   options.flag("--metrics", &values->metrics, "add dp_rank and metrics to each line");
   options.flag("--disable-progress-bars", &values->disable_progress_bars, "no progress on stderr");

@@ -5,14 +5,16 @@
 int main(int argc, char** argv) {
   if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);
   if (chorus::is_worker_process(argc, argv)) return chorus::worker_process_main(chorus::engine_socket_fd);
-  return chorus::run_command_line(argc, argv,
-                                  {
-                                      {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},
-                                      {"bench", "measures throughput, latency and scaling", nullptr, chorus::bench_commands()},
-                                      {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
-                                      {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
-                                      {"inspect", "parameters, shapes, dtypes, and each rank's slice at the given parallel sizes", chorus::declare_inspect},
-                                      {"serve", "engines of a node without a front end (--headless)", chorus::declare_serve},
-                                      {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},
-                                  });
+  return chorus::run_command_line(
+      argc, argv,
+      {
+          {"generate", "offline generation with N replicas: prompts in, JSON lines out", chorus::declare_generate},
+          {"bench", "measures throughput, latency and scaling", nullptr, chorus::bench_commands()},
+          {"tokenize", "text on stdin to token ids, and back; renders chats", chorus::declare_tokenize},
+          {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
+          {"inspect", "parameters, shapes, dtypes, and each rank's slice at the given parallel sizes",
+           chorus::declare_inspect},
+          {"serve", "engines of a node without a front end (--headless)", chorus::declare_serve},
+          {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},
+      });
 }

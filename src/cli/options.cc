@@ -40,7 +40,8 @@ Result<void> read_log_level(const std::string& option) {
     log(LogLevel::warning, "{} is \"{}\" and is ignored; known are debug, info, warning, error, off", name, *value);
   }
   if (!option.empty() && !parse_log_level(option, &level)) {
-    return fail(ErrorCode::invalid_argument, "--log-level is \"{}\"; accepted: debug, info, warning, error, off", option);
+    return fail(ErrorCode::invalid_argument, "--log-level is \"{}\"; accepted: debug, info, warning, error, off",
+                option);
   }
   set_log_level(level);
   return {};
@@ -96,7 +97,8 @@ int usage_error(const CLI::ParseError& error, const CLI::App& app) {
   if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
   const bool is_extra = error.get_exit_code() == static_cast<int>(CLI::ExitCodes::ExtrasError);
   const std::string what = is_extra ? about_extras(app) : error.what();
-  std::fprintf(stderr, "chorus: %s%s See chorus --help or chorus COMMAND --help.\n", what.c_str(), what.ends_with('?') ? "" : ".");
+  std::fprintf(stderr, "chorus: %s%s See chorus --help or chorus COMMAND --help.\n", what.c_str(),
+               what.ends_with('?') ? "" : ".");
   return exit_usage;
 }
 
@@ -106,7 +108,8 @@ std::optional<std::string> unknown_command(int argc, char** argv, const std::vec
   std::vector<std::string> known = {"--help", "-h", "--version"};
   for (const Command& command : commands) known.emplace_back(command.name);
   if (std::find(known.begin(), known.end(), argv[1]) != known.end()) return std::nullopt;
-  return fmt::format("{}; known are {}", unknown(argv[1][0] == '-' ? "option" : "command", argv[1], known), fmt::join(known, ", "));
+  return fmt::format("{}; known are {}", unknown(argv[1][0] == '-' ? "option" : "command", argv[1], known),
+                     fmt::join(known, ", "));
 }
 
 }  // namespace
@@ -118,9 +121,12 @@ bool interrupted() {
 int exit_status_of(const Error& error) {
   switch (error.code) {
     case ErrorCode::invalid_argument:
-    case ErrorCode::not_found: return exit_usage;
-    case ErrorCode::cancelled: return exit_interrupted;
-    default: return exit_failed;
+    case ErrorCode::not_found:
+      return exit_usage;
+    case ErrorCode::cancelled:
+      return exit_interrupted;
+    default:
+      return exit_failed;
   }
 }
 
@@ -145,7 +151,9 @@ void Options::number(const char* name, int* value, const char* help) {
 }
 
 void Options::list(const char* name, std::vector<std::string>* values, const char* help) {
-  impl_.app->add_option_function<std::string>(name, [values](const std::string& value) { values->push_back(value); }, help)
+  impl_.app
+      ->add_option_function<std::string>(
+          name, [values](const std::string& value) { values->push_back(value); }, help)
       ->trigger_on_parse()
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
       ->expected(1);
@@ -167,10 +175,17 @@ void Options::engine(EngineConfig* config) {
     const std::string names = dashed(name) + (option.alias == nullptr ? "" : "," + dashed(option.alias));
     if (option.value_hint == nullptr) {
       const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
-      impl_.app->add_flag_function(names + ",!" + dashed("no-" + name), set, option.help)->group("Engine")->trigger_on_parse();
+      impl_.app->add_flag_function(names + ",!" + dashed("no-" + name), set, option.help)
+          ->group("Engine")
+          ->trigger_on_parse();
     } else {
-      impl_.app->add_option_function<std::string>(names, [given, name](const std::string& value) { given->push_back({name, value}); },
-                                                  option.help)
+      impl_.app
+          ->add_option_function<std::string>(
+              names,
+              [given, name](const std::string& value) {
+                given->push_back({name, value});
+              },
+              option.help)
           ->type_name(option.value_hint)
           ->group("Engine")
           ->trigger_on_parse();
@@ -187,18 +202,31 @@ void Options::sampling(std::vector<GivenOption>* given, bool with_seed) {
       auto* engine_given = &impl_.engine_given;
       auto* engine_option = impl_.app->get_option_no_throw("--seed");
       if (engine_option != nullptr) impl_.app->remove_option(engine_option);
-      impl_.app->add_option_function<std::string>("--seed", [given, engine_given](const std::string& value) {
-        given->push_back({"seed", value});
-        engine_given->push_back({"seed", value});
-      }, option.help)->group("Sampling")->trigger_on_parse();
+      impl_.app
+          ->add_option_function<std::string>(
+              "--seed",
+              [given, engine_given](const std::string& value) {
+                given->push_back({"seed", value});
+                engine_given->push_back({"seed", value});
+              },
+              option.help)
+          ->group("Sampling")
+          ->trigger_on_parse();
       continue;
     }
     if (option.value_hint == nullptr) {
       const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
-      impl_.app->add_flag_function(dashed(name) + ",!" + dashed("no-" + name), set, option.help)->group("Sampling")->trigger_on_parse();
+      impl_.app->add_flag_function(dashed(name) + ",!" + dashed("no-" + name), set, option.help)
+          ->group("Sampling")
+          ->trigger_on_parse();
     } else {
-      impl_.app->add_option_function<std::string>(dashed(name), [given, name](const std::string& value) { given->push_back({name, value}); },
-                                                  option.help)
+      impl_.app
+          ->add_option_function<std::string>(
+              dashed(name),
+              [given, name](const std::string& value) {
+                given->push_back({name, value});
+              },
+              option.help)
           ->type_name(option.value_hint)
           ->group("Sampling")
           ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
@@ -223,7 +251,8 @@ struct Declared {
   std::function<Result<int>()> run;
 };
 
-void declare_commands(const std::vector<Command>& commands, CLI::App* app, std::string* log_level, std::deque<Declared>* declared) {
+void declare_commands(const std::vector<Command>& commands, CLI::App* app, std::string* log_level,
+                      std::deque<Declared>* declared) {
   app->require_subcommand(1);
   for (const Command& command : commands) {
     CLI::App* subcommand = app->add_subcommand(command.name, command.help);

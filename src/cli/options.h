@@ -1,5 +1,5 @@
-// The command line: a thin face over CLI11, which only options.cc includes. Every subcommand is a row of commands() in main.cc
-// and a file of its own; it declares its options in add() and runs in run().
+// The command line: a thin face over CLI11, which only options.cc includes. Every subcommand is a row of commands() in
+// main.cc and a file of its own; it declares its options in add() and runs in run().
 #pragma once
 
 #include <functional>
@@ -47,8 +47,8 @@ Result<void> apply_given(const std::vector<Options::GivenOption>& given, Generat
 struct Command {
   const char* name;
   const char* help;
-  // Declares options and returns what runs after they were read: its value is the exit status. nullptr: one of `subcommands`
-  // is required.
+  // Declares options and returns what runs after they were read: its value is the exit status. nullptr: one of
+  // `subcommands` is required.
   std::function<Result<int>()> (*declare)(Options& options);
   std::vector<Command> subcommands = {};
 };
@@ -58,7 +58,8 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
 
 std::optional<std::string> environment_variable(const std::string& name);
 
-// What Ray's users say in the environment, where `config` asks for Ray: RAY_ADDRESS, CHORUS_RAY_DP_PACK_STRATEGY (or vLLM's name).
+// What Ray's users say in the environment, where `config` asks for Ray: RAY_ADDRESS, CHORUS_RAY_DP_PACK_STRATEGY (or
+// vLLM's name).
 void read_ray_environment(EngineConfig* config);
 
 // True once SIGINT or SIGTERM has come (handlers are installed by run_command_line).

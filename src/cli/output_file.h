@@ -10,7 +10,8 @@ namespace chorus {
 
 class OutputFile {
  public:
-  // `path` empty: stdout. Else PATH.partial beside it is written, so that a failure (full disk, kill) leaves what was there before.
+  // `path` empty: stdout. Else PATH.partial beside it is written, so that a failure (full disk, kill) leaves what was
+  // there before.
   static Result<OutputFile> open(const std::string& path);
   OutputFile(OutputFile&& other) noexcept;
   OutputFile& operator=(OutputFile&&) = delete;
@@ -21,7 +22,8 @@ class OutputFile {
   Result<void> commit();
 
  private:
-  OutputFile(std::FILE* file, std::string path, std::string partial) : file_(file), path_(std::move(path)), partial_(std::move(partial)) {}
+  OutputFile(std::FILE* file, std::string path, std::string partial)
+      : file_(file), path_(std::move(path)), partial_(std::move(partial)) {}
   Error failed(const char* what) const;
 
   std::FILE* file_;

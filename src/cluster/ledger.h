@@ -29,8 +29,8 @@ namespace chorus {
 
 struct LedgerLimits {
   std::size_t requests_max = 65536;  // in flight or waiting for a replica
-  // Replicas that may die with a request in flight, one after the other without a token of it in between; then it counts
-  // as the cause and is ended. Default: it is tried for ever.
+  // Replicas that may die with a request in flight, one after the other without a token of it in between; then it
+  // counts as the cause and is ended. Default: it is tried for ever.
   std::uint32_t fruitless_deaths_max = std::numeric_limits<std::uint32_t>::max();
 };
 

@@ -91,15 +91,16 @@ Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
   return {};
 }
 
-// A sequence's keys lie on the context-parallel workers in turn, a partition of attention at a time (kernels/attention.h):
-// whole blocks.
+// A sequence's keys lie on the context-parallel workers in turn, a partition of attention at a time
+// (kernels/attention.h): whole blocks.
 Result<void> check_context_parallel(const EngineConfig& config) {
   constexpr int kPartitionTokens = 256;
   if (config.parallel.decode_context_parallel_size == 1 || kPartitionTokens % config.block_size == 0) return {};
-  return fail(ErrorCode::invalid_argument,
-              "--block-size is {}; with --decode-context-parallel-size {} accepted: 16, 32, 64, 128, 256 (a worker holds "
-              "{} tokens of a sequence at a time)",
-              config.block_size, config.parallel.decode_context_parallel_size, kPartitionTokens);
+  return fail(
+      ErrorCode::invalid_argument,
+      "--block-size is {}; with --decode-context-parallel-size {} accepted: 16, 32, 64, 128, 256 (a worker holds "
+      "{} tokens of a sequence at a time)",
+      config.block_size, config.parallel.decode_context_parallel_size, kPartitionTokens);
 }
 
 bool is_loopback(const std::string& address) {
@@ -111,12 +112,14 @@ Result<void> check_ray(const EngineConfig& config) {
   const ParallelConfig& parallel = config.parallel;
   if (config.distributed_executor_backend == "external_launcher") {
     return fail(ErrorCode::invalid_argument,
-                "--data-parallel-backend ray and --distributed-executor-backend external_launcher: one of them starts the ranks; leave "
+                "--data-parallel-backend ray and --distributed-executor-backend external_launcher: one of them starts "
+                "the ranks; leave "
                 "the other out");
   }
   if (config.ray_pack_strategy == "span") {
     return fail(ErrorCode::invalid_argument,
-                "CHORUS_RAY_DP_PACK_STRATEGY is \"span\": the workers of a rank share one node's memory, so a rank cannot span nodes; "
+                "CHORUS_RAY_DP_PACK_STRATEGY is \"span\": the workers of a rank share one node's memory, so a rank "
+                "cannot span nodes; "
                 "accepted: strict, fill");
   }
   if (config.ray_pack_strategy != "strict" && config.ray_pack_strategy != "fill") {
@@ -125,16 +128,19 @@ Result<void> check_ray(const EngineConfig& config) {
   }
   if (config.ray_address.starts_with("ray://")) {
     return fail(ErrorCode::invalid_argument,
-                "RAY_ADDRESS is \"{}\": Ray's C++ API has no client mode; run chorus on a node of the cluster, with RAY_ADDRESS=auto or "
+                "RAY_ADDRESS is \"{}\": Ray's C++ API has no client mode; run chorus on a node of the cluster, with "
+                "RAY_ADDRESS=auto or "
                 "HOST:PORT",
                 config.ray_address.substr(0, 200));
   }
   if (parallel.enable_expert_parallel && parallel.data_parallel_size > 1) {
     return fail(ErrorCode::invalid_argument,
-                "--enable-expert-parallel over several replicas on Ray is not part of this version; use --data-parallel-backend mp");
+                "--enable-expert-parallel over several replicas on Ray is not part of this version; use "
+                "--data-parallel-backend mp");
   }
   if (config.cpu_threads_bind != "auto" && config.cpu_threads_bind != "none") {
-    return fail(ErrorCode::invalid_argument, "--cpu-threads-bind \"{}\" names cores of this machine, and Ray chooses the nodes; leave it out",
+    return fail(ErrorCode::invalid_argument,
+                "--cpu-threads-bind \"{}\" names cores of this machine, and Ray chooses the nodes; leave it out",
                 config.cpu_threads_bind.substr(0, 100));
   }
   if (parallel.data_parallel_start_rank != 0) {
@@ -151,23 +157,27 @@ Result<void> check_nodes(const EngineConfig& config) {
   const int first = parallel.data_parallel_start_rank;
   if (first + parallel.local_replicas() > parallel.data_parallel_size) {
     return fail(ErrorCode::invalid_argument,
-                "--data-parallel-start-rank {} and --data-parallel-size-local {} go beyond --data-parallel-size {}", first,
-                parallel.local_replicas(), parallel.data_parallel_size);
+                "--data-parallel-start-rank {} and --data-parallel-size-local {} go beyond --data-parallel-size {}",
+                first, parallel.local_replicas(), parallel.data_parallel_size);
   }
   if (config.headless && first == 0 && !config.on_ray()) {
     return fail(ErrorCode::invalid_argument,
-                "--headless has no --data-parallel-start-rank: rank 0 is on the node with the front end; give this node's first rank, 1 "
+                "--headless has no --data-parallel-start-rank: rank 0 is on the node with the front end; give this "
+                "node's first rank, 1 "
                 "to {}",
                 parallel.data_parallel_size - 1);
   }
   if (!config.headless && first != 0) {
-    return fail(ErrorCode::invalid_argument,
-                "--data-parallel-start-rank is {}: the node with the front end has rank 0; give --headless on the others", first);
+    return fail(
+        ErrorCode::invalid_argument,
+        "--data-parallel-start-rank is {}: the node with the front end has rank 0; give --headless on the others",
+        first);
   }
   if (!parallel.several_nodes() && !config.headless) {
     if (is_loopback(parallel.head_address())) return {};
     return fail(ErrorCode::invalid_argument,
-                "--data-parallel-address is {} and all {} replicas are on this machine; give --data-parallel-size-local, or leave it out",
+                "--data-parallel-address is {} and all {} replicas are on this machine; give "
+                "--data-parallel-size-local, or leave it out",
                 parallel.data_parallel_address, parallel.data_parallel_size);
   }
   if (config.headless && parallel.data_parallel_rpc_port == 0) {
@@ -176,7 +186,8 @@ Result<void> check_nodes(const EngineConfig& config) {
   }
   if (config.cluster_key_file.empty() && !is_loopback(parallel.head_address())) {
     return fail(ErrorCode::invalid_argument,
-                "--data-parallel-address is {}, which other machines reach, and there is no --cluster-key-file; make one with: (umask "
+                "--data-parallel-address is {}, which other machines reach, and there is no --cluster-key-file; make "
+                "one with: (umask "
                 "077; openssl rand -hex 32 > FILE), and give it on every node",
                 parallel.data_parallel_address);
   }
@@ -197,8 +208,8 @@ Result<void> check_supported(const EngineConfig& config) {
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
        "data-parallel-size-local below data-parallel-size under external_launcher",
        "has no meaning, the launcher places every rank; leave it out"},
-      {parallel.several_nodes() && parallel.enable_expert_parallel && !config.on_ray(), "enable-expert-parallel over several machines",
-       "is not part of this version; give all replicas to one machine"},
+      {parallel.several_nodes() && parallel.enable_expert_parallel && !config.on_ray(),
+       "enable-expert-parallel over several machines", "is not part of this version; give all replicas to one machine"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",
        "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
       {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},
@@ -210,8 +221,8 @@ Result<void> check_supported(const EngineConfig& config) {
   return {};
 }
 
-// A tensor-parallel rank owns whole query heads, whole kv heads or a copy of one, and whole segments of every contraction that
-// is cut.
+// A tensor-parallel rank owns whole query heads, whole kv heads or a copy of one, and whole segments of every
+// contraction that is cut.
 bool tensor_parallel_fits(const ModelConfig& model, int size) {
   const int kv = model.num_key_value_heads;
   const auto segments_divide = [size](int units) { return units <= 0 || reduction_segments(units) % size == 0; };
@@ -229,7 +240,8 @@ Result<void> validate(const EngineConfig& config) {
   CHORUS_TRY_VOID(FaultPoint::parse(config.fault_point));
   CHORUS_TRY_VOID(parse_eplb_config(config.parallel.expert_balancing_config));
   if (config.parallel.enable_expert_balancing && !config.parallel.enable_expert_parallel) {
-    return fail(ErrorCode::invalid_argument, "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");
+    return fail(ErrorCode::invalid_argument,
+                "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");
   }
   CHORUS_TRY_VOID(check_context_parallel(config));
   CHORUS_TRY_VOID(check_nodes(config));
@@ -244,18 +256,20 @@ Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
                 model.directory, limit);
   }
   const ParallelConfig& parallel = config.parallel;
-  CHORUS_TRY_VOID(pipeline_partition(model.num_hidden_layers, parallel.pipeline_parallel_size, parallel.pipeline_layer_partition));
+  CHORUS_TRY_VOID(
+      pipeline_partition(model.num_hidden_layers, parallel.pipeline_parallel_size, parallel.pipeline_layer_partition));
   const int size = parallel.tensor_parallel_size;
   if (size > 1 && !tensor_parallel_fits(model, size)) {
     std::string sizes;
     for (int candidate = 1; candidate <= model.num_attention_heads; ++candidate) {
       if (tensor_parallel_fits(model, candidate)) sizes += fmt::format("{}{}", sizes.empty() ? "" : ", ", candidate);
     }
-    return fail(ErrorCode::invalid_argument,
-                "--tensor-parallel-size {} does not cut {} attention heads, {} kv heads and {} intermediate columns into whole "
-                "units (at most 8 ranks, a power of two); these do: {}",
-                size, model.num_attention_heads, model.num_key_value_heads,
-                model.num_experts > 0 ? model.moe_intermediate_size : model.intermediate_size, sizes);
+    return fail(
+        ErrorCode::invalid_argument,
+        "--tensor-parallel-size {} does not cut {} attention heads, {} kv heads and {} intermediate columns into whole "
+        "units (at most 8 ranks, a power of two); these do: {}",
+        size, model.num_attention_heads, model.num_key_value_heads,
+        model.num_experts > 0 ? model.moe_intermediate_size : model.intermediate_size, sizes);
   }
   return {};
 }

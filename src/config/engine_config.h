@@ -21,18 +21,18 @@ struct ParallelConfig {
   int tensor_parallel_size = 1;
   int pipeline_parallel_size = 1;
   int decode_context_parallel_size = 1;
-  std::string pipeline_layer_partition = {};        // --pp-layer-partition: layers of each stage, "5,4"; empty: even
+  std::string pipeline_layer_partition = {};  // --pp-layer-partition: layers of each stage, "5,4"; empty: even
   bool enable_expert_parallel = false;
-  bool enable_expert_balancing = false;             // --enable-eplb
-  std::string expert_balancing_config = {};         // --eplb-config: JSON; empty: not given
-  int data_parallel_size_local = 0;                 // replicas on this node; 0: all from data_parallel_start_rank on
-  int data_parallel_start_rank = 0;                 // of this node's replicas
-  int data_parallel_rank = -1;                      // the one replica of this process behind an outer balancer; -1: not so
-  std::string data_parallel_address = {};           // of the first node; empty: this machine
-  int data_parallel_rpc_port = 0;                   // 0: chosen and published
+  bool enable_expert_balancing = false;      // --enable-eplb
+  std::string expert_balancing_config = {};  // --eplb-config: JSON; empty: not given
+  int data_parallel_size_local = 0;          // replicas on this node; 0: all from data_parallel_start_rank on
+  int data_parallel_start_rank = 0;          // of this node's replicas
+  int data_parallel_rank = -1;               // the one replica of this process behind an outer balancer; -1: not so
+  std::string data_parallel_address = {};    // of the first node; empty: this machine
+  int data_parallel_rpc_port = 0;            // 0: chosen and published
   bool data_parallel_hybrid_lb = false;
   bool data_parallel_external_lb = false;
-  bool all_remote = false;                          // this node has no replicas: others bring them all
+  bool all_remote = false;  // this node has no replicas: others bring them all
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
   // Ranks that share the experts of a pipeline stage; 1 without expert parallelism.
@@ -54,21 +54,21 @@ struct ParallelConfig {
 
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
 struct EngineConfig {
-  std::string model;                                // directory
-  std::string tokenizer;                            // must be the model's directory; empty: the same
-  std::string dtype = "auto";                       // auto | bfloat16 | float32
-  std::string device = "auto";                      // auto | cpu | cuda
-  std::string cpu_isa = "auto";                     // auto | amx-bf16 | avx512-bf16 | avx2-f32 | scalar
-  int threads = 0;                                  // per worker; 0: the process's cores / replicas on this node, at least 1
-  std::string cpu_threads_bind = "auto";            // auto | "0-3|4-7" (a set a worker) | none
-  int max_model_len = 0;                            // 0: the model's max_position_embeddings
-  int block_size = 16;                              // tokens a KV block
-  std::uint64_t kv_cache_bytes = 0;                 // per worker; 0: from the free memory, at most 4 GiB
+  std::string model;                      // directory
+  std::string tokenizer;                  // must be the model's directory; empty: the same
+  std::string dtype = "auto";             // auto | bfloat16 | float32
+  std::string device = "auto";            // auto | cpu | cuda
+  std::string cpu_isa = "auto";           // auto | amx-bf16 | avx512-bf16 | avx2-f32 | scalar
+  int threads = 0;                        // per worker; 0: the process's cores / replicas on this node, at least 1
+  std::string cpu_threads_bind = "auto";  // auto | "0-3|4-7" (a set a worker) | none
+  int max_model_len = 0;                  // 0: the model's max_position_embeddings
+  int block_size = 16;                    // tokens a KV block
+  std::uint64_t kv_cache_bytes = 0;       // per worker; 0: from the free memory, at most 4 GiB
   int max_num_seqs = 256;
   int max_num_batched_tokens = 2048;
   bool enable_prefix_caching = true;
   SchedulingPolicy scheduling_policy = SchedulingPolicy::fcfs;
-  std::uint64_t seed = 0;                           // of dummy weights, and of requests that bring none
+  std::uint64_t seed = 0;  // of dummy weights, and of requests that bring none
   LoadFormat load_format = LoadFormat::automatic;
   std::string generation_config = "auto";           // auto | chorus | directory
   bool trust_remote_code = false;                   // accepted; Chorus never runs a model's code
@@ -76,51 +76,53 @@ struct EngineConfig {
   std::string data_parallel_backend = "mp";         // mp | ray
   LoadBalancerName load_balancer = LoadBalancerName::least_loaded;
   AssignmentName assignment = AssignmentName::dynamic;
-  std::string ray_address;                          // RAY_ADDRESS: HOST:PORT or auto; empty: a cluster of its own
-  std::string ray_pack_strategy = "strict";         // CHORUS_RAY_DP_PACK_STRATEGY: strict | fill
+  std::string ray_address;                   // RAY_ADDRESS: HOST:PORT or auto; empty: a cluster of its own
+  std::string ray_pack_strategy = "strict";  // CHORUS_RAY_DP_PACK_STRATEGY: strict | fill
   // Ray places the replicas; with headless: this node is one that Ray has placed.
   bool on_ray() const { return data_parallel_backend == "ray" || distributed_executor_backend == "ray"; }
   ParallelConfig parallel;
   int api_server_count = 1;
-  std::string fault_point;                          // config/fault_point.h; empty: none
-  bool headless = false;                            // engines without a front end
-  std::string cluster_key_file;                     // what nodes prove to each other that they belong together with; empty: none
-  int engine_start_timeout_ms = 600000;             // from spawn to READY
+  std::string fault_point;               // config/fault_point.h; empty: none
+  bool headless = false;                 // engines without a front end
+  std::string cluster_key_file;          // what nodes prove to each other that they belong together with; empty: none
+  int engine_start_timeout_ms = 600000;  // from spawn to READY
   // Without progress or heartbeat an engine counts as dead. An engine says nothing during a step, and one of a large
   // model on a slow machine takes minutes; a crash is noticed at once by other means, only a hang waits for this.
   int engine_heartbeat_timeout_ms = 600000;
 };
 
-// Checks every bound that needs no file and no machine, and refuses what this version does not run. One line: option, value,
-// what is accepted.
+// Checks every bound that needs no file and no machine, and refuses what this version does not run. One line: option,
+// value, what is accepted.
 Result<void> validate(const EngineConfig& config);
-// With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size (says which sizes would do).
+// With the model's numbers: max_model_len, head counts divisible by the tensor-parallel size (says which sizes would
+// do).
 Result<void> validate(const EngineConfig& config, const ModelConfig& model);
-// The configuration with what the model decides: a model without experts has nothing to share out among expert-parallel ranks.
+// The configuration with what the model decides: a model without experts has nothing to share out among expert-parallel
+// ranks.
 EngineConfig settled(EngineConfig config, const ModelConfig& model);
 
-// What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16 kernel,
-// and bfloat16 would drop three bits of each weight).
+// What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16
+// kernel, and bfloat16 would drop three bits of each weight).
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
 
 // "4GiB", "512MiB", "1.5G", "1000000": bytes. K, M, G, T (also as KiB ...) are powers of 1024; KB, MB, GB, TB of 1000.
 Result<std::uint64_t> parse_bytes(const std::string& text);
 
-// Engine options as the CLI, workflow JSON and later the server name them: one readable table. Applying "max_model_len" or
-// "max-model-len" with a value sets the field; an unknown name is an error that names the nearest known one; options of vLLM
-// that Chorus accepts and has no use for (gpu_memory_utilization, enforce_eager, ...) are in the table too.
+// Engine options as the CLI, workflow JSON and later the server name them: one readable table. Applying "max_model_len"
+// or "max-model-len" with a value sets the field; an unknown name is an error that names the nearest known one; options
+// of vLLM that Chorus accepts and has no use for (gpu_memory_utilization, enforce_eager, ...) are in the table too.
 struct EngineOption {
-  const char* name;                     // with dashes: "max-model-len"
-  const char* short_name;               // "-tp" style alias or nullptr
-  const char* alias;                    // another long spelling, "tp-size", or nullptr
-  const char* value_hint;               // "N", "NAME", nullptr for a flag
+  const char* name;        // with dashes: "max-model-len"
+  const char* short_name;  // "-tp" style alias or nullptr
+  const char* alias;       // another long spelling, "tp-size", or nullptr
+  const char* value_hint;  // "N", "NAME", nullptr for a flag
   const char* help;
   Result<void> (*apply)(EngineConfig* config, const std::string& value);
 };
 std::span<const EngineOption> engine_options();
 
-// The option that `name` means, in any spelling: dashes or underscores, with or without leading dashes, alias, and for a flag
-// "no-" in front (`negated` then). An unknown name is an error that names the nearest known one.
+// The option that `name` means, in any spelling: dashes or underscores, with or without leading dashes, alias, and for
+// a flag "no-" in front (`negated` then). An unknown name is an error that names the nearest known one.
 struct EngineOptionMatch {
   const EngineOption* option = nullptr;
   bool negated = false;

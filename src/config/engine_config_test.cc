@@ -173,7 +173,8 @@ TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
 
 TEST(Validate, OnRay) {
   using Options = std::vector<std::pair<const char*, const char*>>;
-  const auto message_of = [](const Options& options, const std::string& strategy = "strict", const std::string& address = "") {
+  const auto message_of = [](const Options& options, const std::string& strategy = "strict",
+                             const std::string& address = "") {
     EngineConfig config;
     for (const auto& [name, value] : options) EXPECT_TRUE(apply_engine_option(&config, name, value).ok()) << name;
     config.ray_pack_strategy = strategy;
@@ -189,7 +190,8 @@ TEST(Validate, OnRay) {
   EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-dpr", "1"}}), HasSubstr("--data-parallel-start-rank"));
   EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-ep", "true"}}), HasSubstr("--enable-expert-parallel"));
   EXPECT_THAT(message_of({{"-dpb", "ray"}, {"cpu-threads-bind", "0-1"}}), HasSubstr("--cpu-threads-bind"));
-  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"distributed-executor-backend", "external_launcher"}}), HasSubstr("one of them"));
+  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"distributed-executor-backend", "external_launcher"}}),
+              HasSubstr("one of them"));
 }
 
 TEST(Validate, ContextParallelWorkersHoldWholeBlocks) {
@@ -260,8 +262,7 @@ TEST(Validate, TheModelBoundsLengthAndTensorParallelSize) {
   model.rope.factor = 4;
   EXPECT_EQ(message(validate(config, model)), "") << "YaRN stretches the positions";
   config.parallel.tensor_parallel_size = 8;
-  EXPECT_THAT(message(validate(config, model)),
-              AllOf(HasSubstr("12 attention heads"), HasSubstr("these do: 1, 2, 4")));
+  EXPECT_THAT(message(validate(config, model)), AllOf(HasSubstr("12 attention heads"), HasSubstr("these do: 1, 2, 4")));
 }
 
 TEST(ComputeDtype, AutoTakesTheCheckpointsOwn) {

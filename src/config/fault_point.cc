@@ -24,10 +24,11 @@ std::span<const char* const> fault_point_names() {
 Result<FaultPoint> FaultPoint::parse(const std::string& text) {
   FaultPoint point;
   if (text.empty()) return point;
-  const Error error = fail(ErrorCode::invalid_argument,
-                           "--fault-point is \"{}\"; accepted: WORKER@NAME or WORKER@NAME:N, such as \"dp=0 pp=0 tp=1@idle:3\", with "
-                           "NAME one of {}",
-                           text.substr(0, 100), fmt::join(names, ", "));
+  const Error error =
+      fail(ErrorCode::invalid_argument,
+           "--fault-point is \"{}\"; accepted: WORKER@NAME or WORKER@NAME:N, such as \"dp=0 pp=0 tp=1@idle:3\", with "
+           "NAME one of {}",
+           text.substr(0, 100), fmt::join(names, ", "));
   const auto at = text.find('@');
   if (at == std::string::npos || at == 0) return error;
   point.worker_ = text.substr(0, at);

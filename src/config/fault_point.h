@@ -1,5 +1,5 @@
-// Where a process of a replica dies, for tests of what the others do then (--fault-point): a value that is carried to every
-// worker and does nothing unless it names it.
+// Where a process of a replica dies, for tests of what the others do then (--fault-point): a value that is carried to
+// every worker and does nothing unless it names it.
 #pragma once
 
 #include <span>
@@ -23,8 +23,8 @@ std::span<const char* const> fault_point_names();
 class FaultPoint {
  public:
   FaultPoint() = default;
-  // "WORKER@NAME[:N]" with WORKER as in `ps` ("dp=1 pp=0 tp=1"): that worker is killed (SIGKILL) when it comes to NAME for the
-  // N-th time (1). Empty: never. Errors: no such name, no number.
+  // "WORKER@NAME[:N]" with WORKER as in `ps` ("dp=1 pp=0 tp=1"): that worker is killed (SIGKILL) when it comes to NAME
+  // for the N-th time (1). Empty: never. Errors: no such name, no number.
   static Result<FaultPoint> parse(const std::string& text);
   // For this worker, in the first incarnation of its replica alone.
   FaultPoint of(const std::string& worker, bool first_incarnation) const;

@@ -18,20 +18,20 @@ struct RopeConfig {
   RopeType type = RopeType::standard;
   double theta = 10000.0;
   double factor = 1.0;
-  double low_freq_factor = 1.0;                  // llama3
-  double high_freq_factor = 4.0;                 // llama3
-  int original_max_position_embeddings = 0;      // llama3, yarn, longrope; 0: not given
-  double beta_fast = 32.0;                       // yarn
-  double beta_slow = 1.0;                        // yarn
-  std::optional<double> attention_factor;        // yarn, longrope: multiplies cos and sin
-  bool truncate = true;                          // yarn
-  std::vector<double> short_factor, long_factor; // longrope, head_dim / 2 each
-  double short_mscale = 0, long_mscale = 0;      // phimoe; 0: not given
+  double low_freq_factor = 1.0;                   // llama3
+  double high_freq_factor = 4.0;                  // llama3
+  int original_max_position_embeddings = 0;       // llama3, yarn, longrope; 0: not given
+  double beta_fast = 32.0;                        // yarn
+  double beta_slow = 1.0;                         // yarn
+  std::optional<double> attention_factor;         // yarn, longrope: multiplies cos and sin
+  bool truncate = true;                           // yarn
+  std::vector<double> short_factor, long_factor;  // longrope, head_dim / 2 each
+  double short_mscale = 0, long_mscale = 0;       // phimoe; 0: not given
 };
 
 struct ModelConfig {
-  std::string directory;                 // as given by the user
-  std::string architecture;              // architectures[0], e.g. "LlamaForCausalLM"
+  std::string directory;     // as given by the user
+  std::string architecture;  // architectures[0], e.g. "LlamaForCausalLM"
   std::string model_type;
   int vocab_size = 0;
   int hidden_size = 0;
@@ -44,7 +44,7 @@ struct ModelConfig {
   double rms_norm_eps = 1e-6;
   RopeConfig rope;
   bool tie_word_embeddings = false;
-  bool attention_bias = false;           // q, k, v (and o where the family has one)
+  bool attention_bias = false;  // q, k, v (and o where the family has one)
   bool mlp_bias = false;
   bool lm_head_bias = false;
   // Per layer: the number of keys a query may see, itself included; 0 = all. Size num_hidden_layers.
@@ -52,11 +52,12 @@ struct ModelConfig {
   // Mixture of experts; num_experts == 0: a dense model.
   int num_experts = 0;
   int num_experts_per_tok = 0;
-  int moe_intermediate_size = 0;         // of one expert
+  int moe_intermediate_size = 0;  // of one expert
   bool norm_topk_prob = true;
-  double router_jitter_noise = 0;        // phimoe's sparse mixer uses it at inference too
-  std::vector<bool> layer_is_moe;        // size num_hidden_layers when num_experts > 0
-  DType dtype = DType::float32;          // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
+  double router_jitter_noise = 0;  // phimoe's sparse mixer uses it at inference too
+  std::vector<bool> layer_is_moe;  // size num_hidden_layers when num_experts > 0
+  DType dtype =
+      DType::float32;  // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
   std::vector<std::int32_t> bos_token_ids;
   std::vector<std::int32_t> eos_token_ids;  // generation_config.json's first, else config.json's; ascending, unique
   // Sampling defaults of generation_config.json, used with --generation-config auto when do_sample is true.
@@ -64,17 +65,18 @@ struct ModelConfig {
   std::optional<int> default_top_k;
 };
 
-// Reads DIRECTORY/config.json (required) and generation_config.json (optional). Both spellings: rope_theta / rope_scaling /
-// torch_dtype and rope_parameters / dtype. Errors name the file, the key, the value and what is accepted:
-// no such directory, no config.json, not JSON, no architectures, sizes out of bounds or inconsistent (heads, kv heads),
-// a quantization_config (not supported yet). Whether the architecture is known is models/registry's question: of one that
-// is not, only the sizes that are there are read (others stay 0), so that the registry can refuse it by its name.
-// `generation_config`: "auto": the model's own file; "chorus": no sampling defaults from it, but its bos and eos ids; else
-// a directory whose generation_config.json (required) is taken instead. Sampling defaults are taken when do_sample is true.
+// Reads DIRECTORY/config.json (required) and generation_config.json (optional). Both spellings: rope_theta /
+// rope_scaling / torch_dtype and rope_parameters / dtype. Errors name the file, the key, the value and what is
+// accepted: no such directory, no config.json, not JSON, no architectures, sizes out of bounds or inconsistent (heads,
+// kv heads), a quantization_config (not supported yet). Whether the architecture is known is models/registry's
+// question: of one that is not, only the sizes that are there are read (others stay 0), so that the registry can refuse
+// it by its name. `generation_config`: "auto": the model's own file; "chorus": no sampling defaults from it, but its
+// bos and eos ids; else a directory whose generation_config.json (required) is taken instead. Sampling defaults are
+// taken when do_sample is true.
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config = "auto");
 
-// The longest sequence the model's positions reach: max_position_embeddings, or more where linear or YaRN scaling stretches
-// original_max_position_embeddings further.
+// The longest sequence the model's positions reach: max_position_embeddings, or more where linear or YaRN scaling
+// stretches original_max_position_embeddings further.
 int model_len_limit(const ModelConfig& model);
 
 }  // namespace chorus

@@ -261,7 +261,7 @@ Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text) {
 }
 
 Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& config, const NodeResources& node,
-                                                           std::vector<std::string>* warnings) {
+                                                          std::vector<std::string>* warnings) {
   const auto workers = static_cast<std::size_t>(workers_of_node(config));
   const int threads = threads_per_worker(config, node);
   if (config.cpu_threads_bind == "none") return std::vector<std::vector<int>>(workers);
@@ -291,7 +291,7 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& co
 }
 
 Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
-                                                 std::uint64_t weight_bytes) {
+                                                std::uint64_t weight_bytes) {
   constexpr std::uint64_t kDefaultMax = std::uint64_t{4} << 30;
   const auto workers = static_cast<std::uint64_t>(workers_of_node(config));
   const std::uint64_t available = node.memory_available_bytes;

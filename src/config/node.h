@@ -1,4 +1,5 @@
-// What this process may use of the machine it is on, and how N workers share it: cores, memory, thread counts, core sets.
+// What this process may use of the machine it is on, and how N workers share it: cores, memory, thread counts, core
+// sets.
 #pragma once
 
 #include <cstdint>
@@ -11,10 +12,10 @@
 namespace chorus {
 
 struct NodeResources {
-  std::vector<int> cpus;                    // ids this process may run on, ascending (its affinity mask)
-  double cpu_limit = 0;                     // cores' worth of time the cgroup allows; 0: no limit
-  std::uint64_t memory_total_bytes = 0;     // of the machine, or the cgroup's limit where that is lower
-  std::uint64_t memory_available_bytes = 0; // without swapping, under the cgroup's limit
+  std::vector<int> cpus;                     // ids this process may run on, ascending (its affinity mask)
+  double cpu_limit = 0;                      // cores' worth of time the cgroup allows; 0: no limit
+  std::uint64_t memory_total_bytes = 0;      // of the machine, or the cgroup's limit where that is lower
+  std::uint64_t memory_available_bytes = 0;  // without swapping, under the cgroup's limit
   // Cores to plan with: cpus.size(), or the cgroup's limit rounded up where that is lower; at least 1.
   int cores() const;
 };
@@ -28,21 +29,23 @@ NodeResources detect_node(const std::string& root, std::vector<int> cpus);
 // detect_node().memory_available_bytes without the rest.
 std::uint64_t memory_available_bytes();
 
-// config.threads if it is set, else the cores divided by the workers of all replicas, at least 1. Where cpu_threads_bind names core sets, 0
-// means the size of the smallest set.
+// config.threads if it is set, else the cores divided by the workers of all replicas, at least 1. Where
+// cpu_threads_bind names core sets, 0 means the size of the smallest set.
 int threads_per_worker(const EngineConfig& config, const NodeResources& node);
 
-// The cores of each worker in rank order, one set a worker; empty sets where nothing is to be pinned ("none", or "auto" with more workers
-// times threads than cores). "auto" gives the workers disjoint runs of neighbouring cores. A list must have a set for each
-// worker, of cores that are there. `warnings` takes what is allowed but slow: sets that overlap, fewer cores than threads.
+// The cores of each worker in rank order, one set a worker; empty sets where nothing is to be pinned ("none", or "auto"
+// with more workers times threads than cores). "auto" gives the workers disjoint runs of neighbouring cores. A list
+// must have a set for each worker, of cores that are there. `warnings` takes what is allowed but slow: sets that
+// overlap, fewer cores than threads.
 Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& config, const NodeResources& node,
-                                                           std::vector<std::string>* warnings);
+                                                          std::vector<std::string>* warnings);
 
 // "0-3,8|4-7": the sets as they are written. Errors name the part.
 Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text);
 
-// Bytes of KV cache a worker: config.kv_cache_bytes if it is set (an error when the workers together pass the memory that is
-// there), else min(4 GiB, half of (available memory - weights) / workers). `weight_bytes`: still to be loaded.
-Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node, std::uint64_t weight_bytes);
+// Bytes of KV cache a worker: config.kv_cache_bytes if it is set (an error when the workers together pass the memory
+// that is there), else min(4 GiB, half of (available memory - weights) / workers). `weight_bytes`: still to be loaded.
+Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
+                                                std::uint64_t weight_bytes);
 
 }  // namespace chorus

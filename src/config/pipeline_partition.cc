@@ -8,10 +8,10 @@ namespace chorus {
 namespace {
 
 Result<std::vector<int>> parse(int layers, int stages, const std::string& given) {
-  const Error error =
-      fail(ErrorCode::invalid_argument,
-           "--pp-layer-partition is \"{}\"; accepted: {} numbers of layers above 0 with commas between, {} in all (the model's)",
-           given.substr(0, 200), stages, layers);
+  const Error error = fail(ErrorCode::invalid_argument,
+                           "--pp-layer-partition is \"{}\"; accepted: {} numbers of layers above 0 with commas "
+                           "between, {} in all (the model's)",
+                           given.substr(0, 200), stages, layers);
   std::vector<int> counts;
   std::string_view rest = given;
   while (true) {
@@ -24,7 +24,8 @@ Result<std::vector<int>> parse(int layers, int stages, const std::string& given)
     if (!rest.starts_with(',')) return error;
     rest.remove_prefix(1);
   }
-  const bool fits = static_cast<int>(counts.size()) == stages && std::accumulate(counts.begin(), counts.end(), 0L) == layers;
+  const bool fits =
+      static_cast<int>(counts.size()) == stages && std::accumulate(counts.begin(), counts.end(), 0L) == layers;
   if (!fits) return error;
   return counts;
 }
@@ -33,8 +34,9 @@ Result<std::vector<int>> parse(int layers, int stages, const std::string& given)
 
 Result<std::vector<int>> pipeline_partition(int layers, int stages, const std::string& given) {
   if (stages > layers) {
-    return fail(ErrorCode::invalid_argument, "--pipeline-parallel-size {} is more than the {} layers of the model: at most {}", stages,
-                layers, layers);
+    return fail(ErrorCode::invalid_argument,
+                "--pipeline-parallel-size {} is more than the {} layers of the model: at most {}", stages, layers,
+                layers);
   }
   if (!given.empty()) return parse(layers, stages, given);
   std::vector<int> counts(static_cast<std::size_t>(stages), layers / stages);

@@ -3,7 +3,8 @@
 
 namespace chorus {
 
-// The segments of a contraction over `units` (heads, intermediate columns): the largest power of two <= 8 that divides them.
+// The segments of a contraction over `units` (heads, intermediate columns): the largest power of two <= 8 that divides
+// them.
 constexpr int reduction_segments(int units) {
   int segments = 8;
   while (units % segments != 0) segments /= 2;

@@ -77,8 +77,8 @@ int serve_one(int listener, std::span<const int> fds, const std::vector<bool>& s
   if (!hello.ok() || hello->type != hello_frame) return -1;
   const std::size_t rank = hello->epoch;
   if (rank == 0 || rank >= served.size() || served[rank]) return -1;
-  const bool sent = (*caller)->send(descriptor_frame, 0, {}, fds[rank]).ok() &&
-                    flush_within(caller->get(), hello_within_ms).ok();
+  const bool sent =
+      (*caller)->send(descriptor_frame, 0, {}, fds[rank]).ok() && flush_within(caller->get(), hello_within_ms).ok();
   return sent ? static_cast<int>(rank) : -1;
 }
 
@@ -101,7 +101,8 @@ Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanos
       for (std::size_t rank = 0; rank < served.size(); ++rank) {
         if (!served[rank]) missing.push_back(static_cast<int>(rank));
       }
-      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for what rank 0 gives them", fmt::join(missing, ", "));
+      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for what rank 0 gives them",
+                  fmt::join(missing, ", "));
     }
     const int rank = serve_one(listener.get(), fds, served, deadline);
     if (rank >= 0) served[static_cast<std::size_t>(rank)] = true;

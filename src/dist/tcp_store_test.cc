@@ -8,8 +8,8 @@
 
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
-#include "net/tcp.h"
 #include "dist/tcp_store_protocol.h"
+#include "net/tcp.h"
 
 namespace chorus {
 namespace {

@@ -1,8 +1,8 @@
 // Bytes between the ranks of one world: what a backend has to give so that a Group (group.h) can do every collective.
 //
 // Between two ranks messages arrive whole, once, and in the order in which they were sent. A rank is one thread: it
-// calls one function at a time. Backends: shared_memory (threads or processes of one node), tcp (between nodes), and none for
-// a world of one.
+// calls one function at a time. Backends: shared_memory (threads or processes of one node), tcp (between nodes), and
+// none for a world of one.
 //
 // Failure. Every call ends by its deadline. When a rank dies, or one of its calls fails, or it calls abort(), the world
 // is broken for good: every pending and later call of every rank fails within a second, with the reason of the first.

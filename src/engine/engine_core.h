@@ -42,9 +42,10 @@ class EngineCore {
   // Batches that the executor still computes are work too.
   virtual bool has_work() const = 0;
 
-  // Replicas that step together (ExecutorInfo::steps_together) do so in waves, numbered from 1: a wave begins on each when it
-  // is told of it, and ends on all after the same step, when none has work; every wave_vote_steps steps they ask each other. A
-  // replica whose work comes between two waves waits for the next. Elsewhere there are no waves: work is reason enough.
+  // Replicas that step together (ExecutorInfo::steps_together) do so in waves, numbered from 1: a wave begins on each
+  // when it is told of it, and ends on all after the same step, when none has work; every wave_vote_steps steps they
+  // ask each other. A replica whose work comes between two waves waits for the next. Elsewhere there are no waves: work
+  // is reason enough.
   virtual void begin_wave(std::uint64_t wave) = 0;  // and those before it
   virtual std::uint64_t waves_ended() const = 0;
   // step() has to be called: there is work, or a wave to take part in.

@@ -14,12 +14,12 @@ namespace chorus {
 
 // What the scheduler must know of what is behind the executor.
 struct ExecutorInfo {
-  std::int32_t kv_blocks = 0;        // blocks of block_size tokens this executor can hold, over all pools
+  std::int32_t kv_blocks = 0;  // blocks of block_size tokens this executor can hold, over all pools
   std::int32_t block_size = 16;
   std::int32_t vocab_size = 0;
   std::int32_t plans_in_flight_max = 1;  // pipeline stages
-  // The replica computes its experts together with others (design.md section 2): while a wave lasts every step submits a
-  // plan, one without rows if there is no work.
+  // The replica computes its experts together with others (design.md section 2): while a wave lasts every step submits
+  // a plan, one without rows if there is no work.
   bool steps_together = false;
   // Context parallelism: the keys of a sequence lie on `kv_pools` ranks in turn, kv_pool_tokens at a time. Block i of a
   // sequence must be one of pool (i * block_size / kv_pool_tokens) % kv_pools, and block b is of pool b % kv_pools.
@@ -31,8 +31,9 @@ class Executor {
  public:
   virtual ~Executor() = default;
   virtual ExecutorInfo info() const = 0;
-  // Begins to compute every row of the plan, and to sample where the plan says so. What the plan points to is not used after
-  // the call. At most plans_in_flight_max plans are submitted and not collected (CHECK). An error is the death of the replica.
+  // Begins to compute every row of the plan, and to sample where the plan says so. What the plan points to is not used
+  // after the call. At most plans_in_flight_max plans are submitted and not collected (CHECK). An error is the death of
+  // the replica.
   virtual Result<void> submit(const StepPlan& plan) = 0;
   // Waits for what came of the oldest submitted plan. What concerns one sequence alone (NaN logits) is in its
   // SequenceResult. `result` keeps its capacity between calls.

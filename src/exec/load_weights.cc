@@ -21,19 +21,20 @@ Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, 
   return open_checkpoint(config.model);
 }
 
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads,
-                                   const std::function<bool()>& interrupted) {
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
+                                   int threads, const std::function<bool()>& interrupted) {
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
   CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   if (config.parallel.enable_expert_balancing) {
-    CHORUS_TRY_VOID(
-        check_expert_balancing(model.num_experts, config.parallel.expert_parallel_size(), balancing.num_redundant_experts));
+    CHORUS_TRY_VOID(check_expert_balancing(model.num_experts, config.parallel.expert_parallel_size(),
+                                           balancing.num_redundant_experts));
   }
   std::vector<DeclaredModel> declared;
   std::vector<std::uint64_t> offsets = {0};
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
-    // Experts that move while serving are each worker's own (layers/expert_slots.h): they are declared apart and not packed here.
+    // Experts that move while serving are each worker's own (layers/expert_slots.h): they are declared apart and not
+    // packed here.
     std::optional<ExpertSlots> slots;
     if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
     CHORUS_TRY(DeclaredModel part,
@@ -49,7 +50,8 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   ThreadPool pool(std::max(1, threads));
   for (std::size_t shard = 0; shard < declared.size(); ++shard) {
     if (offsets[shard] == offsets[shard + 1]) continue;
-    CHORUS_TRY_VOID(declared[shard].parameters.pack(*checkpoint, pool, arena.writable_data() + offsets[shard], interrupted));
+    CHORUS_TRY_VOID(
+        declared[shard].parameters.pack(*checkpoint, pool, arena.writable_data() + offsets[shard], interrupted));
   }
   CHORUS_TRY_VOID(arena.seal());
   return LoadedWeights{std::move(arena), std::move(offsets), isa, dtype};

@@ -31,11 +31,11 @@ struct LoadedWeights {
 // The model's weights as they lie in its directory, or made up for --load-format dummy.
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype);
 
-// Packs `shards` of the model for the configured instruction set and dtype. Of the checkpoint only what these shards need is
-// read. `threads` share the work. Errors name file and tensor. `interrupted` may be empty; asked between tensors, and true ends
-// the loading with ErrorCode::cancelled.
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards, int threads,
-                                   const std::function<bool()>& interrupted = {});
+// Packs `shards` of the model for the configured instruction set and dtype. Of the checkpoint only what these shards
+// need is read. `threads` share the work. Errors name file and tensor. `interrupted` may be empty; asked between
+// tensors, and true ends the loading with ErrorCode::cancelled.
+Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
+                                   int threads, const std::function<bool()>& interrupted = {});
 // All of them.
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
                                    const std::function<bool()>& interrupted = {});

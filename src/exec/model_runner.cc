@@ -31,10 +31,13 @@ Result<void> check_size(const ModelConfig& model) {
   const double experts = std::max(1, model.num_experts);
   const double width = std::max(model.intermediate_size, model.moe_intermediate_size);
   const double heads = model.num_attention_heads + 2.0 * model.num_key_value_heads;
-  const double parameters = layers * hidden * (3 * experts * width + 2 * heads * model.head_dim) + 2.0 * model.vocab_size * hidden;
+  const double parameters =
+      layers * hidden * (3 * experts * width + 2 * heads * model.head_dim) + 2.0 * model.vocab_size * hidden;
   if (parameters > parameters_max || layers * experts > matrices_max) {
-    return fail(ErrorCode::invalid_argument, "{}/config.json describes {:.3g} parameters in {:.3g} experts or layers; at most {:.3g} in {:.3g} are taken",
-                model.directory, parameters, layers * experts, parameters_max, matrices_max);
+    return fail(
+        ErrorCode::invalid_argument,
+        "{}/config.json describes {:.3g} parameters in {:.3g} experts or layers; at most {:.3g} in {:.3g} are taken",
+        model.directory, parameters, layers * experts, parameters_max, matrices_max);
   }
   return {};
 }
@@ -60,7 +63,8 @@ Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dty
   return DeclaredModel{std::move(parameters), std::move(decoder)};
 }
 
-ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard, WorkerGroups groups)
+ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard,
+                         WorkerGroups groups)
     : model_(model),
       options_(options),
       groups_(std::move(groups)),
@@ -77,8 +81,9 @@ ModelRunner::~ModelRunner() {
   if (kv_memory_ != nullptr) ::munmap(kv_memory_, kv_mapped_bytes_);
 }
 
-Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options, const ParallelConfig& parallel,
-                                                         int shard, std::span<const std::byte> arena, const Checkpoint* checkpoint,
+Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options,
+                                                         const ParallelConfig& parallel, int shard,
+                                                         std::span<const std::byte> arena, const Checkpoint* checkpoint,
                                                          WorkerGroups groups) {
   CHORUS_TRY([[maybe_unused]] const ModelFamily* family, find_model_family(model));
   std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, parallel, shard, std::move(groups)));
@@ -93,11 +98,13 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& mode
 
 // Stages differ in layers, so in how many blocks their memory holds; a block is one on all of them.
 Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
-  // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not free.
+  // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not
+  // free.
   const std::uint64_t blocks_max = (1U << 24) / static_cast<std::uint64_t>(groups_.cp_size);
   auto blocks = static_cast<std::int32_t>(std::min(own, blocks_max));
   std::vector<std::int32_t> all(static_cast<std::size_t>(groups_.replica.size()));
-  CHORUS_TRY_VOID(groups_.replica.all_gather_bytes(std::as_bytes(std::span(&blocks, 1)), std::as_writable_bytes(std::span(all))));
+  CHORUS_TRY_VOID(
+      groups_.replica.all_gather_bytes(std::as_bytes(std::span(&blocks, 1)), std::as_writable_bytes(std::span(all))));
   return std::ranges::min(all);
 }
 
@@ -108,26 +115,29 @@ Result<void> ModelRunner::allocate_kv() {
   CHORUS_TRY(kv_blocks_, agree_on_blocks(options_.kv_cache_bytes / block_bytes));
   if (kv_blocks_ < 1) {
     return fail(ErrorCode::invalid_argument,
-                "--kv-cache-memory of {} bytes holds no block: one of {} tokens takes {} bytes in this model; give at least that",
+                "--kv-cache-memory of {} bytes holds no block: one of {} tokens takes {} bytes in this model; give at "
+                "least that",
                 options_.kv_cache_bytes, options_.block_size, block_bytes);
   }
   kv_mapped_bytes_ = static_cast<std::size_t>(kv_blocks_) * block_bytes;
   // Pages come when a block is first written: a large cache costs nothing until it is used.
-  void* memory = ::mmap(nullptr, kv_mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      ::mmap(nullptr, kv_mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {
-    return fail(ErrorCode::resource_exhausted, "no memory for a KV cache of {} bytes ({}): lower --kv-cache-memory", kv_mapped_bytes_,
-                std::strerror(errno));
+    return fail(ErrorCode::resource_exhausted, "no memory for a KV cache of {} bytes ({}): lower --kv-cache-memory",
+                kv_mapped_bytes_, std::strerror(errno));
   }
   kv_memory_ = static_cast<std::byte*>(memory);
   for (std::size_t layer = 0; layer < layers; ++layer) {
-    caches_.push_back({layout, kv_memory_ + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_),
+    caches_.push_back({layout,
+                       kv_memory_ + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_),
                        {groups_.at.cp, groups_.cp_size}});
   }
   return {};
 }
 
-// With context parallelism block b of a plan is block b / cp_size of the worker with cp = b % cp_size (ExecutorInfo). Entries
-// of other workers' blocks stand for nothing here.
+// With context parallelism block b of a plan is block b / cp_size of the worker with cp = b % cp_size (ExecutorInfo).
+// Entries of other workers' blocks stand for nothing here.
 void ModelRunner::lay_out_block_tables(const StepPlan& plan) {
   block_tables_.clear();
   for (const SequencePlan& sequence : plan.sequences) {
@@ -156,7 +166,8 @@ void ModelRunner::lay_out(const StepPlan& plan) {
       tokens_.push_back(sequence.history[static_cast<std::size_t>(position)]);
       positions_.push_back(position);
       if (sequence.prompt_logprobs && position + 1 < sequence.prompt_length) {
-        wanted_.push_back({first_row + r, static_cast<std::int32_t>(i), sequence.history[static_cast<std::size_t>(position) + 1], slot++});
+        wanted_.push_back({first_row + r, static_cast<std::int32_t>(i),
+                           sequence.history[static_cast<std::size_t>(position) + 1], slot++});
       }
     }
     if (sequence.sample) wanted_.push_back({first_row + sequence.count - 1, static_cast<std::int32_t>(i), -1, 0});
@@ -226,7 +237,8 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
         PositionLogprobs& scored = one.prompt_logprobs[static_cast<std::size_t>(wanted.slot)];
         auto& top = tops_[static_cast<std::size_t>(thread)];
         const std::uint32_t k = sequence.params->prompt_logprobs.value_or(0);
-        scored.chosen = {wanted.target, samplers_[static_cast<std::size_t>(thread)].logprobs(row, wanted.target, k, &top)};
+        scored.chosen = {wanted.target,
+                         samplers_[static_cast<std::size_t>(thread)].logprobs(row, wanted.target, k, &top)};
         copy_top(top, &scored.top);
       }
     });
@@ -266,7 +278,8 @@ Result<void> ModelRunner::gather_samples(StepResult* result) {
     if (rows == 0) continue;
     if (own == rank) {
       samples_.sequences.clear();
-      for_rows_of(rank, [&](const WantedRow& wanted) { swap_sample(wanted, result, &samples_.sequences.emplace_back()); });
+      for_rows_of(rank,
+                  [&](const WantedRow& wanted) { swap_sample(wanted, result, &samples_.sequences.emplace_back()); });
       return groups_.tp.send_message(encode_result(samples_), 0);
     }
     CHORUS_TRY_VOID(groups_.tp.receive_message(&message_, rank, plan_bytes_max));
@@ -278,7 +291,8 @@ Result<void> ModelRunner::gather_samples(StepResult* result) {
   return {};
 }
 
-void ModelRunner::sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result) {
+void ModelRunner::sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits,
+                             SequenceResult* result) {
   const SamplingParams& params = *sequence.params;
   const auto prompt_length = static_cast<std::size_t>(sequence.prompt_length);
   SampleInput input;

@@ -1,5 +1,5 @@
-// Runs one worker's part of a model: turns a StepPlan into rows, runs its layers over them, and samples where it is the worker
-// that does. Owns the KV memory.
+// Runs one worker's part of a model: turns a StepPlan into rows, runs its layers over them, and samples where it is the
+// worker that does. Owns the KV memory.
 #pragma once
 
 #include <memory>
@@ -10,8 +10,8 @@
 #include "exec/executor.h"
 #include "exec/worker_groups.h"
 #include "kernels/sample.h"
-#include "layers/expert_balancer.h"
 #include "layers/context.h"
+#include "layers/expert_balancer.h"
 #include "models/decoder.h"
 
 namespace chorus {
@@ -29,11 +29,12 @@ class ModelRunner {
     // Experts move between the ranks of the ep group while serving, as this says; nullopt: they stay.
     std::optional<EplbConfig> balancing = {};
   };
-  // `shard`: number of the worker's part (exec/worker_groups.h), `arena` its packed weights, which outlive the runner; of
-  // `checkpoint` (needed with `balancing` alone) the experts that move are read. All workers of the replica call this at the
-  // same time (they agree on the number of KV blocks).
-  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options, const ParallelConfig& parallel,
-                                                     int shard, std::span<const std::byte> arena, const Checkpoint* checkpoint,
+  // `shard`: number of the worker's part (exec/worker_groups.h), `arena` its packed weights, which outlive the runner;
+  // of `checkpoint` (needed with `balancing` alone) the experts that move are read. All workers of the replica call
+  // this at the same time (they agree on the number of KV blocks).
+  static Result<std::unique_ptr<ModelRunner>> create(const ModelConfig& model, const Options& options,
+                                                     const ParallelConfig& parallel, int shard,
+                                                     std::span<const std::byte> arena, const Checkpoint* checkpoint,
                                                      WorkerGroups groups);
   ~ModelRunner();
 
@@ -42,13 +43,14 @@ class ModelRunner {
   WorkerGroups& groups() { return groups_; }
   // This worker's weights: parameters().named_parameters().
   const Parameters& parameters() const { return parameters_; }
-  // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order. With
-  // expert parallelism a plan without rows is a step, too: of the experts, for the rows of other replicas. On the
+  // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order.
+  // With expert parallelism a plan without rows is a step, too: of the experts, for the rows of other replicas. On the
   // output worker `result` is what came of it; on others it means nothing. `result` keeps its capacity.
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
-  ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard, WorkerGroups groups);
+  ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard,
+              WorkerGroups groups);
   Result<void> allocate_kv();
   Result<std::int32_t> agree_on_blocks(std::uint64_t own);
   void lay_out(const StepPlan& plan);
@@ -90,12 +92,12 @@ class ModelRunner {
   std::vector<std::int32_t> tokens_, positions_, wanted_rows_, block_tables_;
   std::vector<AttentionSequence> sequences_;
   std::vector<WantedRow> wanted_;
-  StepResult samples_;   // of another tensor-parallel rank's rows, or of this one's for the first
+  StepResult samples_;  // of another tensor-parallel rank's rows, or of this one's for the first
   std::string message_;
 };
 
-// The parameters of a part of `model`, declared but not bound: their layout, and what they are packed from. Errors: unknown
-// architecture.
+// The parameters of a part of `model`, declared but not bound: their layout, and what they are packed from. Errors:
+// unknown architecture.
 struct DeclaredModel {
   Parameters parameters;
   Decoder decoder;

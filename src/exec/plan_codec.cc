@@ -147,7 +147,8 @@ std::size_t result_bytes_max(const StepPlan& plan) {
   for (const SequencePlan& sequence : plan.sequences) {
     bytes += sequence_bytes + entry_bytes * sequence.params->logprobs.value_or(0);
     if (!sequence.prompt_logprobs) continue;
-    bytes += static_cast<std::size_t>(sequence.count) * (position_bytes + entry_bytes * sequence.params->prompt_logprobs.value_or(0));
+    bytes += static_cast<std::size_t>(sequence.count) *
+             (position_bytes + entry_bytes * sequence.params->prompt_logprobs.value_or(0));
   }
   return bytes;
 }

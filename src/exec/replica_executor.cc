@@ -11,8 +11,8 @@ namespace chorus {
 namespace {
 
 constexpr int idle_slice_ms = 1'000;
-// Results that fit in what any transport buffers between two workers: beyond that the output worker may wait for worker 0,
-// which must not be waiting for the pipeline then.
+// Results that fit in what any transport buffers between two workers: beyond that the output worker may wait for worker
+// 0, which must not be waiting for the pipeline then.
 constexpr std::size_t buffered_result_bytes = 16'384;
 // An empty message where a plan is due: the replica ends.
 const std::string farewell;
@@ -24,7 +24,8 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   ModelRunner::Options options;
   options.isa = weights.isa;
   options.dtype = weights.dtype;
-  options.max_model_len = setup.config.max_model_len > 0 ? setup.config.max_model_len : setup.model.max_position_embeddings;
+  options.max_model_len =
+      setup.config.max_model_len > 0 ? setup.config.max_model_len : setup.model.max_position_embeddings;
   options.block_size = setup.config.block_size;
   options.kv_cache_bytes = setup.kv_cache_bytes;
   options.threads = std::max(1, setup.threads);
@@ -34,8 +35,8 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
     CHORUS_TRY(options.balancing, parse_eplb_config(parallel.expert_balancing_config));
     CHORUS_TRY(checkpoint, open_weights_of(setup.config, weights.dtype));
   }
-  return ModelRunner::create(setup.model, options, parallel, shard, {weights.shard(shard), weights.shard_bytes(shard)}, checkpoint.get(),
-                             std::move(groups));
+  return ModelRunner::create(setup.model, options, parallel, shard, {weights.shard(shard), weights.shard_bytes(shard)},
+                             checkpoint.get(), std::move(groups));
 }
 
 class ReplicaExecutor final : public Executor {
@@ -188,7 +189,8 @@ Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup
   return std::unique_ptr<Executor>(std::make_unique<ReplicaExecutor>(std::move(runner), info, fault));
 }
 
-Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights, const std::function<bool()>& interrupted) {
+Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights,
+                        const std::function<bool()>& interrupted) {
   const auto ran = [&]() -> Result<void> {
     CHORUS_TRY(auto runner, make_runner(setup, weights));
     FaultPoint fault = setup.fault;

@@ -1,8 +1,9 @@
 // The executor of a replica of one or several workers, and what the other workers run.
 //
-// The engine process is worker 0 of its replica (docs/decisions/005). A submitted plan is broadcast to the other workers, then
-// every worker computes its part; the output worker's result comes back to worker 0. With pipeline stages several plans are
-// under way, one a stage. What kind of processes the workers are, and who started them, is not known here.
+// The engine process is worker 0 of its replica (docs/decisions/005). A submitted plan is broadcast to the other
+// workers, then every worker computes its part; the output worker's result comes back to worker 0. With pipeline stages
+// several plans are under way, one a stage. What kind of processes the workers are, and who started them, is not known
+// here.
 #pragma once
 
 #include <functional>
@@ -23,9 +24,9 @@ struct WorkerSetup {
   int world_rank = 0;
   std::uint64_t kv_cache_bytes = 0;  // of this worker
   int threads = 1;
-  std::vector<int> cpus = {};                    // one a thread, or empty: not pinned
-  // Joins the world ranks from first_world_rank on: those of the replica, or of all where the transport is the whole world;
-  // null for a replica of one.
+  std::vector<int> cpus = {};  // one a thread, or empty: not pinned
+  // Joins the world ranks from first_world_rank on: those of the replica, or of all where the transport is the whole
+  // world; null for a replica of one.
   std::shared_ptr<Transport> transport = {};
   int first_world_rank = 0;
   FaultPoint fault = {};  // where this worker dies, in a test
@@ -34,8 +35,10 @@ struct WorkerSetup {
 // For worker 0. `weights` outlive it. Waits for the other workers to begin. Its end tells them to end.
 Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup, const LoadedWeights& weights);
 
-// For the others: computes what worker 0 sends, until that says it is over (ok), a worker is gone or `interrupted` (asked every
-// second while idle) says so. An error of this worker ends the whole replica: worker 0's next call fails with it.
-Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights, const std::function<bool()>& interrupted);
+// For the others: computes what worker 0 sends, until that says it is over (ok), a worker is gone or `interrupted`
+// (asked every second while idle) says so. An error of this worker ends the whole replica: worker 0's next call fails
+// with it.
+Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights,
+                        const std::function<bool()>& interrupted);
 
 }  // namespace chorus

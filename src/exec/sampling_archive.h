@@ -1,4 +1,5 @@
-// How sampling parameters and logprobs cross the wire: to the workers of a replica, and between a fleet and its engines.
+// How sampling parameters and logprobs cross the wire: to the workers of a replica, and between a fleet and its
+// engines.
 #pragma once
 
 #include "net/archive.h"

@@ -20,7 +20,9 @@ WorkerGroups make_worker_groups(const ParallelConfig& parallel, int rank, const 
                                 int first_world_rank) {
   const auto topology = Topology::create(parallel, parallel.world_size());
   CHECK(topology.ok(), "{}", topology.error().message);
-  const auto group = [&](std::vector<int> world_ranks) { return group_of(transport, std::move(world_ranks), first_world_rank); };
+  const auto group = [&](std::vector<int> world_ranks) {
+    return group_of(transport, std::move(world_ranks), first_world_rank);
+  };
   WorkerGroups groups;
   groups.at = topology->coordinates_of(rank);
   groups.pp_size = parallel.pipeline_parallel_size;
@@ -60,7 +62,8 @@ int weight_shard_of(const ParallelConfig& parallel, const Coordinates& at) {
 
 ModelShard model_shard(const ModelConfig& model, const ParallelConfig& parallel, int shard, ExpertSlots* slots) {
   const int stage = shard / shards_a_stage(parallel), in_stage = shard % shards_a_stage(parallel);
-  const auto layers = pipeline_partition(model.num_hidden_layers, parallel.pipeline_parallel_size, parallel.pipeline_layer_partition);
+  const auto layers =
+      pipeline_partition(model.num_hidden_layers, parallel.pipeline_parallel_size, parallel.pipeline_layer_partition);
   CHECK(layers.ok(), "the partition was validated before: {}", layers.error().message);
   ModelShard part;
   part.tp = {in_stage % parallel.tensor_parallel_size, parallel.tensor_parallel_size};

@@ -70,8 +70,8 @@ Result<ChildProcess> ChildProcess::spawn(const std::string& name, const UniqueFd
   return spawn_program("/proc/self/exe", name, socket, socket_fd);
 }
 
-Result<ChildProcess> ChildProcess::spawn_program(const std::string& program, const std::string& name, const UniqueFd& socket,
-                                                 int socket_fd) {
+Result<ChildProcess> ChildProcess::spawn_program(const std::string& program, const std::string& name,
+                                                 const UniqueFd& socket, int socket_fd) {
   SpawnSettings settings;
   int error = prepare(&settings, socket.get(), socket_fd);
   std::string argument = name;

@@ -31,8 +31,9 @@ Result<void> adopt_process_rules(int socket_fd, const char* name) {
   ucred creator{};
   socklen_t size = sizeof creator;
   if (::getsockopt(socket_fd, SOL_SOCKET, SO_PEERCRED, &creator, &size) != 0) {
-    return fail(ErrorCode::invalid_argument, "descriptor {} is no socket ({}): engines and workers are started by chorus itself",
-                socket_fd, std::strerror(errno));
+    return fail(ErrorCode::invalid_argument,
+                "descriptor {} is no socket ({}): engines and workers are started by chorus itself", socket_fd,
+                std::strerror(errno));
   }
   // The parent may have died before the prctl: then the signal will never come.
   if (::getppid() != creator.pid) return fail(ErrorCode::unavailable, "the parent (pid {}) is gone", creator.pid);
@@ -79,8 +80,8 @@ Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd) {
   weights.dtype = start.dtype;
   const bool ascending = std::ranges::is_sorted(weights.shard_offsets);
   if (weights.shard_offsets.empty() || !ascending || weights.shard_offsets.back() > weights.arena.size()) {
-    return fail(ErrorCode::invalid_argument, "the offsets of {} weight shards do not lie in {} bytes", weights.shard_offsets.size(),
-                weights.arena.size());
+    return fail(ErrorCode::invalid_argument, "the offsets of {} weight shards do not lie in {} bytes",
+                weights.shard_offsets.size(), weights.arena.size());
   }
   return weights;
 }

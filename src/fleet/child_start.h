@@ -20,8 +20,8 @@ inline constexpr int exit_wrong_configuration = 2;
 // `unavailable` when that process is gone already.
 Result<void> adopt_process_rules(int socket_fd, const char* name);
 
-// The descriptor that the process was started with as a connection. The socket itself stays open until the process ends, so
-// that the other side learns of the end and of the exit status together.
+// The descriptor that the process was started with as a connection. The socket itself stays open until the process
+// ends, so that the other side learns of the end and of the exit status together.
 Result<std::unique_ptr<Connection>> open_start_socket(int socket_fd);
 
 // HELLO, then the CONFIG that answers it.
@@ -36,8 +36,8 @@ Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd);
 
 Result<void> send_message(Connection* connection, MessageType type, std::uint32_t epoch, std::string payload);
 
-// Says the last words and gives the exit status. A connection that is gone means that nobody listens: the other side ended in
-// order. `starting`: a configuration that cannot work is told from a failure that a restart may cure.
+// Says the last words and gives the exit status. A connection that is gone means that nobody listens: the other side
+// ended in order. `starting`: a configuration that cannot work is told from a failure that a restart may cure.
 int end_with(Connection* connection, std::uint32_t epoch, const Error& error, bool starting);
 
 }  // namespace chorus

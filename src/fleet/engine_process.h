@@ -21,8 +21,8 @@ struct StartedReplica {
   std::function<Result<void>()> check = {};
 };
 // `world`: what replicas that step together share; null for one that is alone.
-using ReplicaFactory =
-    std::function<Result<StartedReplica>(const EngineStart& start, const LoadedWeights& weights, const SharedWorld* world)>;
+using ReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& start, const LoadedWeights& weights,
+                                                            const SharedWorld* world)>;
 
 // Speaks the protocol of messages.h on `socket_fd` until SHUTDOWN, the fleet's end, or an error; returns the exit
 // status: 0 told to end or the fleet is gone, 1 failed while running, 2 the configuration cannot work (a restart would
@@ -33,8 +33,8 @@ using ReplicaFactory =
 int engine_process_main(int socket_fd, const ReplicaFactory& factory);
 
 // The same for an engine that the fleet has not started: in a process, or a thread, of somebody else, whose signals and
-// limits it leaves alone, with weights of its own. Serves until SHUTDOWN, the fleet's end (ok, both) or an error, which the fleet
-// hears as the last words. `profile`: numerics_profile() of its weights.
+// limits it leaves alone, with weights of its own. Serves until SHUTDOWN, the fleet's end (ok, both) or an error, which
+// the fleet hears as the last words. `profile`: numerics_profile() of its weights.
 using OwnReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& start)>;
 Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory);
 

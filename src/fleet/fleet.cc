@@ -225,8 +225,7 @@ SupervisorLimits supervisor_limits(const EngineConfig& config) {
   return limits;
 }
 
-Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
-                                           FleetSetup setup) {
+Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model, FleetSetup setup) {
   auto fleet = std::make_unique<FleetImpl>(config, model, setup.supervisor);
   CHORUS_TRY_VOID(fleet->start(std::move(setup)));
   return std::unique_ptr<Fleet>(std::move(fleet));

@@ -3,8 +3,8 @@
 //
 // A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of
 // the event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events
-// as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies is
-// started again (a few times in a row, with back-off) and then given up; poll() fails when all are given up. A
+// as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies
+// is started again (a few times in a row, with back-off) and then given up; poll() fails when all are given up. A
 // request that was in flight in five deaths a rank, one after the other and with no token of it in between, counts as
 // their cause: it ends with FinishReason::error, and the others go on.
 //
@@ -51,11 +51,11 @@ struct FleetTimes {
 
 class Fleet {
  public:
-  // Loads the weights once, spawns the engines of this node (config.parallel.local_replicas()), listens for the nodes that bring
-  // the others (fleet/remote_node.h), waits until each was READY once. On Ray all are such nodes, and Ray starts them
-  // (fleet/ray_launcher.h). Logs "Starting X data parallel workers" and "Worker rank X is ready". Fails when one dies before its
-  // first READY, with its last words; then nothing is left running.
-  // When `interrupted` says so (asked every 100 ms while engines start) it fails with `cancelled`.
+  // Loads the weights once, spawns the engines of this node (config.parallel.local_replicas()), listens for the nodes
+  // that bring the others (fleet/remote_node.h), waits until each was READY once. On Ray all are such nodes, and Ray
+  // starts them (fleet/ray_launcher.h). Logs "Starting X data parallel workers" and "Worker rank X is ready". Fails
+  // when one dies before its first READY, with its last words; then nothing is left running. When `interrupted` says so
+  // (asked every 100 ms while engines start) it fails with `cancelled`.
   static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model,
                                               const std::function<bool()>& interrupted = {});
   virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
@@ -77,7 +77,8 @@ class Fleet {
 // main() must ask before anything else, and before it parses options:
 //   if (is_engine_process(argc, argv)) return engine_process_main(engine_socket_fd);
 //   if (is_worker_process(argc, argv)) return worker_process_main(engine_socket_fd);
-// The second is for the other workers of an engine's replica, which it starts the same way: argv = {"chorus worker dp=0 pp=0 tp=1"}.
+// The second is for the other workers of an engine's replica, which it starts the same way: argv = {"chorus worker dp=0
+// pp=0 tp=1"}.
 inline constexpr int engine_socket_fd = 3;
 bool is_engine_process(int argc, char** argv);
 bool is_worker_process(int argc, char** argv);

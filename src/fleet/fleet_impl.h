@@ -98,15 +98,15 @@ class FleetImpl final : public Fleet {
   Supervisor supervisor_;
   Backlog backlog_;
   std::vector<std::optional<ReplicaLink>> links_;  // by rank: the present incarnation, until its process is reaped
-  std::vector<UniqueFd> connected_;                 // by rank: sockets to engines that are there, until they are adopted
-  std::unique_ptr<RemoteReplicas> remote_;          // null: all replicas are of this machine
+  std::vector<UniqueFd> connected_;                // by rank: sockets to engines that are there, until they are adopted
+  std::unique_ptr<RemoteReplicas> remote_;         // null: all replicas are of this machine
   std::vector<std::unique_ptr<Connection>> joined_;  // by rank: of a node, until it is adopted
   Nanoseconds missing_deadline_ = 0;                 // of the nodes that have not joined since the start
   Nanoseconds missing_log_at_ = 0;
-  Nanoseconds all_given_up_since_ = 0;               // 0: not all are
-  std::unique_ptr<RayLauncher> ray_;                 // null: not on Ray
-  std::vector<bool> ray_placed_, ray_failed_;        // by rank
-  std::string ray_end_;                              // why chorus-ray has ended; empty: it has not
+  Nanoseconds all_given_up_since_ = 0;         // 0: not all are
+  std::unique_ptr<RayLauncher> ray_;           // null: not on Ray
+  std::vector<bool> ray_placed_, ray_failed_;  // by rank
+  std::string ray_end_;                        // why chorus-ray has ended; empty: it has not
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank
   std::vector<bool> was_ready_;     // by rank: some incarnation of it was READY

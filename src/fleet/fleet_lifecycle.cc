@@ -55,7 +55,8 @@ void FleetImpl::spawn(Placement replica) {
 }
 
 Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
-  const bool adopts = connected_[static_cast<std::size_t>(replica.rank)].valid();  // an engine that has its world already
+  const bool adopts =
+      connected_[static_cast<std::size_t>(replica.rank)].valid();  // an engine that has its world already
   if (config_.parallel.replicas_step_together() && !world_ && !adopts) {
     CHORUS_TRY(world_, SharedWorld::create(config_.parallel.world_size()));
   }
@@ -87,7 +88,8 @@ void FleetImpl::bury(Placement replica) {
     log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, death.words);
   } else {
     const char* fate = router_.ledger().unplaced() > 0 ? "wait for a restart" : "go to the others";
-    log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, death.words, requests, fate);
+    log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, death.words, requests,
+        fate);
   }
   if (takes_others_along) end_world_of(replica.rank);
 }
@@ -100,7 +102,8 @@ void FleetImpl::end_world_of(int rank) {
   wave_running_ = false;
   for (int other = 0; other < ranks_; ++other) {
     const bool in_it = other != rank && link(other) && worlds_of_[static_cast<std::size_t>(other)] == ended;
-    if (in_it && link(other)->connected()) fault(*link(other), fmt::format("worker rank {}, which it steps together with, died", rank));
+    if (in_it && link(other)->connected())
+      fault(*link(other), fmt::format("worker rank {}, which it steps together with, died", rank));
   }
 }
 

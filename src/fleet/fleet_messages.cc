@@ -133,13 +133,14 @@ Result<void> FleetImpl::on_load(ReplicaLink& link, const Frame& frame) {
 
 Result<void> FleetImpl::on_wave_ended(const Frame& frame) {
   CHORUS_TRY(const WaveMessage message, decode_wave(frame.payload));
-  if (message.wave > wave_) return fail(ErrorCode::invalid_argument, "wave {} ended, {} was begun last", message.wave, wave_);
+  if (message.wave > wave_)
+    return fail(ErrorCode::invalid_argument, "wave {} ended, {} was begun last", message.wave, wave_);
   if (message.wave == wave_) wave_running_ = false;
   return {};
 }
 
-// Replicas that step together do so while there is something in flight. A wave ends when none of them had work; what reached
-// one of them too late for it starts the next.
+// Replicas that step together do so while there is something in flight. A wave ends when none of them had work; what
+// reached one of them too late for it starts the next.
 void FleetImpl::keep_waves_going() {
   if (!config_.parallel.replicas_step_together() || wave_running_) return;
   bool all_ready = true, in_flight = false;

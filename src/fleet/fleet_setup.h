@@ -18,16 +18,15 @@ struct FleetSetup {
   std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
   SupervisorLimits supervisor;
   std::function<bool()> interrupted = {};  // asked every 100 ms while engines start; true: the start fails, `cancelled`
-  // Stream sockets to engines that somebody else started (a launcher, another node), by dp rank. Such an engine brings its
-  // own weights: CONFIG goes there without a descriptor. It is dead when its connection breaks, and is not started again.
-  // Empty, or an invalid one: this fleet spawns the engine.
+  // Stream sockets to engines that somebody else started (a launcher, another node), by dp rank. Such an engine brings
+  // its own weights: CONFIG goes there without a descriptor. It is dead when its connection breaks, and is not started
+  // again. Empty, or an invalid one: this fleet spawns the engine.
   std::vector<UniqueFd> connected = {};
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.
 SupervisorLimits supervisor_limits(const EngineConfig& config);
 
-Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
-                                           FleetSetup setup);
+Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model, FleetSetup setup);
 
 }  // namespace chorus

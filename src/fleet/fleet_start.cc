@@ -21,7 +21,8 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
     world = &*own;
   }
   if (world != nullptr) {
-    CHORUS_TRY(transport, world->join(world_rank - first_world_rank(start, world_rank), start.config.engine_heartbeat_timeout_ms));
+    CHORUS_TRY(transport,
+               world->join(world_rank - first_world_rank(start, world_rank), start.config.engine_heartbeat_timeout_ms));
   }
   fault.pass("joined");
   if (replica_size > 1) {
@@ -36,12 +37,14 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
 Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const ModelConfig& model,
                                             const std::function<bool()>& interrupted) {
   if (config.distributed_executor_backend == "external_launcher") {
-    return fail(ErrorCode::invalid_argument,
-                "--distributed-executor-backend external_launcher is for chorus generate under torchrun, mpirun or srun; "
-                "use mp, which starts its workers itself");
+    return fail(
+        ErrorCode::invalid_argument,
+        "--distributed-executor-backend external_launcher is for chorus generate under torchrun, mpirun or srun; "
+        "use mp, which starts its workers itself");
   }
   if (config.headless) {
-    return fail(ErrorCode::invalid_argument, "--headless is chorus serve's: this command is the front end; leave it out");
+    return fail(ErrorCode::invalid_argument,
+                "--headless is chorus serve's: this command is the front end; leave it out");
   }
   const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
     return load_weights(engine, weights_of, threads, interrupted);

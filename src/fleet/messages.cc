@@ -43,7 +43,8 @@ void visit(Archive& archive, IsA<EngineConfig> auto& value) {
             value.data_parallel_backend);
   archive.enumerator(value.load_balancer, LoadBalancerName::least_loaded, "a load balancer");
   archive.enumerator(value.assignment, AssignmentName::dynamic, "an assignment");
-  visit_all(archive, value.parallel, value.fault_point, value.engine_start_timeout_ms, value.engine_heartbeat_timeout_ms);
+  visit_all(archive, value.parallel, value.fault_point, value.engine_start_timeout_ms,
+            value.engine_heartbeat_timeout_ms);
 }
 
 template <typename Archive>
@@ -195,8 +196,9 @@ std::vector<std::size_t> refuse_oversized(std::span<TokenEvent> events, std::siz
     end.choice = events[i].choice;
     end.position = events[i].position;
     end.finish = FinishReason::error;
-    end.error = fmt::format("the logprobs of one step take {} bytes, at most {} can be sent: ask for fewer prompt_logprobs",
-                            bytes, payload_bytes_max);
+    end.error =
+        fmt::format("the logprobs of one step take {} bytes, at most {} can be sent: ask for fewer prompt_logprobs",
+                    bytes, payload_bytes_max);
     events[i] = std::move(end);
     refused.push_back(i);
   }

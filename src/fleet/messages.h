@@ -10,8 +10,8 @@
 //   WAVE    has ended                       WAVE      begins
 //   FATAL   its last words
 //
-// A node of replicas on another machine (fleet/remote_node.h) relays these between its engines and the fleet, a connection
-// each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
+// A node of replicas on another machine (fleet/remote_node.h) relays these between its engines and the fleet, a
+// connection each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
 //
 // Decoders refuse whatever does not read back exactly, with the byte and the reason. They do not judge the values
 // (whether a token id is in the vocabulary): that is for the engine, or the ledger.
@@ -69,9 +69,10 @@ struct EngineStart {
   std::uint32_t epoch = 0;
   std::uint64_t kv_cache_bytes = 0;
   std::int32_t threads = 1;
-  std::vector<std::vector<std::int32_t>> worker_cpus;  // of each worker of the replica: one a thread, or empty: not pinned
-  std::vector<std::uint64_t> shard_offsets;            // LoadedWeights::shard_offsets
-  Isa isa = Isa::scalar;           // of the packed weights
+  std::vector<std::vector<std::int32_t>>
+      worker_cpus;                           // of each worker of the replica: one a thread, or empty: not pinned
+  std::vector<std::uint64_t> shard_offsets;  // LoadedWeights::shard_offsets
+  Isa isa = Isa::scalar;                     // of the packed weights
   DType dtype = DType::bfloat16;
 };
 

@@ -1,5 +1,5 @@
-// The fleet's end of one incarnation of one replica: its process, unless that is somebody else's, the socket to it, and what
-// waits to be sent there.
+// The fleet's end of one incarnation of one replica: its process, unless that is somebody else's, the socket to it, and
+// what waits to be sent there.
 #pragma once
 
 #include <deque>

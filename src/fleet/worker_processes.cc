@@ -81,14 +81,17 @@ Result<void> WorkerProcesses::spawn(const EngineStart& start, int world_rank) {
   return {};
 }
 
-Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const LoadedWeights& weights, const SharedWorld& world) {
+Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const LoadedWeights& weights,
+                                               const SharedWorld& world) {
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{start.config.engine_start_timeout_ms} * 1'000'000;
   std::vector<pollfd> items;
   while (true) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
       Worker& worker = workers_[i];
       const int world_rank = start.dp_rank * start.config.parallel.replica_size() + static_cast<int>(i) + 1;
-      const auto answer = [&](const Frame& frame) { return shake_hands(&worker, frame, start, world_rank, weights, world); };
+      const auto answer = [&](const Frame& frame) {
+        return shake_hands(&worker, frame, start, world_rank, weights, world);
+      };
       CHORUS_TRY_VOID(check_worker(&worker, answer));
     }
     if (std::ranges::all_of(workers_, &Worker::ready)) return {};
@@ -97,8 +100,8 @@ Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const L
     const int wait_ms = milliseconds_until(deadline);
     if (wait_ms == 0) {
       const auto late = std::ranges::find(workers_, false, &Worker::ready);
-      return fail(ErrorCode::deadline_exceeded, "{} was not ready within {} ms", late == workers_.end() ? "a worker" : late->name,
-                  start.config.engine_start_timeout_ms);
+      return fail(ErrorCode::deadline_exceeded, "{} was not ready within {} ms",
+                  late == workers_.end() ? "a worker" : late->name, start.config.engine_start_timeout_ms);
     }
     ::poll(items.data(), items.size(), wait_ms);
   }
@@ -110,8 +113,8 @@ Result<void> WorkerProcesses::shake_hands(Worker* worker, const Frame& frame, co
     case MessageType::hello: {
       CHORUS_TRY(const HelloMessage hello, decode_hello(frame.payload));
       if (hello.version != protocol_version) {
-        return fail(ErrorCode::invalid_argument, "{} speaks protocol {}, this engine {}: restart chorus", worker->name, hello.version,
-                    protocol_version);
+        return fail(ErrorCode::invalid_argument, "{} speaks protocol {}, this engine {}: restart chorus", worker->name,
+                    hello.version, protocol_version);
       }
       CHORUS_TRY_VOID(worker->connection->send(static_cast<std::uint8_t>(MessageType::config), start.epoch,
                                                encode(WorkerStart{start, world_rank}), weights.arena.fd()));
@@ -169,7 +172,9 @@ Result<void> WorkerProcesses::check_worker(Worker* worker, const OnFrame& on_fra
   if (closed) worker->connection.reset();
   const auto status = worker->process.reap(closed ? exit_after_close_ms : 0);
   worker->killed = status && status->signal != 0;
-  if (status) return fail(ErrorCode::unavailable, "{} (pid {}) {}{}", worker->name, worker->process.last_pid(), describe(*status), words);
+  if (status)
+    return fail(ErrorCode::unavailable, "{} (pid {}) {}{}", worker->name, worker->process.last_pid(), describe(*status),
+                words);
   if (!words.empty()) return fail(ErrorCode::unavailable, "{}{}", worker->name, words);
   if (closed) return fail(ErrorCode::unavailable, "{} closed its connection", worker->name);
   return {};

@@ -1,5 +1,5 @@
-// The other workers of an engine's replica, as processes on this node that the engine starts, watches and ends. They share
-// its weights and meet it in the memory of a SharedWorld; both are handed over as descriptors.
+// The other workers of an engine's replica, as processes on this node that the engine starts, watches and ends. They
+// share its weights and meet it in the memory of a SharedWorld; both are handed over as descriptors.
 //
 //   worker -> engine                       engine -> worker
 //   HELLO   right after its start          CONFIG  answers HELLO; the weights' descriptor comes along
@@ -26,8 +26,8 @@ namespace chorus {
 
 class WorkerProcesses {
  public:
-  // Starts workers 1 .. replica_size - 1 of the replica `start` is for, and waits until each has joined `world`. Errors: one
-  // of them ended or failed (with its last words), or the start deadline passed; then none is left.
+  // Starts workers 1 .. replica_size - 1 of the replica `start` is for, and waits until each has joined `world`.
+  // Errors: one of them ended or failed (with its last words), or the start deadline passed; then none is left.
   static Result<std::unique_ptr<WorkerProcesses>> start(const EngineStart& start, const LoadedWeights& weights,
                                                         const SharedWorld& world);
   // Gives those that still run a second to end by themselves, then kills them.
@@ -35,8 +35,8 @@ class WorkerProcesses {
 
   // Descriptors that become readable when check() has something to tell.
   void append_descriptors(std::vector<pollfd>* items) const;
-  // Fails when a worker has ended or said its last words: who, and how. Reaps it. Of several the one that a signal ended: the
-  // others mostly ended because of it.
+  // Fails when a worker has ended or said its last words: who, and how. Reaps it. Of several the one that a signal
+  // ended: the others mostly ended because of it.
   Result<void> check();
   // The workers end now: their replica is broken.
   void kill();

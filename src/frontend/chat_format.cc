@@ -18,7 +18,8 @@ std::string token_text(const Json& config, const char* key) {
   const auto found = config.find(key);
   if (found == config.end()) return "";
   if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content") && (*found)["content"].is_string()) return (*found)["content"].get<std::string>();
+  if (found->is_object() && found->contains("content") && (*found)["content"].is_string())
+    return (*found)["content"].get<std::string>();
   return "";
 }
 
@@ -29,7 +30,8 @@ std::optional<std::string> template_text(const Json& config) {
   if (found->is_string()) return found->get<std::string>();
   if (!found->is_array()) return std::nullopt;
   for (const Json& entry : *found) {
-    if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") && entry["template"].is_string()) {
+    if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") &&
+        entry["template"].is_string()) {
       return entry["template"].get<std::string>();
     }
   }
@@ -40,7 +42,8 @@ Result<std::string> read_text(const std::filesystem::path& path) {
   std::error_code error;
   const auto bytes = std::filesystem::file_size(path, error);
   if (error || bytes > template_bytes_max) {
-    return fail(ErrorCode::invalid_argument, "{}: not a readable file of at most {} bytes", path.string(), template_bytes_max);
+    return fail(ErrorCode::invalid_argument, "{}: not a readable file of at most {} bytes", path.string(),
+                template_bytes_max);
   }
   std::ifstream in(path, std::ios::binary);
   std::ostringstream text;
@@ -56,12 +59,14 @@ Result<std::int64_t> now_of(const Json& request) {
   if (found == request.end() || found->is_null()) {
     return chrono::duration_cast<chrono::seconds>(chrono::system_clock::now().time_since_epoch()).count();
   }
-  if (found->is_number() && std::abs(found->get<double>()) <= seconds_max) return static_cast<std::int64_t>(std::floor(found->get<double>()));
+  if (found->is_number() && std::abs(found->get<double>()) <= seconds_max)
+    return static_cast<std::int64_t>(std::floor(found->get<double>()));
   if (found->is_string()) {
     int year = 0, hour = 0, minute = 0, second = 0, read = 0;
     unsigned month = 0, day = 0;
     const std::string text = found->get<std::string>();
-    const int fields = std::sscanf(text.c_str(), "%4d-%2u-%2u%*1[T ]%2d:%2d:%2d%n", &year, &month, &day, &hour, &minute, &second, &read);
+    const int fields = std::sscanf(text.c_str(), "%4d-%2u-%2u%*1[T ]%2d:%2d:%2d%n", &year, &month, &day, &hour, &minute,
+                                   &second, &read);
     const chrono::year_month_day date{chrono::year(year), chrono::month(month), chrono::day(day)};
     const std::string rest = text.substr(static_cast<std::size_t>(read));
     const bool time_ok = hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second < 60;
@@ -69,7 +74,8 @@ Result<std::int64_t> now_of(const Json& request) {
       return chrono::sys_days(date).time_since_epoch() / chrono::seconds(1) + hour * 3600 + minute * 60 + second;
     }
   }
-  return fail(ErrorCode::invalid_argument, "now is {}: give seconds since 1970 or \"2026-01-15T12:00:00\", both UTC", found->dump());
+  return fail(ErrorCode::invalid_argument, "now is {}: give seconds since 1970 or \"2026-01-15T12:00:00\", both UTC",
+              found->dump());
 }
 
 }  // namespace
@@ -81,7 +87,8 @@ Result<ChatFormat> ChatFormat::load(const std::string& directory) {
   if (std::filesystem::exists(config_path)) {
     CHORUS_TRY(const Json config, read_json_file(config_path.string()));
     if (!config.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", config_path.string());
-    for (const char* name : {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
+    for (const char* name :
+         {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
       if (std::string text = token_text(config, name); !text.empty()) format.special_tokens_[name] = std::move(text);
     }
     format.template_source_ = template_text(config);
@@ -118,7 +125,8 @@ Result<std::string> ChatFormat::render(const Json& request) const {
     return parsed.render(variables, options);
   }
   if (template_ == nullptr) {
-    return fail(ErrorCode::invalid_argument, "{}: the model has no chat template; give \"prompt\" instead of \"messages\", or a chat_template",
+    return fail(ErrorCode::invalid_argument,
+                "{}: the model has no chat template; give \"prompt\" instead of \"messages\", or a chat_template",
                 directory_);
   }
   return template_->render(variables, options);

@@ -15,19 +15,19 @@ namespace chorus {
 // Immutable after load.
 class ChatFormat {
  public:
-  // Reads DIRECTORY/tokenizer_config.json (chat_template: a string or a list of named ones, bos_token, eos_token, ...) and
-  // chat_template.jinja, which wins. A model without a template loads; render() then fails and says so.
+  // Reads DIRECTORY/tokenizer_config.json (chat_template: a string or a list of named ones, bos_token, eos_token, ...)
+  // and chat_template.jinja, which wins. A model without a template loads; render() then fails and says so.
   static Result<ChatFormat> load(const std::string& directory);
 
-  // `request`: {"messages", "tools"?, "documents"?, "add_generation_prompt"? (true), "chat_template"?, "bos_token"?, "eos_token"?,
-  // "now"?, <other template variables>}, as `tokenize --render-chat` takes it. `now` is what strftime_now sees, as UTC: seconds
-  // since 1970 or "2026-01-15T12:00:00"; the clock's if not given.
+  // `request`: {"messages", "tools"?, "documents"?, "add_generation_prompt"? (true), "chat_template"?, "bos_token"?,
+  // "eos_token"?, "now"?, <other template variables>}, as `tokenize --render-chat` takes it. `now` is what strftime_now
+  // sees, as UTC: seconds since 1970 or "2026-01-15T12:00:00"; the clock's if not given.
   Result<std::string> render(const Json& request) const;
 
  private:
   std::string directory_;
   std::optional<std::string> template_source_;
-  std::shared_ptr<const Template> template_;  // of template_source_
+  std::shared_ptr<const Template> template_;                                                    // of template_source_
   std::map<std::string, std::string> special_tokens_ = {{"bos_token", ""}, {"eos_token", ""}};  // by variable name
 };
 

@@ -29,11 +29,13 @@ Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams&
   const int limit = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
   if (prompt.size() >= static_cast<std::size_t>(limit)) {
     return fail(ErrorCode::invalid_argument,
-                "the prompt has {} tokens, and max_model_len {} leaves no room for an output: shorten it or raise --max-model-len", prompt.size(),
-                limit);
+                "the prompt has {} tokens, and max_model_len {} leaves no room for an output: shorten it or raise "
+                "--max-model-len",
+                prompt.size(), limit);
   }
   if (params.min_tokens > params.max_tokens) {
-    return fail(ErrorCode::invalid_argument, "min_tokens {} is above max_tokens {}: lower it", params.min_tokens, params.max_tokens);
+    return fail(ErrorCode::invalid_argument, "min_tokens {} is above max_tokens {}: lower it", params.min_tokens,
+                params.max_tokens);
   }
   for (const auto& [token, bias] : params.logit_bias) {
     if (token < 0 || token >= model.vocab_size) {
@@ -43,12 +45,15 @@ Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams&
   }
   const std::uint64_t scored = prompt.size() * (std::uint64_t{params.prompt_logprobs.value_or(0)} + 1);
   if (params.prompt_logprobs && scored > prompt_logprobs_max) {
-    return fail(ErrorCode::invalid_argument, "prompt_logprobs of {} tokens a position over {} positions are {} entries, at most {} come back: ask for fewer",
-                *params.prompt_logprobs, prompt.size(), scored, prompt_logprobs_max);
+    return fail(
+        ErrorCode::invalid_argument,
+        "prompt_logprobs of {} tokens a position over {} positions are {} entries, at most {} come back: ask for fewer",
+        *params.prompt_logprobs, prompt.size(), scored, prompt_logprobs_max);
   }
   for (std::size_t i = 0; i < prompt.size(); ++i) {
     if (prompt[i] < 0 || prompt[i] >= model.vocab_size) {
-      return fail(ErrorCode::invalid_argument, "prompt token {} is id {}: the vocabulary has ids 0 to {}", i, prompt[i], model.vocab_size - 1);
+      return fail(ErrorCode::invalid_argument, "prompt token {} is id {}: the vocabulary has ids 0 to {}", i, prompt[i],
+                  model.vocab_size - 1);
     }
   }
   return {};

@@ -14,12 +14,13 @@
 
 namespace chorus {
 
-// The seed of a request that brings none: a function of the engine's seed and the prompt, so that neither the order of the
-// input, nor the command, nor a resumed run changes it. Equal prompts get equal seeds: who wants several samples asks for n > 1
-// or gives seeds.
+// The seed of a request that brings none: a function of the engine's seed and the prompt, so that neither the order of
+// the input, nor the command, nor a resumed run changes it. Equal prompts get equal seeds: who wants several samples
+// asks for n > 1 or gives seeds.
 std::uint64_t seed_for(std::uint64_t engine_seed, std::span<const TokenId> prompt);
 
-// Errors of one row: empty prompt, token id out of range, longer than the model takes, more logprobs than one message holds.
+// Errors of one row: empty prompt, token id out of range, longer than the model takes, more logprobs than one message
+// holds.
 Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams& params, const EngineConfig& config,
                           const ModelConfig& model);
 

@@ -34,7 +34,9 @@ class ByteTokenizer final : public Tokenizer {
   std::unique_ptr<TokenStream> start_decoding(bool) const override { return std::make_unique<ByteStream>(); }
   std::int32_t vocab_size() const override { return 256; }
   std::optional<std::int32_t> token_to_id(std::string_view) const override { return std::nullopt; }
-  std::optional<std::string> id_to_token(std::int32_t id) const override { return std::string(1, static_cast<char>(id)); }
+  std::optional<std::string> id_to_token(std::int32_t id) const override {
+    return std::string(1, static_cast<char>(id));
+  }
   bool is_special(std::int32_t) const override { return false; }
 };
 
@@ -53,8 +55,10 @@ class EchoFleet final : public Fleet {
         event.choice = choice;
         event.position = i;
         event.token = answer[i];
-        if (i + 1 == answer.size()) event.finish = FinishReason::stop;
-        else if (i + 1 == request.params.max_tokens) event.finish = FinishReason::length;
+        if (i + 1 == answer.size())
+          event.finish = FinishReason::stop;
+        else if (i + 1 == request.params.max_tokens)
+          event.finish = FinishReason::length;
         pending.push_back({event, 0});
       }
     }
@@ -92,11 +96,14 @@ struct OneCall {
   std::vector<GenerationOutput> outputs;
   Result<void> status;
 
-  void generate(const std::vector<GenerationInput>& inputs, std::optional<Nanoseconds> deadline = {}, bool stop_at_once = false) {
+  void generate(const std::vector<GenerationInput>& inputs, std::optional<Nanoseconds> deadline = {},
+                bool stop_at_once = false) {
     TextGenerator generator(fleet, std::make_shared<ByteTokenizer>(), config, byte_model());
     outputs.resize(inputs.size());
     TextGenerator::Callbacks callbacks;
-    callbacks.on_finished = [this](std::size_t index, GenerationOutput&& output) { outputs[index] = std::move(output); };
+    callbacks.on_finished = [this](std::size_t index, GenerationOutput&& output) {
+      outputs[index] = std::move(output);
+    };
     callbacks.interrupted = [stop_at_once] { return stop_at_once; };
     status = generator.generate(inputs, callbacks, deadline, "batch_timeout of 1 s ran out");
   }
@@ -137,7 +144,8 @@ TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {
 
 TEST(TextGenerator, ABadRowFailsAloneAndByName) {
   OneCall run;
-  std::vector<GenerationInput> inputs = {text_input(""), text_input(std::string(64, 'x')), text_input("fine"), text_input("")};
+  std::vector<GenerationInput> inputs = {text_input(""), text_input(std::string(64, 'x')), text_input("fine"),
+                                         text_input("")};
   inputs[3].prompt_token_ids = {1, 256};
   run.generate(inputs);
   EXPECT_NE(run.outputs[0].error->find("empty"), std::string::npos);
@@ -202,14 +210,17 @@ TEST(OutputLine, HoldsWhatTheRequestDetermines) {
   GenerationOutput output;
   output.prompt = "p";
   output.prompt_token_ids = {1, 2};
-  output.choices.push_back({0, "t", {5}, FinishReason::stop, 5, std::nullopt, {{{5, -0.25F}, {{5, -0.25F}, {6, -1.5F}}}}});
+  output.choices.push_back(
+      {0, "t", {5}, FinishReason::stop, 5, std::nullopt, {{{5, -0.25F}, {{5, -0.25F}, {6, -1.5F}}}}});
   GenerationOptions options;
   options.params.logprobs = 2;
   std::string line;
   append_output_line(Json("x"), output, options, false, &line);
   EXPECT_EQ(line,
-            "{\"id\":\"x\",\"prompt\":\"p\",\"prompt_token_ids\":[1,2],\"outputs\":[{\"index\":0,\"text\":\"t\",\"token_ids\":[5],"
-            "\"finish_reason\":\"stop\",\"stop_reason\":5,\"logprobs\":[{\"token_id\":5,\"logprob\":-0.25,\"top\":[[5,-0.25],[6,-1.5]]}]}],"
+            "{\"id\":\"x\",\"prompt\":\"p\",\"prompt_token_ids\":[1,2],\"outputs\":[{\"index\":0,\"text\":\"t\","
+            "\"token_ids\":[5],"
+            "\"finish_reason\":\"stop\",\"stop_reason\":5,\"logprobs\":[{\"token_id\":5,\"logprob\":-0.25,\"top\":[[5,-"
+            "0.25],[6,-1.5]]}]}],"
             "\"error\":null}\n");
 }
 

@@ -14,8 +14,15 @@ void write_ids(JsonWriter& writer, const std::vector<TokenId>& ids) {
 void write_logprobs(JsonWriter& writer, const std::vector<PositionLogprobs>& positions) {
   writer.begin_array();
   for (const PositionLogprobs& position : positions) {
-    writer.begin_object().key("token_id").value(position.chosen.token).key("logprob").value(position.chosen.logprob).key("top").begin_array();
-    for (const TokenLogprob& entry : position.top) writer.begin_array().value(entry.token).value(entry.logprob).end_array();
+    writer.begin_object()
+        .key("token_id")
+        .value(position.chosen.token)
+        .key("logprob")
+        .value(position.chosen.logprob)
+        .key("top")
+        .begin_array();
+    for (const TokenLogprob& entry : position.top)
+      writer.begin_array().value(entry.token).value(entry.logprob).end_array();
     writer.end_array().end_object();
   }
   writer.end_array();
@@ -41,12 +48,14 @@ void write_choice(JsonWriter& writer, const GeneratedChoice& choice, bool logpro
 
 }  // namespace
 
-void append_output_line(const Json& id, const GenerationOutput& output, const GenerationOptions& options, bool metrics, std::string* out) {
+void append_output_line(const Json& id, const GenerationOutput& output, const GenerationOptions& options, bool metrics,
+                        std::string* out) {
   JsonWriter writer(out);
   writer.begin_object().key("id").raw(id).key("prompt").value(output.prompt).key("prompt_token_ids");
   write_ids(writer, output.prompt_token_ids);
   writer.key("outputs").begin_array();
-  for (const GeneratedChoice& choice : output.choices) write_choice(writer, choice, options.params.logprobs.has_value());
+  for (const GeneratedChoice& choice : output.choices)
+    write_choice(writer, choice, options.params.logprobs.has_value());
   writer.end_array();
   if (options.params.prompt_logprobs && !output.error) {
     writer.key("prompt_logprobs");

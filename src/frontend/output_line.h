@@ -8,7 +8,9 @@
 
 namespace chorus {
 
-// Appends {"id", "prompt", "prompt_token_ids", "outputs": [...], "error"} and a newline. `metrics` adds dp_rank and times.
-void append_output_line(const Json& id, const GenerationOutput& output, const GenerationOptions& options, bool metrics, std::string* out);
+// Appends {"id", "prompt", "prompt_token_ids", "outputs": [...], "error"} and a newline. `metrics` adds dp_rank and
+// times.
+void append_output_line(const Json& id, const GenerationOutput& output, const GenerationOptions& options, bool metrics,
+                        std::string* out);
 
 }  // namespace chorus

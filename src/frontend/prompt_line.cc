@@ -10,23 +10,29 @@ constexpr std::size_t prompt_tokens_max = 1 << 24;
 
 Result<std::vector<TokenId>> token_ids(const Json& value) {
   if (!value.is_array() || value.size() > prompt_tokens_max) {
-    return fail(ErrorCode::invalid_argument, "prompt_token_ids: give a list of at most {} whole numbers", prompt_tokens_max);
+    return fail(ErrorCode::invalid_argument, "prompt_token_ids: give a list of at most {} whole numbers",
+                prompt_tokens_max);
   }
   std::vector<TokenId> ids;
   ids.reserve(value.size());
   for (const Json& entry : value) {
-    if (!entry.is_number_integer()) return fail(ErrorCode::invalid_argument, "prompt_token_ids has {}: give whole numbers", entry.dump());
+    if (!entry.is_number_integer())
+      return fail(ErrorCode::invalid_argument, "prompt_token_ids has {}: give whole numbers", entry.dump());
     // Out of any vocabulary stays out of range when clamped; which range that is, the row's check says.
-    const auto id = entry.is_number_unsigned() ? static_cast<std::int64_t>(std::min<std::uint64_t>(entry.get<std::uint64_t>(), INT32_MAX))
-                                               : entry.get<std::int64_t>();
+    const auto id = entry.is_number_unsigned()
+                        ? static_cast<std::int64_t>(std::min<std::uint64_t>(entry.get<std::uint64_t>(), INT32_MAX))
+                        : entry.get<std::int64_t>();
     ids.push_back(static_cast<TokenId>(std::clamp<std::int64_t>(id, INT32_MIN, INT32_MAX)));
   }
   return ids;
 }
 
 Result<void> set_prompt(const Json& line, const ChatFormat& chat, GenerationInput* input) {
-  const int kinds = int{line.contains("prompt")} + int{line.contains("prompt_token_ids")} + int{line.contains("messages")};
-  if (kinds != 1) return fail(ErrorCode::invalid_argument, "give one of \"prompt\", \"prompt_token_ids\", \"messages\"; this line has {}", kinds);
+  const int kinds =
+      int{line.contains("prompt")} + int{line.contains("prompt_token_ids")} + int{line.contains("messages")};
+  if (kinds != 1)
+    return fail(ErrorCode::invalid_argument,
+                "give one of \"prompt\", \"prompt_token_ids\", \"messages\"; this line has {}", kinds);
   if (line.contains("prompt")) {
     if (!line["prompt"].is_string()) return fail(ErrorCode::invalid_argument, "prompt: give a string");
     input->prompt = line["prompt"].get<std::string>();
@@ -58,7 +64,8 @@ Result<PromptLine> parse_prompt_line(std::string_view text, const ChatFormat& ch
     if (key == "id") {
       parsed.id = value;
     } else if (key == "priority") {
-      const bool whole = value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT32_MAX);
+      const bool whole =
+          value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT32_MAX);
       if (!whole || value.get<std::int64_t>() < INT32_MIN) {
         return fail(ErrorCode::invalid_argument, "priority is {}: give a whole number of 32 bits", value.dump());
       }
@@ -71,7 +78,8 @@ Result<PromptLine> parse_prompt_line(std::string_view text, const ChatFormat& ch
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer_if_there(const std::string& directory) {
-  if (!std::filesystem::exists(std::filesystem::path(directory) / "tokenizer.json")) return std::shared_ptr<const Tokenizer>();
+  if (!std::filesystem::exists(std::filesystem::path(directory) / "tokenizer.json"))
+    return std::shared_ptr<const Tokenizer>();
   return load_tokenizer(directory);
 }
 

@@ -1,4 +1,5 @@
-// One line of `generate --input`: {"id"?, "prompt" | "prompt_token_ids" | "messages", "priority"?, <any sampling option>}.
+// One line of `generate --input`: {"id"?, "prompt" | "prompt_token_ids" | "messages", "priority"?, <any sampling
+// option>}.
 #pragma once
 
 #include <memory>
@@ -17,9 +18,9 @@ struct PromptLine {
   GenerationInput input;
 };
 
-// Errors (not JSON, no or two kinds of prompt, unknown key with the nearest, bad value) are of the file, not of one row: the
-// caller adds the line number and ends before anything runs. A chat template that fails is the row's own error: it is in
-// the returned input as `input.error`.
+// Errors (not JSON, no or two kinds of prompt, unknown key with the nearest, bad value) are of the file, not of one
+// row: the caller adds the line number and ends before anything runs. A chat template that fails is the row's own
+// error: it is in the returned input as `input.error`.
 Result<PromptLine> parse_prompt_line(std::string_view line, const ChatFormat& chat, const GenerationOptions& defaults);
 
 // The tokenizer of a model directory; nullptr when it has no tokenizer.json (token ids in, token ids out).

@@ -29,7 +29,8 @@ Result<double> number(const char* name, const Json& value, double low, double hi
 
 Result<std::int64_t> integer(const char* name, const Json& value, std::int64_t low, std::int64_t high) {
   const std::string accepted = fmt::format("a whole number from {} to {}", low, high);
-  if (!value.is_number_integer() || (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(high))) {
+  if (!value.is_number_integer() ||
+      (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(high))) {
     return bad_value(name, value, accepted);
   }
   const auto whole = value.get<std::int64_t>();
@@ -71,7 +72,8 @@ Result<void> set_seed(GenerationOptions* options, const Json& value) {
     return {};
   }
   if (!value.is_number_integer()) return bad_value("seed", value, "a whole number of 64 bits");
-  options->seed = value.is_number_unsigned() ? value.get<std::uint64_t>() : static_cast<std::uint64_t>(value.get<std::int64_t>());
+  options->seed =
+      value.is_number_unsigned() ? value.get<std::uint64_t>() : static_cast<std::uint64_t>(value.get<std::int64_t>());
   return {};
 }
 
@@ -79,7 +81,8 @@ Result<void> set_stop(GenerationOptions* options, const Json& value) {
   options->stop.clear();
   const Json list = value.is_string() ? Json::array({value}) : value;
   if (list.is_null()) return {};
-  const std::string accepted = fmt::format("a string or a list of at most {} strings of 1 to {} bytes", stop_strings_max, stop_string_bytes_max);
+  const std::string accepted =
+      fmt::format("a string or a list of at most {} strings of 1 to {} bytes", stop_strings_max, stop_string_bytes_max);
   if (!list.is_array() || list.size() > stop_strings_max) return bad_value("stop", value, accepted);
   for (const Json& entry : list) {
     if (!entry.is_string()) return bad_value("stop", value, accepted);
@@ -94,7 +97,8 @@ Result<void> set_stop_token_ids(GenerationOptions* options, const Json& value) {
   options->params.stop_token_ids.clear();
   if (value.is_null()) return {};
   const Json list = value.is_number_integer() ? Json::array({value}) : value;
-  if (!list.is_array() || list.size() > 1024) return bad_value("stop_token_ids", value, "a list of at most 1024 token ids");
+  if (!list.is_array() || list.size() > 1024)
+    return bad_value("stop_token_ids", value, "a list of at most 1024 token ids");
   for (const Json& entry : list) {
     CHORUS_TRY(const std::int64_t id, integer("stop_token_ids", entry, 0, token_count_max));
     options->params.stop_token_ids.push_back(static_cast<TokenId>(id));
@@ -109,9 +113,11 @@ Result<void> set_logit_bias(GenerationOptions* options, const Json& value) {
   auto& bias = options->params.logit_bias;
   bias.clear();
   if (value.is_null()) return {};
-  if (!value.is_object() || value.size() > 1024) return bad_value("logit_bias", value, "an object of at most 1024 token ids and biases");
+  if (!value.is_object() || value.size() > 1024)
+    return bad_value("logit_bias", value, "an object of at most 1024 token ids and biases");
   for (const auto& [key, entry] : value.items()) {
-    const bool digits = !key.empty() && key.size() <= 8 && std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
+    const bool digits = !key.empty() && key.size() <= 8 &&
+                        std::all_of(key.begin(), key.end(), [](char c) { return c >= '0' && c <= '9'; });
     if (!digits) return bad_value("logit_bias", value, "token ids as keys");
     CHORUS_TRY(const double amount, number("logit_bias", entry, -100, 100));
     bias.emplace_back(static_cast<TokenId>(std::stol(key)), static_cast<float>(amount));
@@ -129,7 +135,8 @@ const std::vector<SamplingOption>& sampling_options() {
        [](O* o, const Json& v) { return set_integer(&o->params.max_tokens, "max_tokens", v, 1, token_count_max); }},
       {"min_tokens", "N", "tokens before which nothing may end the output",
        [](O* o, const Json& v) { return set_integer(&o->params.min_tokens, "min_tokens", v, 0, token_count_max); }},
-      {"temperature", "X", "0 is greedy", [](O* o, const Json& v) { return set_number(&o->params.temperature, "temperature", v, 0, 1000); }},
+      {"temperature", "X", "0 is greedy",
+       [](O* o, const Json& v) { return set_number(&o->params.temperature, "temperature", v, 0, 1000); }},
       {"top_p", "X", "keep the most likely tokens of this total probability",
        [](O* o, const Json& v) -> Result<void> {
          CHORUS_TRY_VOID(set_number(&o->params.top_p, "top_p", v, 0, 1));
@@ -145,11 +152,14 @@ const std::vector<SamplingOption>& sampling_options() {
       {"frequency_penalty", "X", "subtracted for each time the output has the token",
        [](O* o, const Json& v) { return set_number(&o->params.frequency_penalty, "frequency_penalty", v, -2, 2); }},
       {"repetition_penalty", "X", "divides (above 0) the logits of tokens in prompt and output",
-       [](O* o, const Json& v) { return set_number(&o->params.repetition_penalty, "repetition_penalty", v, 0.01, 100); }},
+       [](O* o, const Json& v) {
+         return set_number(&o->params.repetition_penalty, "repetition_penalty", v, 0.01, 100);
+       }},
       {"n", "N", "choices a prompt", [](O* o, const Json& v) { return set_integer(&o->params.n, "n", v, 1, 128); }},
       {"seed", "N", "of the random numbers", [](O* o, const Json& v) { return set_seed(o, v); }},
       {"stop", "TEXT", "end before this text; repeatable", [](O* o, const Json& v) { return set_stop(o, v); }},
-      {"stop_token_ids", "IDS", "end after one of these tokens", [](O* o, const Json& v) { return set_stop_token_ids(o, v); }},
+      {"stop_token_ids", "IDS", "end after one of these tokens",
+       [](O* o, const Json& v) { return set_stop_token_ids(o, v); }},
       {"include_stop_str_in_output", nullptr, "keep the stop text in the output",
        [](O* o, const Json& v) -> Result<void> {
          CHORUS_TRY(o->include_stop_str_in_output, flag("include_stop_str_in_output", v));
@@ -183,7 +193,8 @@ Result<void> apply_sampling_option(GenerationOptions* options, const std::string
     known.emplace_back(option.name);
   }
   const auto near = nearest_name(wanted, known);
-  return fail(ErrorCode::invalid_argument, "unknown sampling option {}{}", name, near ? ": did you mean " + *near + "?" : "");
+  return fail(ErrorCode::invalid_argument, "unknown sampling option {}{}", name,
+              near ? ": did you mean " + *near + "?" : "");
 }
 
 Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value) {

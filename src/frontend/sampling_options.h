@@ -1,5 +1,5 @@
-// Sampling options as users name them, in JSON lines, workflow files, on the command line and later over HTTP: one table, one
-// set of bounds, one place that says what is wrong.
+// Sampling options as users name them, in JSON lines, workflow files, on the command line and later over HTTP: one
+// table, one set of bounds, one place that says what is wrong.
 #pragma once
 
 #include <cstdint>
@@ -31,8 +31,8 @@ struct SamplingOption {
 };
 const std::vector<SamplingOption>& sampling_options();
 
-// Sets one option; `name` with dashes or underscores. Unknown: an error that names the nearest. A bad value: the option, the
-// value and what is accepted.
+// Sets one option; `name` with dashes or underscores. Unknown: an error that names the nearest. A bad value: the
+// option, the value and what is accepted.
 Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value);
 // The same from the command line: numbers, JSON and plain words.
 Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value);

@@ -62,13 +62,16 @@ struct TextGenerator::State {
   void take_token(const TokenEvent& event, RequestInProgress& request, ChoiceInProgress& choice);
   void end_choice(RequestId id, RequestInProgress& request, ChoiceInProgress& choice);
   void abandon_rest(const std::string& message);
-  const GenerationOptions& options_of(const RequestInProgress& request) const { return (*inputs)[request.index].options; }
+  const GenerationOptions& options_of(const RequestInProgress& request) const {
+    return (*inputs)[request.index].options;
+  }
 };
 
 Result<std::vector<TokenId>> TextGenerator::State::prompt_ids(const GenerationInput& input) const {
   if (input.prompt_token_ids) return *input.prompt_token_ids;
   if (tokenizer == nullptr) {
-    return fail(ErrorCode::invalid_argument, "{}: no tokenizer.json; give \"prompt_token_ids\" instead of a text", config.model);
+    return fail(ErrorCode::invalid_argument, "{}: no tokenizer.json; give \"prompt_token_ids\" instead of a text",
+                config.model);
   }
   return tokenizer->encode(input.prompt, input.add_special_tokens);
 }
@@ -103,7 +106,8 @@ Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> 
   }
 
   if (tokenizer == nullptr && !input.options.stop.empty()) {
-    finish_with_error(index, std::move(output), "stop strings need a tokenizer.json, which " + config.model + " has not: use stop_token_ids");
+    finish_with_error(index, std::move(output),
+                      "stop strings need a tokenizer.json, which " + config.model + " has not: use stop_token_ids");
     return {};
   }
 
@@ -119,9 +123,10 @@ Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> 
   for (std::uint32_t i = 0; i < request.params.n; ++i) {
     state.choices[i].choice.index = i;
     if (tokenizer != nullptr) {
-      state.choices[i].detokenizer.emplace(tokenizer, *ids,
-                                           Detokenizer::Options{input.options.stop, input.options.include_stop_str_in_output,
-                                                                input.options.skip_special_tokens, request.params.min_tokens});
+      state.choices[i].detokenizer.emplace(
+          tokenizer, *ids,
+          Detokenizer::Options{input.options.stop, input.options.include_stop_str_in_output,
+                               input.options.skip_special_tokens, request.params.min_tokens});
     }
   }
   state.output = std::move(output);
@@ -164,7 +169,8 @@ void TextGenerator::State::take(const FleetEvent& fleet_event) {
 }
 
 void TextGenerator::State::take_token(const TokenEvent& event, RequestInProgress& request, ChoiceInProgress& choice) {
-  CHECK(event.position == choice.choice.token_ids.size(), "position {} after {} tokens", event.position, choice.choice.token_ids.size());
+  CHECK(event.position == choice.choice.token_ids.size(), "position {} after {} tokens", event.position,
+        choice.choice.token_ids.size());
   if (!request.has_first_token) {
     request.has_first_token = true;
     request.output.ttft_s = seconds_since(request.submitted_at);
@@ -205,12 +211,13 @@ void TextGenerator::State::abandon_rest(const std::string& message) {
   }
 }
 
-TextGenerator::TextGenerator(Fleet& fleet, std::shared_ptr<const Tokenizer> tokenizer, const EngineConfig& config, const ModelConfig& model)
+TextGenerator::TextGenerator(Fleet& fleet, std::shared_ptr<const Tokenizer> tokenizer, const EngineConfig& config,
+                             const ModelConfig& model)
     : state_(std::make_unique<State>(fleet, std::move(tokenizer), config, model)) {}
 TextGenerator::~TextGenerator() = default;
 
-Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs, const Callbacks& callbacks, std::optional<Nanoseconds> deadline,
-                                     const std::string& deadline_message) {
+Result<void> TextGenerator::generate(const std::vector<GenerationInput>& inputs, const Callbacks& callbacks,
+                                     std::optional<Nanoseconds> deadline, const std::string& deadline_message) {
   State& state = *state_;
   state.inputs = &inputs;
   state.callbacks = &callbacks;

@@ -1,5 +1,5 @@
-// Text in, text out over a fleet: tokenizes, gives seeds, submits, detokenizes as tokens come, finds stop strings, and puts
-// the choices of each request together. What generate, run, bench (and later batch and serve) stand on.
+// Text in, text out over a fleet: tokenizes, gives seeds, submits, detokenizes as tokens come, finds stop strings, and
+// puts the choices of each request together. What generate, run, bench (and later batch and serve) stand on.
 //
 // Single-threaded, like the fleet it drives.
 #pragma once
@@ -23,11 +23,11 @@ namespace chorus {
 struct GenerationInput {
   std::string prompt;
   std::optional<std::vector<TokenId>> prompt_token_ids;
-  bool add_special_tokens = true;   // false for a rendered chat
+  bool add_special_tokens = true;  // false for a rendered chat
   GenerationOptions options;
   std::int32_t priority = 0;
-  std::optional<int> dp_rank;       // pinned, or as the assignment says
-  std::optional<std::string> error; // the row failed before it came here (its chat template, say)
+  std::optional<int> dp_rank;        // pinned, or as the assignment says
+  std::optional<std::string> error;  // the row failed before it came here (its chat template, say)
 };
 
 struct GeneratedChoice {
@@ -41,13 +41,13 @@ struct GeneratedChoice {
 };
 
 struct GenerationOutput {
-  std::string prompt;                               // decoded when only ids were given
+  std::string prompt;  // decoded when only ids were given
   std::vector<TokenId> prompt_token_ids;
-  std::vector<GeneratedChoice> choices;             // n, by index; empty on error
-  std::vector<PositionLogprobs> prompt_logprobs;    // from the second prompt token on
-  std::optional<std::string> error;                 // of this row alone
+  std::vector<GeneratedChoice> choices;           // n, by index; empty on error
+  std::vector<PositionLogprobs> prompt_logprobs;  // from the second prompt token on
+  std::optional<std::string> error;               // of this row alone
   int dp_rank = -1;
-  double ttft_s = 0;                                // from submission to the first token
+  double ttft_s = 0;  // from submission to the first token
   double latency_s = 0;
 };
 
@@ -59,20 +59,21 @@ struct GenerationProgress {
 class TextGenerator {
  public:
   // `tokenizer` may be null when every prompt is token ids; texts are then empty.
-  TextGenerator(Fleet& fleet, std::shared_ptr<const Tokenizer> tokenizer, const EngineConfig& config, const ModelConfig& model);
+  TextGenerator(Fleet& fleet, std::shared_ptr<const Tokenizer> tokenizer, const EngineConfig& config,
+                const ModelConfig& model);
   ~TextGenerator();
 
   // Generates for all inputs. `on_finished(index, output)` comes once for each input, in the order they finish.
-  // A row that cannot run (too long, empty, ids out of range, invalid UTF-8) finishes with its error; the call fails only when the
-  // fleet does. After `deadline` (monotonic) the rows not done finish with an error saying `deadline_message`.
-  // `interrupted` is asked between polls; true ends the call with ErrorCode::cancelled.
+  // A row that cannot run (too long, empty, ids out of range, invalid UTF-8) finishes with its error; the call fails
+  // only when the fleet does. After `deadline` (monotonic) the rows not done finish with an error saying
+  // `deadline_message`. `interrupted` is asked between polls; true ends the call with ErrorCode::cancelled.
   struct Callbacks {
     std::function<void(std::size_t index, GenerationOutput&& output)> on_finished;
     std::function<void(const GenerationProgress& progress)> on_progress;  // may be empty
     std::function<bool()> interrupted;                                    // may be empty
   };
-  Result<void> generate(const std::vector<GenerationInput>& inputs, const Callbacks& callbacks, std::optional<Nanoseconds> deadline = {},
-                        const std::string& deadline_message = "");
+  Result<void> generate(const std::vector<GenerationInput>& inputs, const Callbacks& callbacks,
+                        std::optional<Nanoseconds> deadline = {}, const std::string& deadline_message = "");
 
  private:
   struct State;

@@ -1,9 +1,10 @@
 // Paged attention over KV blocks, prefill and decode by one kernel, and the write of new keys and values.
 //
-// Numerics (design.md section 1, rule 3). A query row at absolute position p sees keys [max(0, p + 1 - window), p]. Keys are
-// walked in partitions of attention_partition_keys at absolute positions; each partition gives (max, sum, weighted values) in
-// float32, and partitions are merged in ascending order. What a row computes depends on its q, its keys and p alone: not on
-// the other rows of the step, on chunking or on threads; keys beyond p are never read into a sum.
+// Numerics (design.md section 1, rule 3). A query row at absolute position p sees keys [max(0, p + 1 - window), p].
+// Keys are walked in partitions of attention_partition_keys at absolute positions; each partition gives (max, sum,
+// weighted values) in float32, and partitions are merged in ascending order. What a row computes depends on its q, its
+// keys and p alone: not on the other rows of the step, on chunking or on threads; keys beyond p are never read into a
+// sum.
 #pragma once
 
 #include <cstddef>
@@ -20,19 +21,21 @@ namespace chorus {
 inline constexpr int attention_partition_keys = 256;
 
 // The KV memory of one layer: `blocks` blocks of `block_size` tokens, K and V of all of this rank's KV heads.
-// K of a head is stored transposed ([head_dim][block_size]) and V as [block_size][head_dim], so that 16 keys are one vector.
+// K of a head is stored transposed ([head_dim][block_size]) and V as [block_size][head_dim], so that 16 keys are one
+// vector.
 struct KvLayout {
   int kv_heads = 0;
   int head_dim = 0;
-  int block_size = 16;                   // a multiple of 16
-  DType dtype = DType::bfloat16;         // float32 or bfloat16
-  std::size_t block_bytes() const {      // of one block, K and V, one layer
-    return 2 * static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(head_dim) * static_cast<std::size_t>(block_size) *
-           bytes_of(dtype);
+  int block_size = 16;               // a multiple of 16
+  DType dtype = DType::bfloat16;     // float32 or bfloat16
+  std::size_t block_bytes() const {  // of one block, K and V, one layer
+    return 2 * static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(head_dim) *
+           static_cast<std::size_t>(block_size) * bytes_of(dtype);
   }
 };
-// Which keys of every sequence a KV memory holds: of `count` equal memories that share each sequence, number `index` holds
-// partitions index, index + count, index + 2 count ... With more than one, block_size divides attention_partition_keys.
+// Which keys of every sequence a KV memory holds: of `count` equal memories that share each sequence, number `index`
+// holds partitions index, index + count, index + 2 count ... With more than one, block_size divides
+// attention_partition_keys.
 struct KvShare {
   int index = 0;
   int count = 1;
@@ -40,12 +43,12 @@ struct KvShare {
 };
 struct KvCacheLayer {
   KvLayout layout;
-  std::byte* data = nullptr;             // 64-byte aligned; block b begins at data + b * block_bytes()
+  std::byte* data = nullptr;  // 64-byte aligned; block b begins at data + b * block_bytes()
   KvShare share = {};
 };
 
-// The rows of one sequence in a step: query rows [row, row + count) stand at positions [start, start + count). Table entries of
-// blocks that another share holds are not used, but there are entries for all.
+// The rows of one sequence in a step: query rows [row, row + count) stand at positions [start, start + count). Table
+// entries of blocks that another share holds are not used, but there are entries for all.
 struct AttentionSequence {
   std::int64_t row = 0;
   std::int32_t start = 0;
@@ -53,20 +56,21 @@ struct AttentionSequence {
   std::span<const std::int32_t> block_table;
 };
 
-// Stores k and v (float32, [rows, kv_heads * head_dim], row strides ldk and ldv) rounded to the layout's dtype: the rows whose
-// partition the cache's share holds.
-void kv_write(ThreadPool& pool, Isa isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const float* k,
-              std::int64_t ldk, const float* v, std::int64_t ldv);
+// Stores k and v (float32, [rows, kv_heads * head_dim], row strides ldk and ldv) rounded to the layout's dtype: the
+// rows whose partition the cache's share holds.
+void kv_write(ThreadPool& pool, Isa isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
+              const float* k, std::int64_t ldk, const float* v, std::int64_t ldv);
 
 struct AttentionParams {
-  int heads = 0;                         // query heads of this rank; heads % kv_heads == 0
-  float scale = 1.0F;                    // usually 1 / sqrt(head_dim)
-  int window = 0;                        // 0: all keys
+  int heads = 0;       // query heads of this rank; heads % kv_heads == 0
+  float scale = 1.0F;  // usually 1 / sqrt(head_dim)
+  int window = 0;      // 0: all keys
 };
 
-// q: [rows, heads * head_dim], row stride ldq; out: [rows, heads * head_dim], row stride ldo. The keys and values of these
-// rows are already written. The cache holds all keys (share.count is 1); for others see attention_split.h.
-void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
-               const AttentionParams& params, const float* q, std::int64_t ldq, float* out, std::int64_t ldo);
+// q: [rows, heads * head_dim], row stride ldq; out: [rows, heads * head_dim], row stride ldo. The keys and values of
+// these rows are already written. The cache holds all keys (share.count is 1); for others see attention_split.h.
+void attention(ThreadPool& pool, Scratch& scratch, Isa isa, const KvCacheLayer& cache,
+               std::span<const AttentionSequence> sequences, const AttentionParams& params, const float* q,
+               std::int64_t ldq, float* out, std::int64_t ldo);
 
 }  // namespace chorus

@@ -17,7 +17,7 @@ enum class Isa : std::uint8_t {
   amx_bf16,     // AMX-TILE + AMX-BF16: bf16 x bf16 -> f32 tiles; f32 weights go the avx512 way
 };
 
-const char* name_of(Isa isa);                  // "amx-bf16", ...
+const char* name_of(Isa isa);  // "amx-bf16", ...
 // What this processor and kernel can run, best first. Asks Linux for AMX (arch_prctl) once a process.
 const std::vector<Isa>& available_isas();
 // "auto" is available_isas().front(); a name that is unknown or not available here is an error that says what is.

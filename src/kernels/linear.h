@@ -1,12 +1,14 @@
-// y = x W^T with W packed once for an instruction set, and the reduction tree of the promise (design.md section 1, rule 2).
+// y = x W^T with W packed once for an instruction set, and the reduction tree of the promise (design.md section 1, rule
+// 2).
 //
 // Numerics. Every output is a function of its row of x and its row of W alone:
 //   1. the inner dimension `columns` is cut into `segments` equal parts (columns % segments == 0);
-//   2. each part is summed in float32 in ascending column order (in the order that the instruction set's kernel defines, the
+//   2. each part is summed in float32 in ascending column order (in the order that the instruction set's kernel
+//   defines, the
 //      same for every m, ldx, thread count and alignment);
 //   3. the parts are combined by the balanced binary tree ((0+1)+(2+3))+((4+5)+(6+7)); `segments` is 1, 2, 4 or 8.
-// A tensor-parallel rank holds a whole subtree: it packs its columns with segments / tp, and the group adds the partial sums
-// in the same tree. Zero columns that packing adds for alignment contribute +0.
+// A tensor-parallel rank holds a whole subtree: it packs its columns with segments / tp, and the group adds the partial
+// sums in the same tree. Zero columns that packing adds for alignment contribute +0.
 #pragma once
 
 #include <cstddef>
@@ -19,8 +21,8 @@
 namespace chorus {
 
 struct LinearShape {
-  std::int64_t rows = 0;      // outputs (N)
-  std::int64_t columns = 0;   // inner dimension (K)
+  std::int64_t rows = 0;     // outputs (N)
+  std::int64_t columns = 0;  // inner dimension (K)
   int segments = 1;
 };
 
@@ -41,27 +43,27 @@ std::int64_t linear_panel_rows(Isa isa, DType dtype);
 struct SourceRows {
   const std::byte* data = nullptr;
   DType dtype = DType::bfloat16;
-  std::int64_t row_stride = 0;    // elements between rows
+  std::int64_t row_stride = 0;  // elements between rows
 };
 // Packs rows [panel * P, min((panel + 1) * P, rows)) of the matrix into `out` (the start of the whole packed matrix).
-// `row_source(context, row)` gives the `columns` source elements of one row: a row of W may come from any tensor (merged q, k, v).
-// Missing rows of the last panel are zero.
+// `row_source(context, row)` gives the `columns` source elements of one row: a row of W may come from any tensor
+// (merged q, k, v). Missing rows of the last panel are zero.
 using RowSource = SourceRows (*)(const void* context, std::int64_t row);
 void pack_linear_panel(Isa isa, DType dtype, const LinearShape& shape, std::int64_t panel, RowSource row_source,
                        const void* context, std::byte* out);
 
 // What happens to the sum before it is stored, in this order.
 struct LinearEpilogue {
-  const float* bias = nullptr;    // [rows], added to the finished sum
-  bool accumulate = false;        // y += sum instead of y = sum
+  const float* bias = nullptr;  // [rows], added to the finished sum
+  bool accumulate = false;      // y += sum instead of y = sum
 };
 
 // Scratch of one worker for all operations: grows to the largest need during warm-up, then stays. See scratch.h.
 class Scratch;
 
 // x: [m, columns] float32, row stride ldx; y: [m, rows] float32, row stride ldy. x and y do not overlap. m may be 0.
-void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const float* x, std::int64_t m, std::int64_t ldx,
-            float* y, std::int64_t ldy, const LinearEpilogue& epilogue = {});
+void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const float* x, std::int64_t m,
+            std::int64_t ldx, float* y, std::int64_t ldy, const LinearEpilogue& epilogue = {});
 
 // Row `row` of W as float32 [columns]: the embedding of a model whose embedding is tied to its output matrix.
 void unpack_linear_row(const PackedLinear& weight, std::int64_t row, float* out);

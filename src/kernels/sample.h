@@ -1,10 +1,10 @@
-// From one row of logits to one token, by the rules of the promise: ties go to the lowest id, sums are in double in an order
-// that the logits alone decide, and the random number is Philox(seed, choice) at the output position. The arithmetic is plain
-// C++ without reassociation: the same bits on every processor.
+// From one row of logits to one token, by the rules of the promise: ties go to the lowest id, sums are in double in an
+// order that the logits alone decide, and the random number is Philox(seed, choice) at the output position. The
+// arithmetic is plain C++ without reassociation: the same bits on every processor.
 //
-// Order: repetition, frequency and presence penalties, logit bias, bans; temperature 0 takes the largest. Else temperature,
-// min_p, top_k (exactly k stay), top_p (the fewest most likely tokens that reach it, at least one), and the inverse CDF in
-// ascending token id. Tokens outside the vocabulary in any list are passed over.
+// Order: repetition, frequency and presence penalties, logit bias, bans; temperature 0 takes the largest. Else
+// temperature, min_p, top_k (exactly k stay), top_p (the fewest most likely tokens that reach it, at least one), and
+// the inverse CDF in ascending token id. Tokens outside the vocabulary in any list are passed over.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ namespace chorus {
 
 // Parameters as plain numbers (sched/request.h says what they mean), and the sequence so far.
 struct SampleInput {
-  std::span<const float> logits;                    // [vocab], raw
+  std::span<const float> logits;  // [vocab], raw
   double temperature = 1.0;
   double top_p = 1.0;
   std::int32_t top_k = 0;
@@ -25,9 +25,9 @@ struct SampleInput {
   double frequency_penalty = 0.0;
   double repetition_penalty = 1.0;
   std::span<const std::pair<std::int32_t, float>> logit_bias;
-  std::span<const std::int32_t> prompt;             // for the repetition penalty
-  std::span<const std::int32_t> output;             // for all penalties
-  std::span<const std::int32_t> banned;             // set to -inf (EOS and stop ids below min_tokens)
+  std::span<const std::int32_t> prompt;  // for the repetition penalty
+  std::span<const std::int32_t> output;  // for all penalties
+  std::span<const std::int32_t> banned;  // set to -inf (EOS and stop ids below min_tokens)
   std::uint64_t seed = 0;
   std::uint32_t choice = 0;
 };
@@ -39,7 +39,7 @@ struct SampledLogprob {
 
 struct SampleOutput {
   std::int32_t token = -1;
-  bool not_a_number = false;                        // a NaN, or nothing but -inf: the caller fails this request alone
+  bool not_a_number = false;  // a NaN, or nothing but -inf: the caller fails this request alone
 };
 
 struct SamplePasses;
@@ -49,13 +49,14 @@ class Sampler {
  public:
   explicit Sampler(std::int32_t vocab_size);
   SampleOutput sample(const SampleInput& input);
-  // Logprob of `token` (natural log of the softmax of the raw logits) and the `top` most likely tokens, most likely first,
-  // ties by lower id. `out_top` is resized. Returns the logprob of `token`.
-  float logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top, std::vector<SampledLogprob>* out_top);
+  // Logprob of `token` (natural log of the softmax of the raw logits) and the `top` most likely tokens, most likely
+  // first, ties by lower id. `out_top` is resized. Returns the logprob of `token`.
+  float logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top,
+                 std::vector<SampledLogprob>* out_top);
 
  private:
   struct Scan {
-    std::int32_t largest = 0;                       // key of the largest logit (see sample.cc)
+    std::int32_t largest = 0;  // key of the largest logit (see sample.cc)
     bool not_a_number = false;
   };
   Scan scan(std::span<const float> logits);
@@ -67,13 +68,13 @@ class Sampler {
   std::int32_t draw(double uniform) const;
 
   const SamplePasses* passes_;
-  std::vector<float> work_;                         // logits with penalties, bias and bans
-  std::vector<std::int32_t> counts_;                // of output tokens, zero between calls
-  std::vector<std::int32_t> order_;                 // candidate tokens
-  std::vector<float> weights_;                      // weights_[i] of candidate order_[i]
-  std::vector<std::int32_t> block_largest_;         // key of each block of logits, from the last scan
+  std::vector<float> work_;                  // logits with penalties, bias and bans
+  std::vector<std::int32_t> counts_;         // of output tokens, zero between calls
+  std::vector<std::int32_t> order_;          // candidate tokens
+  std::vector<float> weights_;               // weights_[i] of candidate order_[i]
+  std::vector<std::int32_t> block_largest_;  // key of each block of logits, from the last scan
   std::vector<std::int32_t> partial_;
-  std::vector<double> masses_;                      // total weight of the candidates of each weight bin
+  std::vector<double> masses_;  // total weight of the candidates of each weight bin
 };
 
 }  // namespace chorus

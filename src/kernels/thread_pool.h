@@ -1,6 +1,6 @@
-// The worker's own threads. An operation calls run(f): f(thread, thread_count) runs on every thread (the caller is thread 0)
-// and run returns when all are done. Waiting threads spin for a few microseconds, then sleep on a futex. Nothing is
-// allocated. Not reentrant; one caller at a time.
+// The worker's own threads. An operation calls run(f): f(thread, thread_count) runs on every thread (the caller is
+// thread 0) and run returns when all are done. Waiting threads spin for a few microseconds, then sleep on a futex.
+// Nothing is allocated. Not reentrant; one caller at a time.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +27,8 @@ class ThreadPool {
             const_cast<void*>(static_cast<const void*>(&f)));
   }
 
-  // Splits [0, total) in `size()` even, contiguous ranges: f(begin, end) for each. Which thread computes an output never
-  // changes its value.
+  // Splits [0, total) in `size()` even, contiguous ranges: f(begin, end) for each. Which thread computes an output
+  // never changes its value.
   template <typename F>
   void for_range(std::int64_t total, F&& f) {
     run([&](int thread, int count) {

@@ -28,13 +28,13 @@ class Attention {
 
   // x: [rows, hidden] (normed); the result is added to `residual` [rows, hidden]. positions: [rows].
   Result<void> add_to(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
-                      const KvCacheLayer& cache, std::span<const AttentionSequence> sequences, const std::int32_t* positions,
-                      const float* x, std::int64_t rows, float* residual) const;
+                      const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
+                      const std::int32_t* positions, const float* x, std::int64_t rows, float* residual) const;
 
  private:
   // The keys may be spread over the context-parallel ranks: then the states of their partitions are gathered on all.
-  Result<void> attend(const LayerContext& context, const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
-                      const float* qkv, float* mixed) const;
+  Result<void> attend(const LayerContext& context, const KvCacheLayer& cache,
+                      std::span<const AttentionSequence> sequences, const float* qkv, float* mixed) const;
 
   Shape shape_;
   QkvParallelLinear qkv_;

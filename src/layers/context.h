@@ -1,5 +1,5 @@
-// What a layer needs to compute: the worker's threads, its scratch memory and the groups it speaks in. Values handed down,
-// nothing process-wide.
+// What a layer needs to compute: the worker's threads, its scratch memory and the groups it speaks in. Values handed
+// down, nothing process-wide.
 #pragma once
 
 #include "config/reduction_segments.h"
@@ -19,7 +19,8 @@ struct LayerContext {
   Scratch& scratch;
   Isa isa;
   Group& tp;
-  // Experts live whole on the ranks of this group, of which the tensor-parallel group is a part; null: no expert parallelism.
+  // Experts live whole on the ranks of this group, of which the tensor-parallel group is a part; null: no expert
+  // parallelism.
   Group* ep = nullptr;
   // Where the experts are that move while serving; null: they lie with the other weights.
   ExpertSlots* expert_slots = nullptr;

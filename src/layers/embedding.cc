@@ -21,16 +21,17 @@ RowShare logits_share(std::int64_t m, int rank, int ranks) {
   return {first_of(rank), first_of(rank + 1) - first_of(rank)};
 }
 
-ParallelLmHead::ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
-                               std::int64_t vocab_size, std::int64_t hidden_size)
+ParallelLmHead::ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor,
+                               const std::string& bias_tensor, std::int64_t vocab_size, std::int64_t hidden_size)
     : vocab_size_(vocab_size), own_rows_(own_rows(vocab_size, tp)), has_bias_(!bias_tensor.empty()) {
   const std::int64_t first = tp.rank * rows_a_rank(vocab_size, tp);
-  weight_ = parameters.add_linear({own_rows_, hidden_size, 1}, {{tensor, {vocab_size, hidden_size}, first, own_rows_, 0}});
+  weight_ =
+      parameters.add_linear({own_rows_, hidden_size, 1}, {{tensor, {vocab_size, hidden_size}, first, own_rows_, 0}});
   if (has_bias_) bias_ = parameters.add_vector(own_rows_, {{bias_tensor, {vocab_size}, first, own_rows_, 0}});
 }
 
-Result<void> ParallelLmHead::forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                                     std::int64_t ldx, float* logits) const {
+Result<void> ParallelLmHead::forward(const LayerContext& context, const Parameters& parameters, const float* x,
+                                     std::int64_t m, std::int64_t ldx, float* logits) const {
   const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
   const PackedLinear weight = parameters.linear(weight_);
   const int ranks = context.tp.size();
@@ -52,9 +53,9 @@ Result<void> ParallelLmHead::forward(const LayerContext& context, const Paramete
     from_bytes[rank] = static_cast<std::size_t>(rows * columns(rank)) * sizeof(float);
   }
   const auto size = static_cast<std::size_t>(ranks);
-  CHORUS_TRY_VOID(context.tp.all_to_all_v(std::as_bytes(std::span(own, static_cast<std::size_t>(m * own_rows_))), {to_bytes, size},
-                                          std::as_writable_bytes(std::span(parts, static_cast<std::size_t>(rows * vocab_size_))),
-                                          {from_bytes, size}));
+  CHORUS_TRY_VOID(context.tp.all_to_all_v(
+      std::as_bytes(std::span(own, static_cast<std::size_t>(m * own_rows_))), {to_bytes, size},
+      std::as_writable_bytes(std::span(parts, static_cast<std::size_t>(rows * vocab_size_))), {from_bytes, size}));
   // Each part is [rows, its columns], one behind the other.
   context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (int rank = 0; rank < ranks; ++rank) {
@@ -70,13 +71,20 @@ Result<void> ParallelLmHead::forward(const LayerContext& context, const Paramete
 
 VocabParallelEmbedding::VocabParallelEmbedding(Parameters& parameters, TensorParallel tp, const std::string& tensor,
                                                std::int64_t vocab_size, std::int64_t hidden_size)
-    : hidden_size_(hidden_size), first_row_(tp.rank * rows_a_rank(vocab_size, tp)), own_rows_(own_rows(vocab_size, tp)), tied_(false) {
-  weight_ = parameters.add_table(own_rows_, hidden_size, {{tensor, {vocab_size, hidden_size}, first_row_, own_rows_, 0}});
+    : hidden_size_(hidden_size),
+      first_row_(tp.rank * rows_a_rank(vocab_size, tp)),
+      own_rows_(own_rows(vocab_size, tp)),
+      tied_(false) {
+  weight_ =
+      parameters.add_table(own_rows_, hidden_size, {{tensor, {vocab_size, hidden_size}, first_row_, own_rows_, 0}});
 }
 
 VocabParallelEmbedding::VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size,
                                                std::int64_t hidden_size)
-    : hidden_size_(hidden_size), first_row_(tp.rank * rows_a_rank(vocab_size, tp)), own_rows_(own_rows(vocab_size, tp)), tied_(true),
+    : hidden_size_(hidden_size),
+      first_row_(tp.rank * rows_a_rank(vocab_size, tp)),
+      own_rows_(own_rows(vocab_size, tp)),
+      tied_(true),
       weight_(head.weight()) {}
 
 void VocabParallelEmbedding::look_up(const Parameters& parameters, std::int64_t row, float* out) const {

@@ -1,6 +1,6 @@
-// Token embedding and output matrix. A tied model keeps one packed copy: the embedding of a token is a row unpacked from it.
-// Over a tensor-parallel group the vocabulary is cut in equal parts (the last one padded): a rank looks up its own rows,
-// the others give zero, and adding zeros is exact.
+// Token embedding and output matrix. A tied model keeps one packed copy: the embedding of a token is a row unpacked
+// from it. Over a tensor-parallel group the vocabulary is cut in equal parts (the last one padded): a rank looks up its
+// own rows, the others give zero, and adding zeros is exact.
 #pragma once
 
 #include <span>
@@ -23,10 +23,10 @@ class ParallelLmHead {
   ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
                  std::int64_t vocab_size, std::int64_t hidden_size);
 
-  // x: [m, hidden]; logits: [count of logits_share(m, rank), vocab_size] contiguous. Every rank multiplies all rows by its
-  // part of the vocabulary and gets whole rows back, its share of them, so that the ranks sample side by side.
-  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
-                       float* logits) const;
+  // x: [m, hidden]; logits: [count of logits_share(m, rank), vocab_size] contiguous. Every rank multiplies all rows by
+  // its part of the vocabulary and gets whole rows back, its share of them, so that the ranks sample side by side.
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+                       std::int64_t ldx, float* logits) const;
   ParameterId weight() const { return weight_; }
 
  private:
@@ -42,10 +42,12 @@ class VocabParallelEmbedding {
   VocabParallelEmbedding(Parameters& parameters, TensorParallel tp, const std::string& tensor, std::int64_t vocab_size,
                          std::int64_t hidden_size);
   // Tied to the output matrix.
-  VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size, std::int64_t hidden_size);
+  VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size,
+                         std::int64_t hidden_size);
 
   // out: [tokens.size(), hidden] contiguous. Token ids are in [0, vocab_size).
-  Result<void> forward(const LayerContext& context, const Parameters& parameters, std::span<const std::int32_t> tokens, float* out) const;
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, std::span<const std::int32_t> tokens,
+                       float* out) const;
 
  private:
   void look_up(const Parameters& parameters, std::int64_t row, float* out) const;

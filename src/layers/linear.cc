@@ -7,7 +7,8 @@
 namespace chorus {
 namespace {
 
-ParameterSource rows_of(const std::string& prefix, std::int64_t rows, std::int64_t columns, std::int64_t first, std::int64_t count) {
+ParameterSource rows_of(const std::string& prefix, std::int64_t rows, std::int64_t columns, std::int64_t first,
+                        std::int64_t count) {
   return {prefix + ".weight", {rows, columns}, first, count, 0};
 }
 
@@ -32,17 +33,19 @@ ColumnParallelLinear::ColumnParallelLinear(Parameters& parameters, TensorParalle
   if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases));
 }
 
-void ColumnParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                                   std::int64_t ldx, float* y, std::int64_t ldy) const {
+void ColumnParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x,
+                                   std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
   const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
   linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, epilogue);
 }
 
-QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape) {
+QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix,
+                                     const Shape& shape) {
   CHECK(shape.heads % tp.size == 0, "{} heads over {} ranks", shape.heads, tp.size);
   heads_ = shape.heads / tp.size;
   const bool replicate = shape.kv_heads < tp.size;
-  CHECK(replicate ? tp.size % shape.kv_heads == 0 : shape.kv_heads % tp.size == 0, "{} kv heads over {} ranks", shape.kv_heads, tp.size);
+  CHECK(replicate ? tp.size % shape.kv_heads == 0 : shape.kv_heads % tp.size == 0, "{} kv heads over {} ranks",
+        shape.kv_heads, tp.size);
   kv_heads_ = replicate ? 1 : shape.kv_heads / tp.size;
   const int first_kv_head = replicate ? tp.rank * shape.kv_heads / tp.size : tp.rank * kv_heads_;
 
@@ -50,10 +53,12 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
     const char* name;
     std::int64_t rows, first, count;
   };
-  const Part parts[] = {
-      {".q_proj", std::int64_t{shape.heads} * shape.head_dim, std::int64_t{tp.rank} * heads_ * shape.head_dim, std::int64_t{heads_} * shape.head_dim},
-      {".k_proj", std::int64_t{shape.kv_heads} * shape.head_dim, std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim},
-      {".v_proj", std::int64_t{shape.kv_heads} * shape.head_dim, std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim}};
+  const Part parts[] = {{".q_proj", std::int64_t{shape.heads} * shape.head_dim,
+                         std::int64_t{tp.rank} * heads_ * shape.head_dim, std::int64_t{heads_} * shape.head_dim},
+                        {".k_proj", std::int64_t{shape.kv_heads} * shape.head_dim,
+                         std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim},
+                        {".v_proj", std::int64_t{shape.kv_heads} * shape.head_dim,
+                         std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim}};
   std::vector<ParameterSource> weights, biases;
   for (const Part& part : parts) {
     weights.push_back(rows_of(prefix + part.name, part.rows, shape.hidden_size, part.first, part.count));
@@ -65,13 +70,14 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
   if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases));
 }
 
-void QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                                std::int64_t ldx, float* y, std::int64_t ldy) const {
+void QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x,
+                                std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
   const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
   linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, epilogue);
 }
 
-RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix, std::int64_t columns, int units)
+RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix,
+                                     std::int64_t columns, int units)
     : rows_(matrix.rows), has_bias_(matrix.bias) {
   const int segments = reduction_segments(units);
   CHECK(segments % tp.size == 0, "{} segments over {} ranks", segments, tp.size);
@@ -81,8 +87,8 @@ RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, 
   if (has_bias_) bias_ = parameters.add_vector(rows_, {bias_of(matrix.prefix, rows_, 0, rows_)});
 }
 
-Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                                       std::int64_t ldx, float* y, std::int64_t ldy) const {
+Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const float* x,
+                                       std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
   const float* bias = has_bias_ ? parameters.vector(bias_) : nullptr;
   if (context.tp.size() == 1) {  // the same operations as below, fused: y + (sum + bias)
     linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, {bias, true});
@@ -103,8 +109,8 @@ Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parame
   return {};
 }
 
-void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                                std::int64_t ldx, float* y, std::int64_t ldy) const {
+void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const float* x,
+                                std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
   linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, {});
 }
 

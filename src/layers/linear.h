@@ -1,5 +1,5 @@
-// The linear family. A column-parallel layer gives a rank its own outputs and needs no collective; a row-parallel layer owns
-// whole segments of the inner dimension and adds the partial sums over the group in the tree of the promise.
+// The linear family. A column-parallel layer gives a rank its own outputs and needs no collective; a row-parallel layer
+// owns whole segments of the inner dimension and adds the partial sums over the group in the tree of the promise.
 #pragma once
 
 #include <string>
@@ -12,8 +12,8 @@ namespace chorus {
 
 // One logical matrix [rows, columns] of the checkpoint (NAME.weight, NAME.bias).
 struct MatrixName {
-  std::string prefix;       // "model.layers.0.mlp.gate_proj"
-  std::int64_t rows = 0;    // of the whole matrix
+  std::string prefix;     // "model.layers.0.mlp.gate_proj"
+  std::int64_t rows = 0;  // of the whole matrix
   bool bias = false;
 };
 
@@ -21,12 +21,13 @@ struct MatrixName {
 // Dimensions must divide by the group's size. q, k, v and gate, up are such.
 class ColumnParallelLinear {
  public:
-  ColumnParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns, const std::vector<MatrixName>& matrices);
+  ColumnParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
+                       const std::vector<MatrixName>& matrices);
 
   std::int64_t rows() const { return rows_; }  // of this rank
   // x: [m, columns]; y: [m, rows()], stride ldy.
-  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
-               float* y, std::int64_t ldy) const;
+  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+               std::int64_t ldx, float* y, std::int64_t ldy) const;
 
  private:
   std::int64_t rows_ = 0;
@@ -45,12 +46,12 @@ class QkvParallelLinear {
   };
   QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
 
-  int heads() const { return heads_; }        // of this rank
+  int heads() const { return heads_; }  // of this rank
   int kv_heads() const { return kv_heads_; }
-  std::int64_t rows() const { return rows_; } // (heads + 2 kv_heads) * head_dim
+  std::int64_t rows() const { return rows_; }  // (heads + 2 kv_heads) * head_dim
   // y: [m, rows()]: q of all heads, then k, then v.
-  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
-               float* y, std::int64_t ldy) const;
+  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+               std::int64_t ldx, float* y, std::int64_t ldy) const;
 
  private:
   int heads_ = 0, kv_heads_ = 0;
@@ -64,14 +65,15 @@ class QkvParallelLinear {
 // intermediate columns) the inner dimension has.
 class RowParallelLinear {
  public:
-  RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix, std::int64_t columns, int units);
+  RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix, std::int64_t columns,
+                    int units);
 
   // x: this rank's columns, [m, columns / tp]; y: [m, rows], the whole sum is added to it on every rank (bias once).
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx,
-                      float* y, std::int64_t ldy) const;
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+                      std::int64_t ldx, float* y, std::int64_t ldy) const;
   // y = this rank's part of the sum, without bias: no collective. The parts are for all_reduce_tree().
-  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m, std::int64_t ldx, float* y,
-               std::int64_t ldy) const;
+  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
+               std::int64_t ldx, float* y, std::int64_t ldy) const;
 
  private:
   std::int64_t rows_;

@@ -4,9 +4,11 @@
 
 namespace chorus {
 
-GatedMlp::GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size, int intermediate_size, bool bias)
+GatedMlp::GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size,
+                   int intermediate_size, bool bias)
     : hidden_size_(hidden_size),
-      gate_up_(parameters, tp, hidden_size, {{names.gate, intermediate_size, bias}, {names.up, intermediate_size, bias}}),
+      gate_up_(parameters, tp, hidden_size,
+               {{names.gate, intermediate_size, bias}, {names.up, intermediate_size, bias}}),
       down_(parameters, tp, {names.down, hidden_size, bias}, intermediate_size, intermediate_size) {}
 
 void GatedMlp::activate(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
@@ -18,8 +20,8 @@ void GatedMlp::activate(const LayerContext& context, const Parameters& parameter
   silu_mul(context.pool, context.isa, gate_up, rows, width, 2 * width, activated, width);
 }
 
-Result<void> GatedMlp::add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                              float* residual) const {
+Result<void> GatedMlp::add_to(const LayerContext& context, const Parameters& parameters, const float* x,
+                              std::int64_t rows, float* residual) const {
   const Scratch::Scope scope(context.scratch);
   const std::int64_t width = gate_up_.rows() / 2;
   float* activated = context.scratch.take_array<float>(rows * width);

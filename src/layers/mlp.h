@@ -1,4 +1,5 @@
-// The gated feed-forward layer: down(silu(gate(x)) * up(x)) (Shazeer, "GLU variants improve transformer", 2020, SwiGLU).
+// The gated feed-forward layer: down(silu(gate(x)) * up(x)) (Shazeer, "GLU variants improve transformer", 2020,
+// SwiGLU).
 #pragma once
 
 #include <string>
@@ -12,16 +13,20 @@ class GatedMlp {
   struct Names {
     std::string gate, up, down;  // prefixes of NAME.weight
   };
-  GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size, int intermediate_size, bool bias);
+  GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size,
+           int intermediate_size, bool bias);
 
   // The result for x [rows, hidden] is added to residual [rows, hidden].
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* residual) const;
-  // out = this rank's part of the result, without bias on `down` (experts have none): no collective. The caller adds the parts
-  // by all_reduce_tree(); of a layer declared over one rank it is the whole result.
-  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* out) const;
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
+                      float* residual) const;
+  // out = this rank's part of the result, without bias on `down` (experts have none): no collective. The caller adds
+  // the parts by all_reduce_tree(); of a layer declared over one rank it is the whole result.
+  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
+               float* out) const;
 
  private:
-  void activate(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows, float* activated) const;
+  void activate(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
+                float* activated) const;
 
   std::int64_t hidden_size_;
   ColumnParallelLinear gate_up_;

@@ -42,8 +42,8 @@ void route_softmax(std::span<float> logits, bool normalize, std::span<ExpertChoi
   for (ExpertChoice& choice : choices) choice.weight /= sum;
 }
 
-// The probability of the best of `scores` among those within 2 * jitter of it, relative to their own size. `sizes` are the
-// unmasked scores: an already chosen expert (-inf in `scores`) is out.
+// The probability of the best of `scores` among those within 2 * jitter of it, relative to their own size. `sizes` are
+// the unmasked scores: an already chosen expert (-inf in `scores`) is out.
 ExpertChoice best_within_threshold(std::span<const float> scores, std::span<const float> sizes, double jitter) {
   const std::size_t best = index_of_largest(scores);
   float sum = 0;
@@ -71,11 +71,18 @@ void route_sparse_mixer(std::span<float> logits, double jitter, std::span<Expert
 void route(MoeRouting routing, std::span<float> logits, double jitter, std::span<ExpertChoice> choices) {
   CHECK(choices.size() <= logits.size(), "{} experts of {}", choices.size(), logits.size());
   switch (routing) {
-    case MoeRouting::softmax_top_k: route_softmax(logits, false, choices); break;
-    case MoeRouting::softmax_top_k_normalized: route_softmax(logits, true, choices); break;
-    case MoeRouting::sparse_mixer: route_sparse_mixer(logits, jitter, choices); break;
+    case MoeRouting::softmax_top_k:
+      route_softmax(logits, false, choices);
+      break;
+    case MoeRouting::softmax_top_k_normalized:
+      route_softmax(logits, true, choices);
+      break;
+    case MoeRouting::sparse_mixer:
+      route_sparse_mixer(logits, jitter, choices);
+      break;
   }
-  std::sort(choices.begin(), choices.end(), [](const ExpertChoice& a, const ExpertChoice& b) { return a.expert < b.expert; });
+  std::sort(choices.begin(), choices.end(),
+            [](const ExpertChoice& a, const ExpertChoice& b) { return a.expert < b.expert; });
 }
 
 }  // namespace chorus

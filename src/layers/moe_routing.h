@@ -8,9 +8,10 @@
 namespace chorus {
 
 enum class MoeRouting : std::uint8_t {
-  softmax_top_k,             // softmax over all experts, the top k's probabilities as they are (Qwen3Moe, norm_topk_prob false)
-  softmax_top_k_normalized,  // the same, divided by their sum (Mixtral: Jiang et al., "Mixtral of experts", 2024, section 2.1)
-  sparse_mixer,              // Phimoe: Liu et al., "GRIN: gradient-informed MoE", 2024, section 2.2, its inference form, k = 2
+  softmax_top_k,  // softmax over all experts, the top k's probabilities as they are (Qwen3Moe, norm_topk_prob false)
+  softmax_top_k_normalized,  // the same, divided by their sum (Mixtral: Jiang et al., "Mixtral of experts", 2024,
+                             // section 2.1)
+  sparse_mixer,  // Phimoe: Liu et al., "GRIN: gradient-informed MoE", 2024, section 2.2, its inference form, k = 2
 };
 
 struct ExpertChoice {

@@ -21,7 +21,7 @@ struct ResolvedSource {
   std::int64_t first = 0, end = 0;  // rows of the parameter
   const std::byte* data = nullptr;  // of row `first`, at first_column
   DType dtype = DType::float32;
-  std::int64_t stride = 0;          // elements
+  std::int64_t stride = 0;  // elements
 };
 
 struct ResolvedParameter {
@@ -45,8 +45,8 @@ Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterS
     CHORUS_TRY(const TensorView view, checkpoint.tensor(source.tensor, source.tensor_shape));
     const std::int64_t stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
     const std::int64_t skip = source.first_row * stride + source.first_column;
-    resolved.sources.push_back({first, first + source.row_count, view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype),
-                                view.dtype, stride});
+    resolved.sources.push_back({first, first + source.row_count,
+                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype), view.dtype, stride});
     first += source.row_count;
   }
   return resolved;
@@ -68,14 +68,17 @@ void copy_row(const SourceRows& source, std::int64_t columns, DType dtype, std::
   }
 }
 
-void pack_rows(const ParameterSpec& spec, const ResolvedParameter& resolved, std::int64_t begin, std::int64_t end, std::byte* out) {
+void pack_rows(const ParameterSpec& spec, const ResolvedParameter& resolved, std::int64_t begin, std::int64_t end,
+               std::byte* out) {
   const std::size_t row_bytes = static_cast<std::size_t>(spec.shape.columns) * bytes_of(spec.dtype);
   for (std::int64_t row = begin; row < end && row < resolved.sources.back().end; ++row) {
-    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype, out + static_cast<std::size_t>(row) * row_bytes);
+    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype,
+             out + static_cast<std::size_t>(row) * row_bytes);
   }
 }
 
-void pack_panels(Isa isa, const ParameterSpec& spec, const ResolvedParameter& resolved, ThreadPool& pool, std::byte* out) {
+void pack_panels(Isa isa, const ParameterSpec& spec, const ResolvedParameter& resolved, ThreadPool& pool,
+                 std::byte* out) {
   CHECK(resolved.sources.back().end == spec.shape.rows, "a packed matrix has all its rows");
   const std::int64_t panel_rows = linear_panel_rows(isa, spec.dtype);
   const std::int64_t panels = (spec.shape.rows + panel_rows - 1) / panel_rows;
@@ -92,7 +95,8 @@ ParameterId Parameters::add(ParameterSpec spec) {
   std::int64_t rows = 0;
   for (const ParameterSource& source : spec.sources) rows += source.row_count;
   CHECK(rows <= spec.shape.rows && rows > 0, "{} source rows for {} rows", rows, spec.shape.rows);
-  CHECK(spec.shape.columns % spec.shape.segments == 0, "{} columns in {} segments", spec.shape.columns, spec.shape.segments);
+  CHECK(spec.shape.columns % spec.shape.segments == 0, "{} columns in {} segments", spec.shape.columns,
+        spec.shape.segments);
   spec.offset = bytes_;
   bytes_ += aligned(spec.bytes);
   specs_.push_back(std::move(spec));
@@ -113,7 +117,12 @@ ParameterId Parameters::add_table(std::int64_t rows, std::int64_t columns, std::
 }
 
 ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources) {
-  return add({ParameterKind::vector, DType::float32, {length, 1, 1}, std::move(sources), 0, static_cast<std::size_t>(length) * 4});
+  return add({ParameterKind::vector,
+              DType::float32,
+              {length, 1, 1},
+              std::move(sources),
+              0,
+              static_cast<std::size_t>(length) * 4});
 }
 
 Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
@@ -126,8 +135,9 @@ Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, st
     if (spec.kind == ParameterKind::linear) {
       pack_panels(isa_, spec, resolved, pool, arena + spec.offset);
     } else {
-      pool.for_range(spec.shape.rows,
-                     [&](std::int64_t begin, std::int64_t end) { pack_rows(spec, resolved, begin, end, arena + spec.offset); });
+      pool.for_range(spec.shape.rows, [&](std::int64_t begin, std::int64_t end) {
+        pack_rows(spec, resolved, begin, end, arena + spec.offset);
+      });
     }
     for (const ParameterSource& source : spec.sources) checkpoint.release(source.tensor);
   }
@@ -139,7 +149,8 @@ Result<void> Parameters::bind(const std::byte* arena, std::size_t bytes) {
   if (bytes >= sizeof hash) std::memcpy(&hash, arena, sizeof hash);
   if (bytes != bytes_ || hash != layout_hash()) {
     return fail(ErrorCode::invalid_argument,
-                "the shared weights ({} bytes) were packed for another model, dtype or instruction set than this engine's ({} bytes): "
+                "the shared weights ({} bytes) were packed for another model, dtype or instruction set than this "
+                "engine's ({} bytes): "
                 "start all processes with the same options",
                 bytes, bytes_);
   }

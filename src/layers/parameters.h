@@ -1,7 +1,7 @@
-// What a model keeps in the weight arena, and where. A model is constructed twice from the same configuration: once where
-// the weights are packed (nothing is bound, only declared) and once in each engine (bound to the shared arena). Both times
-// every layer declares its parameters in the same order, so both sides compute the same layout; a hash of it is kept at the
-// arena's start and checked.
+// What a model keeps in the weight arena, and where. A model is constructed twice from the same configuration: once
+// where the weights are packed (nothing is bound, only declared) and once in each engine (bound to the shared arena).
+// Both times every layer declares its parameters in the same order, so both sides compute the same layout; a hash of it
+// is kept at the arena's start and checked.
 #pragma once
 
 #include <cstddef>
@@ -18,8 +18,8 @@
 
 namespace chorus {
 
-// Rows [first_row, first_row + row_count) of a checkpoint tensor, columns from first_column on. A 1-D tensor is a matrix of
-// one column.
+// Rows [first_row, first_row + row_count) of a checkpoint tensor, columns from first_column on. A 1-D tensor is a
+// matrix of one column.
 struct ParameterSource {
   std::string tensor;
   std::vector<std::int64_t> tensor_shape;  // as in the checkpoint; the last dimension is the columns
@@ -37,25 +37,26 @@ enum class ParameterKind : std::uint8_t {
 struct ParameterSpec {
   ParameterKind kind = ParameterKind::linear;
   DType dtype = DType::bfloat16;
-  LinearShape shape;                     // vector: rows = length, columns = 1
-  std::vector<ParameterSource> sources;  // stacked: their rows in order make up the parameter's rows; missing ones are zero
-  std::size_t offset = 0;                // in the arena
+  LinearShape shape;  // vector: rows = length, columns = 1
+  std::vector<ParameterSource>
+      sources;             // stacked: their rows in order make up the parameter's rows; missing ones are zero
+  std::size_t offset = 0;  // in the arena
   std::size_t bytes = 0;
 };
 
 using ParameterId = std::size_t;
 
-// A checkpoint tensor, or the slice of it that this worker has: rows [first_row, first_row + row_count), columns [first_column,
-// first_column + column_count). Stacked tensors (q, k and v) share one parameter and have an entry each.
+// A checkpoint tensor, or the slice of it that this worker has: rows [first_row, first_row + row_count), columns
+// [first_column, first_column + column_count). Stacked tensors (q, k and v) share one parameter and have an entry each.
 struct NamedParameter {
   std::string name;                 // as in the checkpoint
   std::vector<std::int64_t> shape;  // of the whole tensor
   std::int64_t first_row = 0, row_count = 0;
   std::int64_t first_column = 0, column_count = 0;  // 1-D tensors: one column
   ParameterKind kind = ParameterKind::linear;
-  DType dtype = DType::bfloat16;    // as packed
-  ParameterId parameter = 0;        // where it is packed
-  std::int64_t parameter_row = 0;   // of first_row in there
+  DType dtype = DType::bfloat16;   // as packed
+  ParameterId parameter = 0;       // where it is packed
+  std::int64_t parameter_row = 0;  // of first_row in there
   // The whole packed parameter, as its kind says; null before bind(). Parameters::read_row() unpacks.
   const std::byte* data = nullptr;
 };
@@ -89,7 +90,8 @@ class Parameters {
   const std::byte* table(ParameterId id) const;
   const float* vector(ParameterId id) const;
 
-  // Everything that was declared, by checkpoint tensor, in order of declaration. A view: `data` lives as long as the arena.
+  // Everything that was declared, by checkpoint tensor, in order of declaration. A view: `data` lives as long as the
+  // arena.
   std::vector<NamedParameter> named_parameters() const;
   // Row `row` in [0, row_count) of the slice, as the kernels read it: column_count floats. Only after bind().
   void read_row(const NamedParameter& parameter, std::int64_t row, float* out) const;

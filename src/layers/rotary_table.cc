@@ -32,7 +32,8 @@ double yarn_correction_dim(double rotations, int rotary_dim, const RopeConfig& r
 }
 
 void scale_yarn(const RopeConfig& rope, int rotary_dim, int max_position_embeddings, Frequencies& frequencies) {
-  const int original = rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : max_position_embeddings;
+  const int original =
+      rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : max_position_embeddings;
   double low = yarn_correction_dim(rope.beta_fast, rotary_dim, rope, original);
   double high = yarn_correction_dim(rope.beta_slow, rotary_dim, rope, original);
   if (rope.truncate) {
@@ -46,16 +47,20 @@ void scale_yarn(const RopeConfig& rope, int rotary_dim, int max_position_embeddi
     const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
     frequencies.inverse[i] = frequencies.inverse[i] / rope.factor * ramp + frequencies.inverse[i] * (1 - ramp);
   }
-  frequencies.attention_factor = rope.attention_factor.value_or(rope.factor <= 1 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0);
+  frequencies.attention_factor =
+      rope.attention_factor.value_or(rope.factor <= 1 ? 1.0 : 0.1 * std::log(rope.factor) + 1.0);
 }
 
-// The model's own length decides between the long and the short factors, never the configured one or the request's: otherwise
-// the same request would turn with --max-model-len, and cached keys of two lengths could not be shared (docs/decisions/004).
+// The model's own length decides between the long and the short factors, never the configured one or the request's:
+// otherwise the same request would turn with --max-model-len, and cached keys of two lengths could not be shared
+// (docs/decisions/004).
 void scale_longrope(const RopeConfig& rope, int max_position_embeddings, Frequencies& frequencies) {
-  const int original = rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : max_position_embeddings;
+  const int original =
+      rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : max_position_embeddings;
   const bool is_long = max_position_embeddings > original;
   const std::vector<double>& divisors = is_long ? rope.long_factor : rope.short_factor;
-  for (std::size_t i = 0; i < frequencies.inverse.size() && i < divisors.size(); ++i) frequencies.inverse[i] /= divisors[i];
+  for (std::size_t i = 0; i < frequencies.inverse.size() && i < divisors.size(); ++i)
+    frequencies.inverse[i] /= divisors[i];
   const double mscale = is_long ? rope.long_mscale : rope.short_mscale;
   const double factor = static_cast<double>(max_position_embeddings) / original;
   const double derived = factor <= 1 ? 1.0 : std::sqrt(1 + std::log(factor) / std::log(static_cast<double>(original)));
@@ -64,15 +69,23 @@ void scale_longrope(const RopeConfig& rope, int max_position_embeddings, Frequen
 
 Frequencies frequencies_of(const RopeConfig& rope, int rotary_dim, int max_position_embeddings) {
   Frequencies frequencies;
-  for (int i = 0; i < rotary_dim / 2; ++i) frequencies.inverse.push_back(1.0 / std::pow(rope.theta, 2.0 * i / rotary_dim));
+  for (int i = 0; i < rotary_dim / 2; ++i)
+    frequencies.inverse.push_back(1.0 / std::pow(rope.theta, 2.0 * i / rotary_dim));
   switch (rope.type) {
-    case RopeType::standard: break;
+    case RopeType::standard:
+      break;
     case RopeType::linear:
       for (double& frequency : frequencies.inverse) frequency /= rope.factor;
       break;
-    case RopeType::llama3: scale_llama3(rope, frequencies.inverse); break;
-    case RopeType::yarn: scale_yarn(rope, rotary_dim, max_position_embeddings, frequencies); break;
-    case RopeType::longrope: scale_longrope(rope, max_position_embeddings, frequencies); break;
+    case RopeType::llama3:
+      scale_llama3(rope, frequencies.inverse);
+      break;
+    case RopeType::yarn:
+      scale_yarn(rope, rotary_dim, max_position_embeddings, frequencies);
+      break;
+    case RopeType::longrope:
+      scale_longrope(rope, max_position_embeddings, frequencies);
+      break;
   }
   return frequencies;
 }
@@ -82,8 +95,8 @@ Frequencies frequencies_of(const RopeConfig& rope, int rotary_dim, int max_posit
 RotaryTable::RotaryTable(const RopeConfig& rope, int rotary_dim, int max_position_embeddings, int positions)
     : rotary_dim_(rotary_dim), positions_(positions) {
   const Frequencies frequencies = frequencies_of(rope, rotary_dim, max_position_embeddings);
-  // The reference implementation rounds frequency and angle to float32; at position 30,000 that is a visible turn, and the
-  // models were trained with it.
+  // The reference implementation rounds frequency and angle to float32; at position 30,000 that is a visible turn, and
+  // the models were trained with it.
   const auto angle = [](int position, double frequency) {
     return static_cast<double>(static_cast<float>(position) * static_cast<float>(frequency));
   };

@@ -1,8 +1,9 @@
 // Cosines and sines of the rotary embedding for every position, made once an engine from RopeConfig.
 //
-// Frequencies: theta^(-2i/d) (Su et al., "RoFormer", 2021, section 3.4.2). Scalings: linear (Chen et al., "Extending context
-// window ... via positional interpolation", 2023, eq. 4), yarn (Peng et al., "YaRN", 2023, sections 3.2 and 3.4), longrope
-// (Ding et al., "LongRoPE", 2024), llama3 (as published with Llama 3.1: wavelength bands between low and high frequency factor).
+// Frequencies: theta^(-2i/d) (Su et al., "RoFormer", 2021, section 3.4.2). Scalings: linear (Chen et al., "Extending
+// context window ... via positional interpolation", 2023, eq. 4), yarn (Peng et al., "YaRN", 2023, sections 3.2
+// and 3.4), longrope (Ding et al., "LongRoPE", 2024), llama3 (as published with Llama 3.1: wavelength bands between low
+// and high frequency factor).
 #pragma once
 
 #include <vector>

@@ -1,5 +1,6 @@
-// The decoder-only transformer that every family here is a variation of: embedding, layers of attention and a (mixture of)
-// gated feed-forward, norm, output matrix. What differs between families is data: a DecoderSpec, made in the family's file.
+// The decoder-only transformer that every family here is a variation of: embedding, layers of attention and a (mixture
+// of) gated feed-forward, norm, output matrix. What differs between families is data: a DecoderSpec, made in the
+// family's file.
 #pragma once
 
 #include <optional>
@@ -23,10 +24,10 @@ struct DecoderSpec {
   bool qkv_bias = false;
   bool attention_output_bias = false;
   bool qk_norm = false;
-  bool layer_norm = false;                  // layer norm with bias instead of RMS norm
-  std::string mlp_prefix = "mlp";           // of the dense layers: PREFIX.gate_proj ...
+  bool layer_norm = false;         // layer norm with bias instead of RMS norm
+  std::string mlp_prefix = "mlp";  // of the dense layers: PREFIX.gate_proj ...
   // Mixture of experts.
-  std::string moe_prefix = "mlp";           // PREFIX.gate, PREFIX.experts.E.NAME
+  std::string moe_prefix = "mlp";  // PREFIX.gate, PREFIX.experts.E.NAME
   GatedMlp::Names expert_names = {"gate_proj", "up_proj", "down_proj"};
   MoeRouting routing = MoeRouting::softmax_top_k_normalized;
 };
@@ -53,17 +54,18 @@ class Decoder {
  public:
   Decoder(Parameters& parameters, const ModelShard& shard, const ModelConfig& config, const DecoderSpec& spec);
 
-  int kv_heads() const;                     // of this rank
+  int kv_heads() const;                                            // of this rank
   int layers() const { return static_cast<int>(layers_.size()); }  // of this stage
-  // hidden: [rows, hidden_size]: what the stage before left (the first stage ignores it) becomes what this stage leaves, before
-  // the final norm. `caches`: one a layer of this stage. Writes K and V of these rows. With expert parallelism a rank without
-  // rows calls it with an empty batch: it then takes part in the collectives of the experts alone.
+  // hidden: [rows, hidden_size]: what the stage before left (the first stage ignores it) becomes what this stage
+  // leaves, before the final norm. `caches`: one a layer of this stage. Writes K and V of these rows. With expert
+  // parallelism a rank without rows calls it with an empty batch: it then takes part in the collectives of the experts
+  // alone.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
                        std::span<const KvCacheLayer> caches, const DecoderBatch& batch, float* hidden) const;
-  // On the last stage: logits of the hidden rows `rows` (indices into hidden, size m); `out` gets those of this tensor-parallel
-  // rank's logits_share(m): [its count, vocab_size].
-  Result<void> logits(const LayerContext& context, const Parameters& parameters, const float* hidden, std::span<const std::int32_t> rows,
-                      float* out) const;
+  // On the last stage: logits of the hidden rows `rows` (indices into hidden, size m); `out` gets those of this
+  // tensor-parallel rank's logits_share(m): [its count, vocab_size].
+  Result<void> logits(const LayerContext& context, const Parameters& parameters, const float* hidden,
+                      std::span<const std::int32_t> rows, float* out) const;
 
  private:
   struct Layer {
@@ -72,7 +74,8 @@ class Decoder {
     Norm mlp_norm;
     std::variant<GatedMlp, MoeLayer> mlp;
   };
-  Layer make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const DecoderSpec& spec, int index) const;
+  Layer make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const DecoderSpec& spec,
+                   int index) const;
 
   ModelConfig config_;
   std::optional<ParallelLmHead> head_;

@@ -1,5 +1,5 @@
-// Phi-3.5-MoE (Abdin et al., 2024): layer norm with bias, biases on every attention projection and the output matrix, and
-// the sparse mixer of GRIN as its router.
+// Phi-3.5-MoE (Abdin et al., 2024): layer norm with bias, biases on every attention projection and the output matrix,
+// and the sparse mixer of GRIN as its router.
 #include "models/families.h"
 
 namespace chorus {

@@ -1,9 +1,8 @@
-// The families against logits and greedy tokens of the reference implementation, on every instruction set of this machine,
-// and the promise at the level of the model: chunking and the tensor-parallel size change no bit.
+// The families against logits and greedy tokens of the reference implementation, on every instruction set of this
+// machine, and the promise at the level of the model: chunking and the tensor-parallel size change no bit.
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <list>
 #include <list>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -36,7 +35,8 @@ class PerturbedCheckpoint final : public Checkpoint {
     auto& values = kept_.emplace_back(count);
     std::mt19937 random(draw_ * 7919U + static_cast<unsigned>(name.size()) * 31U + static_cast<unsigned>(count));
     std::uniform_real_distribution<float> relative(-0x1p-9F, 0x1p-9F);
-    for (std::size_t i = 0; i < count; ++i) values[i] = load_as_float(view.data, view.dtype, i) * (1 + relative(random));
+    for (std::size_t i = 0; i < count; ++i)
+      values[i] = load_as_float(view.data, view.dtype, i) * (1 + relative(random));
     view.data = reinterpret_cast<const std::byte*>(values.data());
     view.dtype = DType::float32;
     return view;
@@ -51,8 +51,8 @@ class PerturbedCheckpoint final : public Checkpoint {
 // A model with its weights packed in plain memory and a KV cache for one sequence.
 class RunningModel {
  public:
-  RunningModel(const std::string& directory, Isa isa, DType dtype, unsigned perturbation = 0, Group group = Group::of_one(),
-               int threads = 2)
+  RunningModel(const std::string& directory, Isa isa, DType dtype, unsigned perturbation = 0,
+               Group group = Group::of_one(), int threads = 2)
       : group_(std::move(group)), isa_(isa), pool_(threads) {
     const auto config = read_model_config(directory);
     EXPECT_TRUE(config.ok()) << config.error().message;
@@ -60,7 +60,8 @@ class RunningModel {
     const auto family = find_model_family(config_);
     EXPECT_TRUE(family.ok());
     parameters_.emplace(isa, dtype);
-    decoder_.emplace(*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_, (*family)->spec(config_));
+    decoder_.emplace(*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_,
+                     (*family)->spec(config_));
     const auto checkpoint = open_checkpoint(directory);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
     const PerturbedCheckpoint perturbed(**checkpoint, perturbation);
@@ -76,7 +77,8 @@ class RunningModel {
       auto& memory = kv_.emplace_back(layout.block_bytes() * blocks + 64);
       caches_.push_back({layout, memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64});
     }
-    for (std::size_t block = 0; block < blocks; ++block) block_table_.push_back(static_cast<std::int32_t>(blocks - 1 - block));
+    for (std::size_t block = 0; block < blocks; ++block)
+      block_table_.push_back(static_cast<std::int32_t>(blocks - 1 - block));
   }
 
   const ModelConfig& config() const { return config_; }
@@ -89,11 +91,14 @@ class RunningModel {
     for (int rank = 0; rank < group_.size(); ++rank) {
       for (std::size_t i = 0; i < tokens.size(); ++i) rows.push_back(static_cast<std::int32_t>(i));
     }
-    const std::vector<AttentionSequence> sequences = {{0, length_, static_cast<std::int32_t>(tokens.size()), block_table_}};
+    const std::vector<AttentionSequence> sequences = {
+        {0, length_, static_cast<std::int32_t>(tokens.size()), block_table_}};
     std::vector<float> hidden(tokens.size() * static_cast<std::size_t>(config_.hidden_size));
     std::vector<float> logits(tokens.size() * static_cast<std::size_t>(config_.vocab_size));
     const LayerContext context{pool_, scratch_, isa_, group_};
-    EXPECT_TRUE(decoder_->forward(context, *parameters_, *rotary_, caches_, {tokens, positions, sequences}, hidden.data()).ok());
+    EXPECT_TRUE(
+        decoder_->forward(context, *parameters_, *rotary_, caches_, {tokens, positions, sequences}, hidden.data())
+            .ok());
     EXPECT_TRUE(decoder_->logits(context, *parameters_, hidden.data(), rows, logits.data()).ok());
     length_ += static_cast<std::int32_t>(tokens.size());
     return logits;
@@ -163,7 +168,8 @@ TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
   const Json reference = read_reference(directory());
   for (const Json& prompt : reference["prompts"]) {
     RunningModel model(directory(), GetParam().isa, DType::float32);
-    std::vector<float> row = last_row(model.extend(prompt["ids"].get<std::vector<std::int32_t>>()), model.config().vocab_size);
+    std::vector<float> row =
+        last_row(model.extend(prompt["ids"].get<std::vector<std::int32_t>>()), model.config().vocab_size);
     EXPECT_LE(largest_difference(row, prompt["logits_last"].get<std::vector<float>>()), tolerance) << prompt["name"];
     const auto greedy = prompt["greedy"].get<std::vector<std::int32_t>>();
     const auto margins = prompt["margins"].get<std::vector<float>>();
@@ -183,8 +189,9 @@ TEST_P(TinyModel, ChunksAndThreadsChangeNoBit) {
       RunningModel chunked(directory(), GetParam().isa, dtype, 0, Group::of_one(), 1);
       std::vector<float> got;
       for (std::size_t first = 0; first < ids.size(); first += chunk) {
-        const auto part = chunked.extend({ids.begin() + static_cast<std::ptrdiff_t>(first),
-                                          ids.begin() + static_cast<std::ptrdiff_t>(std::min(ids.size(), first + chunk))});
+        const auto part =
+            chunked.extend({ids.begin() + static_cast<std::ptrdiff_t>(first),
+                            ids.begin() + static_cast<std::ptrdiff_t>(std::min(ids.size(), first + chunk))});
         got.insert(got.end(), part.begin(), part.end());
       }
       ASSERT_EQ(got, expected) << "chunk " << chunk << " " << name_of(dtype);
@@ -214,9 +221,9 @@ TEST_P(TinyModel, TheTensorParallelSizeChangesNoBit) {
 
 // Goal: bfloat16 logits are as near to float32 ones as the roundings allow. Derivation (backward error): rounding an
 // activation, key or value to bfloat16 inside a dot product equals a relative change of at most 2^-9 of the factor it
-// meets, so the run is an exact run of a model whose weights moved by at most that. How far such a model's logits move is
-// measured on draws of it (Parker, "Monte Carlo arithmetic", 1997); three times the largest draw, plus the rounding of the
-// weights themselves (one more such move), bounds the deviation.
+// meets, so the run is an exact run of a model whose weights moved by at most that. How far such a model's logits move
+// is measured on draws of it (Parker, "Monte Carlo arithmetic", 1997); three times the largest draw, plus the rounding
+// of the weights themselves (one more such move), bounds the deviation.
 TEST_P(TinyModel, Bfloat16StaysWithinTheDerivedBound) {
   const auto ids = read_reference(directory())["prompts"][1]["ids"].get<std::vector<std::int32_t>>();
   RunningModel exact(directory(), GetParam().isa, DType::float32);
@@ -250,7 +257,8 @@ TEST_P(Stories, GreedyTokensLogprobsAndPromptLogprobsMatchTheReference) {
     };
     for (std::size_t i = 1; i < ids.size(); ++i) {
       const float expected = result["prompt_logprobs"][i].get<float>();
-      ASSERT_NEAR(logprob(prompt_logits.data() + (i - 1) * static_cast<std::size_t>(vocab), ids[i]), expected, tolerance);
+      ASSERT_NEAR(logprob(prompt_logits.data() + (i - 1) * static_cast<std::size_t>(vocab), ids[i]), expected,
+                  tolerance);
     }
     std::vector<float> row = last_row(prompt_logits, vocab);
     const auto greedy = result["greedy_ids"].get<std::vector<std::int32_t>>();
@@ -278,7 +286,9 @@ TEST(Registry, ListsTheKnownArchitecturesWhenOneIsUnknown) {
   config.architecture = "GPT9ForCausalLM";
   const auto family = find_model_family(config);
   ASSERT_FALSE(family.ok());
-  EXPECT_EQ(family.error().message.rfind("somewhere/config.json: architecture GPT9ForCausalLM is not supported; known: LlamaForCausalLM", 0), 0U)
+  EXPECT_EQ(family.error().message.rfind(
+                "somewhere/config.json: architecture GPT9ForCausalLM is not supported; known: LlamaForCausalLM", 0),
+            0U)
       << family.error().message;
 }
 

@@ -8,9 +8,9 @@ namespace chorus {
 
 const std::vector<ModelFamily>& model_families() {
   static const std::vector<ModelFamily> table = {
-      {"LlamaForCausalLM", llama_spec},     {"MistralForCausalLM", mistral_spec},   {"MixtralForCausalLM", mixtral_spec},
-      {"PhimoeForCausalLM", phimoe_spec},   {"PhiMoEForCausalLM", phimoe_spec},     {"Qwen2ForCausalLM", qwen2_spec},
-      {"Qwen3ForCausalLM", qwen3_spec},     {"Qwen3MoeForCausalLM", qwen3_moe_spec},
+      {"LlamaForCausalLM", llama_spec},   {"MistralForCausalLM", mistral_spec},    {"MixtralForCausalLM", mixtral_spec},
+      {"PhimoeForCausalLM", phimoe_spec}, {"PhiMoEForCausalLM", phimoe_spec},      {"Qwen2ForCausalLM", qwen2_spec},
+      {"Qwen3ForCausalLM", qwen3_spec},   {"Qwen3MoeForCausalLM", qwen3_moe_spec},
   };
   return table;
 }
@@ -21,8 +21,8 @@ Result<const ModelFamily*> find_model_family(const ModelConfig& config) {
     if (config.architecture == family.architecture) return &family;
     known.emplace_back(family.architecture);
   }
-  return fail(ErrorCode::invalid_argument, "{}/config.json: architecture {} is not supported; known: {}", config.directory,
-              config.architecture, fmt::join(known, ", "));
+  return fail(ErrorCode::invalid_argument, "{}/config.json: architecture {} is not supported; known: {}",
+              config.directory, config.architecture, fmt::join(known, ", "));
 }
 
 }  // namespace chorus

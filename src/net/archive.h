@@ -1,5 +1,6 @@
 // Structs as messages (wire.h). A struct crosses the wire by one function, found by its argument:
-//   template <typename Archive> void visit(Archive& archive, IsA<Point> auto& value) { visit_all(archive, value.x, value.y); }
+//   template <typename Archive> void visit(Archive& archive, IsA<Point> auto& value) { visit_all(archive, value.x,
+//   value.y); }
 // in this namespace, declared before it is used by encode_value<Point>() or decode_value<Point>().
 #pragma once
 

@@ -1,6 +1,6 @@
-// Frames to and from one peer. Three kinds: a stream socket between processes (Unix; over TCP no descriptors can go along),
-// the same with authenticated frames between machines (net/authenticated_connection.h), and a twin in memory for tests and
-// simulation. Nothing blocks but wait(), which has a deadline.
+// Frames to and from one peer. Three kinds: a stream socket between processes (Unix; over TCP no descriptors can go
+// along), the same with authenticated frames between machines (net/authenticated_connection.h), and a twin in memory
+// for tests and simulation. Nothing blocks but wait(), which has a deadline.
 //
 // Single-threaded. A connection is in one of two states: open, or broken for good (the peer closed, or sent what is no
 // frame). Frames that arrived before a clean close are still delivered.

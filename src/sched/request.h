@@ -14,20 +14,20 @@ using RequestId = std::uint64_t;  // given by the front end, unique while it liv
 
 // Defaults are vLLM's. The output is a function of these, the prompt and the model alone (design.md section 1).
 struct SamplingParams {
-  std::uint32_t n = 1;                      // choices, 1..128
-  double temperature = 1.0;                 // 0: greedy
-  double top_p = 1.0;                       // (0, 1]
-  std::int32_t top_k = 0;                   // 0 or -1: all
-  double min_p = 0.0;                       // [0, 1]
-  double presence_penalty = 0.0;            // [-2, 2]
-  double frequency_penalty = 0.0;           // [-2, 2]
-  double repetition_penalty = 1.0;          // > 0, over prompt and output
-  std::uint64_t seed = 0;                   // always set: the front door gives one to a request without
+  std::uint32_t n = 1;              // choices, 1..128
+  double temperature = 1.0;         // 0: greedy
+  double top_p = 1.0;               // (0, 1]
+  std::int32_t top_k = 0;           // 0 or -1: all
+  double min_p = 0.0;               // [0, 1]
+  double presence_penalty = 0.0;    // [-2, 2]
+  double frequency_penalty = 0.0;   // [-2, 2]
+  double repetition_penalty = 1.0;  // > 0, over prompt and output
+  std::uint64_t seed = 0;           // always set: the front door gives one to a request without
   std::uint32_t max_tokens = 16;
-  std::uint32_t min_tokens = 0;             // EOS and stop ids are masked until then
+  std::uint32_t min_tokens = 0;  // EOS and stop ids are masked until then
   bool ignore_eos = false;
-  std::vector<TokenId> stop_token_ids;      // ascending
-  std::optional<std::uint32_t> logprobs;    // top K beside the chosen token; 0: the chosen one alone
+  std::vector<TokenId> stop_token_ids;    // ascending
+  std::optional<std::uint32_t> logprobs;  // top K beside the chosen token; 0: the chosen one alone
   std::optional<std::uint32_t> prompt_logprobs;
   std::vector<std::pair<TokenId, float>> logit_bias;  // ascending by token
   bool operator==(const SamplingParams&) const = default;
@@ -50,8 +50,8 @@ struct PositionLogprobs {
 enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
 const char* name_of(FinishReason reason);
 
-// A choice that is to be computed: all of them for a new request, the unfinished ones with what they have emitted when a
-// request goes on elsewhere.
+// A choice that is to be computed: all of them for a new request, the unfinished ones with what they have emitted when
+// a request goes on elsewhere.
 struct ChoiceState {
   std::uint32_t index = 0;
   std::vector<TokenId> emitted;
@@ -61,23 +61,24 @@ struct Request {
   RequestId id = 0;
   std::vector<TokenId> prompt;
   SamplingParams params;
-  std::int32_t priority = 0;                // lower runs first under the priority policy
-  std::vector<ChoiceState> choices;         // empty: n fresh choices 0..n-1
-  bool skip_prompt_logprobs = false;        // set on re-submission when they were already delivered
+  std::int32_t priority = 0;          // lower runs first under the priority policy
+  std::vector<ChoiceState> choices;   // empty: n fresh choices 0..n-1
+  bool skip_prompt_logprobs = false;  // set on re-submission when they were already delivered
 };
 
 // What an engine says of one choice of one request after a step. Tokens of a choice come in order, without gaps.
 struct TokenEvent {
   RequestId request = 0;
   std::uint32_t choice = 0;
-  std::uint32_t position = 0;               // 0-based output position of `token`
-  std::optional<TokenId> token;             // absent when only finish or prompt logprobs are told
+  std::uint32_t position = 0;    // 0-based output position of `token`
+  std::optional<TokenId> token;  // absent when only finish or prompt logprobs are told
   std::optional<PositionLogprobs> logprobs;
-  // Of a request that asked: once, with choice 0's first token. Entry 0 (no prediction for the first token) is left out.
+  // Of a request that asked: once, with choice 0's first token. Entry 0 (no prediction for the first token) is left
+  // out.
   std::vector<PositionLogprobs> prompt_logprobs;
   FinishReason finish = FinishReason::none;
-  std::optional<TokenId> stop_token;        // the stop id that ended it (not set for EOS)
-  std::string error;                        // with FinishReason::error: what, limit, what next
+  std::optional<TokenId> stop_token;  // the stop id that ended it (not set for EOS)
+  std::string error;                  // with FinishReason::error: what, limit, what next
 };
 
 }  // namespace chorus

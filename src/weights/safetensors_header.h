@@ -1,4 +1,5 @@
-// The JSON header of one safetensors file, checked against the length of the data behind it. Pure: bytes in, entries out.
+// The JSON header of one safetensors file, checked against the length of the data behind it. Pure: bytes in, entries
+// out.
 #pragma once
 
 #include <cstdint>
@@ -12,23 +13,24 @@
 
 namespace chorus {
 
-constexpr std::uint64_t kSafetensorsHeaderBytesMax = 100U << 20;  // the format's own limit (safetensors, MAX_HEADER_SIZE)
+constexpr std::uint64_t kSafetensorsHeaderBytesMax = 100U
+                                                     << 20;  // the format's own limit (safetensors, MAX_HEADER_SIZE)
 
 struct SafetensorsEntry {
   std::string name;
-  std::string type;                  // as written: "BF16", "F8_E4M3"
-  std::optional<DType> dtype;        // what it is here, if weights may have it
-  std::vector<std::int64_t> shape;   // its product times the element size is end - begin
-  std::uint64_t begin = 0;           // bytes from the first one behind the header
+  std::string type;                 // as written: "BF16", "F8_E4M3"
+  std::optional<DType> dtype;       // what it is here, if weights may have it
+  std::vector<std::int64_t> shape;  // its product times the element size is end - begin
+  std::uint64_t begin = 0;          // bytes from the first one behind the header
   std::uint64_t end = 0;
 };
 
-// Where the header lies: [8, 8 + length) of a file of `file_bytes` whose first 8 bytes are `prefix`. Errors: a file shorter
-// than that, a length past its end or over the limit.
+// Where the header lies: [8, 8 + length) of a file of `file_bytes` whose first 8 bytes are `prefix`. Errors: a file
+// shorter than that, a length past its end or over the limit.
 Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8], std::uint64_t file_bytes);
 
-// The entries in the order of their bytes, which they cover from 0 to `data_bytes` without overlap or hole. Errors name the
-// tensor and the reason. `__metadata__` must be an object of strings and is left out.
+// The entries in the order of their bytes, which they cover from 0 to `data_bytes` without overlap or hole. Errors name
+// the tensor and the reason. `__metadata__` must be an object of strings and is left out.
 Result<std::vector<SafetensorsEntry>> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes);
 
 }  // namespace chorus
