@@ -245,7 +245,8 @@ class Stories : public testing::TestWithParam<Case> {};
 
 TEST_P(Stories, GreedyTokensLogprobsAndPromptLogprobsMatchTheReference) {
   const std::string directory = model_directory("stories260k-f32");
-  for (const Json& result : read_reference(directory)["results"]) {
+  const Json reference = read_reference(directory);
+  for (const Json& result : reference["results"]) {
     RunningModel model(directory, GetParam().isa, DType::float32);
     const int vocab = model.config().vocab_size;
     const auto ids = result["prompt_ids"].get<std::vector<std::int32_t>>();
