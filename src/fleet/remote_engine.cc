@@ -215,6 +215,9 @@ void RemoteEngine::engine_ended(const ExitStatus& status, Nanoseconds now) {
     (void)send_message(head_.get(), MessageType::fatal, epoch_, encode(words)).ok();
   }
   (void)flush_within(head_.get(), last_words_timeout_ms).ok();
+  // Closing a socket with unread input resets the connection, and a reset overtakes the words that are still on the
+  // way.
+  for (auto unread = head_->receive(); unread.ok() && unread->has_value(); unread = head_->receive()) continue;
   const bool was_ready = ready_since_ > 0;
   if (was_ready && now - ready_since_ >= stable_after) deaths_ = 0;
   end_incarnation();
