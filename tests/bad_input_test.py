@@ -299,6 +299,12 @@ def test_a_line_without_an_end():
     refused(chorus("generate", LLAMA, "--input", "/dev/zero", timeout_s=60), "/dev/zero line 1: longer than 67108864 bytes")
 
 
+def test_input_that_cannot_be_read(tmp_path):
+    with open(os.open(tmp_path, os.O_RDONLY)) as directory:
+        done = subprocess.run([CHORUS, "tokenize", LLAMA, "--jsonl"], stdin=directory, capture_output=True, timeout=60, check=False)
+    refused(done, "stdin line 1: cannot be read")
+
+
 def test_a_prompt_that_is_not_utf8():
     done = chorus("generate", STORIES, "--prompt", "a", "--prompt", os.fsdecode(b"b\xff"), "--max-tokens", "2")
     found = [json.loads(line) for line in done.stdout.splitlines()]

@@ -3,7 +3,7 @@
 namespace chorus {
 
 Result<bool> read_line(std::istream& in, const std::string& name, std::size_t number, std::size_t bytes_max,
-                       std::string* line) {
+                       std::string* line) try {
   using Traits = std::istream::traits_type;
   line->clear();
   std::streambuf& bytes = *in.rdbuf();
@@ -18,6 +18,8 @@ Result<bool> read_line(std::istream& in, const std::string& name, std::size_t nu
     line->push_back(byte);
   }
   return true;
+} catch (const std::ios_base::failure& error) {  // read(2) failed: a disk, a network file system, a directory
+  return fail(ErrorCode::invalid_argument, "{} line {}: cannot be read: {}", name, number, error.what());
 }
 
 }  // namespace chorus

@@ -104,6 +104,7 @@ class FleetImpl final : public Fleet {
   Nanoseconds missing_deadline_ = 0;                 // of the nodes that have not joined since the start
   Nanoseconds missing_log_at_ = 0;
   Nanoseconds all_given_up_since_ = 0;         // 0: not all are
+  UniqueFd ray_key_;                           // where no --cluster-key-file was given
   std::unique_ptr<RayLauncher> ray_;           // null: not on Ray
   std::vector<bool> ray_placed_, ray_failed_;  // by rank
   std::string ray_end_;                        // why chorus-ray has ended; empty: it has not

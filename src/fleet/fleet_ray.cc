@@ -1,7 +1,13 @@
 // Replicas that Ray places. To the fleet they are replicas of other machines (fleet_remote.cc), also where Ray's nodes
 // are this machine alone: Ray starts an actor for each, the actor starts the rank's node, and the node joins.
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "base/log.h"
@@ -9,6 +15,7 @@
 #include "config/node.h"
 #include "fleet/fleet_impl.h"
 #include "fleet/node_command.h"
+#include "net/authentication.h"
 
 namespace chorus {
 namespace {
@@ -43,6 +50,18 @@ std::uint64_t kv_cache_bytes_of(const EngineConfig& config, const NodePlanReques
     bytes = std::min(bytes, node.memory_bytes / 2 / ranks / config.parallel.replica_size());
   }
   return static_cast<std::uint64_t>(bytes);
+}
+
+// Of a cluster whose nodes are all on this machine. Other users of the machine see the ranks' command lines, so the key
+// is in a file without a name, which this user's processes alone can open and which goes with this one.
+Result<UniqueFd> make_private_key() {
+  UniqueFd file(::memfd_create("chorus cluster key", MFD_CLOEXEC));
+  const std::string key = random_bytes(cluster_key_bytes_min);
+  if (!file.valid() || ::fchmod(file.get(), S_IRUSR) != 0 ||
+      ::write(file.get(), key.data(), key.size()) != static_cast<ssize_t>(key.size())) {
+    return fail(ErrorCode::internal, "no key for the ranks on Ray: {}", std::strerror(errno));
+  }
+  return file;
 }
 
 Result<std::string> head_address(const EngineConfig& config, const RayCluster& cluster) {
@@ -93,6 +112,10 @@ Result<void> FleetImpl::place_on_ray(const RayCluster& cluster) {
 
   config_.parallel.all_remote = true;
   CHORUS_TRY(config_.parallel.data_parallel_address, head_address(config_, cluster));
+  if (config_.cluster_key_file.empty()) {
+    CHORUS_TRY(ray_key_, make_private_key());
+    config_.cluster_key_file = fmt::format("/proc/{}/fd/{}", ::getpid(), ray_key_.get());
+  }
   config_.kv_cache_bytes = kv_cache_bytes_of(config_, request, cluster);
   config_.cpu_threads_bind = "none";  // Ray's nodes may have several ranks, which know nothing of each other
   CHORUS_TRY_VOID(listen_for_nodes());

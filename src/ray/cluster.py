@@ -35,7 +35,17 @@ def nodes(address):
     print(json.dumps({"address": found, "nodes": listed}))
 
 
+# The first with RAY_AUTH_MODE (https://docs.ray.io/en/latest/ray-security/token-auth.html). Ray listens on all interfaces, so
+# without it anybody in the network could run code here.
+FIRST_WITH_TOKENS = (2, 52)
+
+
 def start(directory, *arguments):
+    import ray
+
+    if tuple(int(part) for part in ray.__version__.split(".")[:2]) < FIRST_WITH_TOKENS:
+        raise RuntimeError(f"Ray {ray.__version__} cannot guard a cluster of chorus's own with a token, 2.52 and later can: start one with "
+                           "ray start --head and give RAY_ADDRESS")
     from ray.scripts.scripts import cli
 
     try:

@@ -10,6 +10,7 @@ namespace chorus::ray_launcher {
 namespace {
 
 constexpr int losses_max = 5;
+constexpr int status_interrupted = 130;  // of a rank's node that was told to end (SIGTERM), though not by the head
 constexpr auto stable_after = std::chrono::seconds(60);
 constexpr auto backoff_first = std::chrono::milliseconds(100);
 constexpr auto backoff_max = std::chrono::milliseconds(10'000);
@@ -133,10 +134,11 @@ void Ranks::take_report(Rank* rank) {
   std::string words = report.value("last_words", "");
   while (!words.empty() && words.back() == '\n') words.pop_back();
   words = words.substr(words.find_last_of('\n') + 1);
-  if (signal != 0) {
+  if (signal != 0 || status == status_interrupted) {
     // Its actor lives: Ray starts nothing again by itself.
     rank->actor.Kill(false);
-    return lose(rank, "its node was killed by signal " + std::to_string(signal));
+    return lose(rank, signal != 0 ? "its node was killed by signal " + std::to_string(signal)
+                                  : std::string("its node was interrupted"));
   }
   fail(rank, words.empty() ? "its node ended with status " + std::to_string(status) : words);
 }

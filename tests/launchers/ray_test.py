@@ -151,6 +151,17 @@ def test_an_actor_is_started_again(tmp_path, cluster, runs, work):
     assert (tmp_path / "out.jsonl").read_bytes() == work[1]
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_an_ended_node_is_started_again(tmp_path, cluster, runs, work, how):
+    """The actor's child, by whoever ends processes on a machine that goes down."""
+    head = start_work(runs, work, tmp_path, cluster, ["-dp", 1])
+    head.wait_for("Worker rank 0 is ready")
+    os.kill(rank_processes(head)[0], how)
+    assert head.finish() == 0, head.log
+    assert len(re.findall("Ray has placed worker rank 0", head.log)) == 2
+    assert (tmp_path / "out.jsonl").read_bytes() == work[1]
+
+
 def test_killed_engine(tmp_path, cluster, runs, work):
     head = start_work(runs, work, tmp_path, cluster, ["-dp", 2])
     head.wait_for("Worker rank 1 is ready")
