@@ -300,8 +300,11 @@ def test_a_line_without_an_end():
 
 
 def test_input_that_cannot_be_read(tmp_path):
-    with open(os.open(tmp_path, os.O_RDONLY)) as directory:
-        done = subprocess.run([CHORUS, "tokenize", LLAMA, "--jsonl"], stdin=directory, capture_output=True, timeout=60, check=False)
+    directory = os.open(tmp_path, os.O_RDONLY)
+    try:
+        done = subprocess.run([CHORUS, "tokenize", STORIES, "--jsonl"], stdin=directory, capture_output=True, timeout=60, check=False)
+    finally:
+        os.close(directory)
     refused(done, "stdin line 1: cannot be read")
 
 
