@@ -54,14 +54,7 @@ Ranks::Ranks(const Json& place_message, std::string cluster_address, Channel* ch
 }
 
 Ranks::~Ranks() {
-  for (Rank& rank : ranks_) {
-    try {
-      if (!rank.actor.ID().empty()) rank.actor.Kill(true);
-      if (!rank.group.Empty()) ray::RemovePlacementGroup(rank.group.GetID());
-    } catch (const std::exception&) {
-      // Ray does both when this program is gone.
-    }
-  }
+  for (Rank& rank : ranks_) give_back(&rank);
 }
 
 // All of a rank's workers share a node's memory, so a rank is one bundle.
@@ -102,12 +95,27 @@ void Ranks::step(int timeout_ms) {
     const auto result = ray::Wait(reports, 1, timeout_ms);
     for (const auto& ready : result.ready) {
       for (Rank& rank : ranks_) {
-        if (rank.asked && rank.report == ready) take_report(&rank);
+        if (rank.asked && rank.report == ready) guard(&rank, [&] { take_report(&rank); });
       }
     }
   }
   const auto now = Clock::now();
-  for (Rank& rank : ranks_) look_after(&rank, now);
+  for (Rank& rank : ranks_) guard(&rank, [&] { look_after(&rank, now); });
+}
+
+// What Ray throws over one rank, while its store is slow or starts again, is no end of the others.
+template <typename Action>
+void Ranks::guard(Rank* rank, const Action& action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    rank->asked = false;
+    rank->retry_at = Clock::now() + backoff_max;
+    if (++rank->losses > losses_max) return fail(rank, "Ray: " + words_of(error));
+    channel_->send(
+        {{"type", "log"},
+         {"text", "Worker rank " + std::to_string(rank->number) + " is tried again: Ray: " + words_of(error)}});
+  }
 }
 
 void Ranks::take_report(Rank* rank) {
@@ -165,10 +173,19 @@ void Ranks::lose(Rank* rank, const std::string& why) {
 void Ranks::fail(Rank* rank, const std::string& why) {
   rank->over = true;
   rank->asked = false;
-  rank->actor.Kill(true);
-  ray::RemovePlacementGroup(rank->group.GetID());
-  rank->group = {};
   channel_->send({{"type", "failed"}, {"rank", rank->number}, {"why", why.substr(0, words_max)}});
+  give_back(rank);
+}
+
+// Best effort: Ray does both when this program is gone.
+void Ranks::give_back(Rank* rank) {
+  try {
+    if (!rank->actor.ID().empty()) rank->actor.Kill(true);
+    if (!rank->group.Empty()) ray::RemovePlacementGroup(rank->group.GetID());
+    rank->group = {};
+  } catch (const std::exception&) {
+    return;
+  }
 }
 
 // A store that does not answer says nothing about its nodes.
@@ -193,8 +210,7 @@ void Ranks::look_after(Rank* rank, Clock::time_point now) {
       channel_->send({{"type", "log"},
                       {"text", "Node " + rank->node + " has left the Ray cluster; worker rank " +
                                    std::to_string(rank->number) + " may go to any other"}});
-      rank->actor.Kill(true);
-      ray::RemovePlacementGroup(rank->group.GetID());
+      give_back(rank);
       rank->node.clear();
       return place(rank);
     }

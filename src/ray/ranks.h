@@ -50,6 +50,9 @@ class Ranks {
   void take_report(Rank* rank);
   void lose(Rank* rank, const std::string& why);
   void fail(Rank* rank, const std::string& why);
+  void give_back(Rank* rank);
+  template <typename Action>
+  void guard(Rank* rank, const Action& action);
   bool has_left(const std::string& node) const;
   void look_after(Rank* rank, Clock::time_point now);
 

@@ -72,8 +72,14 @@ def children_of(pid):
 
 
 def launcher_of(head):
-    """Process id of its chorus-ray."""
-    return next(pid for pid in children_of(head.process.pid) if command_of(pid)[0] == "chorus-ray")
+    """Process id of its chorus-ray, which may not be itself yet: a moment long it is a copy of the head."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        for pid in children_of(head.process.pid):
+            if command_of(pid)[:1] == ["chorus-ray"]:
+                return pid
+        time.sleep(0.02)
+    raise AssertionError("no chorus-ray")
 
 
 def name_of(pid):
