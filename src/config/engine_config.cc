@@ -103,10 +103,6 @@ Result<void> check_context_parallel(const EngineConfig& config) {
       config.block_size, config.parallel.decode_context_parallel_size, kPartitionTokens);
 }
 
-bool is_loopback(const std::string& address) {
-  return address == "localhost" || address.starts_with("127.") || address == "::1";
-}
-
 // Ray decides which node runs a replica: what this machine would decide has no meaning then.
 Result<void> check_ray(const EngineConfig& config) {
   const ParallelConfig& parallel = config.parallel;
@@ -272,6 +268,10 @@ Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
         model.num_experts > 0 ? model.moe_intermediate_size : model.intermediate_size, sizes);
   }
   return {};
+}
+
+bool is_loopback(const std::string& host) {
+  return host == "localhost" || host.starts_with("127.") || host == "::1";
 }
 
 EngineConfig settled(EngineConfig config, const ModelConfig& model) {

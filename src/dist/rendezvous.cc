@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/log.h"
+#include "config/engine_config.h"
 #include "dist/rendezvous_handover.h"
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
@@ -216,7 +217,7 @@ class Rendezvous {
 // Open to no more than the ranks need: a name of this host may resolve to another address here than on other nodes.
 std::string listening_address(const LauncherEnvironment& environment) {
   const std::string& host = environment.store_host;
-  if (host == "localhost" || is_loopback(host)) return "127.0.0.1";
+  if (is_loopback(host)) return "127.0.0.1";
   return environment.local_world_size == environment.world_size ? host : "0.0.0.0";
 }
 

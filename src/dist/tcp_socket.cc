@@ -54,10 +54,6 @@ Result<UniqueFd> connect_tcp(const std::string& host, int port, Nanoseconds dead
   }
 }
 
-bool is_loopback(const std::string& address) {
-  return address.starts_with("127.") || address == "::1";
-}
-
 Result<bool> wait_for_socket(int socket, short events, Nanoseconds deadline) {
   while (true) {
     pollfd item{socket, events, 0};

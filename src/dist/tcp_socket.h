@@ -17,8 +17,6 @@ Result<UniqueFd> listen_tcp(const std::string& address, int port, int backlog);
 // Tries again until the deadline: the other side may not listen yet.
 Result<UniqueFd> connect_tcp(const std::string& host, int port, Nanoseconds deadline);
 
-bool is_loopback(const std::string& address);
-
 // poll(2) for `events`; false: the deadline passed first.
 Result<bool> wait_for_socket(int socket, short events, Nanoseconds deadline);
 

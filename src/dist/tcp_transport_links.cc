@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "config/engine_config.h"
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
 #include "net/tcp.h"
