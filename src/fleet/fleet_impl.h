@@ -69,6 +69,15 @@ class FleetImpl final : public Fleet {
   void hear_ray();
   bool ray_is_over() const;
   std::string missing_on_ray() const;
+  // Ranks 2, 3 and 5 as "2, 3, 5".
+  template <typename Predicate>
+  std::string ranks_that(const Predicate& predicate) const {
+    std::string text;
+    for (int rank = 0; rank < ranks_; ++rank) {
+      if (predicate(rank)) text += fmt::format("{}{}", text.empty() ? "" : ", ", rank);
+    }
+    return text;
+  }
 
   // Messages.
   void read_from(int rank);

@@ -171,11 +171,9 @@ bool FleetImpl::ray_is_over() const {
 
 // While the fleet starts: why ranks are missing, as far as Ray knows.
 std::string FleetImpl::missing_on_ray() const {
-  std::string waiting;
-  for (int rank = 0; rank < ranks_; ++rank) {
-    if (ray_placed_[static_cast<std::size_t>(rank)] || was_ready_[static_cast<std::size_t>(rank)]) continue;
-    waiting += fmt::format("{}{}", waiting.empty() ? "" : ", ", rank);
-  }
+  const std::string waiting = ranks_that([&](int rank) {
+    return !ray_placed_[static_cast<std::size_t>(rank)] && !was_ready_[static_cast<std::size_t>(rank)];
+  });
   if (waiting.empty()) return "Ray has placed them, and they still start";
   return fmt::format(
       "Ray has not placed ranks {}, each of which needs CPU {} on a node: the cluster is in use (ray status)", waiting,

@@ -12,16 +12,6 @@ namespace {
 
 constexpr Nanoseconds log_interval = 10'000'000'000;
 
-// {2, 3, 5} as "2, 3, 5".
-template <typename Predicate>
-std::string ranks_that(int ranks, const Predicate& predicate) {
-  std::string text;
-  for (int rank = 0; rank < ranks; ++rank) {
-    if (predicate(rank)) text += fmt::format("{}{}", text.empty() ? "" : ", ", rank);
-  }
-  return text;
-}
-
 }  // namespace
 
 Result<void> FleetImpl::listen_for_nodes() {
@@ -41,7 +31,7 @@ void FleetImpl::start_remote_ranks() {
   missing_deadline_ = now + limits_.start_timeout;
   missing_log_at_ = now + log_interval;
   log(LogLevel::info, "Waiting for ranks {} of other nodes at {}",
-      ranks_that(ranks_, [&](int rank) { return is_remote(rank); }), remote_->address().text());
+      ranks_that([&](int rank) { return is_remote(rank); }), remote_->address().text());
 }
 
 // While the fleet starts: who is missing, now and then, and at last as an error.
@@ -50,7 +40,7 @@ Result<void> FleetImpl::check_missing_nodes() {
   const Nanoseconds now = monotonic_now();
   if (now < missing_log_at_ && now < missing_deadline_) return {};
   const auto missing = [&](int rank) { return is_remote(rank) && !was_ready_[static_cast<std::size_t>(rank)]; };
-  const std::string ranks = ranks_that(ranks_, missing);
+  const std::string ranks = ranks_that(missing);
   if (ranks.empty()) return {};
   if (now < missing_deadline_) {
     missing_log_at_ = now + log_interval;
