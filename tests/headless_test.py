@@ -3,7 +3,7 @@ import pytest
 
 from chorus_process import STORIES, chorus
 from nodes import free_port
-from two_nodes_checks import TwoNodes, one_node, write_rows
+from two_nodes_checks import TwoNodes, TwoNodesContract, one_node, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -19,20 +19,8 @@ def nodes(tmp_path, work):
     two.close()
 
 
-def test_same_bytes(nodes):
-    nodes.check_same_bytes()
-
-
-def test_killed_engine(nodes):
-    nodes.check_killed_engine()
-
-
-def test_killed_node(nodes):
-    nodes.check_killed_node()
-
-
-def test_wrong_key(nodes):
-    nodes.check_wrong_key()
+class TestOverTheLoopback(TwoNodesContract):
+    pass
 
 
 @pytest.mark.parametrize("arguments, expected", [

@@ -26,6 +26,25 @@ def one_node(rows):
     return done.stdout
 
 
+class TwoNodesContract:
+    """The tests of a module that has the fixture `nodes`, by a class that derives from this one."""
+
+    def test_same_bytes(self, nodes):
+        nodes.check_same_bytes()
+
+    def test_killed_engine(self, nodes):
+        nodes.check_killed_engine()
+
+    def test_killed_node(self, nodes):
+        nodes.check_killed_node()
+
+    def test_wrong_key(self, nodes):
+        nodes.check_wrong_key()
+
+    def test_other_sizes(self, nodes):
+        nodes.check_other_sizes()
+
+
 class TwoNodes:
     """`place`: address, port and the command prefixes of the head and of the node."""
 

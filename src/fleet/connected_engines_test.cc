@@ -16,8 +16,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr Nanoseconds test_timeout = 60'000'000'000;
-
 void serve_toy(Connection* connection, const std::string& manner) {
   const auto served =
       serve_engine(connection, "scalar/bfloat16", [&](const EngineStart& start) -> Result<StartedReplica> {
@@ -63,24 +61,6 @@ class ConnectedEngines : public testing::Test {
     return start_fleet(config, toy_model_config(), std::move(setup));
   }
 
-  Outputs run(Fleet* fleet, const std::vector<Request>& requests) {
-    for (const Request& request : requests) {
-      EXPECT_TRUE(
-          fleet->submit(request, static_cast<int>(request.id) % static_cast<int>(fleet->replicas().size())).ok());
-    }
-    Collector collector;
-    std::vector<FleetEvent> events;
-    const Nanoseconds deadline = monotonic_now() + test_timeout;
-    while (collector.finished() < choices_of(requests) && monotonic_now() < deadline) {
-      events.clear();
-      const auto polled = fleet->poll(1000, &events);
-      EXPECT_TRUE(polled.ok()) << polled.error().message;
-      if (!polled.ok()) break;
-      for (const FleetEvent& event : events) collector.take(event.event);
-    }
-    return collector.outputs();
-  }
-
   std::vector<std::jthread> threads_;
 };
 
@@ -88,7 +68,7 @@ TEST_F(ConnectedEngines, GiveWhatOneEngineGives) {
   auto fleet = start({toy(""), toy(""), {}});
   ASSERT_TRUE(fleet.ok()) << fleet.error().message;
   const std::vector<Request> requests = mixed_requests(60);
-  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
 }
 
 TEST_F(ConnectedEngines, OneThatVanishesIsGivenUpAtOnceAndItsRequestsGoToTheOthers) {
@@ -96,7 +76,7 @@ TEST_F(ConnectedEngines, OneThatVanishesIsGivenUpAtOnceAndItsRequestsGoToTheOthe
   ASSERT_TRUE(fleet.ok()) << fleet.error().message;
   const std::vector<Request> requests = mixed_requests(60);
   testing::internal::CaptureStderr();
-  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
   EXPECT_THAT(testing::internal::GetCapturedStderr(),
               AllOf(HasSubstr("Worker rank 1 (pid "), HasSubstr("Worker rank 1 is given up after 0 restarts")));
   EXPECT_FALSE((*fleet)->replicas()[1].alive);
@@ -107,7 +87,7 @@ TEST_F(ConnectedEngines, OneThatSaysItsLastWordsIsGivenUpToo) {
   ASSERT_TRUE(fleet.ok()) << fleet.error().message;
   const std::vector<Request> requests = mixed_requests(60);
   testing::internal::CaptureStderr();
-  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("the toy breaks on purpose"));
 }
 
@@ -142,7 +122,7 @@ TEST_F(ConnectedEngines, OneWhoseFootingGoesEndsWithTheReason) {
   auto fleet = start({toy(""), broken});
   ASSERT_TRUE(fleet.ok()) << fleet.error().message;
   const std::vector<Request> requests = mixed_requests(20);
-  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
   EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("the world is broken"));
 }
 

@@ -27,7 +27,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr Nanoseconds test_timeout = 60'000'000'000;
 // Set in the environment of engines: they end before HELLO ("exit"), speak garbage as rank 0 ("garbage"), or one dies
 // while the other still starts ("overlap:" and a directory, see overlapping_engine()).
 constexpr const char* manner_variable = "CHORUS_FLEET_TEST_ENGINE";

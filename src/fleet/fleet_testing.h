@@ -186,4 +186,28 @@ inline Outputs direct_outputs(const std::vector<Request>& requests) {
   return collector.outputs();
 }
 
+inline constexpr Nanoseconds test_timeout = 60'000'000'000;
+
+// Request i to rank i mod ranks, until all are done. `on_event` is called after each event, with how many there were.
+inline Outputs run_spread(Fleet* fleet, const std::vector<Request>& requests,
+                          const std::function<void(std::size_t)>& on_event = {}) {
+  const int ranks = static_cast<int>(fleet->replicas().size());
+  for (const Request& request : requests)
+    EXPECT_TRUE(fleet->submit(request, static_cast<int>(request.id) % ranks).ok());
+  Collector collector;
+  std::vector<FleetEvent> events;
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  while (collector.finished() < choices_of(requests) && monotonic_now() < deadline) {
+    events.clear();
+    const auto polled = fleet->poll(1000, &events);
+    EXPECT_TRUE(polled.ok()) << polled.error().message;
+    if (!polled.ok()) break;
+    for (const FleetEvent& event : events) {
+      collector.take(event.event);
+      if (on_event) on_event(collector.events());
+    }
+  }
+  return collector.outputs();
+}
+
 }  // namespace chorus::testing_fleet

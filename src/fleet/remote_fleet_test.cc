@@ -20,8 +20,6 @@ namespace {
 using testing::AllOf;
 using testing::HasSubstr;
 
-constexpr Nanoseconds test_timeout = 60'000'000'000;
-
 std::string key_file(const char* name, char letter) {
   const std::string path = testing::TempDir() + "/" + name;
   std::ofstream(path) << std::string(40, letter);
@@ -68,26 +66,20 @@ class RemoteFleet : public testing::Test {
     FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
     return start_fleet(config, toy_model_config(), std::move(setup));
   }
-  // `on_event` is called after each event, with how many there were.
-  static Outputs run(Fleet* fleet, const std::vector<Request>& requests,
-                     const std::function<void(std::size_t)>& on_event = {}) {
-    const int ranks = static_cast<int>(fleet->replicas().size());
-    for (const Request& request : requests)
-      EXPECT_TRUE(fleet->submit(request, static_cast<int>(request.id) % ranks).ok());
-    Collector collector;
-    std::vector<FleetEvent> events;
-    const Nanoseconds deadline = monotonic_now() + test_timeout;
-    while (collector.finished() < choices_of(requests) && monotonic_now() < deadline) {
-      events.clear();
-      const auto polled = fleet->poll(1000, &events);
-      EXPECT_TRUE(polled.ok()) << polled.error().message;
-      if (!polled.ok()) break;
-      for (const FleetEvent& event : events) {
-        collector.take(event.event);
-        if (on_event) on_event(collector.events());
-      }
-    }
-    return collector.outputs();
+  // What becomes of a head that waits two seconds and of a node that does not belong to it, and what they log.
+  struct Meeting {
+    Result<std::unique_ptr<Fleet>> head;
+    Result<void> node;
+    std::string log;
+  };
+  Meeting meet(const EngineConfig& of_node) {
+    EngineConfig of_head = head_config();
+    of_head.engine_start_timeout_ms = 2'000;
+    testing::internal::CaptureStderr();
+    const auto node = start_node(of_node);
+    auto head = start_head(of_head);
+    node->thread.join();
+    return {std::move(head), std::move(node->ended), testing::internal::GetCapturedStderr()};
   }
   // Until this rank answers again.
   static bool comes_back(Fleet* fleet, int rank, int old_pid) {
@@ -111,7 +103,7 @@ TEST_F(RemoteFleet, GivesWhatOneEngineGivesAndEndsTheNodeInOrder) {
     auto fleet = start_head(head_config());
     ASSERT_TRUE(fleet.ok()) << fleet.error().message;
     const std::vector<Request> requests = mixed_requests(60);
-    EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+    EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
     for (const ReplicaStatus& status : (*fleet)->replicas()) EXPECT_TRUE(status.alive) << status.dp_rank;
   }
   node->thread.join();
@@ -125,7 +117,7 @@ TEST_F(RemoteFleet, AKilledEnginesRequestsGoToTheOthersAndItComesBack) {
   const int pid = (*fleet)->replicas()[2].pid;
   const std::vector<Request> requests = mixed_requests(60);
   testing::internal::CaptureStderr();
-  const Outputs outputs = run(fleet->get(), requests, [&](std::size_t events) {
+  const Outputs outputs = run_spread(fleet->get(), requests, [&](std::size_t events) {
     if (events == 20) ::kill(pid, SIGKILL);
   });
   EXPECT_EQ(outputs, direct_outputs(requests));
@@ -140,7 +132,7 @@ TEST_F(RemoteFleet, ALostNodesRequestsGoToTheOthersAndAnotherTakesItsPlace) {
   ASSERT_TRUE(fleet.ok()) << fleet.error().message;
   const int pid = (*fleet)->replicas()[3].pid;
   const std::vector<Request> requests = mixed_requests(60);
-  const Outputs outputs = run(fleet->get(), requests, [&](std::size_t events) {
+  const Outputs outputs = run_spread(fleet->get(), requests, [&](std::size_t events) {
     if (events == 20) node.reset();
   });
   EXPECT_EQ(outputs, direct_outputs(requests));
@@ -151,35 +143,24 @@ TEST_F(RemoteFleet, ALostNodesRequestsGoToTheOthersAndAnotherTakesItsPlace) {
 TEST_F(RemoteFleet, ANodeOfAnotherConfigurationIsRefusedWithBothValues) {
   EngineConfig other = node_config();
   other.block_size = 32;
-  EngineConfig config = head_config();
-  config.engine_start_timeout_ms = 2'000;
-  testing::internal::CaptureStderr();
-  const auto node = start_node(other);
-  const auto fleet = start_head(config);
-  node->thread.join();
-  const std::string log = testing::internal::GetCapturedStderr();
+  const auto [fleet, node, log] = meet(other);
   ASSERT_FALSE(fleet.ok());
   EXPECT_EQ(fleet.error().code, ErrorCode::deadline_exceeded);
   EXPECT_THAT(fleet.error().message, HasSubstr("ranks 2, 3 did not come"));
-  ASSERT_FALSE(node->ended.ok());
-  EXPECT_EQ(node->ended.error().code, ErrorCode::invalid_argument);
-  EXPECT_THAT(node->ended.error().message, HasSubstr("block_size is 16 on the head and 32 on node"));
+  ASSERT_FALSE(node.ok());
+  EXPECT_EQ(node.error().code, ErrorCode::invalid_argument);
+  EXPECT_THAT(node.error().message, HasSubstr("block_size is 16 on the head and 32 on node"));
   EXPECT_THAT(log, HasSubstr("is refused: it would give other tokens than the head: block_size is 16"));
 }
 
 TEST_F(RemoteFleet, ANodeWithAnotherKeyIsRefused) {
   EngineConfig other = node_config();
   other.cluster_key_file = key_file("other-key", 'o');
-  EngineConfig config = head_config();
-  config.engine_start_timeout_ms = 2'000;
-  testing::internal::CaptureStderr();
-  const auto node = start_node(other);
-  const auto fleet = start_head(config);
-  node->thread.join();
-  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("Refused a connection"));
+  const auto [fleet, node, log] = meet(other);
+  EXPECT_THAT(log, HasSubstr("Refused a connection"));
   EXPECT_FALSE(fleet.ok());
-  ASSERT_FALSE(node->ended.ok());
-  EXPECT_THAT(node->ended.error().message, HasSubstr("another cluster key"));
+  ASSERT_FALSE(node.ok());
+  EXPECT_THAT(node.error().message, HasSubstr("another cluster key"));
 }
 
 TEST_F(RemoteFleet, ASecondNodeWithTheSameRanksWaitsUntilTheyAreFree) {
@@ -190,7 +171,7 @@ TEST_F(RemoteFleet, ASecondNodeWithTheSameRanksWaitsUntilTheyAreFree) {
   testing::internal::CaptureStderr();
   const auto second = start_node(node_config());
   const std::vector<Request> requests = mixed_requests(30);
-  EXPECT_EQ(run(fleet->get(), requests), direct_outputs(requests));
+  EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
   EXPECT_EQ((*fleet)->replicas()[2].pid, pid);
   first->interrupted = true;
   EXPECT_TRUE(comes_back(fleet->get(), 2, pid));

@@ -107,24 +107,15 @@ def test_variables_give_the_bytes_of_one_process(model, parallel, size, prompts,
     assert all(err == "" for _, _, err in ends[1:]), "rank 0 alone speaks"
 
 
-def test_experts_over_all_ranks(prompts, expected, tmp_path):
-    """Replicas step together through the launcher's world."""
+@pytest.mark.parametrize("model", ["qwen3_moe", "stories260k"])
+def test_experts_over_all_ranks(model, prompts, expected, tmp_path):
+    """Replicas step together through the launcher's world; those of a model without experts have nothing to step together for."""
     output = tmp_path / "out.jsonl"
-    arguments = [*launched(MODELS["qwen3_moe"], "--dp-size", "2", "--enable-ep"), "--input", prompts, "--output", output]
+    arguments = [*launched(MODELS[model], "--dp-size", "2", "--enable-ep"), "--input", prompts, "--output", output]
     with Ranks(lambda rank: arguments, 2) as ranks:
         ends = ranks.finish()
     assert [end[0] for end in ends] == [0, 0], ends
-    assert output.read_bytes() == expected["qwen3_moe"]
-
-
-def test_expert_parallelism_of_a_model_without_experts_is_none(prompts, expected, tmp_path):
-    """Its replicas have nothing to step together for."""
-    output = tmp_path / "out.jsonl"
-    arguments = [*launched(MODELS["stories260k"], "--dp-size", "2", "--enable-ep"), "--input", prompts, "--output", output]
-    with Ranks(lambda rank: arguments, 2) as ranks:
-        ends = ranks.finish()
-    assert [end[0] for end in ends] == [0, 0], ends
-    assert output.read_bytes() == expected["stories260k"]
+    assert output.read_bytes() == expected[model]
 
 
 def test_srun_variables(prompts, expected, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 # pylint: disable=wrong-import-position
-from two_nodes_checks import TwoNodes, one_node, write_rows
+from two_nodes_checks import TwoNodes, TwoNodesContract, one_node, write_rows
 
 HEAD, NODE = f"chorus-head-{os.getpid()}", f"chorus-node-{os.getpid()}"
 ADDRESS, PORT = "10.213.7.1", 29550
@@ -67,24 +67,8 @@ def nodes(tmp_path, work, networks):
     two.close()
 
 
-def test_same_bytes(nodes):
-    nodes.check_same_bytes()
-
-
-def test_killed_engine(nodes):
-    nodes.check_killed_engine()
-
-
-def test_killed_node(nodes):
-    nodes.check_killed_node()
-
-
-def test_wrong_key(nodes):
-    nodes.check_wrong_key()
-
-
-def test_other_sizes(nodes):
-    nodes.check_other_sizes()
+class TestOverTwoNetworks(TwoNodesContract):
+    pass
 
 
 def test_no_key(nodes):
