@@ -88,7 +88,15 @@ Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
       check_range("data-parallel-start-rank", parallel.data_parallel_start_rank, 0, parallel.data_parallel_size - 1));
   CHORUS_TRY_VOID(check_range("data-parallel-rank", parallel.data_parallel_rank, -1, parallel.data_parallel_size - 1));
   CHORUS_TRY_VOID(check_range("data-parallel-rpc-port", parallel.data_parallel_rpc_port, 0, 65535));
-  return {};
+  CHORUS_TRY_VOID(check_range("nodes-per-replica", parallel.nodes_per_replica, 1, kRanksMax));
+  if (parallel.replica_size() % parallel.nodes_per_replica != 0) {
+    return fail(ErrorCode::invalid_argument,
+                "--nodes-per-replica {} does not divide the {} workers of a replica (tensor {} x pipeline {} x decode "
+                "context {})",
+                parallel.nodes_per_replica, parallel.replica_size(), parallel.tensor_parallel_size,
+                parallel.pipeline_parallel_size, parallel.decode_context_parallel_size);
+  }
+  return check_range("node-rank", parallel.node_rank, 0, parallel.nodes_per_replica - 1);
 }
 
 // A sequence's keys lie on the context-parallel workers in turn, a partition of attention at a time
@@ -156,12 +164,23 @@ Result<void> check_nodes(const EngineConfig& config) {
                 "--data-parallel-start-rank {} and --data-parallel-size-local {} go beyond --data-parallel-size {}",
                 first, parallel.local_replicas(), parallel.data_parallel_size);
   }
-  if (config.headless && first == 0 && !config.on_ray()) {
+  if (config.headless && first == 0 && parallel.node_rank == 0 && !config.on_ray()) {
+    if (parallel.nodes_per_replica > 1) {
+      return fail(ErrorCode::invalid_argument,
+                  "--headless has neither --node-rank nor --data-parallel-start-rank: the first part of rank 0 is on "
+                  "the node with the front end; give the part that this node has, --node-rank 1 to {}",
+                  parallel.nodes_per_replica - 1);
+    }
     return fail(ErrorCode::invalid_argument,
                 "--headless has no --data-parallel-start-rank: rank 0 is on the node with the front end; give this "
-                "node's first rank, 1 "
-                "to {}",
+                "node's first rank, 1 to {}",
                 parallel.data_parallel_size - 1);
+  }
+  if (!config.headless && parallel.node_rank != 0) {
+    return fail(ErrorCode::invalid_argument,
+                "--node-rank is {}: the node with the front end has part 0 of its replicas; give --headless on the "
+                "others",
+                parallel.node_rank);
   }
   if (!config.headless && first != 0) {
     return fail(
@@ -204,6 +223,7 @@ Result<void> check_supported(const EngineConfig& config) {
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
        "data-parallel-size-local below data-parallel-size under external_launcher",
        "has no meaning, the launcher places every rank; leave it out"},
+      {parallel.nodes_per_replica > 1, "nodes-per-replica", "above 1 is not part of this version; leave it out"},
       {parallel.several_nodes() && parallel.enable_expert_parallel && !config.on_ray(),
        "enable-expert-parallel over several machines", "is not part of this version; give all replicas to one machine"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",

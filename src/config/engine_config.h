@@ -32,9 +32,12 @@ struct ParallelConfig {
   int data_parallel_rpc_port = 0;            // 0: chosen and published
   bool data_parallel_hybrid_lb = false;
   bool data_parallel_external_lb = false;
-  bool all_remote = false;  // this node has no replicas: others bring them all
+  bool all_remote = false;    // this node has no replicas: others bring them all
+  int nodes_per_replica = 1;  // the workers of a replica are spread evenly over so many nodes
+  int node_rank = 0;          // which part of its replicas this node has
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
+  int workers_per_node() const { return replica_size() / nodes_per_replica; }  // of each replica
   // Ranks that share the experts of a pipeline stage; 1 without expert parallelism.
   int expert_parallel_size() const { return enable_expert_parallel ? data_parallel_size * tensor_parallel_size : 1; }
   // Replicas that exchange tokens step together and are one world: they start, fail and end as one.
@@ -47,7 +50,10 @@ struct ParallelConfig {
   bool is_local(int dp_rank) const {
     return dp_rank >= data_parallel_start_rank && dp_rank < data_parallel_start_rank + local_replicas();
   }
-  bool several_nodes() const { return local_replicas() < data_parallel_size; }
+  bool several_nodes() const { return local_replicas() < data_parallel_size || nodes_per_replica > 1; }
+  // Workers on different nodes compute together: every worker of every replica comes to the head by itself, which
+  // brings them together.
+  bool workers_join_singly() const { return several_nodes() && (nodes_per_replica > 1 || replicas_step_together()); }
   // Where nodes meet.
   std::string head_address() const { return data_parallel_address.empty() ? "127.0.0.1" : data_parallel_address; }
 };

@@ -224,6 +224,28 @@ TEST(Validate, TheNodesRanksMustFit) {
   EXPECT_THAT(message_of({{"-dp", "4"}, {"-dpl", "2"}, {"-ep", "true"}}), HasSubstr("enable-expert-parallel"));
 }
 
+TEST(Validate, APartOfAReplicaIsOneOfItsNodes) {
+  EXPECT_THAT(message_of({{"-tp", "4"}, {"nodes-per-replica", "3"}}), HasSubstr("does not divide the 4 workers"));
+  EXPECT_THAT(message_of({{"-tp", "2"}, {"nodes-per-replica", "2"}, {"node-rank", "1"}}), HasSubstr("--headless"));
+  EXPECT_THAT(message_of({{"-tp", "2"}, {"nodes-per-replica", "2"}, {"headless", "true"}}), HasSubstr("--node-rank 1"));
+  EXPECT_THAT(message_of({{"-tp", "2"}, {"nodes-per-replica", "2"}, {"node-rank", "2"}}), HasSubstr("0 to 1"));
+}
+
+TEST(ParallelConfig, WorkersJoinSinglyWhereNodesComputeTogether) {
+  ParallelConfig parallel;
+  parallel.data_parallel_size = 4;
+  parallel.tensor_parallel_size = 2;
+  parallel.data_parallel_size_local = 2;
+  EXPECT_FALSE(parallel.workers_join_singly());
+  parallel.enable_expert_parallel = true;
+  EXPECT_TRUE(parallel.workers_join_singly());
+  EXPECT_EQ(parallel.workers_per_node(), 2);
+  parallel.enable_expert_parallel = false;
+  parallel.nodes_per_replica = 2;
+  EXPECT_TRUE(parallel.workers_join_singly());
+  EXPECT_EQ(parallel.workers_per_node(), 1);
+}
+
 TEST(ParallelConfig, KnowsTheRanksOfThisNode) {
   ParallelConfig parallel;
   parallel.data_parallel_size = 5;

@@ -170,6 +170,8 @@ constexpr EngineOption kOptions[] = {
     {"data-parallel-rank", "-dpn", nullptr, "N", "the one rank of this process, behind an outer balancer", [](Config c, Value v) { return set_optional_integer(&c->parallel.data_parallel_rank, v); }},
     {"data-parallel-address", "-dpa", nullptr, "ADDRESS", "of the first node", [](Config c, Value v) -> Result<void> { c->parallel.data_parallel_address = is_none(v) ? "" : v; return {}; }},
     {"data-parallel-rpc-port", "-dpp", nullptr, "PORT", "0: chosen and published", [](Config c, Value v) { return set_optional_integer(&c->parallel.data_parallel_rpc_port, v); }},
+    {"nodes-per-replica", nullptr, nullptr, "N", "machines that a replica's workers are spread over", [](Config c, Value v) { return set_integer(&c->parallel.nodes_per_replica, v); }},
+    {"node-rank", nullptr, nullptr, "N", "which part of its replicas a --headless node has", [](Config c, Value v) { return set_optional_integer(&c->parallel.node_rank, v); }},
     {"data-parallel-hybrid-lb", "-dph", nullptr, nullptr, "balance inside a node, an outer balancer between nodes", [](Config c, Value v) { return set_flag(&c->parallel.data_parallel_hybrid_lb, v); }},
     {"data-parallel-external-lb", "-dpe", nullptr, nullptr, "an outer balancer sees every rank", [](Config c, Value v) { return set_flag(&c->parallel.data_parallel_external_lb, v); }},
     {"api-server-count", "-asc", nullptr, "N", "front-end processes", [](Config c, Value v) { return set_integer(&c->api_server_count, v); }},
