@@ -51,10 +51,10 @@ class ConnectedEngines : public testing::Test {
     const EngineConfig config = toy_engine_config(static_cast<int>(engines.size()));
     FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
     for (const Engine& engine : engines) {
-      UniqueFd& ours = setup.connected.emplace_back();
+      auto& ours = setup.connected.emplace_back();
       if (!engine) continue;
       CHORUS_TRY(auto sockets, make_socket_pair());
-      ours = std::move(sockets.first);
+      CHORUS_TRY(ours, make_socket_connection(std::move(sockets.first)));
       CHORUS_TRY(auto connection, make_socket_connection(std::move(sockets.second)));
       threads_.emplace_back([engine, theirs = std::move(connection)] { engine(theirs.get()); });
     }

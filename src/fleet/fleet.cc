@@ -61,7 +61,7 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   threads_ = threads_per_worker(config_, node);
   std::vector<std::string> warnings;
   // Engines that are there already live on resources of their own.
-  if (!std::ranges::all_of(connected_, &UniqueFd::valid)) {
+  if (!std::ranges::all_of(connected_, [](const auto& connection) { return connection != nullptr; })) {
     CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(config_, node, &warnings));
   }
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
@@ -76,7 +76,7 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   start_remote_ranks();
   for (int rank = 0; rank < ranks_; ++rank) {
     if (is_remote(rank)) continue;
-    if (connected_[static_cast<std::size_t>(rank)].valid()) supervisor_.forbid_restart(rank);
+    if (connected_[static_cast<std::size_t>(rank)]) supervisor_.forbid_restart(rank);
     supervisor_.start(rank, monotonic_now());
   }
   // The supervisor's start deadline ends this loop. A death before a rank's first READY fails the start: retrying would

@@ -106,11 +106,11 @@ class FleetImpl final : public Fleet {
   Router router_;
   Supervisor supervisor_;
   Backlog backlog_;
-  std::vector<std::optional<ReplicaLink>> links_;  // by rank: the present incarnation, until its process is reaped
-  std::vector<UniqueFd> connected_;                // by rank: sockets to engines that are there, until they are adopted
-  std::unique_ptr<RemoteReplicas> remote_;         // null: all replicas are of this machine
-  std::vector<std::unique_ptr<Connection>> joined_;  // by rank: of a node, until it is adopted
-  Nanoseconds missing_deadline_ = 0;                 // of the nodes that have not joined since the start
+  std::vector<std::optional<ReplicaLink>> links_;       // by rank: the present incarnation, until its process is reaped
+  std::vector<std::unique_ptr<Connection>> connected_;  // by rank: to engines that are there, until they are adopted
+  std::unique_ptr<RemoteReplicas> remote_;              // null: all replicas are of this machine
+  std::vector<std::unique_ptr<Connection>> joined_;     // by rank: of a node, until it is adopted
+  Nanoseconds missing_deadline_ = 0;                    // of the nodes that have not joined since the start
   Nanoseconds missing_log_at_ = 0;
   Nanoseconds all_given_up_since_ = 0;         // 0: not all are
   UniqueFd ray_key_;                           // where no --cluster-key-file was given

@@ -37,9 +37,8 @@ Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
     adopted.post(MessageType::welcome, {});
     return adopted;
   }
-  UniqueFd& socket = connected_[static_cast<std::size_t>(replica.rank)];
-  if (!socket.valid()) return ReplicaLink::start(replica);
-  CHORUS_TRY(auto connection, make_socket_connection(std::move(socket)));
+  auto& connection = connected_[static_cast<std::size_t>(replica.rank)];
+  if (!connection) return ReplicaLink::start(replica);
   return ReplicaLink::adopt(replica, std::move(connection));
 }
 
@@ -55,8 +54,7 @@ void FleetImpl::spawn(Placement replica) {
 }
 
 Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
-  const bool adopts =
-      connected_[static_cast<std::size_t>(replica.rank)].valid();  // an engine that has its world already
+  const bool adopts = connected_[static_cast<std::size_t>(replica.rank)] != nullptr;  // it has its world already
   if (config_.parallel.replicas_step_together() && !world_ && !adopts) {
     CHORUS_TRY(world_, SharedWorld::create(config_.parallel.world_size()));
   }

@@ -10,7 +10,7 @@
 #include "exec/executor.h"
 #include "exec/load_weights.h"
 #include "fleet/fleet.h"
-#include "net/unique_fd.h"
+#include "net/connection.h"
 
 namespace chorus {
 
@@ -18,10 +18,10 @@ struct FleetSetup {
   std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
   SupervisorLimits supervisor;
   std::function<bool()> interrupted = {};  // asked every 100 ms while engines start; true: the start fails, `cancelled`
-  // Stream sockets to engines that somebody else started (a launcher, another node), by dp rank. Such an engine brings
-  // its own weights: CONFIG goes there without a descriptor. It is dead when its connection breaks, and is not started
-  // again. Empty, or an invalid one: this fleet spawns the engine.
-  std::vector<UniqueFd> connected = {};
+  // To engines that somebody else started (a launcher), by dp rank. Such an engine brings its own weights: CONFIG goes
+  // there without a descriptor. It is dead when its connection breaks, and is not started again. Empty, or a null one:
+  // this fleet spawns the engine.
+  std::vector<std::unique_ptr<Connection>> connected = {};
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.

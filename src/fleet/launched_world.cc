@@ -62,7 +62,7 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   described.isa = isa;
   described.dtype = compute_dtype(config, model);
   world->profile_ = numerics_profile(described);
-  CHORUS_TRY_VOID(world->exchange_sockets());
+  CHORUS_TRY_VOID(world->connect_engines());
   CHORUS_TRY_VOID(world->choose_resources());
   return world;
 }
@@ -73,26 +73,28 @@ LaunchedWorld::~LaunchedWorld() {
 }
 
 // Rank 0 makes a pair for every engine and gives the others their ends.
-Result<void> LaunchedWorld::exchange_sockets() {
+Result<void> LaunchedWorld::connect_engines() {
   if (!is_engine()) return {};
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{config_.engine_start_timeout_ms} * 1'000'000;
   const auto store = make_prefix_store(place_.store, "engines");
   if (rank() != 0) {
     auto received = receive_descriptor(*store, rank(), deadline);
     if (!received.ok()) return with_context(received.error(), "all ranks must be on one node");
-    fleet_socket_ = std::move(*received);
+    CHORUS_TRY(fleet_, make_socket_connection(std::move(*received)));
     return {};
   }
   std::vector<int> given(static_cast<std::size_t>(world_.size()), -1);
   std::vector<UniqueFd> theirs;
   for (int dp = 0; dp < config_.parallel.data_parallel_size; ++dp) {
     CHORUS_TRY(auto sockets, make_socket_pair());
-    engines_.push_back(std::move(sockets.first));
+    CHORUS_TRY(auto engine, make_socket_connection(std::move(sockets.first)));
+    engines_.push_back(std::move(engine));
     theirs.push_back(std::move(sockets.second));
     given[static_cast<std::size_t>(dp * config_.parallel.replica_size())] = theirs.back().get();
   }
-  fleet_socket_ = std::move(theirs.front());
-  return hand_over_descriptors(*store, given, deadline);
+  CHORUS_TRY_VOID(hand_over_descriptors(*store, given, deadline));
+  CHORUS_TRY(fleet_, make_socket_connection(std::move(theirs.front())));
+  return {};
 }
 
 // Some launchers bind each rank to cores of its own, others leave all ranks on all cores: those that may use the same
@@ -160,10 +162,10 @@ WorkerSetup LaunchedWorld::own_setup() const {
   return setup;
 }
 
-Result<void> LaunchedWorld::serve_as_engine(UniqueFd socket) {
-  CHORUS_TRY(const auto connection, make_socket_connection(std::move(socket)));
-  LoadedWeights weights;  // outlive the replica
-  return serve_engine(connection.get(), profile_, [&](const EngineStart&) -> Result<StartedReplica> {
+Result<void> LaunchedWorld::serve_as_engine() {
+  const auto fleet = std::move(fleet_);  // closed when this ends, whatever the end
+  LoadedWeights weights;                 // outlive the replica
+  return serve_engine(fleet.get(), profile_, [&](const EngineStart&) -> Result<StartedReplica> {
     CHORUS_TRY(weights, load_own_weights());
     WorkerSetup setup = own_setup();
     CHORUS_TRY(setup.kv_cache_bytes, kv_cache_bytes_per_worker(config_, detect_node(), 0));
@@ -197,7 +199,7 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
   CHECK(rank() == 0 && !engine_.joinable(), "rank {} starts the fleet, or starts it twice", rank());
   CHORUS_TRY_VOID(wait_for_rank_0());
   engine_ = std::thread([this] {
-    engine_result_ = serve_as_engine(std::move(fleet_socket_));
+    engine_result_ = serve_as_engine();
     if (!engine_result_.ok()) abort(engine_result_.error());
   });
   FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(engines_)};
@@ -215,7 +217,7 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
 Result<void> LaunchedWorld::serve() {
   CHECK(rank() != 0, "rank 0 holds the fleet");
   auto served = wait_for_rank_0();
-  if (served.ok()) served = is_engine() ? serve_as_engine(std::move(fleet_socket_)) : serve_as_worker();
+  if (served.ok()) served = is_engine() ? serve_as_engine() : serve_as_worker();
   if (!served.ok()) abort(served.error());
   return served;
 }

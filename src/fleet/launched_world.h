@@ -25,7 +25,7 @@
 #include "exec/load_weights.h"
 #include "exec/replica_executor.h"
 #include "fleet/fleet.h"
-#include "net/unique_fd.h"
+#include "net/connection.h"
 
 namespace chorus {
 
@@ -56,13 +56,13 @@ class LaunchedWorld {
   LaunchedWorld(const EngineConfig& config, const ModelConfig& model, const Topology& topology, Group world)
       : config_(config), model_(model), topology_(topology), world_(std::move(world)) {}
 
-  Result<void> exchange_sockets();
+  Result<void> connect_engines();
   Result<void> choose_resources();
   Result<void> wait_for_rank_0();
   Result<void> check();
   Result<LoadedWeights> load_own_weights();
   WorkerSetup own_setup() const;
-  Result<void> serve_as_engine(UniqueFd socket);
+  Result<void> serve_as_engine();
   Result<void> serve_as_worker();
   bool is_engine() const { return world_.rank() % config_.parallel.replica_size() == 0; }
 
@@ -73,8 +73,8 @@ class LaunchedWorld {
   std::shared_ptr<Transport> transport_;  // null in a world of one
   Group world_;
   std::function<bool()> interrupted_;
-  std::vector<UniqueFd> engines_;  // rank 0: the fleet's ends, by dp rank
-  UniqueFd fleet_socket_;          // of an engine: its end
+  std::vector<std::unique_ptr<Connection>> engines_;  // rank 0: the fleet's ends, by dp rank
+  std::unique_ptr<Connection> fleet_;                 // of an engine: its end
   std::string profile_;
   Isa isa_ = Isa::scalar;
   int threads_ = 1;
