@@ -200,11 +200,8 @@ Result<void> check_nodes(const EngineConfig& config) {
                 "--headless needs --data-parallel-rpc-port: the port of the first node, which logs it at its start");
   }
   if (config.cluster_key_file.empty() && !is_loopback(parallel.head_address())) {
-    return fail(ErrorCode::invalid_argument,
-                "--data-parallel-address is {}, which other machines reach, and there is no --cluster-key-file; make "
-                "one with: (umask "
-                "077; openssl rand -hex 32 > FILE), and give it on every node",
-                parallel.data_parallel_address);
+    return missing_cluster_key(
+        fmt::format("--data-parallel-address is {}, which other machines reach", parallel.data_parallel_address));
   }
   return {};
 }
@@ -292,6 +289,14 @@ Result<void> validate(const EngineConfig& config, const ModelConfig& model) {
 
 bool is_loopback(const std::string& host) {
   return host == "localhost" || host.starts_with("127.") || host == "::1";
+}
+
+Error missing_cluster_key(const std::string& why) {
+  return fail(
+      ErrorCode::invalid_argument,
+      "{}, and there is no --cluster-key-file; make one with: (umask 077; openssl rand -hex 32 > FILE), and give "
+      "it on every node",
+      why);
 }
 
 EngineConfig settled(EngineConfig config, const ModelConfig& model) {

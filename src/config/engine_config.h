@@ -110,6 +110,9 @@ EngineConfig settled(EngineConfig config, const ModelConfig& model);
 // By its name or number alone: nobody is asked.
 bool is_loopback(const std::string& host);
 
+// For what other machines can reach: "WHY, and there is no --cluster-key-file", and how to make one.
+Error missing_cluster_key(const std::string& why);
+
 // What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16
 // kernel, and bfloat16 would drop three bits of each weight).
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model);

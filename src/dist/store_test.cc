@@ -32,14 +32,18 @@ struct Kind {
 std::vector<Kind> kinds() {
   const std::shared_ptr<Store> memory = make_memory_store();
   const std::string path = temporary_path("kinds.store");
-  auto started = TcpStoreServer::start("127.0.0.1", 0);
-  EXPECT_TRUE(started.ok());
-  const std::shared_ptr<TcpStoreServer> server = std::move(*started);
+  const auto tcp_kind = [](const std::string& name, const std::shared_ptr<const ClusterKey>& key) {
+    auto started = TcpStoreServer::start("127.0.0.1", 0, key);
+    EXPECT_TRUE(started.ok());
+    const std::shared_ptr<TcpStoreServer> server = std::move(*started);
+    return Kind{name, [=]() -> std::shared_ptr<Store> {
+                  return std::move(connect_tcp_store("127.0.0.1", server->port(), long_ms, key)).value();
+                }};
+  };
   return {{"memory", [=] { return memory; }},
           {"file", [=]() -> std::shared_ptr<Store> { return std::move(open_file_store(path)).value(); }},
-          {"tcp", [=]() -> std::shared_ptr<Store> {
-             return std::move(connect_tcp_store("127.0.0.1", server->port(), long_ms)).value();
-           }}};
+          tcp_kind("tcp", nullptr),
+          tcp_kind("tcp, guarded", std::make_shared<ClusterKey>(std::string(40, 'k')))};
 }
 
 TEST(Store, AllKindsBehaveAlike) {

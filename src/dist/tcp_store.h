@@ -2,8 +2,9 @@
 // parent process runs on MASTER_PORT, and torch's client can use ours. Checked against torch 2.15 (tests/launchers),
 // whose server has two implementations, libuv and the older one.
 //
-// The protocol has neither authentication nor encryption: the server listens on the loopback address unless told
-// otherwise, and whoever reaches it can read and write every key.
+// The protocol itself has neither authentication nor encryption: whoever reaches a server can read and write every
+// key. With a cluster's key client and server speak it in authenticated frames (net/frame_listener.h), which torch's
+// cannot; without one the server listens on loopback addresses only.
 #pragma once
 
 #include <memory>
@@ -11,20 +12,24 @@
 
 #include "base/result.h"
 #include "dist/store.h"
+#include "net/authentication.h"
 
 namespace chorus {
 
-// Tries to connect until timeout_ms have passed. After a call that failed for another reason than a wait that ran out
-// the connection is broken, and later calls say so.
-Result<std::unique_ptr<Store>> connect_tcp_store(const std::string& host, int port, int timeout_ms);
+// Tries to connect until timeout_ms have passed. `key`: of a server that has one. After a call that failed for another
+// reason than a wait that ran out the connection is broken, and later calls say so.
+Result<std::unique_ptr<Store>> connect_tcp_store(const std::string& host, int port, int timeout_ms,
+                                                 std::shared_ptr<const ClusterKey> key = nullptr);
 
 // Runs in a thread of its own from start() to the destructor, which closes all connections. What a client may hold is
 // bounded: keys and values as in store.h, 1 GiB in all, 4,096 connections. A client that sends what is no request is
 // cut off.
 class TcpStoreServer {
  public:
-  // `address` of this host; port 0: chosen by the system.
-  static Result<std::unique_ptr<TcpStoreServer>> start(const std::string& address, int port);
+  // `address` of this host; port 0: chosen by the system. Errors: invalid_argument (not loopback and no key),
+  // unavailable (the address cannot be had).
+  static Result<std::unique_ptr<TcpStoreServer>> start(const std::string& address, int port,
+                                                       std::shared_ptr<const ClusterKey> key = nullptr);
   virtual ~TcpStoreServer() = default;
   virtual int port() const = 0;
 };

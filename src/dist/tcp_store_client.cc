@@ -2,8 +2,10 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "dist/store_check.h"
+#include "dist/store_stream.h"
 #include "dist/tcp_socket.h"
 #include "dist/tcp_store.h"
 #include "dist/tcp_store_protocol.h"
@@ -17,7 +19,8 @@ constexpr int cancel_ms = 5'000;
 
 class TcpStore final : public Store {
  public:
-  TcpStore(UniqueFd socket, std::string peer) : socket_(std::move(socket)), peer_(std::move(peer)) {}
+  TcpStore(std::unique_ptr<StoreStream> stream, std::string peer)
+      : stream_(std::move(stream)), peer_(std::move(peer)) {}
 
   // The ping makes a wrong port or a server that is going away an error here and not in the first get().
   Result<void> greet(int timeout_ms) {
@@ -88,8 +91,9 @@ class TcpStore final : public Store {
     CHORUS_TRY_VOID(check_store_keys(keys));
     const std::string& key = keys.front();
     CHORUS_TRY_VOID(ask(begin(StoreRequest::wait, keys), key, std::max(timeout_ms, 1000)));
-    CHORUS_TRY(const bool answered, wait_for_socket(socket_.get(), POLLIN, deadline_after(timeout_ms)));
-    if (answered) {
+    const auto answered = receive_until(1, deadline_after(timeout_ms));
+    if (!answered.ok()) return with_key(answered.error(), key, timeout_ms);
+    if (*answered) {
       CHORUS_TRY(const auto answer, answer_value<std::uint8_t>(key, cancel_ms));
       if (answer == 0) return {};
       return broken(fail(ErrorCode::unavailable, "store key {}: {} answers a wait with {}", key, peer_, answer));
@@ -98,7 +102,7 @@ class TcpStore final : public Store {
   }
 
   std::string local_address() const override {
-    const auto address = tcp::local_address(socket_.get());
+    const auto address = tcp::local_address(stream_->fd());
     return address.ok() ? address->host() : std::string();
   }
 
@@ -131,14 +135,41 @@ class TcpStore final : public Store {
     if (!broken_.empty()) {
       return fail(ErrorCode::unavailable, "store key {}: the connection is broken since: {}", key, broken_);
     }
-    const auto sent = send_all(socket_.get(), request, deadline_after(timeout_ms), peer_);
+    const auto sent = send_until(request, deadline_after(timeout_ms));
     if (!sent.ok()) return with_key(sent.error(), key, timeout_ms);
-    return {};
+    if (*sent) return {};
+    return with_key(fail(ErrorCode::deadline_exceeded, "{} takes no bytes", peer_), key, timeout_ms);
+  }
+
+  // False: the deadline passed first.
+  Result<bool> send_until(std::string_view bytes, Nanoseconds deadline) {
+    for (auto sent = stream_->send(bytes);; sent = stream_->flush()) {
+      if (!sent.ok()) return with_context(sent.error(), peer_);
+      if (stream_->queued_bytes() == 0) return true;
+      CHORUS_TRY(const bool ready, wait_for_socket(stream_->fd(), POLLOUT, deadline));
+      if (!ready) return false;
+    }
+  }
+
+  // Until `count` bytes are in received_. False: the deadline passed first.
+  Result<bool> receive_until(std::size_t count, Nanoseconds deadline) {
+    while (true) {
+      const auto more = stream_->receive(&received_);
+      if (!more.ok()) return with_context(more.error(), peer_);
+      if (received_.size() >= count) return true;
+      if (*more) continue;
+      CHORUS_TRY(const bool ready, wait_for_socket(stream_->fd(), POLLIN, deadline));
+      if (!ready) return false;
+    }
   }
 
   Result<void> answer_bytes(void* to, std::size_t count, const std::string& key, int timeout_ms) {
-    const auto received = receive_all(socket_.get(), to, count, deadline_after(timeout_ms), peer_);
+    const auto received = receive_until(count, deadline_after(timeout_ms));
     if (!received.ok()) return with_key(received.error(), key, timeout_ms);
+    if (!*received)
+      return with_key(fail(ErrorCode::deadline_exceeded, "{} gave no answer in time", peer_), key, timeout_ms);
+    std::memcpy(to, received_.data(), count);
+    received_.erase(0, count);
     return {};
   }
 
@@ -170,19 +201,21 @@ class TcpStore final : public Store {
     return {};
   }
 
-  UniqueFd socket_;
-  std::string peer_;    // "the store at host port 1234"
-  std::string broken_;  // why
+  std::unique_ptr<StoreStream> stream_;
+  std::string peer_;      // "the store at host port 1234"
+  std::string received_;  // and not used yet
+  std::string broken_;    // why
 };
 
 }  // namespace
 
-Result<std::unique_ptr<Store>> connect_tcp_store(const std::string& host, int port, int timeout_ms) {
+Result<std::unique_ptr<Store>> connect_tcp_store(const std::string& host, int port, int timeout_ms,
+                                                 std::shared_ptr<const ClusterKey> key) {
   const Nanoseconds deadline = deadline_after(timeout_ms);
-  auto socket = connect_tcp(host, port, deadline);
-  if (!socket.ok()) return with_context(socket.error(), "store");
+  auto stream = connect_store_stream(host, port, std::move(key), deadline);
+  if (!stream.ok()) return with_context(stream.error(), "store");
   auto store =
-      std::make_unique<TcpStore>(std::move(socket).value(), fmt::format("the store at {} port {}", host, port));
+      std::make_unique<TcpStore>(std::move(stream).value(), fmt::format("the store at {} port {}", host, port));
   CHORUS_TRY_VOID(store->greet(std::max(milliseconds_until(deadline), 1000)));
   return std::unique_ptr<Store>(std::move(store));
 }

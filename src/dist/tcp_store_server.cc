@@ -1,7 +1,6 @@
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -13,10 +12,9 @@
 
 #include "base/log.h"
 #include "dist/store_check.h"
-#include "dist/tcp_socket.h"
+#include "dist/store_stream.h"
 #include "dist/tcp_store.h"
 #include "dist/tcp_store_protocol.h"
-#include "net/tcp.h"
 
 namespace chorus {
 namespace {
@@ -25,7 +23,6 @@ constexpr std::size_t connections_max = 4096;
 constexpr std::size_t store_bytes_max = std::size_t{1} << 30;
 constexpr std::size_t input_bytes_max = std::size_t{32} << 20;   // of one request
 constexpr std::size_t output_bytes_max = std::size_t{64} << 20;  // answers a client has not taken
-constexpr std::size_t read_bytes = 64 * 1024;
 
 // One request out of what has come so far. When something is missing, `short_` is set and the request is read again
 // from its beginning once there is more; when it can never become a request, `refused`.
@@ -80,18 +77,18 @@ class RequestReader {
 };
 
 struct Client {
-  UniqueFd socket;
+  std::unique_ptr<StoreStream> stream;
   bool validated = false;
   bool closing = false;
   std::string input;
-  std::string output;
+  std::string output;                  // not yet given to the stream
   std::vector<std::string> waits_for;  // keys of its pending wait; empty: none
 };
 
 class Server final : public TcpStoreServer {
  public:
-  Server(UniqueFd listener, UniqueFd stop, int port)
-      : listener_(std::move(listener)), stop_(std::move(stop)), port_(port), thread_([this] { run(); }) {}
+  Server(std::unique_ptr<StoreDoor> door, UniqueFd stop)
+      : door_(std::move(door)), stop_(std::move(stop)), port_(door_->port()), thread_([this] { run(); }) {}
   ~Server() override {
     const std::uint64_t one = 1;
     (void)!::write(stop_.get(), &one, sizeof one);
@@ -103,44 +100,37 @@ class Server final : public TcpStoreServer {
   void run() {
     std::vector<pollfd> items;
     while (true) {
-      items.assign({{stop_.get(), POLLIN, 0}, {clients_.size() < connections_max ? listener_.get() : -1, POLLIN, 0}});
+      items.assign({{stop_.get(), POLLIN, 0}});
       for (const Client& client : clients_) {
-        items.push_back(
-            {client.socket.get(), static_cast<short>(client.output.empty() ? POLLIN : POLLIN | POLLOUT), 0});
+        const bool unsent = client.stream->queued_bytes() > 0;
+        items.push_back({client.stream->fd(), static_cast<short>(unsent ? POLLIN | POLLOUT : POLLIN), 0});
       }
-      if (::poll(items.data(), items.size(), accept_again_ms_) < 0) continue;  // EINTR
-      accept_again_ms_ = -1;
+      const bool open = clients_.size() < connections_max;
+      if (open) door_->append_descriptors(&items);
+      const auto deadline = open ? door_->next_deadline() : std::nullopt;
+      if (::poll(items.data(), items.size(), deadline ? milliseconds_until(*deadline) : -1) < 0) continue;  // EINTR
       if (items[0].revents != 0) return;
-      auto item = items.begin() + 2;
+      auto item = items.begin() + 1;
       for (Client& client : clients_) serve(&client, (item++)->revents);
-      // Answers to others' waits are written at once, too: a client with output that could not be written asks for
-      // POLLOUT.
+      // Answers to others' waits are written at once, too: what a client does not take asks for POLLOUT.
       for (Client& client : clients_) flush(&client);
       clients_.remove_if([](const Client& client) { return client.closing; });
-      if (items[1].revents != 0) accept_one();
-    }
-  }
-
-  void accept_one() {
-    auto socket = tcp::accept(listener_.get());
-    if (!socket.ok()) {
-      log(LogLevel::warning, "store on port {}: {}", port_, socket.error().message);
-      accept_again_ms_ = 100;  // not at once: the reason is still there
-    } else if (socket->valid()) {
-      clients_.emplace_back().socket = std::move(*socket);
+      if (!open) continue;
+      for (auto& stream : door_->accept(monotonic_now())) clients_.emplace_back().stream = std::move(stream);
     }
   }
 
   void serve(Client* client, short events) {
     if ((events & (POLLIN | POLLHUP | POLLERR)) == 0) return;
-    char bytes[read_bytes];
-    const ssize_t count = ::recv(client->socket.get(), bytes, sizeof bytes, 0);
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return;
-    if (count <= 0) {
-      client->closing = true;
-      return;
+    for (bool more = true; more && !client->closing;) {
+      const auto received = client->stream->receive(&client->input);
+      if (!received.ok()) return cut_off(client, received.error().message);
+      more = *received;
+      answer_all(client);
     }
-    client->input.append(bytes, static_cast<std::size_t>(count));
+  }
+
+  void answer_all(Client* client) {
     std::size_t used = 0;
     while (!client->closing && used < client->input.size()) {
       const std::size_t bytes_used = answer(client, std::string_view(client->input).substr(used));
@@ -148,27 +138,22 @@ class Server final : public TcpStoreServer {
       used += bytes_used;
     }
     client->input.erase(0, used);
-    if (client->input.size() > input_bytes_max || client->output.size() > output_bytes_max) {
+    if (client->input.size() > input_bytes_max ||
+        client->output.size() + client->stream->queued_bytes() > output_bytes_max) {
       cut_off(client, "it is over the limits on requests and answers");
     }
   }
 
-  void cut_off(Client* client, const char* why) {
+  void cut_off(Client* client, const std::string& why) {
     log(LogLevel::debug, "store on port {}: closing a connection: {}", port_, why);
     client->closing = true;
   }
 
   static void flush(Client* client) {
-    while (!client->output.empty() && !client->closing) {
-      const ssize_t sent = ::send(client->socket.get(), client->output.data(), client->output.size(), MSG_NOSIGNAL);
-      if (sent < 0 && errno == EINTR) continue;
-      if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return;
-      if (sent < 0) {
-        client->closing = true;
-        return;
-      }
-      client->output.erase(0, static_cast<std::size_t>(sent));
-    }
+    if (client->closing) return;
+    const auto sent = client->output.empty() ? client->stream->flush() : client->stream->send(client->output);
+    client->output.clear();
+    client->closing = !sent.ok();
   }
 
   // How many bytes the first request of `bytes` took; 0: it is not all there yet, or the client was cut off.
@@ -330,10 +315,9 @@ class Server final : public TcpStoreServer {
     return std::ranges::all_of(keys, [&](const auto& key) { return values_.contains(key); });
   }
 
-  UniqueFd listener_;
+  std::unique_ptr<StoreDoor> door_;
   UniqueFd stop_;  // an eventfd: readable when the thread shall end
   int port_;
-  int accept_again_ms_ = -1;
   std::list<Client> clients_;
   std::map<std::string, std::string, std::less<>> values_;
   std::size_t bytes_ = 0;  // of keys and values
@@ -342,14 +326,13 @@ class Server final : public TcpStoreServer {
 
 }  // namespace
 
-Result<std::unique_ptr<TcpStoreServer>> TcpStoreServer::start(const std::string& address, int port) {
-  auto listener = listen_tcp(address, port, SOMAXCONN);
-  if (!listener.ok()) return with_context(listener.error(), "store");
-  CHORUS_TRY(const tcp::Address listening, tcp::local_address(listener->get()));
+Result<std::unique_ptr<TcpStoreServer>> TcpStoreServer::start(const std::string& address, int port,
+                                                              std::shared_ptr<const ClusterKey> key) {
+  auto door = open_store_door(address, port, std::move(key));
+  if (!door.ok()) return with_context(door.error(), "store");
   UniqueFd stop(::eventfd(0, EFD_CLOEXEC));
   if (!stop.valid()) return fail(ErrorCode::internal, "eventfd: {}", std::strerror(errno));
-  return std::unique_ptr<TcpStoreServer>(
-      std::make_unique<Server>(std::move(listener).value(), std::move(stop), listening.port()));
+  return std::unique_ptr<TcpStoreServer>(std::make_unique<Server>(std::move(door).value(), std::move(stop)));
 }
 
 }  // namespace chorus

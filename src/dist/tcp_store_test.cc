@@ -92,6 +92,56 @@ TEST(TcpStoreServer, SurvivesNoise) {
   EXPECT_EQ(*(*store)->add("n", 1, long_ms), 1);
 }
 
+std::shared_ptr<const ClusterKey> key_of(char letter) {
+  return std::make_shared<ClusterKey>(std::string(40, letter));
+}
+
+std::unique_ptr<TcpStoreServer> start_guarded_server() {
+  auto server = TcpStoreServer::start("127.0.0.1", 0, key_of('k'));
+  EXPECT_TRUE(server.ok());
+  return std::move(server).value();
+}
+
+// Goal: who has not the key gets nothing and changes nothing. Method: a client with another key, one with none, a
+// stranger that sends a whole request; then one that belongs there.
+TEST(TcpStoreServer, WithAKeyTakesOnlyThoseThatHaveIt) {
+  const auto server = start_guarded_server();
+  const auto other = connect_tcp_store("127.0.0.1", server->port(), long_ms, key_of('o'));
+  ASSERT_FALSE(other.ok());
+  EXPECT_EQ(other.error().code, ErrorCode::invalid_argument);
+  EXPECT_NE(other.error().message.find("another cluster key"), std::string::npos) << other.error().message;
+  EXPECT_FALSE(connect_tcp_store("127.0.0.1", server->port(), long_ms).ok());
+  const UniqueFd socket = connect_raw(*server);
+  std::string set = validation() + static_cast<char>(StoreRequest::set);
+  append_store_text(&set, "/key");
+  append_store_text(&set, std::string(64, 'x'));
+  ASSERT_TRUE(send_all(socket.get(), set, deadline_after(long_ms), "server").ok());
+  std::string answer(41 + 33, '\0');  // the listener's greeting, then its refusal
+  ASSERT_TRUE(receive_all(socket.get(), answer.data(), answer.size(), deadline_after(long_ms), "server").ok());
+  EXPECT_TRUE(is_cut_off(socket.get()));
+  auto store = connect_tcp_store("127.0.0.1", server->port(), long_ms, key_of('k'));
+  ASSERT_TRUE(store.ok()) << store.error().message;
+  EXPECT_FALSE(*(*store)->check(std::vector<std::string>{"key"}, long_ms));
+}
+
+// Frames hold less than the largest value.
+TEST(TcpStoreServer, WithAKeyTakesTheLargestValue) {
+  const auto server = start_guarded_server();
+  const auto store = std::move(connect_tcp_store("127.0.0.1", server->port(), long_ms, key_of('k'))).value();
+  std::string value(store_value_bytes_max, 'v');
+  for (std::size_t i = 0; i < value.size(); i += 997) value[i] = static_cast<char>(i);
+  ASSERT_TRUE(store->set("key", value, long_ms).ok());
+  EXPECT_TRUE(*store->get("key", long_ms) == value);
+}
+
+TEST(TcpStoreServer, WithoutAKeyListensOnLoopbackOnly) {
+  const auto server = TcpStoreServer::start("0.0.0.0", 0);
+  ASSERT_FALSE(server.ok());
+  EXPECT_EQ(server.error().code, ErrorCode::invalid_argument);
+  EXPECT_NE(server.error().message.find("--cluster-key-file"), std::string::npos) << server.error().message;
+  EXPECT_TRUE(TcpStoreServer::start("0.0.0.0", 0, key_of('k')).ok());
+}
+
 TEST(TcpStore, SaysSoWhenTheServerIsGone) {
   auto server = start_server();
   auto store = std::move(connect_tcp_store("127.0.0.1", server->port(), long_ms)).value();
