@@ -35,6 +35,7 @@ struct ParallelConfig {
   bool all_remote = false;    // this node has no replicas: others bring them all
   int nodes_per_replica = 1;  // the workers of a replica are spread evenly over so many nodes
   int node_rank = 0;          // which part of its replicas this node has
+  int launched_workers = 0;   // workers that a launcher started on this node; 0: none did
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
   int workers_per_node() const { return replica_size() / nodes_per_replica; }  // of each replica
@@ -47,6 +48,8 @@ struct ParallelConfig {
     if (all_remote) return 0;
     return data_parallel_size_local > 0 ? data_parallel_size_local : data_parallel_size - data_parallel_start_rank;
   }
+  // Workers of all replicas that share this node's cores and memory.
+  int local_workers() const { return launched_workers > 0 ? launched_workers : local_replicas() * workers_per_node(); }
   bool is_local(int dp_rank) const {
     return dp_rank >= data_parallel_start_rank && dp_rank < data_parallel_start_rank + local_replicas();
   }

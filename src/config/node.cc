@@ -208,7 +208,7 @@ void warn_about(const std::vector<std::vector<int>>& sets, int threads, std::vec
 }
 
 int workers_of_node(const EngineConfig& config) {
-  return std::max(1, config.parallel.local_replicas() * config.parallel.replica_size());
+  return std::max(1, config.parallel.local_workers());
 }
 
 }  // namespace

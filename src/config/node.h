@@ -29,14 +29,14 @@ NodeResources detect_node(const std::string& root, std::vector<int> cpus);
 // detect_node().memory_available_bytes without the rest.
 std::uint64_t memory_available_bytes();
 
-// config.threads if it is set, else the cores divided by the workers of all replicas, at least 1. Where
+// config.threads if it is set, else the cores divided by this node's workers of all replicas, at least 1. Where
 // cpu_threads_bind names core sets, 0 means the size of the smallest set.
 int threads_per_worker(const EngineConfig& config, const NodeResources& node);
 
-// The cores of each worker in rank order, one set a worker; empty sets where nothing is to be pinned ("none", or "auto"
-// with more workers times threads than cores). "auto" gives the workers disjoint runs of neighbouring cores. A list
-// must have a set for each worker, of cores that are there. `warnings` takes what is allowed but slow: sets that
-// overlap, fewer cores than threads.
+// The cores of each worker of this node in rank order, one set a worker; empty sets where nothing is to be pinned
+// ("none", or "auto" with more workers times threads than cores). "auto" gives the workers disjoint runs of
+// neighbouring cores. A list must have a set for each worker, of cores that are there. `warnings` takes what is allowed
+// but slow: sets that overlap, fewer cores than threads.
 Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& config, const NodeResources& node,
                                                           std::vector<std::string>* warnings);
 

@@ -4,6 +4,8 @@
 #include <cctype>
 #include <charconv>
 
+#include "config/engine_config.h"
+
 namespace chorus {
 namespace {
 
@@ -70,7 +72,6 @@ Result<void> read_ranks(const Variables& variables, const Names& names, Launcher
 Result<void> read_master(const Variables& variables, LauncherEnvironment* environment) {
   CHORUS_TRY(environment->store_host, variables.text("MASTER_ADDR"));
   CHORUS_TRY(environment->store_port, variables.number("MASTER_PORT", 1, 65535));
-  environment->hosts_store = environment->rank == 0;
   return {};
 }
 
@@ -79,7 +80,7 @@ Result<LauncherEnvironment> from_torchrun(const Variables& variables) {
   environment.launcher = Launcher::torchrun;
   CHORUS_TRY_VOID(read_ranks(variables, {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"}, &environment));
   CHORUS_TRY_VOID(read_master(variables, &environment));
-  if (variables.find("TORCHELASTIC_USE_AGENT_STORE") == "True") environment.hosts_store = false;
+  environment.launchers_store = variables.find("TORCHELASTIC_USE_AGENT_STORE") == "True";
   // The store outlives a restart of the ranks, so what an earlier attempt left in it must not be taken for ours.
   environment.run_id = fmt::format("{}-{}", identifier(variables.find("TORCHELASTIC_RUN_ID").value_or("none")),
                                    identifier(variables.find("TORCHELASTIC_RESTART_COUNT").value_or("0")));
@@ -105,7 +106,7 @@ Result<LauncherEnvironment> from_open_mpi(const Variables& variables) {
     return fail(
         ErrorCode::invalid_argument,
         "mpirun started {} ranks, {} of them on this node: ranks on several nodes meet at an address of rank 0's "
-        "node, so give mpirun -x MASTER_ADDR=HOST -x MASTER_PORT=PORT",
+        "node, so give mpirun -x MASTER_ADDR=HOST -x MASTER_PORT=PORT, and chorus --cluster-key-file FILE",
         environment.world_size, environment.local_world_size);
   }
   for (const char* name : {"PMIX_SERVER_TMPDIR", "OMPI_MCA_orte_jobfam_session_dir"}) {
@@ -158,7 +159,6 @@ Result<LauncherEnvironment> from_slurm(const Variables& variables) {
   const int local = slurm_tasks_on_node(variables.find("SLURM_STEP_TASKS_PER_NODE").value_or(""), node);
   if (local > environment.local_rank && local <= environment.world_size) environment.local_world_size = local;
   if (environment.world_size == 1) return environment;
-  environment.hosts_store = environment.rank == 0;
   if (const auto host = variables.find("MASTER_ADDR")) {
     environment.store_host = *host;
   } else {
@@ -180,6 +180,10 @@ Result<LauncherEnvironment> from_plain(const Variables& variables) {
 }
 
 }  // namespace
+
+bool LauncherEnvironment::may_span_nodes() const {
+  return local_world_size != world_size && store_file.empty() && !store_host.empty() && !is_loopback(store_host);
+}
 
 const char* name_of(Launcher launcher) {
   switch (launcher) {

@@ -3,14 +3,13 @@
 //
 //   torchrun   RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, TORCHELASTIC_RUN_ID,
 //              TORCHELASTIC_USE_AGENT_STORE (True: torchrun itself runs the store)
-//   mpirun     Open MPI: OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE. On one node the ranks meet in a file of
-//   the
-//              job's session directory; on several they need MASTER_ADDR and MASTER_PORT
-//   srun       SLURM_PROCID, SLURM_STEP_NUM_TASKS (or SLURM_NTASKS), SLURM_LOCALID, SLURM_JOB_ID, SLURM_STEP_ID; the
-//   first
-//              host of SLURM_STEP_NODELIST hosts the store, at a port made from the job's and step's numbers
-//   plain      RANK and WORLD_SIZE, and MASTER_ADDR and MASTER_PORT if WORLD_SIZE > 1; set by whoever starts the
-//   processes
+//   mpirun     Open MPI: OMPI_COMM_WORLD_RANK, _SIZE, _LOCAL_RANK, _LOCAL_SIZE. On one node the ranks meet in a file
+//              of the job's session directory; on several they need MASTER_ADDR and MASTER_PORT
+//   srun       SLURM_PROCID, SLURM_STEP_NUM_TASKS (or SLURM_NTASKS), SLURM_LOCALID, SLURM_JOB_ID, SLURM_STEP_ID; rank 0
+//              has the store, on the first host of SLURM_STEP_NODELIST and at a port made from the job's and step's
+//              numbers, unless MASTER_ADDR and MASTER_PORT say otherwise
+//   plain      RANK and WORLD_SIZE, MASTER_ADDR and MASTER_PORT if WORLD_SIZE > 1, and LOCAL_WORLD_SIZE or nothing; set
+//              by whoever starts the processes
 //
 // The first that fits is taken, in this order.
 #pragma once
@@ -39,8 +38,12 @@ struct LauncherEnvironment {
   // Where the ranks meet: a TCP store, or a file; neither in a world of one.
   std::string store_host;
   int store_port = 0;
-  bool hosts_store = false;  // this process has to run the TCP store
+  bool launchers_store = false;  // torchrun runs the TCP store; else rank 0 has to
   std::string store_file;
+
+  bool hosts_store() const { return rank == 0 && !store_host.empty() && !launchers_store; }
+  // Whether ranks may be on other nodes than this one, as far as the variables tell.
+  bool may_span_nodes() const;
 };
 
 // The value of a variable, or nothing.

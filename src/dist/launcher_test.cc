@@ -62,9 +62,9 @@ TEST(Launcher, TorchrunsOwnStoreIsUsed) {
   EXPECT_EQ(environment->store_port, 29500);
   EXPECT_EQ(environment->run_id, "a_b-2");
   variables["RANK"] = "0";
-  EXPECT_FALSE(detect(variables)->hosts_store);
+  EXPECT_FALSE(detect(variables)->hosts_store());
   variables["TORCHELASTIC_USE_AGENT_STORE"] = "False";
-  EXPECT_TRUE(detect(variables)->hosts_store);
+  EXPECT_TRUE(detect(variables)->hosts_store());
 }
 
 TEST(Launcher, MpirunMeetsInItsSessionDirectory) {
@@ -82,13 +82,15 @@ TEST(Launcher, MpirunOnSeveralNodesNeedsAnAddress) {
   variables["OMPI_COMM_WORLD_LOCAL_RANK"] = "0";
   const auto refused = detect(variables);
   ASSERT_FALSE(refused.ok());
-  EXPECT_NE(refused.error().message.find("-x MASTER_ADDR=HOST"), std::string::npos) << refused.error().message;
+  EXPECT_NE(refused.error().message.find("1 of them on this node"), std::string::npos) << refused.error().message;
+  EXPECT_NE(refused.error().message.find("-x MASTER_ADDR=HOST -x MASTER_PORT=PORT"), std::string::npos);
+  EXPECT_NE(refused.error().message.find("--cluster-key-file"), std::string::npos);
   variables["MASTER_ADDR"] = "node0";
   variables["MASTER_PORT"] = "1234";
   variables["OMPI_COMM_WORLD_RANK"] = "0";
   const auto environment = detect(variables);
   ASSERT_TRUE(environment.ok()) << environment.error().message;
-  EXPECT_TRUE(environment->hosts_store);
+  EXPECT_TRUE(environment->hosts_store());
   EXPECT_EQ(environment->store_port, 1234);
   EXPECT_EQ(environment->store_file, "");
 }
@@ -104,7 +106,7 @@ TEST(Launcher, SrunMeetsOnItsFirstHost) {
   EXPECT_GE(environment->store_port, 20'000);
   EXPECT_LT(environment->store_port, 30'000);
   EXPECT_EQ(environment->run_id, "slurm-777-2");
-  EXPECT_FALSE(environment->hosts_store);
+  EXPECT_FALSE(environment->hosts_store());
   variables["SLURM_STEP_ID"] = "3";
   EXPECT_NE(detect(variables)->store_port, environment->store_port);
   variables.erase("SLURM_STEP_ID");  // a batch script
@@ -123,9 +125,68 @@ TEST(Launcher, PlainVariables) {
   const auto environment = detect({{"RANK", "0"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "h"}, {"MASTER_PORT", "5"}});
   ASSERT_TRUE(environment.ok()) << environment.error().message;
   EXPECT_EQ(environment->launcher, Launcher::plain);
-  EXPECT_TRUE(environment->hosts_store);
+  EXPECT_TRUE(environment->hosts_store());
   EXPECT_EQ(environment->local_world_size, 0);
   EXPECT_TRUE(detect({{"RANK", "0"}, {"WORLD_SIZE", "1"}}).ok());
+}
+
+// Which ranks may be on other nodes, and who has the store there.
+TEST(Launcher, SeveralNodes) {
+  const auto spans = [](Variables variables, const Variables& changes) {
+    for (const auto& [name, value] : changes) variables[name] = value;
+    const auto environment = detect(variables);
+    EXPECT_TRUE(environment.ok()) << environment.error().message;
+    return environment.ok() && environment->may_span_nodes();
+  };
+  EXPECT_TRUE(spans(torchrun_variables(), {}));
+  EXPECT_FALSE(spans(torchrun_variables(), {{"LOCAL_WORLD_SIZE", "4"}}));
+  EXPECT_FALSE(spans(torchrun_variables(), {{"MASTER_ADDR", "localhost"}})) << "two torchruns on one machine";
+  EXPECT_FALSE(spans(mpi_variables(), {}));
+  EXPECT_FALSE(spans(mpi_variables(), {{"MASTER_ADDR", "node0"}, {"MASTER_PORT", "1234"}}));
+  const Variables two_hosts = {{"OMPI_COMM_WORLD_LOCAL_SIZE", "1"},
+                               {"OMPI_COMM_WORLD_LOCAL_RANK", "0"},
+                               {"MASTER_ADDR", "node0"},
+                               {"MASTER_PORT", "1234"}};
+  EXPECT_TRUE(spans(mpi_variables(), two_hosts));
+  EXPECT_TRUE(spans(slurm_variables(), {}));
+  EXPECT_FALSE(spans(slurm_variables(),
+                     {{"SLURM_STEP_NODELIST", "gpu03"}, {"SLURM_STEP_TASKS_PER_NODE", "6"}, {"SLURM_NODEID", "0"}}));
+  const Variables plain = {{"RANK", "1"}, {"WORLD_SIZE", "2"}, {"MASTER_ADDR", "node0"}, {"MASTER_PORT", "5"}};
+  EXPECT_TRUE(spans(plain, {})) << "nothing says that they are on one node";
+  EXPECT_TRUE(spans(plain, {{"LOCAL_WORLD_SIZE", "1"}}));
+  EXPECT_FALSE(spans(plain, {{"LOCAL_WORLD_SIZE", "2"}}));
+  EXPECT_FALSE(spans(plain, {{"MASTER_ADDR", "127.0.0.1"}}));
+  EXPECT_FALSE(spans({{"RANK", "0"}, {"WORLD_SIZE", "1"}}, {}));
+}
+
+TEST(Launcher, SrunsTasksOfThisNodeAreCounted) {
+  auto variables = slurm_variables();
+  const auto local_size = [&](const std::string& counts, const std::string& node, const std::string& local_rank) {
+    variables["SLURM_STEP_TASKS_PER_NODE"] = counts;
+    variables["SLURM_NODEID"] = node;
+    variables["SLURM_LOCALID"] = local_rank;
+    return detect(variables)->local_world_size;
+  };
+  EXPECT_EQ(local_size("3(x2)", "1", "2"), 3);
+  EXPECT_EQ(local_size("4,2", "0", "3"), 4);
+  EXPECT_EQ(local_size("4,2", "1", "1"), 2);
+  EXPECT_EQ(local_size("1,2(x2),1", "3", "0"), 1);
+  EXPECT_EQ(local_size("4,2", "2", "0"), 0) << "there is no node 2";
+  EXPECT_EQ(local_size("garbage", "0", "0"), 0);
+  EXPECT_TRUE(detect(variables)->may_span_nodes()) << "unknown";
+}
+
+TEST(Launcher, SrunTakesAnotherMeetingPlace) {
+  auto variables = slurm_variables();
+  variables["SLURM_PROCID"] = "0";
+  variables["SLURM_LOCALID"] = "0";
+  variables["MASTER_ADDR"] = "10.0.0.7";
+  variables["MASTER_PORT"] = "1234";
+  const auto environment = detect(variables);
+  ASSERT_TRUE(environment.ok()) << environment.error().message;
+  EXPECT_EQ(environment->store_host, "10.0.0.7");
+  EXPECT_EQ(environment->store_port, 1234);
+  EXPECT_TRUE(environment->hosts_store());
 }
 
 TEST(Launcher, BadValuesAreRefusedWithNameAndValue) {

@@ -58,18 +58,6 @@ Result<Member> decode_member(const std::string& bytes) {
   return member;
 }
 
-// Two processes with the same identity can share memory and reach each other's abstract sockets.
-Result<std::string> node_identity() {
-  std::string boot;
-  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id") >> std::ws, boot);
-  char network[PATH_MAX] = {};
-  const ssize_t length = ::readlink("/proc/self/ns/net", network, sizeof network - 1);
-  if (boot.empty() || length <= 0) {
-    return fail(ErrorCode::internal, "this node has no identity: /proc has no boot_id or ns/net");
-  }
-  return fmt::format("{} {} {}", boot, network, ::geteuid());
-}
-
 std::string rank_key(int rank) {
   return fmt::format("rank/{}", rank);
 }
@@ -214,16 +202,28 @@ class Rendezvous {
   Nanoseconds deadline_;
 };
 
-// Open to no more than the ranks need: a name of this host may resolve to another address here than on other nodes.
-std::string listening_address(const LauncherEnvironment& environment) {
-  const std::string& host = environment.store_host;
-  if (is_loopback(host)) return "127.0.0.1";
-  return environment.local_world_size == environment.world_size ? host : "0.0.0.0";
-}
-
 }  // namespace
 
-Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, int timeout_ms) {
+Result<std::string> node_identity() {
+  std::string boot;
+  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id") >> std::ws, boot);
+  char network[PATH_MAX] = {};
+  const ssize_t length = ::readlink("/proc/self/ns/net", network, sizeof network - 1);
+  if (boot.empty() || length <= 0) {
+    return fail(ErrorCode::internal, "this node has no identity: /proc has no boot_id or ns/net");
+  }
+  return fmt::format("{} {} {}", boot, network, ::geteuid());
+}
+
+Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, std::shared_ptr<const ClusterKey> key,
+                                        int timeout_ms) {
+  const bool spans = environment.may_span_nodes();
+  if (spans && !key) {
+    const bool unknown = environment.local_world_size == 0;
+    return missing_cluster_key(
+        fmt::format("the ranks meet at {} ({}), which other machines reach", environment.store_host,
+                    unknown ? "MASTER_ADDR; 127.0.0.1 would do for ranks of one machine" : "MASTER_ADDR"));
+  }
   MeetingPlace place;
   std::shared_ptr<Store> store;
   if (!environment.store_file.empty()) {
@@ -232,15 +232,17 @@ Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, 
     CHECK(environment.world_size == 1, "{} ranks and no place to meet", environment.world_size);
     store = make_memory_store();
   } else {
-    if (environment.hosts_store) {
-      const std::string address = listening_address(environment);
-      auto server = TcpStoreServer::start(address, environment.store_port);
+    if (environment.launchers_store) key.reset();  // its protocol has none
+    if (environment.hosts_store()) {
+      // A name of this host may resolve to another address here than on other nodes.
+      auto server = TcpStoreServer::start(spans ? "0.0.0.0" : "127.0.0.1", environment.store_port, key);
       if (!server.ok()) {
         return with_context(server.error(), "rank 0 holds the store at MASTER_PORT; choose a free one for all ranks");
       }
       place.server = std::move(*server);
     }
-    CHORUS_TRY(store, connect_tcp_store(environment.store_host, environment.store_port, timeout_ms));
+    const std::string host = spans || environment.launchers_store ? environment.store_host : "127.0.0.1";
+    CHORUS_TRY(store, connect_tcp_store(host, environment.store_port, timeout_ms, key));
   }
   place.store = make_prefix_store(std::move(store), "chorus/" + environment.run_id);
   return place;

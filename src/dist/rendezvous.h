@@ -15,15 +15,21 @@
 
 namespace chorus {
 
-// Where the ranks of a launcher's job meet; the server is there in the one process that hosts it. Keep it until
+// Where the ranks of a launcher's job meet; the server is there in the one process that runs it. Keep it until
 // join_world() has returned in all ranks: rank 0's barrier over the new transport tells.
 struct MeetingPlace {
   std::unique_ptr<TcpStoreServer> server;
   std::shared_ptr<Store> store;  // its keys begin with chorus/<run_id>/
 };
-// A world of one gets a store in memory. The server listens on store_host's address when that is a loopback one or all
-// ranks are on this node, on all addresses of the host otherwise.
-Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, int timeout_ms);
+// A world of one gets a store in memory. A server of ours is guarded by the key if there is one. Ranks that are all on
+// this node meet there at the loopback address; those that may be on others need the key, and the server listens on all
+// addresses of the host. Errors: invalid_argument (ranks may be on several nodes, and no key).
+Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, std::shared_ptr<const ClusterKey> key,
+                                        int timeout_ms);
+
+// Processes with the same one can share memory and reach each other's abstract sockets. Its first word is the machine's
+// boot, the same in all containers of a machine.
+Result<std::string> node_identity();
 
 struct JoinOptions {
   std::string world = "world";        // several worlds may meet in one store, by name

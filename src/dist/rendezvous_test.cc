@@ -11,6 +11,8 @@
 
 #include "base/clock.h"
 #include "dist/group.h"
+#include "dist/tcp_socket.h"
+#include "net/tcp.h"
 
 namespace chorus {
 namespace {
@@ -41,6 +43,12 @@ Joined join_threads(int size, const std::function<void(int, JoinOptions*)>& adju
   }
   for (auto& thread : threads) thread.join();
   return joined;
+}
+
+// Of nobody's now; another program may take it before it is used, which a test then says.
+int free_port() {
+  const UniqueFd listener = std::move(listen_tcp("127.0.0.1", 0, 1)).value();
+  return tcp::local_address(listener.get())->port();
 }
 
 Group group_of_all(const std::shared_ptr<Transport>& transport) {
@@ -129,6 +137,38 @@ TEST(Rendezvous, ARankJoinsOnce) {
   EXPECT_NE(again.error().message.find("two processes have this rank"), std::string::npos);
 }
 
+TEST(Rendezvous, RanksThatMayBeOnSeveralNodesNeedAKey) {
+  LauncherEnvironment environment;
+  environment.world_size = 2;
+  environment.store_host = "node0.invalid";
+  environment.store_port = 1;
+  for (const int rank : {0, 1}) {
+    environment.rank = rank;
+    const auto place = open_meeting_place(environment, nullptr, long_ms);
+    ASSERT_FALSE(place.ok());
+    EXPECT_EQ(place.error().code, ErrorCode::invalid_argument);
+    EXPECT_NE(place.error().message.find("node0.invalid (MASTER_ADDR"), std::string::npos) << place.error().message;
+    EXPECT_NE(place.error().message.find("openssl rand"), std::string::npos) << place.error().message;
+  }
+}
+
+// Goal: a host's name may lead out of the machine; ranks that are all on it meet inside. Method: a name that leads
+// nowhere.
+TEST(Rendezvous, RanksOfOneNodeMeetAtTheLoopbackAddress) {
+  LauncherEnvironment environment;
+  environment.world_size = environment.local_world_size = 2;
+  environment.store_host = "node0.invalid";
+  environment.store_port = free_port();
+  const auto first = open_meeting_place(environment, nullptr, long_ms);
+  ASSERT_TRUE(first.ok()) << first.error().message;
+  environment.rank = 1;
+  const auto second = open_meeting_place(environment, nullptr, long_ms);
+  ASSERT_TRUE(second.ok()) << second.error().message;
+  ASSERT_TRUE(first->store->set("key", "value", long_ms).ok());
+  EXPECT_EQ(*second->store->get("key", long_ms), "value");
+  EXPECT_EQ(second->store->local_address(), "127.0.0.1");
+}
+
 // Goal: processes that share nothing but a file's name come together. Method: three children; each ends with 0 if its
 // sum is right.
 TEST(Rendezvous, ProcessesMeetThroughAFile) {
@@ -139,7 +179,7 @@ TEST(Rendezvous, ProcessesMeetThroughAFile) {
   std::filesystem::remove(environment.store_file);  // of an earlier run
   const auto work = [&](int rank) {
     environment.rank = rank;
-    const auto place = open_meeting_place(environment, long_ms);
+    const auto place = open_meeting_place(environment, nullptr, long_ms);
     if (!place.ok()) return 2;
     auto joined = join_world(place->store, rank, 4, options_of());
     if (!joined.ok()) return 3;

@@ -3,18 +3,18 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "config/node.h"
-#include "dist/rendezvous_handover.h"
 #include "exec/replica_executor.h"
 #include "fleet/engine_process.h"
 #include "fleet/fleet_setup.h"
 #include "fleet/launched_fingerprint.h"
-#include "net/connection.h"
 
 namespace chorus {
 namespace {
@@ -22,6 +22,29 @@ namespace {
 constexpr int idle_slice_ms = 500;
 constexpr std::size_t word_bytes_max = 64;
 const std::string begin_word = "begin";
+
+// What a rank tells the others about where it is.
+struct Whereabouts {
+  std::array<char, 192> node{};          // node_identity()
+  std::array<std::uint64_t, 64> cpus{};  // those it may use: a bit each
+};
+
+// On one machine, though perhaps in containers of their own.
+bool share_cores(const Whereabouts& a, const Whereabouts& b) {
+  const auto machine = [](const Whereabouts& rank) {
+    const std::string_view node(rank.node.data());
+    return node.substr(0, node.find(' '));
+  };
+  if (machine(a) != machine(b)) return false;
+  const auto overlap = [](std::uint64_t mine, std::uint64_t theirs) { return (mine & theirs) != 0; };
+  return std::inner_product(a.cpus.begin(), a.cpus.end(), b.cpus.begin(), false, std::logical_or<>(), overlap);
+}
+
+// Tells keys apart in a message and gives nothing of them away.
+std::string name_of(const ClusterKey* key) {
+  if (key == nullptr) return "none";
+  return "key " + sha256_hex({Hmac(key->bytes()).tag({"chorus cluster key: name"})}).substr(0, 8);
+}
 
 }  // namespace
 
@@ -37,24 +60,22 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
                 "srun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT");
   }
   CHORUS_TRY(const Topology topology, Topology::create(config.parallel, environment.world_size));
-  if (environment.local_world_size > 0 && environment.local_world_size < environment.world_size) {
-    return fail(
-        ErrorCode::invalid_argument,
-        "{} started {} of {} ranks on this node: ranks on several nodes are not supported yet; start all on one",
-        name_of(environment.launcher), environment.local_world_size, environment.world_size);
+  std::shared_ptr<const ClusterKey> key;
+  if (!config.cluster_key_file.empty()) {
+    CHORUS_TRY(key, ClusterKey::read(config.cluster_key_file));
   }
   JoinOptions options;
   options.timeout_ms = config.engine_start_timeout_ms;
   options.exchange_timeout_ms = config.engine_heartbeat_timeout_ms;
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
   CHORUS_TRY(options.fingerprint, launched_fingerprint(config, model, isa, version));
-  CHORUS_TRY(MeetingPlace place, open_meeting_place(environment, options.timeout_ms));
+  options.fingerprint.emplace_back("cluster-key-file", name_of(key.get()));
+  CHORUS_TRY(const MeetingPlace place, open_meeting_place(environment, key, options.timeout_ms));
   CHORUS_TRY(auto transport, join_world(place.store, environment.rank, environment.world_size, options));
   std::vector<int> everyone(static_cast<std::size_t>(environment.world_size));
   for (std::size_t rank = 0; rank < everyone.size(); ++rank) everyone[rank] = static_cast<int>(rank);
   std::unique_ptr<LaunchedWorld> world(
       new LaunchedWorld(config, model, topology, Group(transport, std::move(everyone))));
-  world->place_ = std::move(place);
   world->transport_ = std::move(transport);
   world->interrupted_ = std::move(interrupted);
   world->isa_ = isa;
@@ -62,8 +83,10 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   described.isa = isa;
   described.dtype = compute_dtype(config, model);
   world->profile_ = numerics_profile(described);
-  CHORUS_TRY_VOID(world->connect_engines());
-  CHORUS_TRY_VOID(world->choose_resources());
+  if (const auto connected = world->connect(place.store, key); !connected.ok()) {
+    world->abort(connected.error());
+    return connected.error();
+  }
   return world;
 }
 
@@ -72,59 +95,48 @@ LaunchedWorld::~LaunchedWorld() {
   if (engine_.joinable()) engine_.join();
 }
 
-// Rank 0 makes a pair for every engine and gives the others their ends.
-Result<void> LaunchedWorld::connect_engines() {
-  if (!is_engine()) return {};
-  const Nanoseconds deadline = monotonic_now() + Nanoseconds{config_.engine_start_timeout_ms} * 1'000'000;
-  const auto store = make_prefix_store(place_.store, "engines");
-  if (rank() != 0) {
-    auto received = receive_descriptor(*store, rank(), deadline);
-    if (!received.ok()) return with_context(received.error(), "all ranks must be on one node");
-    CHORUS_TRY(fleet_, make_socket_connection(std::move(*received)));
-    return {};
-  }
-  std::vector<int> given(static_cast<std::size_t>(world_.size()), -1);
-  std::vector<UniqueFd> theirs;
-  for (int dp = 0; dp < config_.parallel.data_parallel_size; ++dp) {
-    CHORUS_TRY(auto sockets, make_socket_pair());
-    CHORUS_TRY(auto engine, make_socket_connection(std::move(sockets.first)));
-    engines_.push_back(std::move(engine));
-    theirs.push_back(std::move(sockets.second));
-    given[static_cast<std::size_t>(dp * config_.parallel.replica_size())] = theirs.back().get();
-  }
-  CHORUS_TRY_VOID(hand_over_descriptors(*store, given, deadline));
-  CHORUS_TRY(fleet_, make_socket_connection(std::move(theirs.front())));
-  return {};
-}
-
 // Some launchers bind each rank to cores of its own, others leave all ranks on all cores: those that may use the same
 // cores share them.
 Result<void> LaunchedWorld::choose_resources() {
   const NodeResources node = detect_node();
-  constexpr std::size_t mask_words = 64;
-  std::array<std::uint64_t, mask_words> own{};
+  Whereabouts own;
+  CHORUS_TRY(const std::string identity, node_identity());
+  identity.copy(own.node.data(), own.node.size() - 1);
   for (const int cpu : node.cpus) {
     const auto bit = static_cast<std::size_t>(cpu);
-    if (bit < mask_words * 64) own[bit / 64] |= std::uint64_t{1} << bit % 64;
+    if (bit < own.cpus.size() * 64) own.cpus[bit / 64] |= std::uint64_t{1} << bit % 64;
   }
-  const auto ranks = static_cast<std::size_t>(world_.size());
-  std::vector<std::uint64_t> masks(ranks * mask_words);
-  CHORUS_TRY_VOID(world_.all_gather_bytes(std::as_bytes(std::span(own)), std::as_writable_bytes(std::span(masks))));
-  int sharing = 0;
-  for (std::size_t other = 0; other < ranks; ++other) {
-    bool overlap = false;
-    for (std::size_t word = 0; word < mask_words; ++word)
-      overlap = overlap || (masks[other * mask_words + word] & own[word]) != 0;
-    sharing += overlap ? 1 : 0;
-  }
-  int cores = static_cast<int>(node.cpus.size()) / std::max(1, sharing);
-  if (node.cpu_limit > 0) cores = std::min(cores, static_cast<int>(std::ceil(node.cpu_limit)) / world_.size());
+  std::vector<Whereabouts> ranks(static_cast<std::size_t>(world_.size()));
+  CHORUS_TRY_VOID(world_.all_gather_bytes(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(ranks))));
+  const auto on_this_node = [&](const Whereabouts& other) { return other.node == own.node; };
+  const auto here = std::ranges::count_if(ranks, on_this_node);
+  const auto here_before = std::count_if(ranks.begin(), ranks.begin() + rank(), on_this_node);
+  const auto sharing = std::ranges::count_if(ranks, [&](const Whereabouts& other) { return share_cores(own, other); });
+  one_node_ = here == world_.size();
+  config_.parallel.launched_workers = static_cast<int>(here);
+  int cores = static_cast<int>(node.cpus.size()) / std::max(1, static_cast<int>(sharing));
+  if (node.cpu_limit > 0) cores = std::min(cores, static_cast<int>(std::ceil(node.cpu_limit)) / static_cast<int>(here));
   threads_ = config_.threads > 0 ? config_.threads : std::max(1, cores);
   if (config_.cpu_threads_bind == "auto" || config_.cpu_threads_bind == "none") return {};
   std::vector<std::string> warnings;
   CHORUS_TRY(auto sets, cpu_sets_per_worker(config_, node, &warnings));
-  cpus_ = std::move(sets[static_cast<std::size_t>(rank())]);
+  cpus_ = std::move(sets[static_cast<std::size_t>(here_before)]);
   if (config_.threads == 0) threads_ = static_cast<int>(cpus_.size());
+  return {};
+}
+
+// When it returns in rank 0, no rank needs the store any more.
+Result<void> LaunchedWorld::connect(const std::shared_ptr<Store>& store, const std::shared_ptr<const ClusterKey>& key) {
+  CHORUS_TRY_VOID(choose_resources());
+  if (one_node_ && !is_engine()) return {};
+  if (one_node_) {
+    const auto engines = make_prefix_store(store, "engines");
+    CHORUS_TRY(connections_, hand_over_engine_sockets(config_, rank(), *engines));
+    return {};
+  }
+  // All see the same nodes, and none of them goes on.
+  if (!key) return missing_cluster_key("the ranks are on several nodes");
+  CHORUS_TRY(connections_, connect_engines(config_, &world_, store->local_address(), key, [this] { return check(); }));
   return {};
 }
 
@@ -163,8 +175,8 @@ WorkerSetup LaunchedWorld::own_setup() const {
 }
 
 Result<void> LaunchedWorld::serve_as_engine() {
-  const auto fleet = std::move(fleet_);  // closed when this ends, whatever the end
-  LoadedWeights weights;                 // outlive the replica
+  const auto fleet = std::move(connections_.fleet);  // closed when this ends, whatever the end
+  LoadedWeights weights;                             // outlive the replica
   return serve_engine(fleet.get(), profile_, [&](const EngineStart&) -> Result<StartedReplica> {
     CHORUS_TRY(weights, load_own_weights());
     WorkerSetup setup = own_setup();
@@ -202,7 +214,7 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
     engine_result_ = serve_as_engine();
     if (!engine_result_.ok()) abort(engine_result_.error());
   });
-  FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(engines_)};
+  FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(connections_.engines)};
   setup.load_weights = [this](const EngineConfig& config, const ModelConfig& model, int) -> Result<LoadedWeights> {
     LoadedWeights none;  // the engines have theirs
     none.isa = isa_;

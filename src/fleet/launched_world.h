@@ -4,9 +4,9 @@
 //   rank 0            join, start_fleet, (the fleet's work and end), part
 //   every other rank  join, serve, part
 //
-// The first worker of each replica is an engine (engine_process.h): rank 0's is a thread of its process, the others'
-// are behind sockets that rank 0 hands over. Whatever goes wrong in one rank breaks the world: every rank ends within
-// two seconds, with the reason of the first.
+// The first worker of each replica is an engine (engine_process.h): rank 0's is a thread of its process, the others are
+// behind connections (launched_engines.h). The ranks may be on several nodes if they have a cluster key. Whatever goes
+// wrong in one rank breaks the world: every rank ends within two seconds, with the reason of the first.
 #pragma once
 
 #include <functional>
@@ -25,7 +25,7 @@
 #include "exec/load_weights.h"
 #include "exec/replica_executor.h"
 #include "fleet/fleet.h"
-#include "net/connection.h"
+#include "fleet/launched_engines.h"
 
 namespace chorus {
 
@@ -33,8 +33,8 @@ class LaunchedWorld {
  public:
   // Waits for all ranks, engine_start_timeout_ms at most. `version`: of this program. `interrupted` is asked every
   // second at least while a rank waits or loads; true ends it, and the world. Errors: invalid_argument (the parallel
-  // sizes do not make this world, or a rank was given something else than rank 0), deadline_exceeded (the ranks that
-  // are missing).
+  // sizes do not make this world, a rank was given something else than rank 0, or there are several nodes and no key),
+  // deadline_exceeded (the ranks that are missing).
   static Result<std::unique_ptr<LaunchedWorld>> join(const LauncherEnvironment& environment, const EngineConfig& config,
                                                      const ModelConfig& model, const std::string& version,
                                                      std::function<bool()> interrupted);
@@ -56,8 +56,8 @@ class LaunchedWorld {
   LaunchedWorld(const EngineConfig& config, const ModelConfig& model, const Topology& topology, Group world)
       : config_(config), model_(model), topology_(topology), world_(std::move(world)) {}
 
-  Result<void> connect_engines();
   Result<void> choose_resources();
+  Result<void> connect(const std::shared_ptr<Store>& store, const std::shared_ptr<const ClusterKey>& key);
   Result<void> wait_for_rank_0();
   Result<void> check();
   Result<LoadedWeights> load_own_weights();
@@ -69,12 +69,11 @@ class LaunchedWorld {
   EngineConfig config_;
   ModelConfig model_;
   Topology topology_;
-  MeetingPlace place_;
   std::shared_ptr<Transport> transport_;  // null in a world of one
   Group world_;
   std::function<bool()> interrupted_;
-  std::vector<std::unique_ptr<Connection>> engines_;  // rank 0: the fleet's ends, by dp rank
-  std::unique_ptr<Connection> fleet_;                 // of an engine: its end
+  EngineConnections connections_;  // until the fleet and the engine take them
+  bool one_node_ = true;
   std::string profile_;
   Isa isa_ = Isa::scalar;
   int threads_ = 1;

@@ -79,7 +79,7 @@ int join() {
     return value;
   });
   if (!environment.ok()) return failed(environment.error());
-  const auto place = open_meeting_place(*environment, timeout_ms);
+  const auto place = open_meeting_place(*environment, nullptr, timeout_ms);
   if (!place.ok()) return failed(place.error());
   JoinOptions options;
   options.timeout_ms = options.exchange_timeout_ms = timeout_ms;
