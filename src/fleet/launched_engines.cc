@@ -90,7 +90,7 @@ Result<void> take_in(const EngineConfig& config, RemoteReplicas* entrance, const
   return {};
 }
 
-Result<std::unique_ptr<Connection>> go_in(const EngineConfig& config, int dp_rank, const Entrance& entrance,
+Result<std::unique_ptr<Connection>> go_in(const EngineConfig& config, int rank, const Entrance& entrance,
                                           const std::shared_ptr<const ClusterKey>& key,
                                           const std::function<Result<void>()>& check) {
   const Nanoseconds deadline = deadline_of(config);
@@ -101,7 +101,8 @@ Result<std::unique_ptr<Connection>> go_in(const EngineConfig& config, int dp_ran
     if (!fleet.ok() && fleet.error().code == ErrorCode::deadline_exceeded && until < deadline) continue;
     if (!fleet.ok()) return with_context(fleet.error(), "rank 0's entrance for engines");
     JoinMessage join;
-    join.dp_rank = dp_rank;
+    join.dp_rank = rank / config.parallel.replica_size();
+    join.node = fmt::format("of rank {}", rank);
     CHORUS_TRY_VOID(send_message(fleet->get(), MessageType::join, 0, chorus::encode(join)));
     return fleet;
   }
@@ -151,7 +152,7 @@ Result<EngineConnections> connect_engines(const EngineConfig& config, Group* wor
     CHORUS_TRY_VOID(take_in(config, opened.get(), check, &connections.engines));
   } else if (world->rank() % config.parallel.replica_size() == 0) {
     CHORUS_TRY(const Entrance entrance, decode_entrance(message));
-    CHORUS_TRY(connections.fleet, go_in(config, world->rank() / config.parallel.replica_size(), entrance, key, check));
+    CHORUS_TRY(connections.fleet, go_in(config, world->rank(), entrance, key, check));
   }
   return connections;
 }

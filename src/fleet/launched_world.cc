@@ -1,10 +1,5 @@
 #include "fleet/launched_world.h"
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-#include <numeric>
-#include <string_view>
 #include <utility>
 
 #include "base/check.h"
@@ -22,23 +17,6 @@ namespace {
 constexpr int idle_slice_ms = 500;
 constexpr std::size_t word_bytes_max = 64;
 const std::string begin_word = "begin";
-
-// What a rank tells the others about where it is.
-struct Whereabouts {
-  std::array<char, 192> node{};          // node_identity()
-  std::array<std::uint64_t, 64> cpus{};  // those it may use: a bit each
-};
-
-// On one machine, though perhaps in containers of their own.
-bool share_cores(const Whereabouts& a, const Whereabouts& b) {
-  const auto machine = [](const Whereabouts& rank) {
-    const std::string_view node(rank.node.data());
-    return node.substr(0, node.find(' '));
-  };
-  if (machine(a) != machine(b)) return false;
-  const auto overlap = [](std::uint64_t mine, std::uint64_t theirs) { return (mine & theirs) != 0; };
-  return std::inner_product(a.cpus.begin(), a.cpus.end(), b.cpus.begin(), false, std::logical_or<>(), overlap);
-}
 
 // Tells keys apart in a message and gives nothing of them away.
 std::string name_of(const ClusterKey* key) {
@@ -95,41 +73,23 @@ LaunchedWorld::~LaunchedWorld() {
   if (engine_.joinable()) engine_.join();
 }
 
-// Some launchers bind each rank to cores of its own, others leave all ranks on all cores: those that may use the same
-// cores share them.
 Result<void> LaunchedWorld::choose_resources() {
   const NodeResources node = detect_node();
-  Whereabouts own;
   CHORUS_TRY(const std::string identity, node_identity());
-  identity.copy(own.node.data(), own.node.size() - 1);
-  for (const int cpu : node.cpus) {
-    const auto bit = static_cast<std::size_t>(cpu);
-    if (bit < own.cpus.size() * 64) own.cpus[bit / 64] |= std::uint64_t{1} << bit % 64;
-  }
+  const Whereabouts own = make_whereabouts(identity, node);
   std::vector<Whereabouts> ranks(static_cast<std::size_t>(world_.size()));
   CHORUS_TRY_VOID(world_.all_gather_bytes(std::as_bytes(std::span(&own, 1)), std::as_writable_bytes(std::span(ranks))));
-  const auto on_this_node = [&](const Whereabouts& other) { return other.node == own.node; };
-  const auto here = std::ranges::count_if(ranks, on_this_node);
-  const auto here_before = std::count_if(ranks.begin(), ranks.begin() + rank(), on_this_node);
-  const auto sharing = std::ranges::count_if(ranks, [&](const Whereabouts& other) { return share_cores(own, other); });
-  one_node_ = here == world_.size();
-  config_.parallel.launched_workers = static_cast<int>(here);
-  int cores = static_cast<int>(node.cpus.size()) / std::max(1, static_cast<int>(sharing));
-  if (node.cpu_limit > 0) cores = std::min(cores, static_cast<int>(std::ceil(node.cpu_limit)) / static_cast<int>(here));
-  threads_ = config_.threads > 0 ? config_.threads : std::max(1, cores);
-  if (config_.cpu_threads_bind == "auto" || config_.cpu_threads_bind == "none") return {};
-  std::vector<std::string> warnings;
-  CHORUS_TRY(auto sets, cpu_sets_per_worker(config_, node, &warnings));
-  cpus_ = std::move(sets[static_cast<std::size_t>(here_before)]);
-  if (config_.threads == 0) threads_ = static_cast<int>(cpus_.size());
+  CHORUS_TRY(resources_, share_node(config_, node, ranks, rank()));
+  config_.parallel.launched_workers = resources_.ranks_here;
   return {};
 }
 
 // When it returns in rank 0, no rank needs the store any more.
 Result<void> LaunchedWorld::connect(const std::shared_ptr<Store>& store, const std::shared_ptr<const ClusterKey>& key) {
   CHORUS_TRY_VOID(choose_resources());
-  if (one_node_ && !is_engine()) return {};
-  if (one_node_) {
+  const bool one_node = resources_.ranks_here == world_.size();
+  if (one_node && !is_engine()) return {};
+  if (one_node) {
     const auto engines = make_prefix_store(store, "engines");
     CHORUS_TRY(connections_, hand_over_engine_sockets(config_, rank(), *engines));
     return {};
@@ -157,7 +117,7 @@ Result<LoadedWeights> LaunchedWorld::load_own_weights() {
     return !checked.ok();
   };
   const int shard = weight_shard_of(config_.parallel, topology_.coordinates_of(rank()));
-  auto weights = load_weights(config_, model_, {shard}, threads_, stop);
+  auto weights = load_weights(config_, model_, {shard}, resources_.threads, stop);
   if (!checked.ok()) return checked.error();
   return weights;
 }
@@ -167,8 +127,8 @@ WorkerSetup LaunchedWorld::own_setup() const {
   setup.config = config_;
   setup.model = model_;
   setup.world_rank = world_.rank();
-  setup.threads = threads_;
-  setup.cpus = cpus_;
+  setup.threads = resources_.threads;
+  setup.cpus = resources_.cpus;
   setup.transport = transport_;
   setup.first_world_rank = 0;
   return setup;

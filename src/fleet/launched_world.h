@@ -26,6 +26,7 @@
 #include "exec/replica_executor.h"
 #include "fleet/fleet.h"
 #include "fleet/launched_engines.h"
+#include "fleet/launched_resources.h"
 
 namespace chorus {
 
@@ -73,11 +74,9 @@ class LaunchedWorld {
   Group world_;
   std::function<bool()> interrupted_;
   EngineConnections connections_;  // until the fleet and the engine take them
-  bool one_node_ = true;
   std::string profile_;
   Isa isa_ = Isa::scalar;
-  int threads_ = 1;
-  std::vector<int> cpus_;
+  RankResources resources_;
   std::thread engine_;          // rank 0's
   Result<void> engine_result_;  // of that thread, once it is joined
   bool parted_ = false;

@@ -18,78 +18,9 @@ import time
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from chorus_process import CHORUS, STORIES, TINY, gone_within, is_running  # noqa: E402
-
-VENV = pathlib.Path(os.environ.get("CHORUS_LAUNCHERS_VENV", pathlib.Path.home() / ".cache/chorus/launchers"))
-TORCHRUN = VENV / "bin" / "torchrun"
-# The tests themselves may run under a launcher.
-CLEAN = {name: value for name, value in os.environ.items()
-         if not name.startswith(("OMPI_", "PMIX_", "SLURM_", "TORCHELASTIC_", "MASTER_", "RANK", "WORLD_SIZE", "LOCAL_"))}
-MODELS = {"stories260k": STORIES, "qwen3_moe": str(TINY / "qwen3_moe")}
-OPTIONS = ["--max-tokens", "24", "--temperature", "0.8", "--seed", "3", "--kv-cache-memory", "16MiB", "--threads", "1"]
-ENDS_WITHIN_S = 2
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
-@pytest.fixture(scope="module", name="prompts")
-def write_prompts(tmp_path_factory):
-    path = tmp_path_factory.mktemp("launched") / "prompts.jsonl"
-    rows = [{"id": f"row {i}", "prompt_token_ids": [1, 3 + i % 50, 7 + i], "n": 1 + i % 2} for i in range(21)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module", name="expected")
-def plain_outputs(prompts):
-    """What one process makes of the prompts, by model."""
-    outputs = {}
-    for name, model in MODELS.items():
-        done = subprocess.run([CHORUS, "generate", model, "--input", prompts, *OPTIONS], capture_output=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr.decode()
-        outputs[name] = done.stdout
-    return outputs
-
-
-def launched(model, *parallel):
-    return ["generate", model, "--distributed-executor-backend", "external_launcher", *parallel, *OPTIONS]
-
-
-def plain_variables(rank, size, port):
-    return {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-
-
-def srun_variables(rank, size, port):
-    return {"SLURM_PROCID": str(rank), "SLURM_NTASKS": str(size), "SLURM_LOCALID": str(rank), "SLURM_JOB_ID": "5", "SLURM_STEP_ID": "0",
-            "SLURM_STEP_NODELIST": "localhost", "SLURM_STEP_TASKS_PER_NODE": str(size), "MASTER_PORT": port}
-
-
-class Ranks:
-    """The processes of one world, which this test starts."""
-
-    def __init__(self, arguments_of, size, variables=plain_variables, ranks=None):
-        port = free_port()
-        self.processes = [
-            subprocess.Popen([CHORUS, *arguments_of(rank)], env=CLEAN | variables(rank, size, port), stdin=subprocess.DEVNULL,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE) for rank in (ranks or range(size))]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for process in self.processes:
-            process.kill()
-            process.communicate()
-
-    def finish(self, timeout_s=120):
-        """(exit status, stdout, stderr) by rank."""
-        outputs = [process.communicate(timeout=timeout_s) for process in self.processes]
-        return [(process.returncode, out, err.decode()) for process, (out, err) in zip(self.processes, outputs)]
-
+from chorus_process import CHORUS, STORIES, gone_within  # noqa: E402
+from launched_ranks import (CLEAN, ENDS_WITHIN_S, MODELS, TORCHRUN, Ranks, endless_prompts, free_port, launched, plain_outputs,  # noqa: E402,F401
+                            plain_variables, srun_variables, wait_for_rows, write_prompts)
 
 SHAPES = [(["--dp-size", "2", "--tp-size", "2"], 4), (["-dp", "2"], 2), (["-dp", "1", "-tp", "2"], 2), (["-dp", "2", "-pp", "2"], 4), ([], 1)]
 
@@ -215,16 +146,10 @@ def test_bad_input_of_rank_0_ends_every_rank(tmp_path):
 
 @pytest.mark.parametrize("victim", [0, 1, 2, 3], ids=["front", "worker", "engine", "other-worker"])
 def test_a_killed_rank_ends_every_rank_in_time(victim, tmp_path):
-    """The work is endless beside the test; a rank is killed once the first rows are there."""
-    prompts, output = tmp_path / "many.jsonl", tmp_path / "out.jsonl"
-    prompts.write_text("".join(json.dumps({"prompt_token_ids": [1, 5 + i % 100], "max_tokens": 400 if i > 60 else 2, "ignore_eos": True})
-                               + "\n" for i in range(4000)), encoding="utf-8")
+    """Once the first rows are there."""
+    prompts, output = endless_prompts(tmp_path / "many.jsonl"), tmp_path / "out.jsonl"
     with Ranks(lambda rank: [*launched(STORIES, "-dp", "2", "-tp", "2"), "--input", prompts, "--output", output], 4) as ranks:
-        deadline = time.monotonic() + 60
-        partial = tmp_path / "out.jsonl.partial"
-        while not (partial.exists() and partial.stat().st_size > 0):
-            assert time.monotonic() < deadline and all(is_running(p.pid) for p in ranks.processes)
-            time.sleep(0.01)
+        wait_for_rows(output, ranks)
         ranks.processes[victim].send_signal(signal.SIGKILL)
         assert gone_within([process.pid for process in ranks.processes], ENDS_WITHIN_S)
         ends = ranks.finish(10)
