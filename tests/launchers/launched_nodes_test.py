@@ -2,7 +2,9 @@
 
     CHORUS=build/chorus python3 -m pytest tests/launchers/launched_nodes_test.py      (as root)
 """
+import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from chorus_process import CHORUS, STORIES, gone_within
 from launched_ranks import (CLEAN, ENDS_WITHIN_S, MODELS, TORCHRUN, Ranks, endless_prompts, free_port, launched,  # noqa: F401
                             plain_outputs, plain_variables, wait_for_rows, write_prompts)
-from networks import FAR, NEAR, NEAR_ADDRESS, inside, set_cable, two_networks  # noqa: F401
+from networks import FAR, FAR_ADDRESS, NEAR, NEAR_ADDRESS, inside, set_cable, two_networks  # noqa: F401
 from nodes import make_key
 
 pytestmark = pytest.mark.usefixtures("networks")
@@ -28,7 +30,7 @@ def srun_variables(rank, size, port):
     """As srun sets them for two nodes with half of the tasks each; the tests' networks have no names."""
     half = size // 2
     return {"SLURM_PROCID": str(rank), "SLURM_STEP_NUM_TASKS": str(size), "SLURM_LOCALID": str(rank % half), "SLURM_JOB_ID": port,
-            "SLURM_STEP_ID": "0", "SLURM_NODEID": str(rank // half), "SLURM_STEP_NODELIST": f"{NEAR_ADDRESS},10.213.7.2",
+            "SLURM_STEP_ID": "0", "SLURM_NODEID": str(rank // half), "SLURM_STEP_NODELIST": f"{NEAR_ADDRESS},{FAR_ADDRESS}",
             "SLURM_STEP_TASKS_PER_NODE": f"{half}(x2)"}
 
 
@@ -114,6 +116,35 @@ def test_torchrun_with_different_keys(key, prompts, tmp_path):
     for agent, error in zip(agents, errors):
         assert agent.returncode != 0
         assert "ranks 0 and 1 were started with different settings: cluster-key-file: key " in error, error
+
+
+def run_mpirun(tmp_path, options, arguments):
+    """Over both networks: what mpirun takes for ssh goes into the far one."""
+    shell = tmp_path / "shell"
+    shell.write_text(f'#!/bin/sh\nshift\nexec {" ".join(inside(FAR))} sh -c "$*"\n', encoding="utf-8")
+    shell.chmod(0o700)
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    return subprocess.run([*inside(NEAR), "mpirun", *root, "--mca", "plm_rsh_agent", shell, "--host", f"{NEAR_ADDRESS}:2,{FAR_ADDRESS}:2",
+                           "-np", "4", *options, CHORUS, *arguments], env=CLEAN, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: make test-launchers")
+@pytest.mark.parametrize("model,parallel", [("stories260k", ["-dp", "2", "-tp", "2"]), ("qwen3_moe", ["-dp", "2", "-tp", "2", "-ep"])],
+                         ids=["dp2-tp2", "dp2-tp2-ep"])
+def test_mpirun(model, parallel, key, prompts, expected, tmp_path):
+    output = tmp_path / "out.jsonl"
+    done = run_mpirun(tmp_path, ["-x", f"MASTER_ADDR={NEAR_ADDRESS}", "-x", f"MASTER_PORT={free_port()}"],
+                      [*launched(MODELS[model], *parallel), "--cluster-key-file", key, "--input", prompts, "--output", output])
+    assert done.returncode == 0, done.stderr
+    assert output.read_bytes() == expected[model]
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="mpirun is not installed: make test-launchers")
+def test_mpirun_without_an_address_says_what_to_give(key, prompts, tmp_path):
+    done = run_mpirun(tmp_path, [], [*launched(STORIES, "-dp", "2", "-tp", "2"), "--cluster-key-file", key, "--input", prompts])
+    assert done.returncode != 0
+    assert "mpirun started 4 ranks, 2 of them on this node" in done.stderr, done.stderr
+    assert "give mpirun -x MASTER_ADDR=HOST -x MASTER_PORT=PORT" in done.stderr, done.stderr
 
 
 def test_without_a_key_every_rank_refuses(prompts):
