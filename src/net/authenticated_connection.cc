@@ -11,20 +11,31 @@ namespace {
 class FrameTags {
  public:
   explicit FrameTags(std::string_view key) : hmac_(key) {}
-  // Of the frame that is the next one; next() moves on.
-  std::string tag(std::uint8_t type, std::uint32_t epoch, std::string_view payload) {
-    WireWriter header;
-    header.u64(number_);
-    header.u8(type);
-    header.u32(epoch);
-    header.u64(payload.size());
-    return hmac_.tag({header.bytes(), payload});
+  // Both are about the frame that is the next one; next() moves on.
+  void append(std::uint8_t type, std::uint32_t epoch, std::string* payload) {
+    const std::size_t bytes = payload->size();
+    payload->resize(bytes + tag_bytes);
+    hmac_.tag({header(type, epoch, bytes), {payload->data(), bytes}},
+              std::span<char, tag_bytes>(payload->data() + bytes, tag_bytes));
+  }
+  bool verify(std::uint8_t type, std::uint32_t epoch, std::string_view payload, std::string_view tag) {
+    return hmac_.verify({header(type, epoch, payload.size()), payload}, tag);
   }
   void next() { ++number_; }
   std::uint64_t number() const { return number_; }
 
  private:
+  std::string_view header(std::uint8_t type, std::uint32_t epoch, std::size_t bytes) {
+    header_.clear();
+    header_.u64(number_);
+    header_.u8(type);
+    header_.u32(epoch);
+    header_.u64(bytes);
+    return header_.bytes();
+  }
+
   Hmac hmac_;
+  WireWriter header_;
   std::uint64_t number_ = 0;
 };
 
@@ -36,7 +47,7 @@ class AuthenticatedConnection final : public Connection {
   Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
     if (broken_) return *broken_;
     if (descriptor >= 0) return fail(ErrorCode::invalid_argument, "a descriptor cannot go to another machine");
-    payload += sending_.tag(type, epoch, payload);
+    sending_.append(type, epoch, &payload);
     auto sent = inner_->send(type, epoch, std::move(payload), -1);
     // What was not queued has used no number.
     if (sent.ok()) sending_.next();
@@ -51,8 +62,8 @@ class AuthenticatedConnection final : public Connection {
     if (!frame.has_value()) return frame;
     const std::string_view whole = frame->payload;
     const std::size_t bytes = whole.size() - std::min(whole.size(), tag_bytes);
-    const std::string expected = receiving_.tag(frame->type, frame->epoch, whole.substr(0, bytes));
-    if (frame->descriptor.valid() || !equal_in_constant_time(whole.substr(bytes), expected)) {
+    if (frame->descriptor.valid() ||
+        !receiving_.verify(frame->type, frame->epoch, whole.substr(0, bytes), whole.substr(bytes))) {
       broken_ =
           fail(ErrorCode::invalid_argument,
                "message {} of this connection bears a wrong tag: it was changed, repeated or displaced on its way",

@@ -21,9 +21,6 @@ const unsigned char* bytes_of(std::string_view text) {
   return reinterpret_cast<const unsigned char*>(text.data());
 }
 
-constexpr const char* how_to_make_a_key =
-    "make one with: (umask 077; openssl rand -hex 32 > FILE), and copy it to every node";
-
 }  // namespace
 
 Result<std::shared_ptr<const ClusterKey>> ClusterKey::read(const std::string& path) {
@@ -90,17 +87,28 @@ Hmac::Hmac(Hmac&&) noexcept = default;
 Hmac& Hmac::operator=(Hmac&&) noexcept = default;
 Hmac::~Hmac() = default;
 
-std::string Hmac::tag(std::initializer_list<std::string_view> parts) {
+void Hmac::tag(std::initializer_list<std::string_view> parts, std::span<char, tag_bytes> into) {
   // Without a key it begins anew with the one it has.
   bool done = EVP_MAC_init(state_->context, nullptr, 0, nullptr) == 1;
   for (const std::string_view part : parts) {
     done = done && EVP_MAC_update(state_->context, bytes_of(part), part.size()) == 1;
   }
-  std::string tag(tag_bytes, '\0');
   std::size_t count = 0;
-  done = done && EVP_MAC_final(state_->context, reinterpret_cast<unsigned char*>(tag.data()), &count, tag.size()) == 1;
+  done =
+      done && EVP_MAC_final(state_->context, reinterpret_cast<unsigned char*>(into.data()), &count, into.size()) == 1;
   CHECK(done && count == tag_bytes, "HMAC-SHA256 gave {} bytes", count);
-  return tag;
+}
+
+std::string Hmac::tag(std::initializer_list<std::string_view> parts) {
+  std::string text(tag_bytes, '\0');
+  tag(parts, std::span<char, tag_bytes>(text.data(), tag_bytes));
+  return text;
+}
+
+bool Hmac::verify(std::initializer_list<std::string_view> parts, std::string_view given) {
+  std::array<char, tag_bytes> own{};
+  tag(parts, own);
+  return equal_in_constant_time({own.data(), own.size()}, given);
 }
 
 std::string sha256_hex(std::initializer_list<std::string_view> parts) {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -16,6 +17,8 @@ namespace chorus {
 inline constexpr std::size_t cluster_key_bytes_min = 32;
 inline constexpr std::size_t cluster_key_bytes_max = 4096;
 inline constexpr std::size_t tag_bytes = 32;
+inline constexpr const char* how_to_make_a_key =
+    "make one with: (umask 077; openssl rand -hex 32 > FILE), and copy it to every node";
 
 // The secret of a cluster. Wiped from memory at its end.
 class ClusterKey {
@@ -40,8 +43,11 @@ class Hmac {
   Hmac(Hmac&&) noexcept;
   Hmac& operator=(Hmac&&) noexcept;
   ~Hmac();
-  // tag_bytes of the parts, one after the other.
+  // Of the parts, one after the other.
+  void tag(std::initializer_list<std::string_view> parts, std::span<char, tag_bytes> into);
   std::string tag(std::initializer_list<std::string_view> parts);
+  // Whether `tag` is theirs. Takes the same time wherever it differs.
+  bool verify(std::initializer_list<std::string_view> parts, std::string_view tag);
 
  private:
   struct State;

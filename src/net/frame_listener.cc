@@ -17,13 +17,7 @@ constexpr Nanoseconds second = 1'000'000'000;
 Result<FrameListener> FrameListener::listen(const ListenOptions& options) {
   CHORUS_TRY(const auto addresses, tcp::resolve(options.address, options.port));
   const tcp::Address& wanted = addresses.front();
-  if (!options.key && !wanted.is_loopback()) {
-    return fail(ErrorCode::invalid_argument,
-                "{} can be reached from other machines and there is no cluster key: give --cluster-key-file FILE on "
-                "every node (make it "
-                "with: (umask 077; openssl rand -hex 32 > FILE)), or listen on 127.0.0.1",
-                wanted.text());
-  }
+  CHORUS_TRY_VOID(tcp::check_guarded(wanted, options.key.get()));
   FrameListener listener;
   listener.options_ = options;
   CHORUS_TRY(listener.socket_, tcp::listen(wanted, backlog));

@@ -56,8 +56,8 @@ Result<bool> HandshakeSocket::read_input() {
 }
 
 Result<std::unique_ptr<Connection>> HandshakeSocket::connection(const ConnectionLimits& limits) {
-  const std::optional<SessionKeys> keys = handshake_.session_keys();
-  CHORUS_TRY(auto inner, make_socket_connection(std::move(socket_), keys ? with_room_for_tags(limits) : limits));
+  auto [socket, keys] = take();
+  CHORUS_TRY(auto inner, make_socket_connection(std::move(socket), keys ? with_room_for_tags(limits) : limits));
   return keys ? make_authenticated_connection(std::move(inner), *keys) : std::move(inner);
 }
 

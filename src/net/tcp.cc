@@ -55,6 +55,12 @@ bool Address::is_loopback() const {
   return name.ss_family == AF_INET6 && IN6_IS_ADDR_LOOPBACK(&reinterpret_cast<const sockaddr_in6*>(&name)->sin6_addr);
 }
 
+bool Address::is_wildcard() const {
+  if (name.ss_family == AF_INET) return reinterpret_cast<const sockaddr_in*>(&name)->sin_addr.s_addr == INADDR_ANY;
+  return name.ss_family == AF_INET6 &&
+         IN6_IS_ADDR_UNSPECIFIED(&reinterpret_cast<const sockaddr_in6*>(&name)->sin6_addr);
+}
+
 int Address::port() const {
   return ntohs(name.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6*>(&name)->sin6_port
                                           : reinterpret_cast<const sockaddr_in*>(&name)->sin_port);
@@ -87,6 +93,14 @@ Result<UniqueFd> listen(const Address& address, int backlog) {
     return fail(ErrorCode::unavailable, "cannot listen on {}: {}", address.text(), std::strerror(errno));
   }
   return socket;
+}
+
+Result<void> check_guarded(const Address& address, const ClusterKey* key) {
+  if (key != nullptr || address.is_loopback()) return {};
+  return fail(ErrorCode::invalid_argument,
+              "{} can be reached from other machines and there is no cluster key: give --cluster-key-file FILE on "
+              "every node ({}), or listen on 127.0.0.1",
+              address.host(), how_to_make_a_key);
 }
 
 Result<UniqueFd> accept(int listener) {

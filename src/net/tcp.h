@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "net/authentication.h"
 #include "net/unique_fd.h"
 
 namespace chorus::tcp {
@@ -18,6 +19,7 @@ struct Address {
   std::string text() const;  // "10.0.0.1 port 29550"
   std::string host() const;  // "10.0.0.1"
   bool is_loopback() const;
+  bool is_wildcard() const;  // 0.0.0.0, ::: to listen on, not to be reached at
   int port() const;
 };
 
@@ -26,6 +28,8 @@ Result<std::vector<Address>> resolve(const std::string& host, int port);
 
 // Port 0: the system chooses, local_address() tells.
 Result<UniqueFd> listen(const Address& address, int backlog);
+// Refuses an address that other machines can reach where there is no key (null), and says how to make one.
+Result<void> check_guarded(const Address& address, const ClusterKey* key);
 // The next connection, or an invalid descriptor when there is none now. resource_exhausted: no descriptor or memory for
 // it.
 Result<UniqueFd> accept(int listener);
