@@ -1,7 +1,8 @@
-// all_reduce_tree() over two processes of this node, against the two aims of its design: 16 KiB in less than 10 us
-// (median), and 8 MiB at no less than 60 % of the speed of a plain memcpy of 8 MiB.
-//   cmake --preset release -DCHORUS_BENCH=ON && ninja -C build collectives_bench && build/bench/collectives_bench
-//   [RANKS]
+// all_reduce_tree() over processes of this node. Through shared memory, against the two aims of its design: 16 KiB
+// between two in less than 10 us (median), and 8 MiB at no less than 60 % of the speed of a plain memcpy of 8 MiB. Over
+// TCP on the loopback, without a key and with one: what the tags cost (docs/decisions/008).
+//   cmake --preset release -DCHORUS_BENCH=ON && ninja -C build collectives_bench
+//   build/bench/collectives_bench [RANKS [shared | tcp | tcp-key]]
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,12 +11,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "base/check.h"
 #include "base/clock.h"
 #include "dist/group.h"
+#include "dist/tcp_transport.h"
 
 namespace chorus {
 namespace {
@@ -63,11 +67,35 @@ void bind_to_core(int rank) {
   CHECK(::sched_setaffinity(0, sizeof(own), &own) == 0);
 }
 
-void run_rank(const SharedWorld& world, int rank) {
+// Made before the ranks are forked: each then joins.
+using Join = std::function<Result<std::unique_ptr<Transport>>(int rank)>;
+
+Join make_shared_world(int ranks) {
+  auto made = SharedWorld::create(ranks);
+  CHECK(made.ok(), "{}", made.error().message);
+  return [world = std::make_shared<SharedWorld>(std::move(*made))](int rank) { return world->join(rank, 10'000); };
+}
+
+Join make_tcp_world(int ranks, bool with_key) {
+  TcpTransportOptions options;
+  if (with_key) options.key = std::make_shared<const ClusterKey>(std::string(cluster_key_bytes_min, 'k'));
+  const auto doors = std::make_shared<std::vector<TcpDoor>>();
+  std::vector<std::string> contacts;
+  for (int rank = 0; rank < ranks; ++rank) {
+    auto door = TcpDoor::open(options);
+    CHECK(door.ok(), "{}", door.error().message);
+    contacts.push_back(door->contact());
+    doors->push_back(std::move(*door));
+  }
+  return [doors, contacts](int rank) { return (*doors)[static_cast<std::size_t>(rank)].join(rank, contacts); };
+}
+
+void run_rank(const Join& join, int rank) {
   bind_to_core(rank);
-  auto transport = world.join(rank, 10'000);
+  auto transport = join(rank);
   CHECK(transport.ok(), "{}", transport.error().message);
-  std::vector<int> members(static_cast<std::size_t>(world.size()));
+  const int size = (*transport)->size();
+  std::vector<int> members(static_cast<std::size_t>(size));
   std::iota(members.begin(), members.end(), 0);
   Group group(std::shared_ptr<Transport>(std::move(*transport)), members);
   for (const std::size_t kib : {4, 16, 64, 256, 1024, 8192}) {
@@ -77,7 +105,7 @@ void run_rank(const SharedWorld& world, int rank) {
     const double reduce_us = all_reduce_us(group, bytes, rounds);
     if (rank != 0) continue;
     std::printf("all_reduce %5zu KiB, %d processes: %8.1f us median, memcpy %8.1f us, %3.0f %% of its speed\n", kib,
-                world.size(), reduce_us, copy_us, 100.0 * copy_us / reduce_us);
+                size, reduce_us, copy_us, 100.0 * copy_us / reduce_us);
   }
 }
 
@@ -86,15 +114,16 @@ void run_rank(const SharedWorld& world, int rank) {
 
 int main(int argc, char** argv) {
   const int ranks = argc > 1 ? std::atoi(argv[1]) : 2;
-  const auto world = chorus::SharedWorld::create(ranks);
-  CHECK(world.ok(), "{}", world.error().message);
+  const std::string kind = argc > 2 ? argv[2] : "shared";
+  const chorus::Join join =
+      kind == "shared" ? chorus::make_shared_world(ranks) : chorus::make_tcp_world(ranks, kind == "tcp-key");
   for (int rank = 1; rank < ranks; ++rank) {
     if (::fork() == 0) {
-      chorus::run_rank(*world, rank);
+      chorus::run_rank(join, rank);
       ::_exit(0);
     }
   }
-  chorus::run_rank(*world, 0);
+  chorus::run_rank(join, 0);
   while (::wait(nullptr) > 0) {
   }
 }

@@ -1,5 +1,5 @@
-// Every collective against a naive one, to the bit: for 1 to 8 ranks as threads and as processes, and sizes from
-// nothing to tens of MiB.
+// Every collective against a naive one, to the bit: over every backend, for 1 to 8 ranks as threads and as processes,
+// and sizes from nothing to tens of MiB.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -189,79 +189,69 @@ std::string check_all(Group& group, std::size_t count) {
   return {};
 }
 
-class Collectives : public testing::TestWithParam<std::tuple<Kind, int>> {
+class Collectives : public testing::TestWithParam<std::tuple<Backend, Kind, int>> {
  protected:
-  std::string run(const RankFunction& function) const {
-    const auto [kind, size] = GetParam();
-    return kind == Kind::threads ? run_as_threads(size, function) : run_as_processes(size, function);
+  std::string run(const TransportFunction& function) const {
+    const auto [backend, kind, size] = GetParam();
+    const TestWorld world = make_test_world(backend, size);
+    return kind == Kind::threads ? run_as_threads(world, function) : run_as_processes(world, function);
   }
 };
 
 TEST_P(Collectives, EqualTheNaiveOnesToTheBit) {
-  EXPECT_EQ(run([](Group& group) -> std::string {
+  EXPECT_EQ(run(with_group([](Group& group) -> std::string {
               for (const std::size_t count : {0, 1, 17, 4099, 20'011, 100'003}) {
                 if (auto failure = check_all(group, count); !failure.empty()) return failure;
               }
               return {};
-            }),
+            })),
             "");
 }
 
 // Goal: groups over one transport do not disturb each other. Method: halves {0, 2, ..} and {1, 3, ..} and the world in
 // turn.
 TEST_P(Collectives, OfSubgroupsShareATransport) {
-  const int size = std::get<int>(GetParam());
-  const auto world = SharedWorld::create(size);
-  ASSERT_TRUE(world.ok());
-  const auto as_rank = [&](int rank) -> std::string {
-    auto joined = world->join(rank, test_timeout_ms);
-    CHECK(joined.ok());
-    const std::shared_ptr<Transport> transport = std::move(*joined);
-    std::vector<int> members, all;
-    for (int r = 0; r < size; ++r) {
-      all.push_back(r);
-      if (r % 2 == rank % 2) members.push_back(r);
-    }
-    Group half(transport, members), whole(transport, all);
-    for (int round = 0; round < 3; ++round) {
-      for (Group* group : {&half, &whole, &half}) {
-        if (auto failure = check_gathers(*group, 1001); !failure.empty()) return failure;
-        if (auto failure = check_all_to_all(*group, 77); !failure.empty()) return failure;
-      }
-    }
-    return {};
-  };
-  if (std::get<Kind>(GetParam()) == Kind::threads) {
-    std::vector<std::string> failures(static_cast<std::size_t>(size));
-    std::vector<std::thread> threads;
-    for (int r = 0; r < size; ++r) threads.emplace_back([&, r] { failures[static_cast<std::size_t>(r)] = as_rank(r); });
-    for (auto& thread : threads) thread.join();
-    for (const auto& failure : failures) EXPECT_EQ(failure, "");
-    return;
-  }
-  std::vector<pid_t> children;
-  for (int r = 0; r < size; ++r) {
-    children.push_back(::fork());
-    if (children.back() == 0) ::_exit(as_rank(r).empty() ? 0 : 1);
-  }
-  for (const pid_t child : children) EXPECT_EQ(exit_status_of(child), 0);
+  EXPECT_EQ(run([](const std::shared_ptr<Transport>& transport) -> std::string {
+              std::vector<int> members;
+              for (int rank = transport->rank() % 2; rank < transport->size(); rank += 2) members.push_back(rank);
+              Group half(transport, members), whole = group_of_all(transport);
+              for (int round = 0; round < 3; ++round) {
+                for (Group* group : {&half, &whole, &half}) {
+                  if (auto failure = check_gathers(*group, 1001); !failure.empty()) return failure;
+                  if (auto failure = check_all_to_all(*group, 77); !failure.empty()) return failure;
+                }
+              }
+              return {};
+            }),
+            "");
+}
+
+std::string name_of_case(const testing::TestParamInfo<std::tuple<Backend, Kind, int>>& info) {
+  const auto [backend, kind, size] = info.param;
+  return fmt::format("{}{}{}", name_of(backend), kind == Kind::threads ? "Threads" : "Processes", size);
 }
 
 INSTANTIATE_TEST_SUITE_P(Worlds, Collectives,
-                         testing::Combine(testing::Values(Kind::threads, Kind::processes), testing::Range(1, 9)),
-                         [](const auto& info) {
-                           return fmt::format("{}{}",
-                                              std::get<0>(info.param) == Kind::threads ? "Threads" : "Processes",
-                                              std::get<1>(info.param));
-                         });
+                         testing::Combine(testing::ValuesIn(all_backends),
+                                          testing::Values(Kind::threads, Kind::processes), testing::Range(1, 9)),
+                         name_of_case);
 
-// 64 MiB in two processes and four threads: far more than the rings hold.
-TEST(LongCollectives, EqualTheNaiveOnesToTheBit) {
-  const auto sums = [](Group& group) { return check_sums(group, (std::size_t{16} << 20) + 3); };
-  EXPECT_EQ(run_as_processes(2, sums), "");
-  EXPECT_EQ(run_as_threads(4, [](Group& group) { return check_sums(group, (std::size_t{4} << 20) + 3); }), "");
-  EXPECT_EQ(run_as_processes(2, [](Group& group) { return check_broadcasts(group, std::size_t{64} << 20); }), "");
+class LongCollectives : public testing::TestWithParam<Backend> {};
+
+// 64 MiB in two processes and four threads: far more than rings or sockets hold.
+TEST_P(LongCollectives, EqualTheNaiveOnesToTheBit) {
+  const auto sums = [](std::size_t count) {
+    return with_group([=](Group& group) { return check_sums(group, count); });
+  };
+  const auto world = [](int size) { return make_test_world(GetParam(), size); };
+  EXPECT_EQ(run_as_processes(world(2), sums((std::size_t{16} << 20) + 3)), "");
+  EXPECT_EQ(run_as_threads(world(4), sums((std::size_t{4} << 20) + 3)), "");
+  const auto broadcasts = with_group([](Group& group) { return check_broadcasts(group, std::size_t{64} << 20); });
+  EXPECT_EQ(run_as_processes(world(2), broadcasts), "");
 }
+
+INSTANTIATE_TEST_SUITE_P(Worlds, LongCollectives, testing::ValuesIn(all_backends),
+                         [](const auto& info) { return name_of(info.param); });
 
 }  // namespace
 }  // namespace chorus

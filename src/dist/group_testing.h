@@ -1,10 +1,11 @@
-// Runs one function as every rank of a world, as threads or as processes, for the tests of this room.
+// Runs one function as every rank of a world, as threads or as processes, over any backend, for the tests of this room.
 #pragma once
 
 #include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <functional>
 #include <numeric>
 #include <string>
@@ -13,28 +14,94 @@
 
 #include "base/check.h"
 #include "dist/group.h"
+#include "dist/tcp_transport.h"
 
 namespace chorus {
 
-// What one rank does; what it returns is a failure ("" is none).
+// What one rank does, with its transport or with the group of all; what it returns is a failure ("" is none).
+using TransportFunction = std::function<std::string(const std::shared_ptr<Transport>&)>;
 using RankFunction = std::function<std::string(Group&)>;
 
 inline constexpr int test_timeout_ms = 60'000;
 
-inline Group join_all(const SharedWorld& world, int rank, int timeout_ms = test_timeout_ms) {
-  auto transport = world.join(rank, timeout_ms);
-  CHECK(transport.ok(), "{}", transport.error().message);
-  std::vector<int> members(static_cast<std::size_t>(world.size()));
+enum class Backend { shared_memory, tcp, tcp_with_key };
+inline constexpr std::array all_backends{Backend::shared_memory, Backend::tcp, Backend::tcp_with_key};
+
+inline const char* name_of(Backend backend) {
+  switch (backend) {
+    case Backend::shared_memory:
+      return "SharedMemory";
+    case Backend::tcp:
+      return "Tcp";
+    case Backend::tcp_with_key:
+      return "TcpWithKey";
+  }
+  return "";
+}
+
+// Each rank joins once, at the same time as the others: in a thread, or in a child that is forked once the world is
+// made.
+struct TestWorld {
+  int size = 0;
+  std::function<std::unique_ptr<Transport>(int rank)> join;
+};
+
+template <typename T>
+T value_of(Result<T> result) {
+  CHECK(result.ok(), "{}", result.error().message);
+  return std::move(*result);
+}
+
+inline std::shared_ptr<const ClusterKey> test_key(char letter = 'k') {
+  return std::make_shared<const ClusterKey>(std::string(cluster_key_bytes_min, letter));
+}
+
+inline TestWorld make_shared_memory_world(int size, int timeout_ms) {
+  const auto world = std::make_shared<SharedWorld>(value_of(SharedWorld::create(size)));
+  return {size, [world, timeout_ms](int rank) { return value_of(world->join(rank, timeout_ms)); }};
+}
+
+inline TestWorld make_tcp_world(int size, std::shared_ptr<const ClusterKey> key, int timeout_ms) {
+  TcpTransportOptions options;
+  options.key = std::move(key);
+  options.join_timeout_ms = test_timeout_ms;
+  options.exchange_timeout_ms = timeout_ms;
+  const auto doors = std::make_shared<std::vector<TcpDoor>>();
+  std::vector<std::string> contacts;
+  for (int rank = 0; rank < size; ++rank) {
+    doors->push_back(value_of(TcpDoor::open(options)));
+    contacts.push_back(doors->back().contact());
+  }
+  return {size, [doors, contacts](int rank) {
+            return value_of((*doors)[static_cast<std::size_t>(rank)].join(rank, contacts));
+          }};
+}
+
+inline TestWorld make_test_world(Backend backend, int size, int timeout_ms = test_timeout_ms) {
+  if (backend == Backend::shared_memory) return make_shared_memory_world(size, timeout_ms);
+  return make_tcp_world(size, backend == Backend::tcp_with_key ? test_key() : nullptr, timeout_ms);
+}
+
+inline Group group_of_all(std::shared_ptr<Transport> transport) {
+  std::vector<int> members(static_cast<std::size_t>(transport->size()));
   std::iota(members.begin(), members.end(), 0);
-  return Group(std::shared_ptr<Transport>(std::move(*transport)), members);
+  return Group(std::move(transport), members);
+}
+
+inline TransportFunction with_group(const RankFunction& function) {
+  return [function](const std::shared_ptr<Transport>& transport) {
+    Group group = group_of_all(transport);
+    return function(group);
+  };
 }
 
 // The failures of all ranks, each behind its number.
-inline std::string run_as_threads(int size, const RankFunction& function, int timeout_ms = test_timeout_ms) {
-  auto groups = make_thread_groups(size, timeout_ms);
-  std::vector<std::string> failures(groups.size());
+inline std::string run_as_threads(const TestWorld& world, const TransportFunction& function) {
+  std::vector<std::string> failures(static_cast<std::size_t>(world.size));
   std::vector<std::thread> threads;
-  for (std::size_t r = 0; r < groups.size(); ++r) threads.emplace_back([&, r] { failures[r] = function(groups[r]); });
+  for (int rank = 0; rank < world.size; ++rank) {
+    threads.emplace_back([&, rank] { failures[static_cast<std::size_t>(rank)] = function(world.join(rank)); });
+  }
   for (auto& thread : threads) thread.join();
   std::string all;
   for (std::size_t r = 0; r < failures.size(); ++r) {
@@ -43,17 +110,12 @@ inline std::string run_as_threads(int size, const RankFunction& function, int ti
   return all;
 }
 
-// Forks the ranks; a child says its failure on stderr and ends with status 1.
-inline pid_t fork_rank(const SharedWorld& world, int rank, const RankFunction& function,
-                       int timeout_ms = test_timeout_ms) {
+// Forks a rank; the child says its failure on stderr and ends with status 1.
+inline pid_t fork_rank(const TestWorld& world, int rank, const TransportFunction& function) {
   const pid_t child = ::fork();
   CHECK(child >= 0);
   if (child != 0) return child;
-  std::string failure;
-  {
-    Group group = join_all(world, rank, timeout_ms);
-    failure = function(group);
-  }
+  const std::string failure = function(world.join(rank));
   if (!failure.empty()) fmt::print(stderr, "rank {}: {}\n", rank, failure);
   ::_exit(failure.empty() ? 0 : 1);
 }
@@ -64,13 +126,11 @@ inline int exit_status_of(pid_t child) {
   return status;
 }
 
-inline std::string run_as_processes(int size, const RankFunction& function, int timeout_ms = test_timeout_ms) {
-  const auto world = SharedWorld::create(size);
-  CHECK(world.ok(), "{}", world.error().message);
+inline std::string run_as_processes(const TestWorld& world, const TransportFunction& function) {
   std::vector<pid_t> children;
-  for (int rank = 0; rank < size; ++rank) children.push_back(fork_rank(*world, rank, function, timeout_ms));
+  for (int rank = 0; rank < world.size; ++rank) children.push_back(fork_rank(world, rank, function));
   std::string all;
-  for (int rank = 0; rank < size; ++rank) {
+  for (int rank = 0; rank < world.size; ++rank) {
     const int status = exit_status_of(children[static_cast<std::size_t>(rank)]);
     if (status != 0) all += fmt::format("rank {} ended with status {}\n", rank, status);
   }

@@ -191,6 +191,7 @@ class Rendezvous {
     TcpTransportOptions tcp;
     tcp.address = options_.address.empty() ? store_->local_address() : options_.address;
     if (tcp.address.empty()) tcp.address = "127.0.0.1";
+    tcp.key = options_.key;
     tcp.join_timeout_ms = left_ms();
     tcp.exchange_timeout_ms = options_.exchange_timeout_ms;
     return join_tcp_world(*store_, rank_, size_, tcp);

@@ -12,6 +12,7 @@
 #include "dist/store.h"
 #include "dist/tcp_store.h"
 #include "dist/transport.h"
+#include "net/authentication.h"
 
 namespace chorus {
 
@@ -41,6 +42,8 @@ struct JoinOptions {
   std::string node_identity;
   // Of this host, for ranks on other nodes. Empty: the one by which the store is reached.
   std::string address;
+  // What ranks on several nodes prove to each other; null: none, which loopback addresses alone may do without.
+  std::shared_ptr<const ClusterKey> key;
 };
 
 // Every rank of the world calls it once. A world of one has no transport: null. Errors, in all ranks: invalid_argument

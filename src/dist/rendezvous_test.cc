@@ -6,11 +6,10 @@
 
 #include <filesystem>
 #include <functional>
-#include <numeric>
 #include <thread>
 
 #include "base/clock.h"
-#include "dist/group.h"
+#include "dist/group_testing.h"
 #include "dist/tcp_socket.h"
 #include "net/tcp.h"
 
@@ -51,12 +50,6 @@ int free_port() {
   return tcp::local_address(listener.get())->port();
 }
 
-Group group_of_all(const std::shared_ptr<Transport>& transport) {
-  std::vector<int> ranks(static_cast<std::size_t>(transport->size()));
-  std::iota(ranks.begin(), ranks.end(), 0);
-  return Group(transport, ranks);
-}
-
 // 2^24 + 1 is not a float, so the sum of all ranks depends on its order.
 void expect_sums(const Joined& joined) {
   std::vector<std::thread> threads;
@@ -79,8 +72,10 @@ TEST(Rendezvous, RanksOfOneNodeShareMemory) {
 }
 
 TEST(Rendezvous, RanksOfDifferentNodesUseTcp) {
-  auto joined =
-      join_threads(4, [](int rank, JoinOptions* options) { options->node_identity = fmt::format("node {}", rank); });
+  auto joined = join_threads(4, [](int rank, JoinOptions* options) {
+    options->node_identity = fmt::format("node {}", rank);
+    options->key = test_key();
+  });
   expect_sums(joined);
   joined[3] = std::shared_ptr<Transport>();  // leaves
   std::vector<std::thread> threads;
@@ -92,6 +87,22 @@ TEST(Rendezvous, RanksOfDifferentNodesUseTcp) {
     });
   }
   for (auto& thread : threads) thread.join();
+}
+
+// Goal: no rank waits for the others when one may not listen. Method: rank 1 alone has an address that other machines
+// reach (of documents, RFC 5737); joining has 20 s.
+TEST(Rendezvous, RanksOfDifferentNodesWithoutAKeyAreRefused) {
+  const auto joined = join_threads(3, [](int rank, JoinOptions* options) {
+    options->node_identity = fmt::format("node {}", rank);
+    if (rank == 1) options->address = "192.0.2.1";
+  });
+  for (const auto& result : joined) {
+    ASSERT_FALSE(result.ok());
+    EXPECT_EQ(result.error().code, ErrorCode::invalid_argument);
+    EXPECT_NE(result.error().message.find("rank 1: 192.0.2.1 can be reached from other machines and there is no"),
+              std::string::npos)
+        << result.error().message;
+  }
 }
 
 TEST(Rendezvous, AWorldOfOneHasNoTransport) {

@@ -14,6 +14,10 @@ namespace {
 
 using testing::HasSubstr;
 
+Group join_all(const SharedWorld& world, int rank, int timeout_ms = test_timeout_ms) {
+  return group_of_all(value_of(world.join(rank, timeout_ms)));
+}
+
 std::vector<Group> groups_of(const SharedWorld& world, const std::vector<int>& ranks, int timeout_ms) {
   std::vector<Group> groups;
   for (const int rank : ranks) groups.push_back(join_all(world, rank, timeout_ms));
@@ -49,8 +53,7 @@ TEST(SharedWorld, ADeadlineNamesTheRanksWhoseBytesAreMissing) {
 // Goal: a SIGKILL in the middle is an error of all others soon, not at their deadline (60 s here). Method: ranks 0 to 2
 // reduce without end; rank 3 is killed once all are at it. Rank 1 and 2 need not be waiting for rank 3 itself.
 TEST(SharedWorld, AKilledProcessEndsTheWorldForAll) {
-  const auto world = SharedWorld::create(4);
-  ASSERT_TRUE(world.ok());
+  const TestWorld world = make_test_world(Backend::shared_memory, 4);
   int started[2];
   ASSERT_EQ(::pipe(started), 0);
   const RankFunction reduce = [&](Group& group) -> std::string {
@@ -66,7 +69,7 @@ TEST(SharedWorld, AKilledProcessEndsTheWorldForAll) {
     }
   };
   std::vector<pid_t> children;
-  for (int rank = 0; rank < 4; ++rank) children.push_back(fork_rank(*world, rank, reduce));
+  for (int rank = 0; rank < 4; ++rank) children.push_back(fork_rank(world, rank, with_group(reduce)));
   char sign = 0;
   for (int rank = 0; rank < 4; ++rank) ASSERT_EQ(::read(started[0], &sign, 1), 1);
   ::kill(children[3], SIGKILL);

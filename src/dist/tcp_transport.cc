@@ -1,14 +1,13 @@
-#include "dist/tcp_transport.h"
-
+// Transport over links: pieces in any order that makes progress, and news.
 #include <fmt/ranges.h>
 #include <poll.h>
-#include <sys/socket.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <optional>
 #include <set>
+#include <span>
 
 #include "base/check.h"
 #include "dist/store_check.h"
@@ -17,14 +16,19 @@
 namespace chorus {
 namespace {
 
-// On the news connection: a u32 length and the reason for which the sender's world is broken; length 0 is a farewell.
+// On the news connection, two pieces: a u32 length and the reason for which the sender's world is broken. Length 0 is a
+// farewell.
 constexpr std::size_t reason_bytes_max = 4096;
+constexpr int reason_wait_ms = 200;
 
 class TcpTransport final : public Transport {
  public:
-  TcpTransport(int rank, int size, int timeout_ms, std::vector<TcpLink> links)
-      : Transport(rank, size), timeout_ms_(timeout_ms), peers_(static_cast<std::size_t>(size)) {
-    for (std::size_t i = 0; i < peers_.size(); ++i) peers_[i].link = std::move(links[i]);
+  TcpTransport(int rank, int timeout_ms, std::vector<TcpLink> links)
+      : Transport(rank, static_cast<int>(links.size())), timeout_ms_(timeout_ms), peers_(links.size()) {
+    for (std::size_t i = 0; i < peers_.size(); ++i) {
+      peers_[i].link = std::move(links[i]);
+      peers_[i].link.news.begin_receiving(std::as_writable_bytes(std::span(&peers_[i].reason_bytes, 1)));
+    }
   }
 
   ~TcpTransport() override {
@@ -66,10 +70,11 @@ class TcpTransport final : public Transport {
  private:
   struct Peer {
     TcpLink link;
-    std::string news;  // bytes of a message that is not whole yet
+    std::uint32_t reason_bytes = 0;
+    std::string reason;  // sized once its length is known
     bool said_farewell = false;
     bool news_ended = false;
-    // Of the exchange in progress, in order; the first one is partly done.
+    // Of the exchange in progress, in order.
     std::vector<std::span<const std::byte>> out;
     std::vector<std::span<std::byte>> in;
     std::size_t out_done = 0, in_done = 0;  // pieces
@@ -97,6 +102,10 @@ class TcpTransport final : public Transport {
             rank(), piece.peer, size());
       if (!piece.bytes.empty()) peer_at(piece.peer).in.push_back(piece.bytes);
     }
+    for (Peer& peer : peers_) {
+      if (peer.sends()) peer.link.data.begin_sending(peer.out.front());
+      if (peer.receives()) peer.link.data.begin_receiving(peer.in.front());
+    }
   }
 
   // As far as the sockets go without waiting. True: the exchange is done.
@@ -110,53 +119,48 @@ class TcpTransport final : public Transport {
     return complete;
   }
 
-  // False: the socket takes no more now.
+  // False: the socket takes no more now, or the world is broken.
   bool send_some(Peer* peer) {
-    auto& piece = peer->out[peer->out_done];
-    const ssize_t count = ::send(peer->link.data.get(), piece.data(), piece.size(), MSG_NOSIGNAL);
-    if (count < 0) return errno == EINTR || would_block_or_broken(peer, "sending to");
-    piece = piece.subspan(static_cast<std::size_t>(count));
-    if (piece.empty()) ++peer->out_done;
-    return true;
+    TcpChannel& data = peer->link.data;
+    const auto moved = data.send_some();
+    if (!moved.ok()) return lost(peer, moved.error());
+    if (!data.sending() && ++peer->out_done < peer->out.size()) data.begin_sending(peer->out[peer->out_done]);
+    return *moved;
   }
 
   bool receive_some(Peer* peer) {
-    auto& piece = peer->in[peer->in_done];
-    const ssize_t count = ::recv(peer->link.data.get(), piece.data(), piece.size(), 0);
-    if (count < 0) return errno == EINTR || would_block_or_broken(peer, "receiving from");
-    if (count == 0) {
-      lost(peer, "it closed the connection");
-      return false;
-    }
-    piece = piece.subspan(static_cast<std::size_t>(count));
-    if (piece.empty()) ++peer->in_done;
-    return true;
+    TcpChannel& data = peer->link.data;
+    const auto moved = data.receive_some();
+    if (!moved.ok()) return lost(peer, moved.error());
+    if (!data.receiving() && ++peer->in_done < peer->in.size()) data.begin_receiving(peer->in[peer->in_done]);
+    return *moved;
   }
 
-  bool would_block_or_broken(Peer* peer, const char* what) {
-    if (errno != EAGAIN && errno != EWOULDBLOCK) {
-      lost(peer, fmt::format("{} it: {}", what, std::strerror(errno)).c_str());
-    }
+  // False, for its callers. The peer's own reason, if it left one, tells more than the end of its connection; it comes
+  // over the other one, so perhaps a moment later.
+  bool lost(Peer* peer, const Error& how) {
+    if (how.code == ErrorCode::invalid_argument) return tampered(peer, how);
+    pollfd item{peer->link.news.fd(), POLLIN, 0};
+    if (!peer->news_ended) (void)::poll(&item, 1, reason_wait_ms);
+    read_news(peer);
+    if (broken_) return false;
+    (void)break_world(fail(ErrorCode::unavailable, "rank {} is gone: {}", rank_of(*peer),
+                           peer->said_farewell ? "it left the world" : how.message));
     return false;
   }
 
-  // The peer's own reason, if it left one, tells more than the end of its connection.
-  void lost(Peer* peer, const char* how) {
-    read_news(peer);
-    if (broken_) return;
-    (void)break_world(fail(ErrorCode::unavailable, "rank {} is gone: {}", rank_of(*peer),
-                           peer->said_farewell ? "it left the world" : how));
+  bool tampered(Peer* peer, const Error& how) {
+    (void)break_world(
+        fail(ErrorCode::unavailable, "rank {}, what came from rank {}: {}", rank(), rank_of(*peer), how.message));
+    return false;
   }
 
   Result<bool> has_byte(int rank) {
     Peer& peer = peer_at(rank);
-    char byte;
-    const ssize_t count = ::recv(peer.link.data.get(), &byte, 1, MSG_PEEK);
-    if (count > 0) return true;
-    if (count == 0) lost(&peer, "it closed the connection");
-    if (count < 0 && errno != EINTR) (void)would_block_or_broken(&peer, "receiving from");
+    const auto there = peer.link.data.has_byte();
+    if (!there.ok()) lost(&peer, there.error());
     if (broken_) return *broken_;
-    return false;
+    return there;
   }
 
   // Waits for whatever the exchange in progress needs, for a byte of `peer` (if >= 0), and for news.
@@ -166,8 +170,8 @@ class TcpTransport final : public Transport {
       if (rank_of(other) == rank()) continue;
       const bool receives = other.receives() || rank_of(other) == peer;
       const int events = (receives ? POLLIN : 0) | (other.sends() ? POLLOUT : 0);
-      items_.push_back({events != 0 ? other.link.data.get() : -1, static_cast<short>(events), 0});
-      items_.push_back({other.news_ended ? -1 : other.link.news.get(), POLLIN, 0});
+      items_.push_back({events != 0 ? other.link.data.fd() : -1, static_cast<short>(events), 0});
+      items_.push_back({other.news_ended ? -1 : other.link.news.fd(), POLLIN, 0});
     }
     const int count = ::poll(items_.data(), items_.size(), milliseconds_until(deadline));
     if (count < 0 && errno != EINTR) {
@@ -184,33 +188,29 @@ class TcpTransport final : public Transport {
   }
 
   void read_news(Peer* peer) {
-    char bytes[512];
-    while (!peer->news_ended) {
-      const ssize_t count = ::recv(peer->link.news.get(), bytes, sizeof bytes, 0);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) break;
-      peer->news_ended = count <= 0;
-      if (count > 0) peer->news.append(bytes, static_cast<std::size_t>(count));
-      if (peer->news.size() > reason_bytes_max + sizeof(std::uint32_t)) break;
-    }
-    take_news(peer);
-    if (peer->news_ended && !peer->said_farewell && !broken_) {
-      (void)break_world(
-          fail(ErrorCode::unavailable, "rank {} died: its connection ended without a farewell", rank_of(*peer)));
+    TcpChannel& news = peer->link.news;
+    while (!peer->news_ended && !broken_) {
+      const auto moved = news.receive_some();
+      if (!moved.ok()) {
+        peer->news_ended = true;
+        if (moved.error().code == ErrorCode::invalid_argument) return (void)tampered(peer, moved.error());
+        (void)break_world(
+            fail(ErrorCode::unavailable, "rank {} died: its connection ended without a farewell", rank_of(*peer)));
+        return;
+      }
+      if (!*moved) return;
+      if (!news.receiving()) take_news(peer);
     }
   }
 
+  // A piece of news is whole.
   void take_news(Peer* peer) {
-    std::uint32_t length = 0;
-    if (peer->said_farewell || peer->news.size() < sizeof length) return;
-    std::memcpy(&length, peer->news.data(), sizeof length);
-    if (length == 0) {
-      peer->said_farewell = true;
-      return;
-    }
-    const std::size_t bytes = std::min<std::size_t>(length, reason_bytes_max);
-    if (peer->news.size() < sizeof length + bytes && !peer->news_ended) return;
-    if (!broken_) (void)break_world(Error{ErrorCode::unavailable, peer->news.substr(sizeof length, bytes)});
+    peer->said_farewell = peer->reason_bytes == 0;
+    peer->news_ended = peer->said_farewell || !peer->reason.empty();
+    if (!peer->reason.empty()) (void)break_world(Error{ErrorCode::unavailable, peer->reason});
+    if (peer->news_ended) return;
+    peer->reason.resize(std::min<std::size_t>(peer->reason_bytes, reason_bytes_max));
+    peer->link.news.begin_receiving(std::as_writable_bytes(std::span(peer->reason)));
   }
 
   Error break_world(Error error) {
@@ -222,14 +222,18 @@ class TcpTransport final : public Transport {
     return error;
   }
 
-  // A message is smaller than any socket's buffer and the only one of its sender, so it goes whole or not at all.
+  // It is smaller than any socket's buffer and the only news of its sender, so it goes whole or not at all.
   void tell_all(std::string_view reason) {
     reason = reason.substr(0, reason_bytes_max);
     const auto length = static_cast<std::uint32_t>(reason.size());
-    std::string message(reinterpret_cast<const char*>(&length), sizeof length);
-    message.append(reason);
     for (Peer& peer : peers_) {
-      if (peer.link.news.valid()) (void)::send(peer.link.news.get(), message.data(), message.size(), MSG_NOSIGNAL);
+      TcpChannel& news = peer.link.news;
+      if (!news.valid()) continue;
+      news.begin_sending(std::as_bytes(std::span(&length, 1)));
+      (void)news.send_some();
+      if (news.sending() || reason.empty()) continue;
+      news.begin_sending(std::as_bytes(std::span(reason)));
+      (void)news.send_some();
     }
   }
 
@@ -250,12 +254,8 @@ class TcpTransport final : public Transport {
 
 }  // namespace
 
-Result<std::unique_ptr<Transport>> join_tcp_world(Store& store, int rank, int size,
-                                                  const TcpTransportOptions& options) {
-  CHECK(size >= 1 && size <= tcp_world_size_max && rank >= 0 && rank < size, "rank {} of {}", rank, size);
-  CHORUS_TRY(std::vector<TcpLink> links, connect_tcp_links(store, rank, size, options));
-  return std::unique_ptr<Transport>(
-      std::make_unique<TcpTransport>(rank, size, options.exchange_timeout_ms, std::move(links)));
+std::unique_ptr<Transport> make_tcp_transport(int rank, int timeout_ms, std::vector<TcpLink> links) {
+  return std::make_unique<TcpTransport>(rank, timeout_ms, std::move(links));
 }
 
 }  // namespace chorus

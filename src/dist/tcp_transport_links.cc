@@ -2,217 +2,237 @@
 
 #include <fmt/ranges.h>
 #include <poll.h>
-#include <sys/random.h>
-#include <sys/socket.h>
 
 #include <algorithm>
-#include <array>
-#include <cerrno>
 #include <cstring>
+#include <list>
+#include <utility>
 
-#include "config/engine_config.h"
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
 #include "net/tcp.h"
-#include "net/wire.h"
 
 namespace chorus {
 namespace {
 
 constexpr std::uint32_t hello_mark = 0x4843544C;
-constexpr std::size_t token_bytes = 16;
-constexpr std::size_t strangers_max = 64;  // connections whose hello has not come
-enum Channel : std::uint8_t { data_channel, news_channel };
+// A door listens before anybody knows of it: what cannot be reached for so long is gone.
+constexpr int unreachable_ms_max = 10'000;
+// Connections that are not through yet. When there are so many, others wait, and those that took too long go.
+constexpr std::size_t strangers_max = 64;
+constexpr Nanoseconds stranger_ns_max = 2'000'000'000;
+constexpr int full_look_again_ms = 100;
+enum Channel : std::uint32_t { data_channel, news_channel };
 
-using Token = std::array<char, token_bytes>;
-
+// What a caller says first; one byte is the answer. Under the tag of the connection where there is a key, so that
+// nobody on the way can lead a rank to another one, or make one connection the other.
 struct Hello {
   std::uint32_t mark = hello_mark;
   std::uint32_t channel = data_channel;
-  std::int32_t rank = 0;
-  Token token{};
+  std::int32_t from = 0;
+  std::int32_t to = 0;
+  std::uint32_t size = 0;
+  std::array<char, tcp_token_bytes> token{};
 };
-static_assert(sizeof(Hello) == 28);
+static_assert(sizeof(Hello) == 36);
 
-// What a rank publishes.
-struct Contact {
-  std::string address;
-  int port = 0;
-  Token token{};
+struct Stranger {
+  HandshakeSocket handshake;
+  Nanoseconds since = 0;
+  TcpChannel channel = {};  // once the handshake is over
+  Hello hello = {};
+
+  pollfd wanted() const { return channel.valid() ? pollfd{channel.fd(), POLLIN, 0} : handshake.wanted(); }
+  // As far as it goes without waiting. True: the hello is whole.
+  Result<bool> go_on() {
+    if (!channel.valid()) {
+      CHORUS_TRY(const bool proven, handshake.advance());
+      if (!proven) return false;
+      channel = TcpChannel(handshake.take());
+      channel.begin_receiving(std::as_writable_bytes(std::span(&hello, 1)));
+    }
+    while (channel.receiving()) {
+      CHORUS_TRY(const bool moved, channel.receive_some());
+      if (!moved) return false;
+    }
+    return true;
+  }
 };
-
-std::string encode(const Contact& contact) {
-  WireWriter writer;
-  writer.text(contact.address);
-  writer.u32(static_cast<std::uint32_t>(contact.port));
-  writer.text({contact.token.data(), token_bytes});
-  return writer.take();
-}
-
-Result<Contact> decode_contact(const std::string& bytes) {
-  WireReader reader(bytes);
-  Contact contact;
-  contact.address = reader.text();
-  contact.port = static_cast<int>(reader.u32());
-  const std::string token = reader.text();
-  if (token.size() != token_bytes) reader.refuse("the token has not 16 bytes");
-  CHORUS_TRY_VOID(reader.finish());
-  std::memcpy(contact.token.data(), token.data(), token_bytes);
-  return contact;
-}
-
-std::string contact_key(int rank) {
-  return fmt::format("tcp/{}", rank);
-}
 
 class LinkMaker {
  public:
-  LinkMaker(Store& store, int rank, int size, const TcpTransportOptions& options)
-      : store_(store),
-        rank_(rank),
-        size_(size),
-        options_(options),
-        deadline_(deadline_after(options.join_timeout_ms)),
-        links_(static_cast<std::size_t>(size)) {}
+  explicit LinkMaker(const TcpMeeting& meeting)
+      : meeting_(meeting), links_(meeting.contacts.size()), spoken_(meeting.contacts.size(), false) {}
 
-  // A rank connects to all lower ones and is called by all higher ones. Listening comes before publishing, so a
-  // connection never has to wait for the other side's accept().
+  // A rank calls all lower ones, in their order, and is then called by all higher ones. Rank 0 calls nobody, and a rank
+  // that has called all lower ones answers; so there is always one that goes on.
   Result<std::vector<TcpLink>> make() {
-    CHORUS_TRY_VOID(publish());
-    CHORUS_TRY(const std::vector<Contact> contacts, read_contacts());
-    for (int peer = 0; peer < rank_; ++peer) {
-      const Contact& contact = contacts[static_cast<std::size_t>(peer)];
-      CHORUS_TRY(links_[static_cast<std::size_t>(peer)].data, call(peer, contact, data_channel));
-      CHORUS_TRY(links_[static_cast<std::size_t>(peer)].news, call(peer, contact, news_channel));
+    for (int peer = 0; peer < meeting_.rank; ++peer) {
+      CHORUS_TRY(link(peer).data, call(peer, data_channel));
+      CHORUS_TRY(link(peer).news, call(peer, news_channel));
     }
     CHORUS_TRY_VOID(accept_callers());
     return std::move(links_);
   }
 
  private:
-  Result<void> publish() {
-    CHORUS_TRY(listener_, listen_tcp(options_.address, 0, SOMAXCONN));
-    Contact contact;
-    CHORUS_TRY(const tcp::Address listening, tcp::local_address(listener_.get()));
-    contact.address = listening.host();
-    contact.port = listening.port();
-    if (::getrandom(contact.token.data(), token_bytes, 0) != token_bytes) {
-      return fail(ErrorCode::internal, "getrandom: {}", std::strerror(errno));
-    }
-    token_ = contact.token;
-    return store_.set(contact_key(rank_), encode(contact), milliseconds_until(deadline_));
-  }
+  int rank() const { return meeting_.rank; }
+  int size() const { return static_cast<int>(links_.size()); }
+  TcpLink& link(int peer) { return links_[static_cast<std::size_t>(peer)]; }
 
-  Result<std::vector<Contact>> read_contacts() {
-    std::vector<std::string> keys;
-    for (int peer = 0; peer < size_; ++peer) keys.push_back(contact_key(peer));
-    CHORUS_TRY_VOID(store_.wait(keys, milliseconds_until(deadline_)));
-    std::vector<Contact> contacts;
-    for (const std::string& key : keys) {
-      CHORUS_TRY(const std::string bytes, store_.get(key, milliseconds_until(deadline_)));
-      auto contact = decode_contact(bytes);
-      if (!contact.ok()) return with_context(contact.error(), "store key " + key);
-      contacts.push_back(std::move(*contact));
-    }
-    CHORUS_TRY_VOID(check_addresses(contacts));
-    return contacts;
-  }
-
-  // All ranks see the same, so nobody waits for a connection that cannot come.
-  static Result<void> check_addresses(const std::vector<Contact>& contacts) {
-    const auto local = [](const Contact& contact) { return is_loopback(contact.address); };
-    const auto first = std::ranges::find_if(contacts, local);
-    if (first == contacts.end() || std::ranges::all_of(contacts, local)) return {};
-    return fail(ErrorCode::invalid_argument,
-                "rank {} can be reached at {} only, which is of no use to ranks on other nodes: MASTER_ADDR must be an "
-                "address that every node has for rank 0's node, not a loopback one",
-                first - contacts.begin(), first->address);
-  }
-
-  Result<UniqueFd> call(int peer, const Contact& contact, Channel channel) {
-    auto socket = connect_tcp(contact.address, contact.port, deadline_);
+  Result<TcpChannel> call(int peer, Channel channel) {
+    const TcpContact& contact = meeting_.contacts[static_cast<std::size_t>(peer)];
+    auto socket =
+        connect_tcp(contact.address, contact.port, std::min(meeting_.deadline, deadline_after(unreachable_ms_max)));
     if (!socket.ok()) {
       return with_context(socket.error(),
                           fmt::format("rank {} cannot reach rank {} (the address a rank gives to others "
                                       "is that by which it reaches MASTER_ADDR)",
-                                      rank_, peer));
+                                      rank(), peer));
     }
-    Hello hello;
-    hello.channel = channel;
-    hello.rank = rank_;
-    hello.token = contact.token;
-    CHORUS_TRY_VOID(send_all(socket->get(), {reinterpret_cast<const char*>(&hello), sizeof hello}, deadline_,
-                             fmt::format("rank {}", peer)));
-    return socket;
+    HandshakeSocket handshake(std::move(*socket),
+                              Handshake(Handshake::Role::connector, meeting_.key, random_bytes(nonce_bytes)),
+                              fmt::format("rank {}", peer), meeting_.deadline);
+    while (true) {
+      CHORUS_TRY(const bool proven, handshake.advance());
+      if (proven) break;
+      CHORUS_TRY_VOID(wait(handshake.wanted(), peer));
+    }
+    TcpChannel called(handshake.take());
+    Hello hello{.channel = channel, .from = rank(), .to = peer, .size = static_cast<std::uint32_t>(size())};
+    std::memcpy(hello.token.data(), contact.token.data(), tcp_token_bytes);
+    std::byte answer{};
+    called.begin_sending(std::as_bytes(std::span(&hello, 1)));
+    called.begin_receiving({&answer, 1});
+    while (called.sending() || called.receiving()) {
+      const bool sends = called.sending();
+      auto moved = sends ? called.send_some() : called.receive_some();
+      if (!moved.ok()) return with_context(moved.error(), fmt::format("rank {} does not take the call", peer));
+      const short event = sends ? POLLOUT : POLLIN;
+      if (!*moved) CHORUS_TRY_VOID(wait({called.fd(), event, 0}, peer));
+    }
+    return called;
   }
 
-  struct Stranger {
-    UniqueFd socket;
-    Hello hello;
-    std::size_t received = 0;
-    bool done = false;
-  };
+  Result<void> wait(const pollfd& wanted, int peer) const {
+    CHORUS_TRY(const bool ready, wait_for_socket(wanted.fd, wanted.events, meeting_.deadline));
+    if (ready) return {};
+    return fail(ErrorCode::deadline_exceeded, "rank {}: rank {} listens, but it did not join in time", rank(), peer);
+  }
 
   Result<void> accept_callers() {
-    std::vector<Stranger> strangers;
-    std::vector<pollfd> items;
     while (!missing().empty()) {
-      items.assign({{listener_.get(), static_cast<short>(strangers.size() < strangers_max ? POLLIN : 0), 0}});
-      for (const Stranger& stranger : strangers) items.push_back({stranger.socket.get(), POLLIN, 0});
-      const int left_ms = milliseconds_until(deadline_);
-      if (left_ms == 0) {
-        return fail(ErrorCode::deadline_exceeded, "rank {}: no connection from ranks {} within {} ms", rank_,
-                    fmt::join(missing(), ", "), options_.join_timeout_ms);
+      const int left_ms = milliseconds_until(meeting_.deadline);
+      if (left_ms == 0) return deadline_error();
+      const bool full = strangers_.size() >= strangers_max;
+      items_.assign({{full ? -1 : meeting_.listener, POLLIN, 0}});
+      for (const Stranger& stranger : strangers_) items_.push_back(stranger.wanted());
+      watched_.clear();
+      for (int peer = 0; peer < size(); ++peer) {
+        if (!link(peer).data.valid() || spoken_[static_cast<std::size_t>(peer)]) continue;
+        watched_.push_back(peer);
+        items_.push_back({watched_end(peer).fd(), POLLIN, 0});
       }
-      if (::poll(items.data(), items.size(), left_ms) <= 0) continue;
-      for (std::size_t i = 0; i < strangers.size(); ++i) {
-        if (items[i + 1].revents != 0) read_hello(&strangers[i]);
-      }
-      std::erase_if(strangers, [](const Stranger& stranger) { return stranger.done; });
-      if (items[0].revents != 0) {
-        CHORUS_TRY(UniqueFd socket, tcp::accept(listener_.get()));
-        if (socket.valid()) strangers.emplace_back().socket = std::move(socket);
-      }
+      const int count = ::poll(items_.data(), items_.size(), full ? std::min(left_ms, full_look_again_ms) : left_ms);
+      if (full) drop_the_slow();
+      if (count > 0) CHORUS_TRY_VOID(go_on());
     }
     return {};
   }
 
-  void read_hello(Stranger* stranger) {
-    char* to = reinterpret_cast<char*>(&stranger->hello) + stranger->received;
-    const ssize_t count = ::recv(stranger->socket.get(), to, sizeof(Hello) - stranger->received, 0);
-    if (count < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) return;
-    stranger->received += count > 0 ? static_cast<std::size_t>(count) : 0;
-    stranger->done = count <= 0 || stranger->received == sizeof(Hello);
-    const Hello& hello = stranger->hello;
-    if (stranger->received < sizeof(Hello) || hello.mark != hello_mark || hello.token != token_) return;
-    if (hello.rank <= rank_ || hello.rank >= size_ || hello.channel > news_channel) return;
-    TcpLink& link = links_[static_cast<std::size_t>(hello.rank)];
-    UniqueFd& end = hello.channel == data_channel ? link.data : link.news;
-    if (!end.valid()) end = std::move(stranger->socket);
+  Result<void> go_on() {
+    std::erase_if(strangers_, [this](Stranger& stranger) {
+      const auto through = stranger.go_on();
+      if (!through.ok()) refused_ = through.error().message;
+      if (through.ok() && *through) admit(&stranger);
+      return !through.ok() || *through;
+    });
+    for (std::size_t i = 0; i < watched_.size(); ++i) {
+      if (items_[items_.size() - watched_.size() + i].revents != 0) CHORUS_TRY_VOID(look_after(watched_[i]));
+    }
+    if (items_[0].revents == 0) return {};
+    CHORUS_TRY(UniqueFd socket, tcp::accept(meeting_.listener));
+    if (!socket.valid()) return {};
+    const auto address = tcp::peer_address(socket.get());
+    if (!address.ok()) return {};  // it has left again
+    Handshake handshake(Handshake::Role::listener, meeting_.key, random_bytes(nonce_bytes));
+    strangers_.push_back({HandshakeSocket(std::move(socket), std::move(handshake), address->text(), meeting_.deadline),
+                          monotonic_now()});
+    return {};
   }
 
-  std::vector<int> missing() const {
+  void drop_the_slow() {
+    const Nanoseconds now = monotonic_now();
+    std::erase_if(strangers_, [&](const Stranger& stranger) {
+      const bool slow = now - stranger.since > stranger_ns_max;
+      if (slow) refused_ = stranger.handshake.peer() + " was silent";
+      return slow;
+    });
+  }
+
+  TcpChannel& watched_end(int peer) { return link(peer).news.valid() ? link(peer).news : link(peer).data; }
+
+  // A rank that fails closes what it has, so that the others need not wait for it. One that says something first has
+  // joined and may have left the world already, which its transport will tell.
+  Result<void> look_after(int peer) {
+    const auto said = watched_end(peer).has_byte();
+    if (!said.ok()) {
+      return fail(ErrorCode::unavailable, "rank {} left while the ranks were joining: {}", peer, said.error().message);
+    }
+    spoken_[static_cast<std::size_t>(peer)] = *said;
+    return {};
+  }
+
+  void admit(Stranger* stranger) {
+    const Hello& hello = stranger->hello;
+    const std::string& token = meeting_.contacts[static_cast<std::size_t>(rank())].token;
+    const bool knows_us = hello.mark == hello_mark && hello.to == rank() &&
+                          hello.size == static_cast<std::uint32_t>(size()) &&
+                          equal_in_constant_time({hello.token.data(), hello.token.size()}, token);
+    if (!knows_us || hello.from <= rank() || hello.from >= size() || !take(hello, &stranger->channel)) {
+      refused_ = stranger->handshake.peer() + " seeks another rank or world, or calls again";
+    }
+  }
+
+  // A rank calls for news once its call for data was answered.
+  bool take(const Hello& hello, TcpChannel* channel) {
+    TcpLink& link = this->link(hello.from);
+    const bool for_data = hello.channel == data_channel && !link.data.valid();
+    const bool for_news = hello.channel == news_channel && link.data.valid() && !link.news.valid();
+    if (!for_data && !for_news) return false;
+    const std::byte answer{1};
+    channel->begin_sending({&answer, 1});
+    if (!channel->send_some().ok() || channel->sending()) return false;
+    (for_data ? link.data : link.news) = std::move(*channel);
+    return true;
+  }
+
+  std::vector<int> missing() {
     std::vector<int> ranks;
-    for (int peer = rank_ + 1; peer < size_; ++peer) {
-      const TcpLink& link = links_[static_cast<std::size_t>(peer)];
-      if (!link.data.valid() || !link.news.valid()) ranks.push_back(peer);
+    for (int peer = rank() + 1; peer < size(); ++peer) {
+      if (!link(peer).data.valid() || !link(peer).news.valid()) ranks.push_back(peer);
     }
     return ranks;
   }
 
-  Store& store_;
-  int rank_, size_;
-  TcpTransportOptions options_;
-  Nanoseconds deadline_;
-  UniqueFd listener_;
-  Token token_{};
+  Error deadline_error() {
+    return fail(ErrorCode::deadline_exceeded, "rank {}: no connection from ranks {} in time{}{}", rank(),
+                fmt::join(missing(), ", "), refused_.empty() ? "" : "; one was refused: ", refused_);
+  }
+
+  const TcpMeeting& meeting_;
   std::vector<TcpLink> links_;
+  std::list<Stranger> strangers_;  // a list: a hello lies in its stranger while it is received
+  std::string refused_;            // why, last
+  std::vector<bool> spoken_;       // by rank: it has said something already
+  std::vector<pollfd> items_;      // the listener, the strangers, the watched
+  std::vector<int> watched_;
 };
 
 }  // namespace
 
-Result<std::vector<TcpLink>> connect_tcp_links(Store& store, int rank, int size, const TcpTransportOptions& options) {
-  return LinkMaker(store, rank, size, options).make();
+Result<std::vector<TcpLink>> connect_tcp_links(const TcpMeeting& meeting) {
+  return LinkMaker(meeting).make();
 }
 
 }  // namespace chorus

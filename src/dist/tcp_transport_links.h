@@ -1,20 +1,32 @@
-// The connections of one rank to all others, made through a Store. Private to this room.
+// The connections of one rank to all others. Private to this room.
 #pragma once
 
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
-#include "dist/tcp_transport.h"
-#include "net/unique_fd.h"
+#include "dist/tcp_channel.h"
+#include "dist/tcp_contact.h"
+#include "dist/transport.h"
 
 namespace chorus {
 
 struct TcpLink {
-  UniqueFd data;
-  UniqueFd news;
+  TcpChannel data;
+  TcpChannel news;
+};
+
+struct TcpMeeting {
+  int listener;  // where the door of `rank` listens
+  int rank;
+  const std::vector<TcpContact>& contacts;  // by rank, the own one included
+  const ClusterKey* key;                    // null: none
+  Nanoseconds deadline;
 };
 
 // One link a rank; the own one is empty.
-Result<std::vector<TcpLink>> connect_tcp_links(Store& store, int rank, int size, const TcpTransportOptions& options);
+Result<std::vector<TcpLink>> connect_tcp_links(const TcpMeeting& meeting);
+
+std::unique_ptr<Transport> make_tcp_transport(int rank, int timeout_ms, std::vector<TcpLink> links);
 
 }  // namespace chorus

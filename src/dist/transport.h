@@ -37,9 +37,9 @@ class Transport {
   };
   // Sends and receives all of these at once, in any order that makes progress, so that ranks which exchange long
   // messages with each other never wait in a circle. The bytes of one direction between two ranks are a stream: an
-  // Incoming takes the next bytes.size() of it, and the sender's Outgoing must be as long. Several pieces of one peer
-  // are taken in their order. May return when what is outgoing is only buffered. Errors: deadline_exceeded (names the
-  // peers that are missing), unavailable (the world is broken, and why).
+  // Incoming takes the next bytes.size() of it, and the sender's Outgoing must be as long: a backend may count on it.
+  // Several pieces of one peer are taken in their order. May return when what is outgoing is only buffered. Errors:
+  // deadline_exceeded (names the peers that are missing), unavailable (the world is broken, and why).
   virtual Result<void> exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) = 0;
 
   // Waits until a byte of `peer` is there to receive; false: timeout_ms passed first, which breaks nothing. For a rank

@@ -27,6 +27,14 @@ def free_port():
         return str(probe.getsockname()[1])
 
 
+@pytest.fixture(name="key", scope="module")
+def make_key(tmp_path_factory):
+    path = tmp_path_factory.mktemp("join") / "cluster-key"
+    path.touch(0o600)
+    path.write_bytes(os.urandom(32))
+    return str(path)
+
+
 def start_ranks(variables_of):
     return [subprocess.Popen([TOOL, "join"], env=CLEAN | variables_of(rank), stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True) for rank in range(SIZE)]
@@ -43,7 +51,8 @@ def expect_world(lines, launcher):
     {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": None},
     {"MASTER_ADDR": socket.gethostname(), "MASTER_PORT": None, "LAUNCHER_TOOL_TCP": "1"},
 ], ids=["file", "file-tcp", "store", "store-tcp"])
-def test_mpirun(variables):
+def test_mpirun(variables, key):
+    variables = {"LAUNCHER_TOOL_KEY": key} | variables
     command = ["mpirun", "--oversubscribe", "-np", str(SIZE)] + (["--allow-run-as-root"] if os.geteuid() == 0 else [])
     for name, value in variables.items():
         command += ["-x", f"{name}={value or free_port()}"]
@@ -52,9 +61,9 @@ def test_mpirun(variables):
     expect_world(result.stdout.splitlines(), "mpirun")
 
 
-@pytest.mark.parametrize("tcp", [False, True], ids=["shared-memory", "tcp"])
+@pytest.mark.parametrize("tcp", ["", "without key", "with key"], ids=["shared-memory", "tcp", "tcp-key"])
 @pytest.mark.parametrize("launcher", ["environment variables", "srun"])
-def test_variables(launcher, tcp):
+def test_variables(launcher, tcp, key):
     port = free_port()
 
     def variables_of(rank):
@@ -64,7 +73,7 @@ def test_variables(launcher, tcp):
                          "MASTER_PORT": port}
         else:
             variables = {"RANK": str(rank), "WORLD_SIZE": str(SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        return variables | ({"LAUNCHER_TOOL_TCP": "1"} if tcp else {})
+        return variables | ({"LAUNCHER_TOOL_TCP": "1"} if tcp else {}) | ({"LAUNCHER_TOOL_KEY": key} if tcp == "with key" else {})
 
     ranks = start_ranks(variables_of)
     outputs = [rank.communicate(timeout=120) for rank in ranks]

@@ -85,6 +85,11 @@ int join() {
   options.timeout_ms = options.exchange_timeout_ms = timeout_ms;
   const char* identity = std::getenv("LAUNCHER_TOOL_TCP");  // pretend that every rank has a node of its own
   if (identity != nullptr) options.node_identity = fmt::format("node {}", environment->rank);
+  if (const char* key = std::getenv("LAUNCHER_TOOL_KEY"); key != nullptr) {
+    auto read = ClusterKey::read(key);
+    if (!read.ok()) return failed(read.error());
+    options.key = std::move(*read);
+  }
   const auto transport = join_world(place->store, environment->rank, environment->world_size, options);
   if (!transport.ok()) return failed(transport.error());
   std::vector<int> ranks(static_cast<std::size_t>(environment->world_size));
