@@ -48,6 +48,7 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
   CHORUS_TRY(options.fingerprint, launched_fingerprint(config, model, isa, version));
   options.fingerprint.emplace_back("cluster-key-file", name_of(key.get()));
+  options.key = key;
   CHORUS_TRY(const MeetingPlace place, open_meeting_place(environment, key, options.timeout_ms));
   CHORUS_TRY(auto transport, join_world(place.store, environment.rank, environment.world_size, options));
   std::vector<int> everyone(static_cast<std::size_t>(environment.world_size));
