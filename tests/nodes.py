@@ -78,10 +78,52 @@ def start_node(port, key, address="127.0.0.1", prefix=(), options=()):
     return Running(arguments + (["--cluster-key-file", key] if key else []), prefix)
 
 
+def process_of(node, name):
+    """Process id of the child of the node's (or head's) process that has this name."""
+    for children in pathlib.Path(f"/proc/{node.process.pid}/task").glob("*/children"):
+        for child in children.read_text(encoding="utf-8").split():
+            if pathlib.Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0") == name.encode():
+                return int(child)
+    raise AssertionError(f"process {node.process.pid} has no child {name}")
+
+
 def engine_of(node, rank):
-    """Process id of the node's engine of this rank."""
-    children = pathlib.Path(f"/proc/{node.process.pid}/task/{node.process.pid}/children").read_text(encoding="utf-8").split()
-    for child in children:
-        if pathlib.Path(f"/proc/{child}/cmdline").read_bytes().rstrip(b"\0") == f"chorus engine dp={rank}".encode():
-            return int(child)
-    raise AssertionError(f"node {node.process.pid} has no engine of rank {rank}")
+    return process_of(node, f"chorus engine dp={rank}")
+
+
+class SpreadNodes:
+    """A head and its other nodes, whose workers compute together. `others`: what each is told besides the sizes."""
+
+    def __init__(self, tmp_path, model, sizes, others, rows, address="127.0.0.1", head_prefix=(), node_prefix=()):
+        self.model, self.sizes, self.others = model, sizes, others
+        self.head_prefix, self.node_prefix = head_prefix, node_prefix
+        self.rows, self.output, self.key = rows, tmp_path / "out.jsonl", make_key(tmp_path / "key")
+        self.meeting = ["-dpa", address, "-dpp", free_port(), "--cluster-key-file", self.key]
+        self.head, self.nodes = None, []
+
+    def start_node(self, options, sizes=None):
+        self.nodes.append(Running(["serve", self.model, "--headless", *(sizes or self.sizes), *self.meeting, *options], self.node_prefix))
+        return self.nodes[-1]
+
+    def start(self, options=()):
+        self.head = Running(["generate", self.model, "--input", self.rows, "--output", self.output, *self.sizes, *self.meeting, *options], self.head_prefix)
+        for options_of_node in self.others:
+            self.start_node(options_of_node)
+        return self.head
+
+    def start_and_wait(self, ranks):
+        head = self.start()
+        for rank in range(ranks):
+            head.wait_for(f"Worker rank {rank} is ready")
+        return head
+
+    def expect(self, expected):
+        assert self.head.finish() == 0, self.head.log
+        assert self.output.read_bytes() == expected
+        for node in self.nodes:
+            assert node.finish(10) == 0, node.log
+
+    def close(self):
+        for running in [self.head, *self.nodes]:
+            if running:
+                running.kill()

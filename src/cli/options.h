@@ -15,7 +15,7 @@
 namespace chorus {
 
 // Exit statuses of interface.md.
-enum ExitStatus : int { exit_done = 0, exit_failed = 1, exit_usage = 2, exit_rows_failed = 3, exit_interrupted = 130 };
+enum ExitCode : int { exit_done = 0, exit_failed = 1, exit_usage = 2, exit_rows_failed = 3, exit_interrupted = 130 };
 int exit_status_of(const Error& error);
 
 // Collects what a command accepts. Values keep their defaults when an option is not given.

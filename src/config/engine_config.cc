@@ -218,11 +218,9 @@ Result<void> check_supported(const EngineConfig& config) {
       {config.device == "cuda", "device cuda",
        "needs a CUDA backend, which this build does not have; use --device cpu"},
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
-       "data-parallel-size-local below data-parallel-size under external_launcher",
+       parallel.nodes_per_replica > 1 ? "nodes-per-replica under external_launcher"
+                                      : "data-parallel-size-local below data-parallel-size under external_launcher",
        "has no meaning, the launcher places every rank; leave it out"},
-      {parallel.nodes_per_replica > 1, "nodes-per-replica", "above 1 is not part of this version; leave it out"},
-      {parallel.several_nodes() && parallel.enable_expert_parallel && !config.on_ray(),
-       "enable-expert-parallel over several machines", "is not part of this version; give all replicas to one machine"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",
        "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
       {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},

@@ -38,7 +38,9 @@ struct ParallelConfig {
   int launched_workers = 0;   // workers that a launcher started on this node; 0: none did
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
-  int workers_per_node() const { return replica_size() / nodes_per_replica; }  // of each replica
+  // Of each replica, this node has workers [first_local_worker(), first_local_worker() + workers_per_node()).
+  int workers_per_node() const { return replica_size() / nodes_per_replica; }
+  int first_local_worker() const { return node_rank * workers_per_node(); }
   // Ranks that share the experts of a pipeline stage; 1 without expert parallelism.
   int expert_parallel_size() const { return enable_expert_parallel ? data_parallel_size * tensor_parallel_size : 1; }
   // Replicas that exchange tokens step together and are one world: they start, fail and end as one.

@@ -1,8 +1,8 @@
 #include "exec/load_weights.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
+#include <set>
 
 #include "base/check.h"
 #include "config/eplb_config.h"
@@ -19,6 +19,20 @@ constexpr std::size_t shard_alignment = 64;  // of packed matrices; a shard's le
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype) {
   if (config.load_format == LoadFormat::dummy) return make_dummy_checkpoint(config.seed, dtype);
   return open_checkpoint(config.model);
+}
+
+std::vector<int> local_weight_shards(const ParallelConfig& parallel) {
+  const auto topology = Topology::create(parallel, parallel.world_size());
+  CHECK(topology.ok(), "{}", topology.error().message);
+  std::set<int> shards;
+  for (int replica = 0; replica < parallel.local_replicas(); ++replica) {
+    const int first =
+        (parallel.data_parallel_start_rank + replica) * parallel.replica_size() + parallel.first_local_worker();
+    for (int worker = 0; worker < parallel.workers_per_node(); ++worker) {
+      shards.insert(weight_shard_of(parallel, topology->coordinates_of(first + worker)));
+    }
+  }
+  return {shards.begin(), shards.end()};
 }
 
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
@@ -46,22 +60,22 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
     declared.push_back(std::move(part));
   }
   CHORUS_TRY(const auto checkpoint, open_weights_of(config, dtype));
-  CHORUS_TRY(WeightArena arena, WeightArena::create(offsets.back()));
+  LoadedWeights weights;
+  weights.isa = isa;
+  weights.dtype = dtype;
+  weights.digest = checkpoint->digest();
+  if (offsets.back() > 0) {
+    CHORUS_TRY(weights.arena, WeightArena::create(offsets.back()));
+  }
   ThreadPool pool(std::max(1, threads));
   for (std::size_t shard = 0; shard < declared.size(); ++shard) {
     if (offsets[shard] == offsets[shard + 1]) continue;
-    CHORUS_TRY_VOID(
-        declared[shard].parameters.pack(*checkpoint, pool, arena.writable_data() + offsets[shard], interrupted));
+    CHORUS_TRY_VOID(declared[shard].parameters.pack(*checkpoint, pool, weights.arena.writable_data() + offsets[shard],
+                                                    interrupted));
   }
-  CHORUS_TRY_VOID(arena.seal());
-  return LoadedWeights{std::move(arena), std::move(offsets), isa, dtype};
-}
-
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
-                                   const std::function<bool()>& interrupted) {
-  std::vector<int> shards(static_cast<std::size_t>(weight_shards(config.parallel)));
-  std::iota(shards.begin(), shards.end(), 0);
-  return load_weights(config, model, shards, threads, interrupted);
+  if (offsets.back() > 0) CHORUS_TRY_VOID(weights.arena.seal());
+  weights.shard_offsets = std::move(offsets);
+  return weights;
 }
 
 }  // namespace chorus

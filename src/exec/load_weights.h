@@ -21,6 +21,7 @@ struct LoadedWeights {
   std::vector<std::uint64_t> shard_offsets;  // shards + 1 of them, in bytes; equal neighbours: a shard that is not here
   Isa isa = Isa::scalar;
   DType dtype = DType::bfloat16;
+  std::string digest;  // Checkpoint::digest() of what they were packed from; the same for every choice of shards
 
   const std::byte* shard(int index) const { return arena.data() + shard_offsets[static_cast<std::size_t>(index)]; }
   std::size_t shard_bytes(int index) const {
@@ -31,13 +32,12 @@ struct LoadedWeights {
 // The model's weights as they lie in its directory, or made up for --load-format dummy.
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype);
 
-// Packs `shards` of the model for the configured instruction set and dtype. Of the checkpoint only what these shards
+// The shards that this node's workers of its replicas need, ascending.
+std::vector<int> local_weight_shards(const ParallelConfig& parallel);
+
+// Packs `shards` of the model (none: the arena stays empty) for the configured instruction set and dtype. Of the checkpoint only what these shards
 // need is read. `threads` share the work. Errors name file and tensor. `interrupted` may be empty; asked between
 // tensors, and true ends the loading with ErrorCode::cancelled.
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
                                    int threads, const std::function<bool()>& interrupted = {});
-// All of them.
-Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, int threads,
-                                   const std::function<bool()>& interrupted = {});
-
 }  // namespace chorus

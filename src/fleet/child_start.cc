@@ -16,7 +16,6 @@
 namespace chorus {
 namespace {
 
-constexpr int handshake_timeout_ms = 60'000;  // the parent answers at once; this bounds one that hangs
 constexpr int last_words_timeout_ms = 1'000;
 
 }  // namespace
@@ -57,8 +56,8 @@ Result<Frame> ask_for_configuration(Connection* connection) {
   return receive_message(connection, MessageType::config, "CONFIG");
 }
 
-Result<Frame> receive_message(Connection* connection, MessageType type, const char* what) {
-  CHORUS_TRY(Frame frame, receive_within(connection, handshake_timeout_ms));
+Result<Frame> receive_message(Connection* connection, MessageType type, const char* what, int timeout_ms) {
+  CHORUS_TRY(Frame frame, receive_within(connection, timeout_ms));
   if (frame.type != static_cast<std::uint8_t>(type)) {
     return fail(ErrorCode::invalid_argument, "message of type {} where {} was to come", frame.type, what);
   }

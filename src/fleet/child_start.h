@@ -27,8 +27,10 @@ Result<std::unique_ptr<Connection>> open_start_socket(int socket_fd);
 // HELLO, then the CONFIG that answers it.
 Result<Frame> ask_for_configuration(Connection* connection);
 
-// The next frame, which must be of this type, within the handshake's deadline; the second: and bring a descriptor.
-Result<Frame> receive_message(Connection* connection, MessageType type, const char* what);
+// The next frame, which must be of this type; the second: and bring a descriptor.
+inline constexpr int handshake_timeout_ms = 60'000;  // the parent answers at once; this bounds one that hangs
+Result<Frame> receive_message(Connection* connection, MessageType type, const char* what,
+                              int timeout_ms = handshake_timeout_ms);
 Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what);
 
 // The weights that came with CONFIG.

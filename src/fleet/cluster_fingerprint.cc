@@ -10,21 +10,6 @@
 namespace chorus {
 namespace {
 
-constexpr std::size_t sample_bytes = 64 * 1024;
-constexpr std::size_t samples = 64;
-
-std::string hash_of(const LoadedWeights& weights) {
-  const std::string_view all(reinterpret_cast<const char*>(weights.arena.data()), weights.arena.size());
-  std::string hashes;
-  for (std::size_t i = 0; i < samples; ++i) {
-    // From the first byte to the last, evenly; the last sample ends where the weights do.
-    const std::size_t last = all.size() - std::min(all.size(), sample_bytes);
-    hashes += sha256_hex(
-        {all.substr(last / (samples - 1) * i + (i + 1 == samples ? last % (samples - 1) : 0), sample_bytes)});
-  }
-  return fmt::format("{} bytes, {}", all.size(), sha256_hex({hashes}).substr(0, 16));
-}
-
 // Where it lies and what the front end takes from it by default concern no engine.
 std::string hash_of(ModelConfig model) {
   const ModelConfig none;
@@ -47,7 +32,7 @@ Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& m
       {"version", fmt::format("{} (protocol {})", CHORUS_VERSION, protocol_version)},
       {"model config", fmt::format("{} {}", model.architecture, hash_of(model))},
       {"numerics profile", numerics_profile(weights)},
-      {"weights", hash_of(weights)},
+      {"weights", weights.digest},
       {"max_model_len", text(max_model_len)},
       {"block_size", text(config.block_size)},
       {"data_parallel_size", text(parallel.data_parallel_size)},
@@ -55,6 +40,10 @@ Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& m
       {"pipeline_parallel_size", text(parallel.pipeline_parallel_size)},
       {"pp_layer_partition", parallel.pipeline_layer_partition},
       {"decode_context_parallel_size", text(parallel.decode_context_parallel_size)},
+      {"nodes_per_replica", text(parallel.nodes_per_replica)},
+      {"enable_expert_parallel", text(parallel.enable_expert_parallel)},
+      {"enable_eplb", text(parallel.enable_expert_balancing)},
+      {"eplb_config", parallel.expert_balancing_config},
   };
 }
 

@@ -11,7 +11,7 @@
 
 namespace chorus {
 
-// Of the packed weights a sample of 64 places counts: enough to tell one checkpoint from another, at no cost in time.
+// Of the weights their digest counts (weights/checkpoint.h), which does not depend on what of them a node has packed.
 Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& model, const LoadedWeights& weights);
 
 // "max_model_len is 512 on the head and 256 on node b; ..."; empty: they agree.

@@ -31,7 +31,6 @@ constexpr std::size_t backlog_bytes_max = std::size_t{32}
 struct Begun {
   EngineStart start;
   LoadedWeights weights;
-  std::optional<SharedWorld> world;
 };
 
 // HELLO, then CONFIG with the weights.
@@ -40,10 +39,6 @@ Result<Begun> shake_hands(Connection* connection) {
   Begun begun;
   CHORUS_TRY(begun.start, decode_engine_start(frame.payload));
   CHORUS_TRY(begun.weights, open_weights(begun.start, std::move(frame.descriptor)));
-  if (begun.start.config.parallel.replicas_step_together()) {
-    CHORUS_TRY(Frame world, receive_with_descriptor(connection, MessageType::world, "WORLD"));
-    CHORUS_TRY(begun.world, SharedWorld::open(world.descriptor.release()));
-  }
   return begun;
 }
 
@@ -234,7 +229,7 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
   auto begun = shake_hands(connection->get());
   if (!begun.ok()) return end_with(connection->get(), 0, begun.error(), true);
   const EngineStart& start = begun->start;
-  auto replica = factory(start, begun->weights, begun->world ? &*begun->world : nullptr);
+  auto replica = factory(start, begun->weights, connection->get());
   if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
   EngineProcess process(connection->get(), start, &*replica);
   auto ran = process.announce(numerics_profile(begun->weights));

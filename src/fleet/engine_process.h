@@ -20,9 +20,9 @@ struct StartedReplica {
   // Whether what it stands on is there still: asked every 100 ms at least, at work and idle. Empty: nothing to ask.
   std::function<Result<void>()> check = {};
 };
-// `world`: what replicas that step together share; null for one that is alone.
+// `connection`: to the fleet, which has said CONFIG; a replica whose world is others' too hears of it there.
 using ReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& start, const LoadedWeights& weights,
-                                                            const SharedWorld* world)>;
+                                                            Connection* connection)>;
 
 // Speaks the protocol of messages.h on `socket_fd` until SHUTDOWN, the fleet's end, or an error; returns the exit
 // status: 0 told to end or the fleet is gone, 1 failed while running, 2 the configuration cannot work (a restart would

@@ -49,7 +49,9 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       was_ready_(static_cast<std::size_t>(ranks_), false),
       starts_left_(ranks_),
       window_(2 * static_cast<std::size_t>(config.max_num_seqs)),
-      worlds_of_(static_cast<std::size_t>(ranks_), 0) {}
+      worlds_of_(static_cast<std::size_t>(ranks_), 0) {
+  followers_.resize(links_.size());
+}
 
 Result<void> FleetImpl::start(FleetSetup setup) {
   const Nanoseconds begin = monotonic_now();
@@ -66,13 +68,14 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   }
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
   if (!ray_) CHORUS_TRY_VOID(listen_for_nodes());
-  CHORUS_TRY(weights_, setup.load_weights(config_, model_, node.cores()));
+  start_own_node(setup);
+  CHORUS_TRY(weights_, setup.load_weights(config_, model_, local_weight_shards(config_.parallel), node.cores()));
   times_.load_s = seconds_since(begin);
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
 
-  log(LogLevel::info, "Starting {} data parallel workers", ray_ ? ranks_ : config_.parallel.local_replicas());
+  log(LogLevel::info, "Starting {} data parallel workers", ray_ ? ranks_ : remote_ ? own_replicas_ : ranks_);
   start_remote_ranks();
   for (int rank = 0; rank < ranks_; ++rank) {
     if (is_remote(rank)) continue;
@@ -86,6 +89,7 @@ Result<void> FleetImpl::start(FleetSetup setup) {
     turn(start_slice_ms);
     CHORUS_TRY_VOID(check_missing_nodes());
     if (!ray_end_.empty()) return fail(ErrorCode::unavailable, "{}", ray_end_);
+    if (own_node_ && own_node_->failure() != nullptr) return *own_node_->failure();
   }
   if (start_failed_) return start_error();
   times_.ready_s = seconds_since(begin);
@@ -102,7 +106,14 @@ FleetImpl::~FleetImpl() {
     for (auto frame = link->receive(); link->adopted() && frame.ok() && frame->has_value();) frame = link->receive();
     // Its end of the socket tells the same to one that does not get to reading.
     link->disconnect();
+    for (ReplicaLink& follower : followers(link->replica().rank)) {
+      follower.post(MessageType::shutdown, {});
+      for (auto frame = follower.receive(); frame.ok() && frame->has_value();) frame = follower.receive();
+      follower.disconnect();
+    }
   }
+  joined_.clear();
+  remote_.reset();
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{shutdown_timeout_ms} * 1'000'000;
   for (auto& link : links_) {
     if (link) link->process().reap(wait_ms(deadline));
@@ -112,6 +123,7 @@ FleetImpl::~FleetImpl() {
     if (link) link->process().kill();
   }
   ray_.reset();  // its ranks' nodes have been told to end by now
+  own_node_.reset();
 }
 
 Result<void> FleetImpl::submit(Request request, std::optional<int> dp_rank) {
@@ -204,6 +216,7 @@ void FleetImpl::turn(int timeout_ms) {
     if (const auto deadline = remote_->next_deadline()) timeout_ms = std::min(timeout_ms, wait_ms(*deadline));
   }
   if (ray_) items.push_back({ray_->descriptor(), POLLIN, 0});
+  append_singly_joined(&items);
   const int ready = ::poll(items.data(), items.size(), timeout_ms);
   CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
   for (std::size_t i = 0; ready > 0 && i < ranks.size(); ++i) {
@@ -211,6 +224,7 @@ void FleetImpl::turn(int timeout_ms) {
     if ((items[2 * i].revents & ~POLLOUT) != 0) read_from(ranks[i]);
     if (items[2 * i + 1].revents != 0) check_exit(ranks[i], 0);
   }
+  read_followers();
   hear_ray();
   welcome_nodes();
   supervisor_.tick(monotonic_now());

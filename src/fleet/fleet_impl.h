@@ -1,7 +1,10 @@
-// The class behind fleet.h, in five files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
+// The class behind fleet.h, in six files: fleet.cc (start, end, the caller's side and the loop), fleet_messages.cc
 // (what engines say and what goes out to them), fleet_lifecycle.cc (processes that start, die and start again),
-// fleet_remote.cc (replicas that other machines bring), fleet_ray.cc (those that Ray places).
+// fleet_remote.cc (replicas that other machines bring), fleet_spread.cc (those whose workers come one by one),
+// fleet_ray.cc (those that Ray places).
 #pragma once
+
+#include <poll.h>
 
 #include <optional>
 #include <string>
@@ -14,6 +17,7 @@
 #include "fleet/backlog.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
+#include "fleet/own_node.h"
 #include "fleet/ray_launcher.h"
 #include "fleet/remote_replicas.h"
 #include "fleet/replica_link.h"
@@ -63,6 +67,23 @@ class FleetImpl final : public Fleet {
   bool is_remote(int rank) const { return remote_ != nullptr && !config_.parallel.is_local(rank); }
   bool nobody_left();
 
+  // Workers that join singly: a replica starts when all of its workers are there, and its world is formed when all of
+  // that world have told their contacts.
+  int workers_that_join() const { return config_.parallel.workers_join_singly() ? config_.parallel.replica_size() : 1; }
+  std::unique_ptr<Connection>& joined(int rank, int worker) { return joined_[slot(rank, worker)]; }
+  std::size_t slot(int rank, int worker) const { return static_cast<std::size_t>(rank * workers_that_join() + worker); }
+  bool all_joined(int rank) const;
+  void watch_joined();
+  void append_singly_joined(std::vector<pollfd>* items) const;
+  void start_own_node(const FleetSetup& setup);
+  void begin_followers(Placement replica);
+  void read_followers();
+  Result<void> handle_follower(Placement replica, int worker, const Frame& frame);
+  Result<void> take_contact(Placement replica, int worker, const Frame& frame);
+  void form_world(int rank);
+  std::string missing_workers() const;
+  std::vector<ReplicaLink>& followers(int rank) { return followers_[static_cast<std::size_t>(rank)]; }
+
   // Ray: which of them it has placed, and which it does not bring back.
   Result<void> start_ray(const std::function<bool()>& interrupted);
   Result<void> place_on_ray(const RayCluster& cluster);
@@ -83,6 +104,8 @@ class FleetImpl final : public Fleet {
   void read_from(int rank);
   Result<void> handle(ReplicaLink& link, const Frame& frame);
   Result<void> on_hello(ReplicaLink& link, const Frame& frame);
+  Result<HelloMessage> greet(ReplicaLink& link, const Frame& frame);
+  EngineStart engine_start_of(Placement replica) const;
   Result<void> on_ready(ReplicaLink& link, const Frame& frame);
   Result<void> on_fatal(ReplicaLink& link, const Frame& frame);
   Result<void> on_events(ReplicaLink& link, const Frame& frame);
@@ -109,8 +132,12 @@ class FleetImpl final : public Fleet {
   std::vector<std::optional<ReplicaLink>> links_;       // by rank: the present incarnation, until its process is reaped
   std::vector<std::unique_ptr<Connection>> connected_;  // by rank: to engines that are there, until they are adopted
   std::unique_ptr<RemoteReplicas> remote_;              // null: all replicas are of this machine
-  std::vector<std::unique_ptr<Connection>> joined_;     // by rank: of a node, until it is adopted
-  Nanoseconds missing_deadline_ = 0;                    // of the nodes that have not joined since the start
+  std::vector<std::unique_ptr<Connection>> joined_;     // by rank and worker: of a node, until it is adopted
+  std::vector<std::vector<ReplicaLink>> followers_;     // by rank: its workers from 1 on, where they join singly
+  std::vector<std::string> contacts_;  // by world rank, of the present incarnations; empty: not told yet
+  int own_replicas_ = 0;               // of this machine, where there are others
+  std::unique_ptr<OwnNode> own_node_;  // brings this machine's part of workers that join singly
+  Nanoseconds missing_deadline_ = 0;   // of the nodes that have not joined since the start
   Nanoseconds missing_log_at_ = 0;
   Nanoseconds all_given_up_since_ = 0;         // 0: not all are
   UniqueFd ray_key_;                           // where no --cluster-key-file was given

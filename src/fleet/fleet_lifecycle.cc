@@ -33,8 +33,9 @@ void FleetImpl::act_on_supervisor() {
 // A new process, or the engine that is there already.
 Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
   if (is_remote(replica.rank)) {
-    auto adopted = ReplicaLink::adopt(replica, std::move(joined_[static_cast<std::size_t>(replica.rank)]));
+    auto adopted = ReplicaLink::adopt(replica, std::move(joined(replica.rank, 0)));
     adopted.post(MessageType::welcome, {});
+    begin_followers(replica);
     return adopted;
   }
   auto& connection = connected_[static_cast<std::size_t>(replica.rank)];
@@ -55,10 +56,11 @@ void FleetImpl::spawn(Placement replica) {
 
 Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
   const bool adopts = connected_[static_cast<std::size_t>(replica.rank)] != nullptr;  // it has its world already
-  if (config_.parallel.replicas_step_together() && !world_ && !adopts) {
+  const bool shares_world = config_.parallel.replicas_step_together() && !adopts;
+  if (shares_world && !is_remote(replica.rank) && !world_) {
     CHORUS_TRY(world_, SharedWorld::create(config_.parallel.world_size()));
   }
-  worlds_of_[static_cast<std::size_t>(replica.rank)] = world_ ? world_number_ : 0;
+  worlds_of_[static_cast<std::size_t>(replica.rank)] = shares_world ? world_number_ : 0;
   return begin_link(replica);
 }
 
@@ -73,6 +75,12 @@ void FleetImpl::bury(Placement replica) {
     death = death_of(*dead);
     pid = dead->pid();
     dead->disconnect();
+  }
+  // Their nodes end these workers and bring new ones.
+  followers(replica.rank).clear();
+  const auto size = static_cast<std::size_t>(config_.parallel.replica_size());
+  for (std::size_t i = 0; i < size && !contacts_.empty(); ++i) {
+    contacts_[static_cast<std::size_t>(replica.rank) * size + i].clear();
   }
   const std::uint32_t requests = router_.ledger().requests_on(replica.rank);
   const bool takes_others_along = worlds_of_[static_cast<std::size_t>(replica.rank)] == world_number_;

@@ -44,6 +44,8 @@ Result<void> FleetImpl::handle(ReplicaLink& link, const Frame& frame) {
       return {};
     case MessageType::wave:
       return on_wave_ended(frame);
+    case MessageType::contact:
+      return take_contact(link.replica(), 0, frame);
     case MessageType::fatal:
       return on_fatal(link, frame);
     default:
@@ -51,8 +53,8 @@ Result<void> FleetImpl::handle(ReplicaLink& link, const Frame& frame) {
   }
 }
 
-Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
-  CHORUS_TRY(const HelloMessage hello, decode_hello(frame.payload));
+Result<HelloMessage> FleetImpl::greet(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(HelloMessage hello, decode_hello(frame.payload));
   if (link.said_hello) return fail(ErrorCode::invalid_argument, "a second HELLO");
   if (hello.version != protocol_version) {
     return fail(ErrorCode::invalid_argument,
@@ -60,13 +62,15 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
                 protocol_version);
   }
   link.said_hello = true;
-  if (link.adopted()) link.set_pid(hello.pid);
-  const int rank = link.replica().rank;
+  return hello;
+}
+
+EngineStart FleetImpl::engine_start_of(Placement replica) const {
   EngineStart start;
   start.config = config_;
   start.model = model_;
-  start.dp_rank = rank;
-  start.epoch = link.replica().epoch;
+  start.dp_rank = replica.rank;
+  start.epoch = replica.epoch;
   start.kv_cache_bytes = kv_cache_bytes_;
   start.threads = threads_;
   start.isa = weights_.isa;
@@ -74,11 +78,17 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
   start.shard_offsets = weights_.shard_offsets;
   const int workers = config_.parallel.replica_size();
   // The cores of another machine are its own business.
-  for (int worker = 0; worker < workers && !cpu_sets_.empty() && !is_remote(rank); ++worker) {
-    start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(rank * workers + worker)]);
+  for (int worker = 0; worker < workers && !cpu_sets_.empty() && !is_remote(replica.rank); ++worker) {
+    start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(replica.rank * workers + worker)]);
   }
-  link.post(MessageType::config, encode(start), link.adopted() ? -1 : weights_.arena.fd());
-  if (world_) link.post(MessageType::world, {}, world_->fd());
+  return start;
+}
+
+Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
+  CHORUS_TRY(const HelloMessage hello, greet(link, frame));
+  if (link.adopted()) link.set_pid(hello.pid);
+  link.post(MessageType::config, encode(engine_start_of(link.replica())), link.adopted() ? -1 : weights_.arena.fd());
+  if (world_) link.post(MessageType::world, encode(WorldMessage{}), world_->fd());
   return {};
 }
 

@@ -16,8 +16,12 @@ constexpr Nanoseconds log_interval = 10'000'000'000;
 
 Result<void> FleetImpl::listen_for_nodes() {
   if (!config_.parallel.several_nodes()) return {};
+  own_replicas_ = config_.parallel.local_replicas();
+  // Of workers that join singly this machine's come as another node's do.
+  config_.parallel.all_remote = config_.parallel.all_remote || config_.parallel.workers_join_singly();
   CHORUS_TRY(remote_, RemoteReplicas::listen(config_));
-  joined_.resize(links_.size());
+  joined_.resize(links_.size() * static_cast<std::size_t>(workers_that_join()));
+  if (config_.parallel.workers_join_singly()) contacts_.resize(static_cast<std::size_t>(config_.parallel.world_size()));
   return {};
 }
 
@@ -49,27 +53,31 @@ Result<void> FleetImpl::check_missing_nodes() {
       return {};
     }
     log(LogLevel::warning,
-        "Ranks {} are missing: start their nodes with chorus serve --headless and --data-parallel-rpc-port {}", ranks,
-        remote_->address().port());
+        "Ranks {} are missing{}: start their nodes with chorus serve --headless and --data-parallel-rpc-port {}", ranks,
+        missing_workers(), remote_->address().port());
     return {};
   }
   return with_deaths(
-      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms){}", ranks,
-           limits_.start_timeout / 1'000'000, ray_ ? ": " + missing_on_ray() : ""),
+      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms){}{}", ranks,
+           limits_.start_timeout / 1'000'000, missing_workers(), ray_ ? ": " + missing_on_ray() : ""),
       true);
 }
 
 void FleetImpl::welcome_nodes() {
   if (!remote_) return;
-  const auto objection = [&](int rank) -> std::string {
+  watch_joined();
+  const auto objection = [&](int rank, int worker) -> std::string {
     const ReplicaState state = supervisor_.state(rank);
-    if (state == ReplicaState::stopped || state == ReplicaState::given_up) return {};
-    return fmt::format("rank {} is there already", rank);
+    const bool free = state == ReplicaState::stopped || state == ReplicaState::given_up;
+    if (free && !joined(rank, worker)) return {};
+    return free ? fmt::format("worker {} of rank {} is there already", worker, rank)
+                : fmt::format("rank {} is there already", rank);
   };
-  for (RemoteReplicas::Joined& joined : remote_->take(monotonic_now(), objection)) {
-    log(LogLevel::info, "Node {} brings worker rank {}", joined.node, joined.rank);
-    joined_[static_cast<std::size_t>(joined.rank)] = std::move(joined.connection);
-    supervisor_.start(joined.rank, monotonic_now());
+  for (RemoteReplicas::Joined& comer : remote_->take(monotonic_now(), objection)) {
+    log(LogLevel::info, "Node {} brings worker rank {}{}", comer.node, comer.rank,
+        workers_that_join() > 1 ? fmt::format(" worker {}", comer.worker) : "");
+    joined(comer.rank, comer.worker) = std::move(comer.connection);
+    if (all_joined(comer.rank)) supervisor_.start(comer.rank, monotonic_now());
   }
   act_on_supervisor();
 }

@@ -14,8 +14,14 @@
 
 namespace chorus {
 
+// Packs these shards of the model, on so many threads (exec/load_weights.h).
+using WeightLoader = std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model,
+                                                         const std::vector<int>& shards, int threads)>;
+// The model's own. `interrupted` outlives it.
+WeightLoader own_weights(const std::function<bool()>& interrupted);
+
 struct FleetSetup {
-  std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
+  WeightLoader load_weights;
   SupervisorLimits supervisor;
   std::function<bool()> interrupted = {};  // asked every 100 ms while engines start; true: the start fails, `cancelled`
   // To engines that somebody else started (a launcher), by dp rank. Such an engine brings its own weights: CONFIG goes

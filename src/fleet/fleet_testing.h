@@ -68,14 +68,14 @@ inline Result<std::unique_ptr<Executor>> make_toy(const EngineStart& start, cons
 
 // As what an engine process is given: no other workers.
 inline Result<StartedReplica> start_toy(const EngineStart& start, const LoadedWeights& weights,
-                                        const SharedWorld* /*world*/) {
+                                        Connection* /*connection*/) {
   StartedReplica replica;
   CHORUS_TRY(replica.executor, make_toy(start, weights));
   return replica;
 }
 
 inline Result<LoadedWeights> make_toy_weights(const EngineConfig& /*config*/, const ModelConfig& /*model*/,
-                                              int /*threads*/) {
+                                              const std::vector<int>& /*shards*/, int /*threads*/) {
   LoadedWeights weights;
   CHORUS_TRY(weights.arena, WeightArena::create(4096));
   weights.arena.writable_data()[0] = std::byte{42};

@@ -176,7 +176,8 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
     if (!engine_result_.ok()) abort(engine_result_.error());
   });
   FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(connections_.engines)};
-  setup.load_weights = [this](const EngineConfig& config, const ModelConfig& model, int) -> Result<LoadedWeights> {
+  setup.load_weights = [this](const EngineConfig& config, const ModelConfig& model, const std::vector<int>&,
+                              int) -> Result<LoadedWeights> {
     LoadedWeights none;  // the engines have theirs
     none.isa = isa_;
     none.dtype = compute_dtype(config, model);

@@ -85,6 +85,7 @@ void visit(Archive& archive, IsA<EngineStart> auto& value) {
             value.worker_cpus, value.shard_offsets);
   archive.enumerator(value.isa, Isa::amx_bf16, "an instruction set");
   archive.enumerator(value.dtype, DType::float16, "a dtype");
+  visit_all(archive, value.world_address, value.world_key_file);
 }
 
 template <typename Archive>
@@ -104,7 +105,7 @@ void visit(Archive& archive, IsA<AbortMessage> auto& value) {
 
 template <typename Archive>
 void visit(Archive& archive, IsA<JoinMessage> auto& value) {
-  visit_all(archive, value.dp_rank, value.node, value.fingerprint);
+  visit_all(archive, value.dp_rank, value.worker, value.node, value.fingerprint);
 }
 
 template <typename Archive>
@@ -115,6 +116,16 @@ void visit(Archive& archive, IsA<LoadMessage> auto& value) {
 template <typename Archive>
 void visit(Archive& archive, IsA<WaveMessage> auto& value) {
   visit(archive, value.wave);
+}
+
+template <typename Archive>
+void visit(Archive& archive, IsA<ContactMessage> auto& value) {
+  visit(archive, value.contact);
+}
+
+template <typename Archive>
+void visit(Archive& archive, IsA<WorldMessage> auto& value) {
+  visit(archive, value.contacts);
 }
 
 template <typename Archive>
@@ -158,6 +169,12 @@ std::string encode(const LoadMessage& message) {
   return encode_value(message);
 }
 std::string encode(const WaveMessage& message) {
+  return encode_value(message);
+}
+std::string encode(const ContactMessage& message) {
+  return encode_value(message);
+}
+std::string encode(const WorldMessage& message) {
   return encode_value(message);
 }
 std::string encode(const FatalMessage& message) {
@@ -231,6 +248,12 @@ Result<LoadMessage> decode_load(std::string_view payload) {
 }
 Result<WaveMessage> decode_wave(std::string_view payload) {
   return decode_value<WaveMessage>(payload, "WAVE");
+}
+Result<ContactMessage> decode_contact(std::string_view payload) {
+  return decode_value<ContactMessage>(payload, "CONTACT");
+}
+Result<WorldMessage> decode_world(std::string_view payload) {
+  return decode_value<WorldMessage>(payload, "WORLD");
 }
 Result<FatalMessage> decode_fatal(std::string_view payload) {
   return decode_value<FatalMessage>(payload, "FATAL");

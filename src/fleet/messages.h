@@ -9,6 +9,7 @@
 //   HEARTBEAT  while idle                 WORLD     after CONFIG, to replicas that step together: their shared memory
 //   WAVE    has ended                       WAVE      begins
 //   FATAL   its last words
+//   CONTACT where its world spans nodes     WORLD     then: the contacts of all its workers (fleet/spread_world.h)
 //
 // A node of replicas on another machine (fleet/remote_node.h) relays these between its engines and the fleet, a
 // connection each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
@@ -36,7 +37,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 3;
+inline constexpr std::uint32_t protocol_version = 4;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -53,6 +54,7 @@ enum class MessageType : std::uint8_t {
   wave,
   join,
   welcome,
+  contact,
 };
 
 struct HelloMessage {
@@ -74,6 +76,11 @@ struct EngineStart {
   std::vector<std::uint64_t> shard_offsets;  // LoadedWeights::shard_offsets
   Isa isa = Isa::scalar;                     // of the packed weights
   DType dtype = DType::bfloat16;
+  // Where the workers of its world are on several nodes: this node's address for the others, and its file with the
+  // cluster's key. Empty: the world is a shared memory.
+  std::string world_address;
+  std::string world_key_file;
+  bool world_spans_nodes() const { return !world_address.empty(); }
 };
 
 // The same for another worker of the replica (fleet/worker_processes.h).
@@ -97,7 +104,8 @@ using Fingerprint = std::vector<std::pair<std::string, std::string>>;
 
 struct JoinMessage {
   std::int32_t dp_rank = 0;
-  std::string node;  // the machine's name, for the log
+  std::int32_t worker = 0;  // of the replica; above 0 only where workers join singly
+  std::string node;         // the machine's name, for the log
   Fingerprint fingerprint;
 };
 
@@ -109,6 +117,13 @@ struct LoadMessage {
 // To engines that step together: the wave begins; from each: it has ended (engine/engine_core.h).
 struct WaveMessage {
   std::uint64_t wave = 0;
+};
+
+struct ContactMessage {
+  std::string contact;  // TcpDoor::contact()
+};
+struct WorldMessage {
+  std::vector<std::string> contacts;  // in rank order; none: the world is the descriptor that comes along
 };
 
 struct FatalMessage {
@@ -126,6 +141,8 @@ std::string encode(const AbortMessage& message);
 std::string encode(const JoinMessage& message);
 std::string encode(const LoadMessage& message);
 std::string encode(const WaveMessage& message);
+std::string encode(const ContactMessage& message);
+std::string encode(const WorldMessage& message);
 std::string encode(const FatalMessage& message);
 
 // A batch of events as one or several payloads, each of at most `payload_bytes_max` unless one event alone is larger.
@@ -144,6 +161,8 @@ Result<AbortMessage> decode_abort(std::string_view payload);
 Result<JoinMessage> decode_join(std::string_view payload);
 Result<LoadMessage> decode_load(std::string_view payload);
 Result<WaveMessage> decode_wave(std::string_view payload);
+Result<ContactMessage> decode_contact(std::string_view payload);
+Result<WorldMessage> decode_world(std::string_view payload);
 Result<FatalMessage> decode_fatal(std::string_view payload);
 Result<std::vector<TokenEvent>> decode_events(std::string_view payload);
 

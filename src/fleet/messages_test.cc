@@ -83,7 +83,7 @@ TEST(Messages, ReadBackExactly) {
   EXPECT_EQ(load->load.output_tokens, 10U);
   EXPECT_EQ(load->submissions_received, 11U);
 
-  const auto join = decode_join(encode(JoinMessage{3, "node b", {{"block_size", "16"}, {"version", "1"}}}));
+  const auto join = decode_join(encode(JoinMessage{3, 1, "node b", {{"block_size", "16"}, {"version", "1"}}}));
   ASSERT_TRUE(join.ok());
   EXPECT_EQ(join->dp_rank, 3);
   EXPECT_EQ(join->node, "node b");

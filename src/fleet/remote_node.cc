@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "config/node.h"
 #include "fleet/cluster_fingerprint.h"
-#include "fleet/remote_engine.h"
+#include "fleet/remote_worker.h"
 
 namespace chorus {
 namespace {
@@ -39,26 +39,26 @@ Result<RemoteNodeContext> prepare(const EngineConfig& config, const ModelConfig&
   std::vector<std::string> warnings;
   CHORUS_TRY(node.cpu_sets, cpu_sets_per_worker(config, resources, &warnings));
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
-  CHORUS_TRY(node.weights, setup.load_weights(config, model, resources.cores()));
+  CHORUS_TRY(node.weights, setup.load_weights(config, model, local_weight_shards(config.parallel), resources.cores()));
   CHORUS_TRY(node.kv_cache_bytes, kv_cache_bytes_per_worker(config, detect_node(), 0));
   node.fingerprint = cluster_fingerprint(config, model, node.weights);
   return node;
 }
 
 // One pass: everything that can go on does, then waits.
-void turn(std::vector<RemoteEngine>* engines) {
+void turn(std::vector<RemoteWorker>* workers) {
   const Nanoseconds now = monotonic_now();
-  for (RemoteEngine& engine : *engines) engine.advance(now);
-  if (std::ranges::any_of(*engines, &RemoteEngine::told_to_end)) {
-    for (RemoteEngine& engine : *engines) engine.end_unless_connected();
+  for (RemoteWorker& worker : *workers) worker.advance(now);
+  if (std::ranges::any_of(*workers, &RemoteWorker::told_to_end)) {
+    for (RemoteWorker& worker : *workers) worker.end_unless_connected();
   }
   Nanoseconds wait = interrupt_slice_ms * millisecond;
   std::vector<pollfd> items;
-  for (const RemoteEngine& engine : *engines) {
-    engine.append_descriptors(&items);
-    if (const auto deadline = engine.next_deadline()) wait = std::min(wait, *deadline - monotonic_now());
+  for (const RemoteWorker& worker : *workers) {
+    worker.append_descriptors(&items);
+    if (const auto deadline = worker.next_deadline()) wait = std::min(wait, *deadline - monotonic_now());
   }
-  if (std::ranges::all_of(*engines, &RemoteEngine::over)) return;
+  if (std::ranges::all_of(*workers, &RemoteWorker::over)) return;
   const int ready = ::poll(items.data(), items.size(),
                            static_cast<int>((std::max(wait, Nanoseconds{0}) + millisecond - 1) / millisecond));
   CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
@@ -72,14 +72,20 @@ Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& mode
   const int count = config.parallel.local_replicas();
   log(LogLevel::info, "Starting {} data parallel workers, ranks {} to {}, for the head at {}", count, first,
       first + count - 1, node.head.front().text());
-  std::vector<RemoteEngine> engines;
-  for (int rank = first; rank < first + count; ++rank) engines.emplace_back(rank, node, monotonic_now());
-  while (!std::ranges::all_of(engines, &RemoteEngine::over)) {
-    if (setup.interrupted && setup.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
-    turn(&engines);
+  std::vector<RemoteWorker> workers;
+  // With the engine come the other workers of its replica, or each comes by itself.
+  const int singly = config.parallel.workers_join_singly() ? config.parallel.workers_per_node() : 1;
+  for (int rank = first; rank < first + count; ++rank) {
+    for (int worker = 0; worker < singly; ++worker) {
+      workers.emplace_back(rank, config.parallel.first_local_worker() + worker, node, monotonic_now());
+    }
   }
-  for (const RemoteEngine& engine : engines) {
-    if (engine.given_up()) return *engine.given_up();
+  while (!std::ranges::all_of(workers, &RemoteWorker::over)) {
+    if (setup.interrupted && setup.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
+    turn(&workers);
+  }
+  for (const RemoteWorker& worker : workers) {
+    if (worker.given_up()) return *worker.given_up();
   }
   log(LogLevel::info, "The head has ended");
   return {};
@@ -87,10 +93,7 @@ Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& mode
 
 Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& model,
                              const std::function<bool()>& interrupted) {
-  const auto load = [&interrupted](const EngineConfig& engine, const ModelConfig& weights_of, int threads) {
-    return load_weights(engine, weights_of, threads, interrupted);
-  };
-  return run_remote_node(config, model, RemoteNodeSetup{load, interrupted});
+  return run_remote_node(config, model, RemoteNodeSetup{own_weights(interrupted), interrupted});
 }
 
 }  // namespace chorus

@@ -9,12 +9,12 @@
 #include "base/result.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
-#include "exec/load_weights.h"
+#include "fleet/fleet_setup.h"
 
 namespace chorus {
 
 struct RemoteNodeSetup {
-  std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model, int threads)> load_weights;
+  WeightLoader load_weights;
   std::function<bool()> interrupted;  // asked every 100 ms; true: everything ends, `cancelled`
 };
 

@@ -76,7 +76,9 @@ bool RemoteReplicas::advance(Joining* joining, Nanoseconds now, const Objection&
   std::optional<Error> refusal;
   if (!join.ok()) refusal = join.error();
   // One that an earlier connection of this same turn took counts as taken too.
-  const auto taken = [&](const Joined& other) { return join.ok() && other.rank == join->dp_rank; };
+  const auto taken = [&](const Joined& other) {
+    return join.ok() && other.rank == join->dp_rank && other.worker == join->worker;
+  };
   if (join.ok()) refusal = judge(*join, objection);
   if (!refusal && std::ranges::any_of(*joined, taken))
     refusal = fail(ErrorCode::unavailable, "rank {} has just joined", join->dp_rank);
@@ -87,7 +89,7 @@ bool RemoteReplicas::advance(Joining* joining, Nanoseconds now, const Objection&
         .ok();
     return true;
   }
-  joined->push_back({join->dp_rank, join->node, std::move(joining->connection)});
+  joined->push_back({join->dp_rank, join->worker, join->node, std::move(joining->connection)});
   return true;
 }
 
@@ -100,7 +102,12 @@ std::optional<Error> RemoteReplicas::judge(const JoinMessage& join, const Object
     return fail(ErrorCode::invalid_argument, "node {} brings rank {}: the head waits for ranks {} to {}", join.node,
                 join.dp_rank, parallel_.local_replicas(), parallel_.data_parallel_size - 1);
   }
-  if (const std::string why = objection(join.dp_rank); !why.empty()) return fail(ErrorCode::unavailable, "{}", why);
+  if (join.worker < 0 || join.worker >= (parallel_.workers_join_singly() ? parallel_.replica_size() : 1)) {
+    return fail(ErrorCode::invalid_argument, "node {} brings worker {} of rank {}, which has {}", join.node,
+                join.worker, join.dp_rank, parallel_.workers_join_singly() ? parallel_.replica_size() : 1);
+  }
+  if (const std::string why = objection(join.dp_rank, join.worker); !why.empty())
+    return fail(ErrorCode::unavailable, "{}", why);
   return std::nullopt;
 }
 

@@ -31,12 +31,13 @@ class RemoteReplicas {
 
   struct Joined {
     int rank = 0;
+    int worker = 0;  // of the replica; 0 brings the others with it, unless workers join singly
     std::string node;
     std::unique_ptr<Connection> connection;
   };
-  // The engines that have joined since the last call. `objection` says why a rank is not free, or nothing. Who does not
+  // Who has joined since the last call. `objection` says why a worker's place is not free, or nothing. Who does not
   // belong here is told why, and logged.
-  using Objection = std::function<std::string(int rank)>;
+  using Objection = std::function<std::string(int rank, int worker)>;
   std::vector<Joined> take(Nanoseconds now, const Objection& objection);
 
  private:

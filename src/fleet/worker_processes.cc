@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "fleet/child_start.h"
 #include "fleet/fleet.h"
+#include "fleet/spread_world.h"
 
 namespace chorus {
 namespace {
@@ -195,17 +196,23 @@ struct JoinedWorker {
   LoadedWeights weights;
 };
 
+Result<std::shared_ptr<Transport>> join_world_of(Connection* connection, const WorkerStart& begin) {
+  if (begin.start.world_spans_nodes()) return join_spread_world(connection, begin.start, begin.world_rank);
+  CHORUS_TRY(Frame frame, receive_with_descriptor(connection, MessageType::world, "WORLD"));
+  CHORUS_TRY(const SharedWorld world, SharedWorld::open(frame.descriptor.release()));
+  CHORUS_TRY(auto transport, world.join(begin.world_rank - first_world_rank(begin.start, begin.world_rank),
+                                        begin.start.config.engine_heartbeat_timeout_ms));
+  return std::shared_ptr<Transport>(std::move(transport));
+}
+
 Result<JoinedWorker> join_replica(Connection* connection) {
   CHORUS_TRY(Frame config, ask_for_configuration(connection));
   CHORUS_TRY(const WorkerStart begin, decode_worker_start(config.payload));
-  CHORUS_TRY(Frame world_frame, receive_with_descriptor(connection, MessageType::world, "WORLD"));
-  CHORUS_TRY(const SharedWorld world, SharedWorld::open(world_frame.descriptor.release()));
   FaultPoint fault = fault_point_of(begin.start, begin.world_rank);
   fault.pass("configured");
   JoinedWorker joined;
   CHORUS_TRY(joined.weights, open_weights(begin.start, std::move(config.descriptor)));
-  CHORUS_TRY(auto transport, world.join(begin.world_rank - first_world_rank(begin.start, begin.world_rank),
-                                        begin.start.config.engine_heartbeat_timeout_ms));
+  CHORUS_TRY(auto transport, join_world_of(connection, begin));
   fault.pass("joined");
   joined.setup = worker_setup(begin.start, begin.world_rank, std::move(transport));
   CHORUS_TRY_VOID(send_message(connection, MessageType::ready, begin.start.epoch, encode(ReadyMessage{})));

@@ -21,6 +21,8 @@ namespace {
 constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
+constexpr std::size_t digest_sample_bytes = 1024;  // of a tensor, at three places
+
 struct Shard {
   std::string path;
   MappedFile file;
@@ -58,6 +60,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
   bool has(const std::string& name) const override { return places_.contains(name); }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override;
   std::vector<std::string> names() const override;
+  std::string digest() const override;
   void release(const std::string& name) const override;
 
  private:
@@ -100,6 +103,33 @@ std::vector<std::string> SafetensorsCheckpoint::names() const {
   for (const auto& [name, place] : places_) result.push_back(name);
   std::sort(result.begin(), result.end());
   return result;
+}
+
+// FNV-1a: the same in every build.
+class Digest {
+ public:
+  void add(std::string_view bytes) {
+    for (const char byte : bytes) hash_ = (hash_ ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
+  }
+  std::uint64_t value() const { return hash_; }
+
+ private:
+  std::uint64_t hash_ = 0xcbf29ce484222325;
+};
+
+std::string SafetensorsCheckpoint::digest() const {
+  Digest digest;
+  std::uint64_t total = 0;
+  for (const std::string& name : names()) {
+    const auto& [shard, entry] = places_.at(name);
+    digest.add(fmt::format("{} {} [{}];", name, entry->type, fmt::join(entry->shape, ", ")));
+    const std::string_view bytes(reinterpret_cast<const char*>(shard->file.data()) + shard->data_begin + entry->begin,
+                                 entry->end - entry->begin);
+    const std::size_t last = bytes.size() - std::min(bytes.size(), digest_sample_bytes);
+    for (const std::size_t at : {std::size_t{0}, last / 2, last}) digest.add(bytes.substr(at, digest_sample_bytes));
+    total += bytes.size();
+  }
+  return fmt::format("{} bytes in {} tensors, {:016x}", total, places_.size(), digest.value());
 }
 
 void SafetensorsCheckpoint::release(const std::string& name) const {

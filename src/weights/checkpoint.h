@@ -33,6 +33,9 @@ class Checkpoint {
   // Thread-safe.
   virtual Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const = 0;
   virtual std::vector<std::string> names() const = 0;  // ascending; empty for a dummy checkpoint
+  // Tells one checkpoint from another, wherever it lies: of all names, element types and shapes, and a sample of each
+  // tensor's bytes.
+  virtual std::string digest() const = 0;
   // A hint: the views of `name` are read no more, so that its memory may go before the Checkpoint does. A dummy
   // tensor's views end here; a mapped one's stay valid. Thread-safe.
   virtual void release(const std::string& name) const = 0;

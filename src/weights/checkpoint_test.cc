@@ -306,6 +306,23 @@ TEST(ShardedCheckpoint, FindsEachTensorInItsShard) {
   EXPECT_THAT(b->file, HasSubstr("model-00002-of-00002.safetensors"));
 }
 
+std::string digest_of(const std::string& name, float value) {
+  const TemporaryFolder folder;
+  folder.write("model.safetensors", shard_of(name, value));
+  return std::move(open_checkpoint(folder.path())).value()->digest();
+}
+
+TEST(Checkpoint, ADigestIsOfWhatItHoldsAndNotOfWhereItLies) {
+  EXPECT_EQ(digest_of("a", 1), digest_of("a", 1));
+  EXPECT_NE(digest_of("a", 1), digest_of("a", 2));
+  EXPECT_NE(digest_of("a", 1), digest_of("b", 1));
+  const TemporaryFolder folder;
+  folder.write("one.safetensors", shard_of("a", 1));
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"a":"one.safetensors"}})");
+  EXPECT_EQ(std::move(open_checkpoint(folder.path())).value()->digest(), digest_of("a", 1));
+  EXPECT_NE(make_dummy_checkpoint(1, DType::float32)->digest(), make_dummy_checkpoint(2, DType::float32)->digest());
+}
+
 TEST(ShardedCheckpoint, RefusesAnIndexThatLies) {
   EXPECT_EQ(index_error(R"({"weight_map":{"a":"one.safetensors"}})"), "");
   EXPECT_THAT(index_error(R"({"weight_map":{"a":"two.safetensors"}})"), HasSubstr("two.safetensors"));

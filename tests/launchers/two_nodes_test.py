@@ -2,7 +2,10 @@
 
     CHORUS=build/chorus python3 -m pytest tests/launchers/two_nodes_test.py      (as root)
 """
+import os
 import pathlib
+import signal
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +14,10 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 # pylint: disable=wrong-import-position
+from chorus_process import STORIES, chorus
 from networks import FAR, NEAR, NEAR_ADDRESS, inside, set_cable, two_networks  # noqa: F401
+from nodes import SpreadNodes, process_of
+from spread_test import DP2_TP2, LIMITS, TINY, rows_of_ids
 from two_nodes_checks import TwoNodes, TwoNodesContract, one_node, write_rows
 
 PORT = 29550
@@ -60,3 +66,40 @@ def test_a_stranger_in_the_network_gets_nothing(nodes):
     assert stranger.stdout.startswith("41 "), stranger.stderr
     head.wait_for("Refused a connection")
     assert head.finish() == 1
+
+
+@pytest.fixture
+def spread(tmp_path, networks):
+    made = []
+
+    def make(model, sizes, others, rows):
+        made.append(SpreadNodes(tmp_path, model, [*sizes, *LIMITS], others, rows, NEAR_ADDRESS, inside(NEAR), inside(FAR)))
+        return made[-1]
+    yield make
+    for nodes_of_test in made:
+        nodes_of_test.close()
+
+
+@pytest.mark.parametrize("model, sizes, other", [
+    ("llama", ["-tp", "2", "--nodes-per-replica", "2"], ["--node-rank", "1"]),
+    ("qwen3", DP2_TP2, ["--node-rank", "1"]),
+    ("mixtral", ["-dp", "2", "-dpl", "1", "-tp", "2", "-ep"], ["-dpr", "1"]),
+])
+def test_replicas_that_compute_over_both(spread, tmp_path, model, sizes, other):
+    rows = tmp_path / "ids.jsonl"
+    rows.write_bytes(rows_of_ids(40))
+    alone = chorus("generate", TINY / model, "--input", rows, *LIMITS)
+    assert alone.returncode == 0, alone.stderr.decode()
+    both = spread(TINY / model, sizes, [other], rows)
+    both.start()
+    both.expect(alone.stdout)
+
+
+def test_a_worker_on_the_other_network_that_dies(spread, work):
+    rows, expected = work
+    both = spread(STORIES, ["-tp", "2", "--nodes-per-replica", "2"], [["--node-rank", "1"]], rows)
+    both.sizes += ["--max-model-len", "512"]
+    head = both.start_and_wait(1)
+    os.kill(process_of(both.nodes[0], "chorus worker dp=0 pp=0 tp=1"), signal.SIGKILL)
+    head.wait_for(r"Worker rank 0 \(pid \d+\) (was ended|failed)")
+    both.expect(expected)

@@ -1,9 +1,11 @@
-#include "fleet/remote_engine.h"
+#include "fleet/remote_worker.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "base/log.h"
+#include "dist/topology.h"
+#include "exec/worker_groups.h"
 #include "fleet/child_start.h"
 #include "fleet/fleet.h"
 
@@ -32,7 +34,12 @@ pollfd item_of(const Connection& connection, const Connection& other) {
 
 }  // namespace
 
-void RemoteEngine::advance(Nanoseconds now) {
+RemoteWorker::RemoteWorker(int rank, int worker, const RemoteNodeContext& node, Nanoseconds now)
+    : rank_(rank), worker_(worker), name_(fmt::format("rank {}", rank)), node_(&node), head_seen_at_(now) {
+  if (node.config.parallel.workers_join_singly()) name_ += fmt::format(" worker {}", worker);
+}
+
+void RemoteWorker::advance(Nanoseconds now) {
   if (over()) return;
   switch (state_) {
     case State::waiting:
@@ -52,22 +59,22 @@ void RemoteEngine::advance(Nanoseconds now) {
   }
 }
 
-void RemoteEngine::append_descriptors(std::vector<pollfd>* items) const {
+void RemoteWorker::append_descriptors(std::vector<pollfd>* items) const {
   if (over()) return;
   if (state_ == State::connecting) items->push_back(connector_->wanted());
   if (state_ == State::joining) items->push_back({head_->fd(), POLLIN, 0});
   if (state_ != State::running) return;
   items->push_back({process_.pidfd(), POLLIN, 0});
-  items->push_back(item_of(*head_, *engine_));
-  items->push_back(item_of(*engine_, *head_));
+  items->push_back(item_of(*head_, *inner_));
+  items->push_back(item_of(*inner_, *head_));
 }
 
-std::optional<Nanoseconds> RemoteEngine::next_deadline() const {
+std::optional<Nanoseconds> RemoteWorker::next_deadline() const {
   if (over() || state_ == State::running) return std::nullopt;
   return deadline_;
 }
 
-void RemoteEngine::connect(Nanoseconds now) {
+void RemoteWorker::connect(Nanoseconds now) {
   if (state_ == State::waiting) {
     state_ = State::connecting;
     deadline_ = now + attempt_timeout;
@@ -86,14 +93,18 @@ void RemoteEngine::connect(Nanoseconds now) {
   }
   head_ = std::move(*made);
   head_seen_at_ = now;
-  const JoinMessage message{rank_, node_->node_name, node_->fingerprint};
+  const JoinMessage message{rank_, worker_, node_->node_name, node_->fingerprint};
   if (auto sent = send_message(head_.get(), MessageType::join, 0, encode(message)); !sent.ok())
     return lose_head(sent.error(), now);
   state_ = State::joining;
+  // A head that brings workers together answers when it has all of them, and gives up by itself.
   deadline_ = now + attempt_timeout;
+  if (node_->config.parallel.workers_join_singly()) {
+    deadline_ += Nanoseconds{node_->config.engine_start_timeout_ms} * millisecond;
+  }
 }
 
-void RemoteEngine::join(Nanoseconds now) {
+void RemoteWorker::join(Nanoseconds now) {
   auto frame = head_->receive();
   if (!frame.ok()) return lose_head(frame.error(), now);
   if (!frame->has_value()) {
@@ -101,7 +112,7 @@ void RemoteEngine::join(Nanoseconds now) {
     if (now >= deadline_) lose_head(fail(ErrorCode::deadline_exceeded, "no answer to JOIN"), now);
     return;
   }
-  if ((*frame)->type == static_cast<std::uint8_t>(MessageType::welcome)) return start_engine(**frame, now);
+  if ((*frame)->type == static_cast<std::uint8_t>(MessageType::welcome)) return start_process(**frame, now);
   const auto refusal = decode_fatal((*frame)->payload);
   if ((*frame)->type != static_cast<std::uint8_t>(MessageType::fatal) || !refusal.ok()) {
     return lose_head(fail(ErrorCode::unavailable, "message of type {} where WELCOME was to come", (*frame)->type), now);
@@ -110,19 +121,23 @@ void RemoteEngine::join(Nanoseconds now) {
   if (refusal->code == ErrorCode::invalid_argument) {
     return give_up(fail(refusal->code, "the head refuses this node: {}", refusal->message));
   }
-  log(LogLevel::warning, "Worker rank {}: the head refuses it for now: {}", rank_, refusal->message);
+  log(LogLevel::warning, "Worker {}: the head refuses it for now: {}", name_, refusal->message);
   try_again(join_again_after, now);
 }
 
-void RemoteEngine::start_engine(const Frame& welcome, Nanoseconds now) {
+void RemoteWorker::start_process(const Frame& welcome, Nanoseconds now) {
   epoch_ = welcome.epoch;
   said_last_words_ = false;
   ready_since_ = 0;
   const auto started = [&]() -> Result<void> {
     CHORUS_TRY(auto sockets, make_socket_pair());
-    CHORUS_TRY(engine_, make_socket_connection(std::move(sockets.first)));
-    CHORUS_TRY(process_,
-               ChildProcess::spawn(fmt::format("chorus engine dp={}", rank_), sockets.second, engine_socket_fd));
+    CHORUS_TRY(inner_, make_socket_connection(std::move(sockets.first)));
+    const ParallelConfig& parallel = node_->config.parallel;
+    CHORUS_TRY(const Topology topology, Topology::create(parallel, parallel.world_size()));
+    const std::string name = worker_ == 0
+                                 ? fmt::format("chorus engine dp={}", rank_)
+                                 : "chorus worker " + worker_name(topology, rank_ * parallel.replica_size() + worker_);
+    CHORUS_TRY(process_, ChildProcess::spawn(name, sockets.second, engine_socket_fd));
     return {};
   }();
   if (!started.ok()) {
@@ -133,23 +148,23 @@ void RemoteEngine::start_engine(const Frame& welcome, Nanoseconds now) {
   relay(now);
 }
 
-void RemoteEngine::relay(Nanoseconds now) {
-  const auto from_head = relay_to_engine();
+void RemoteWorker::relay(Nanoseconds now) {
+  const auto from_head = relay_to_process();
   auto from_engine = relay_to_head(now);
   // The socket closes a moment before the process is gone.
-  if (const auto status = process_.reap(from_engine.ok() ? 0 : exit_after_close_ms)) return engine_ended(*status, now);
+  if (const auto status = process_.reap(from_engine.ok() ? 0 : exit_after_close_ms)) return process_ended(*status, now);
   if (!from_head.ok()) return lose_head(from_head.error(), now);
   if (!from_engine.ok()) {
     process_.kill();
-    if (const auto status = process_.reap(last_words_timeout_ms)) engine_ended(*status, now);
+    if (const auto status = process_.reap(last_words_timeout_ms)) process_ended(*status, now);
   }
 }
 
-// An error is the engine's alone; the head's is found by relay_to_engine().
-Result<void> RemoteEngine::relay_to_head(Nanoseconds now) {
+// An error is the process's alone; the head's is found by relay_to_process().
+Result<void> RemoteWorker::relay_to_head(Nanoseconds now) {
   (void)head_->flush().ok();
   while (head_->queued_bytes() <= relay_bytes_max) {
-    CHORUS_TRY(std::optional<Frame> frame, engine_->receive());
+    CHORUS_TRY(std::optional<Frame> frame, inner_->receive());
     if (!frame) return {};
     const auto type = static_cast<MessageType>(frame->type);
     if (type == MessageType::ready) ready_since_ = now;
@@ -159,47 +174,73 @@ Result<void> RemoteEngine::relay_to_head(Nanoseconds now) {
   return {};
 }
 
-// An error is the head's alone; the engine's is found by relay_to_head().
-Result<void> RemoteEngine::relay_to_engine() {
-  (void)engine_->flush().ok();
-  while (engine_->queued_bytes() <= relay_bytes_max) {
+// An error is the head's alone; the process's is found by relay_to_head().
+Result<void> RemoteWorker::relay_to_process() {
+  (void)inner_->flush().ok();
+  while (inner_->queued_bytes() <= relay_bytes_max) {
     CHORUS_TRY(std::optional<Frame> frame, head_->receive());
     if (!frame) return {};
     if (frame->epoch != epoch_) continue;
     const auto type = static_cast<MessageType>(frame->type);
     if (type == MessageType::shutdown) told_to_end_ = true;
     if (type == MessageType::config) {
-      CHORUS_TRY_VOID(configure_engine(*frame));
+      CHORUS_TRY_VOID(configure(*frame));
     } else {
-      (void)engine_->send(frame->type, frame->epoch, std::move(frame->payload)).ok();
+      (void)inner_->send(frame->type, frame->epoch, std::move(frame->payload)).ok();
     }
   }
   return {};
 }
 
-// The head's configuration, with what is this machine's own: weights, cores, memory.
-Result<void> RemoteEngine::configure_engine(const Frame& frame) {
-  CHORUS_TRY(EngineStart start, decode_engine_start(frame.payload));
-  const int workers = node_->config.parallel.replica_size();
-  const int first = (rank_ - node_->config.parallel.data_parallel_start_rank) * workers;
-  start.config.model = node_->config.model;
-  start.model = node_->model;
-  start.kv_cache_bytes = node_->kv_cache_bytes;
-  start.threads = node_->threads;
-  start.worker_cpus.clear();
-  for (int worker = 0; worker < workers && !node_->cpu_sets.empty(); ++worker) {
-    start.worker_cpus.push_back(node_->cpu_sets[static_cast<std::size_t>(first + worker)]);
+Result<void> RemoteWorker::configure(const Frame& frame) {
+  std::string payload;
+  if (worker_ == 0) {
+    CHORUS_TRY(EngineStart start, decode_engine_start(frame.payload));
+    CHORUS_TRY_VOID(complete(&start));
+    payload = encode(start);
+  } else {
+    CHORUS_TRY(WorkerStart begin, decode_worker_start(frame.payload));
+    CHORUS_TRY_VOID(complete(&begin.start));
+    payload = encode(begin);
   }
-  start.shard_offsets = node_->weights.shard_offsets;
-  start.isa = node_->weights.isa;
-  start.dtype = node_->weights.dtype;
-  return engine_->send(frame.type, frame.epoch, encode(start), node_->weights.arena.fd());
+  return inner_->send(frame.type, frame.epoch, std::move(payload), node_->weights.arena.fd());
 }
 
-void RemoteEngine::engine_ended(const ExitStatus& status, Nanoseconds now) {
+// The head's configuration, with what is this machine's own: weights, cores, memory, address.
+Result<void> RemoteWorker::complete(EngineStart* start) const {
+  const ParallelConfig& parallel = node_->config.parallel;
+  const int first = (rank_ - parallel.data_parallel_start_rank) * parallel.workers_per_node();
+  start->config.model = node_->config.model;
+  start->model = node_->model;
+  start->kv_cache_bytes = node_->kv_cache_bytes;
+  start->threads = node_->threads;
+  start->worker_cpus.clear();
+  if (!node_->cpu_sets.empty()) {
+    start->worker_cpus.resize(static_cast<std::size_t>(parallel.replica_size()));
+    for (int worker = 0; worker < parallel.workers_per_node(); ++worker) {
+      start->worker_cpus[static_cast<std::size_t>(parallel.first_local_worker() + worker)] =
+          node_->cpu_sets[static_cast<std::size_t>(first + worker)];
+    }
+  }
+  start->shard_offsets = node_->weights.shard_offsets;
+  start->isa = node_->weights.isa;
+  start->dtype = node_->weights.dtype;
+  if (!parallel.workers_join_singly()) return {};
+  CHORUS_TRY(const tcp::Address here, tcp::local_address(head_->fd()));
+  start->world_address = here.host();
+  start->world_key_file = node_->config.cluster_key_file;
+  return {};
+}
+
+void RemoteWorker::process_ended(const ExitStatus& status, Nanoseconds now) {
   // What it said before its end is still the head's.
   while (relay_to_head(now).ok() && head_->queued_bytes() > relay_bytes_max) {
     if (!flush_within(head_.get(), last_words_timeout_ms).ok()) break;
+  }
+  // One that ended in order was told so by its engine, which the head has told: its word for this one is on its way.
+  const bool in_order = worker_ > 0 && status.signal == 0 && status.code == exit_ok;
+  while (in_order && !told_to_end_ && monotonic_now() - now < last_words_timeout_ms * millisecond) {
+    if (!relay_to_process().ok() || !head_->wait(last_words_timeout_ms).ok()) break;
   }
   if (told_to_end_) {
     (void)flush_within(head_.get(), last_words_timeout_ms).ok();
@@ -209,7 +250,7 @@ void RemoteEngine::engine_ended(const ExitStatus& status, Nanoseconds now) {
   }
   const std::string how =
       fmt::format("on node {} (pid {}) {}", node_->node_name, process_.last_pid(), describe(status));
-  log(LogLevel::warning, "Worker rank {} {}", rank_, how);
+  log(LogLevel::warning, "Worker {} {}", name_, how);
   if (!said_last_words_) {
     const FatalMessage words{ErrorCode::unavailable, how};
     (void)send_message(head_.get(), MessageType::fatal, epoch_, encode(words)).ok();
@@ -222,45 +263,44 @@ void RemoteEngine::engine_ended(const ExitStatus& status, Nanoseconds now) {
   if (was_ready && now - ready_since_ >= stable_after) deaths_ = 0;
   end_incarnation();
   if (!was_ready && status.signal == 0 && status.code == exit_wrong_configuration) {
-    return give_up(
-        fail(ErrorCode::invalid_argument, "worker rank {} {}; its last words are in the head's log", rank_, how));
+    return give_up(fail(ErrorCode::invalid_argument, "worker {} {}; its last words are in the head's log", name_, how));
   }
   if (deaths_ >= deaths_max)
-    return give_up(fail(ErrorCode::unavailable, "worker rank {} is given up after {} restarts", rank_, deaths_));
+    return give_up(fail(ErrorCode::unavailable, "worker {} is given up after {} restarts", name_, deaths_));
   try_again(std::min(backoff_first << deaths_++, backoff_max), now);
 }
 
-void RemoteEngine::lose_head(const Error& error, Nanoseconds now) {
+void RemoteWorker::lose_head(const Error& error, Nanoseconds now) {
   const bool was_running = state_ == State::running;
   end_incarnation();
   if (told_to_end_) {
     state_ = State::done;
     return;
   }
-  log(LogLevel::warning, "Worker rank {}: lost the head ({}){}; connecting again", rank_, error.message,
-      was_running ? ", its engine is ended" : "");
+  log(LogLevel::warning, "Worker {}: lost the head ({}){}; connecting again", name_, error.message,
+      was_running ? ", its process is ended" : "");
   try_again(was_running ? connect_again_after : join_again_after, now);
 }
 
-void RemoteEngine::end_unless_connected() {
+void RemoteWorker::end_unless_connected() {
   if (over() || state_ == State::running || state_ == State::joining) return;
   connector_.reset();
   state_ = State::done;
 }
 
-void RemoteEngine::try_again(Nanoseconds after, Nanoseconds now) {
+void RemoteWorker::try_again(Nanoseconds after, Nanoseconds now) {
   state_ = State::waiting;
   deadline_ = now + after;
 }
 
-void RemoteEngine::give_up(Error error) {
-  log(LogLevel::error, "Worker rank {} is given up on this node: {}", rank_, error.message);
+void RemoteWorker::give_up(Error error) {
+  log(LogLevel::error, "Worker {} is given up on this node: {}", name_, error.message);
   given_up_ = std::move(error);
 }
 
-void RemoteEngine::end_incarnation() {
+void RemoteWorker::end_incarnation() {
   process_ = ChildProcess();  // kills and reaps one that still runs
-  engine_.reset();
+  inner_.reset();
   head_.reset();
 }
 

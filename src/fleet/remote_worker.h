@@ -1,5 +1,5 @@
-// One rank of a node without a front end: its engine's process, its connection to the head, and what goes between them.
-// Never waits: the node's loop does (fleet/remote_node.cc).
+// One process of a node without a front end (an engine, or where workers join singly any worker of a replica), its
+// connection to the head, and what goes between them. Never waits: the node's loop does (fleet/remote_node.cc).
 #pragma once
 
 #include <poll.h>
@@ -20,7 +20,7 @@
 
 namespace chorus {
 
-// What the engines of a node have in common. Outlives them.
+// What the workers of a node have in common. Outlives them.
 struct RemoteNodeContext {
   EngineConfig config;
   ModelConfig model;
@@ -34,10 +34,10 @@ struct RemoteNodeContext {
   std::vector<std::vector<int>> cpu_sets;  // of this node's workers
 };
 
-class RemoteEngine {
+class RemoteWorker {
  public:
-  RemoteEngine(int rank, const RemoteNodeContext& node, Nanoseconds now)
-      : rank_(rank), node_(&node), head_seen_at_(now) {}
+  // `worker` of the replica `rank`; 0 is its engine, which has the others with it unless workers join singly.
+  RemoteWorker(int rank, int worker, const RemoteNodeContext& node, Nanoseconds now);
 
   // Goes on with everything that can go on.
   void advance(Nanoseconds now);
@@ -58,25 +58,28 @@ class RemoteEngine {
 
   void connect(Nanoseconds now);
   void join(Nanoseconds now);
-  void start_engine(const Frame& welcome, Nanoseconds now);
+  void start_process(const Frame& welcome, Nanoseconds now);
   void relay(Nanoseconds now);
   Result<void> relay_to_head(Nanoseconds now);
-  Result<void> relay_to_engine();
-  Result<void> configure_engine(const Frame& frame);
-  void engine_ended(const ExitStatus& status, Nanoseconds now);
+  Result<void> relay_to_process();
+  Result<void> configure(const Frame& frame);
+  Result<void> complete(EngineStart* start) const;
+  void process_ended(const ExitStatus& status, Nanoseconds now);
   void lose_head(const Error& error, Nanoseconds now);
   void try_again(Nanoseconds after, Nanoseconds now);
   void give_up(Error error);
   void end_incarnation();
 
   int rank_;
+  int worker_;
+  std::string name_;  // "rank 1", "rank 1 worker 0"
   const RemoteNodeContext* node_;
   State state_ = State::waiting;
   Nanoseconds deadline_ = 0;  // of the state, where it has one
   Nanoseconds head_seen_at_;  // when the head was last connected to
   std::optional<Connector> connector_;
   std::unique_ptr<Connection> head_;
-  std::unique_ptr<Connection> engine_;
+  std::unique_ptr<Connection> inner_;  // to the process
   ChildProcess process_;
   std::uint32_t epoch_ = 0;
   bool told_to_end_ = false;

@@ -1,0 +1,29 @@
+#include "fleet/own_node.h"
+
+#include <poll.h>
+
+#include "fleet/remote_node.h"
+
+namespace chorus {
+namespace {
+
+constexpr int end_within_ms = 2'000;
+constexpr int look_every_ms = 10;
+
+}  // namespace
+
+OwnNode::OwnNode(const EngineConfig& config, const ModelConfig& model, const WeightLoader& load_weights,
+                 const std::function<bool()>& interrupted)
+    : thread_([this, config, model, load_weights, interrupted] {
+        const auto stopped = [&] { return stop_ || (interrupted && interrupted()); };
+        result_ = run_remote_node(config, model, RemoteNodeSetup{load_weights, stopped});
+        ended_ = true;
+      }) {}
+
+OwnNode::~OwnNode() {
+  for (int waited = 0; !ended_ && waited < end_within_ms; waited += look_every_ms) ::poll(nullptr, 0, look_every_ms);
+  stop_ = true;
+  thread_.join();
+}
+
+}  // namespace chorus
