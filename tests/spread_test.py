@@ -158,5 +158,5 @@ def test_nodes_that_count_otherwise_are_refused(spread, stories):
     head = nodes.start(["--engine-start-timeout-ms", "10000"])
     node = nodes.start_node(["-dpr", "1"], ["-dp", "2", "-tp", "2", *LIMITS])
     assert node.finish(20) == 2
-    assert "nodes_per_replica is 2 on the head and 1 on node" in node.log
+    assert "nodes-per-replica is 2 on the head and 1 on node" in node.log
     head.kill()

@@ -115,4 +115,4 @@ class TwoNodes:
         assert node.finish() == 2, node.log
         head.finish()
         for log in (head.log, node.log):
-            assert "max_model_len is 512 on the head and 256 on node" in log
+            assert "max-model-len is 512 on the head and 256 on node" in log

@@ -113,7 +113,7 @@ Result<int> generate_launched(GenerateOptions& options, const ModelConfig& model
   CHORUS_TRY(const LauncherEnvironment environment, detect_launcher(environment_variable));
   if (environment.rank != 0) set_log_level(std::max(log_level(), LogLevel::warning));
   options.engine.assignment = AssignmentName::modulo;
-  CHORUS_TRY(const auto world, LaunchedWorld::join(environment, options.engine, model, version(), interrupted));
+  CHORUS_TRY(const auto world, LaunchedWorld::join(environment, options.engine, model, interrupted));
   if (world->rank() != 0) {
     CHORUS_TRY_VOID(world->serve());
     CHORUS_TRY_VOID(world->part());

@@ -1,5 +1,6 @@
 // What must be the same on all nodes of a cluster, or a request could give other tokens there: program, model, weights,
-// numerics profile and the sizes that the request's limits follow from.
+// numerics profile and the sizes that the request's limits follow from. Names are those of the options where there is
+// one.
 #pragma once
 
 #include <string>

@@ -7,9 +7,9 @@
 #include "base/log.h"
 #include "config/node.h"
 #include "exec/replica_executor.h"
+#include "fleet/cluster_fingerprint.h"
 #include "fleet/engine_process.h"
 #include "fleet/fleet_setup.h"
-#include "fleet/launched_fingerprint.h"
 
 namespace chorus {
 namespace {
@@ -28,7 +28,6 @@ std::string name_of(const ClusterKey* key) {
 
 Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnvironment& environment,
                                                            const EngineConfig& given, const ModelConfig& model,
-                                                           const std::string& version,
                                                            std::function<bool()> interrupted) {
   const EngineConfig config = settled(given, model);
   if (environment.launcher == Launcher::none) {
@@ -45,8 +44,11 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   JoinOptions options;
   options.timeout_ms = config.engine_start_timeout_ms;
   options.exchange_timeout_ms = config.engine_heartbeat_timeout_ms;
-  CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
-  CHORUS_TRY(options.fingerprint, launched_fingerprint(config, model, isa, version));
+  CHORUS_TRY(const LoadedWeights described, load_weights(config, model, {}, 1));
+  options.fingerprint = cluster_fingerprint(config, model, described);
+  options.fingerprint.emplace_back("max-num-seqs", fmt::format("{}", config.max_num_seqs));
+  options.fingerprint.emplace_back("max-num-batched-tokens", fmt::format("{}", config.max_num_batched_tokens));
+  options.fingerprint.emplace_back("seed", fmt::format("{}", config.seed));
   options.fingerprint.emplace_back("cluster-key-file", name_of(key.get()));
   options.key = key;
   CHORUS_TRY(const MeetingPlace place, open_meeting_place(environment, key, options.timeout_ms));
@@ -57,10 +59,6 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
       new LaunchedWorld(config, model, topology, Group(transport, std::move(everyone))));
   world->transport_ = std::move(transport);
   world->interrupted_ = std::move(interrupted);
-  world->isa_ = isa;
-  LoadedWeights described;
-  described.isa = isa;
-  described.dtype = compute_dtype(config, model);
   world->profile_ = numerics_profile(described);
   if (const auto connected = world->connect(place.store, key); !connected.ok()) {
     world->abort(connected.error());
@@ -176,12 +174,9 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
     if (!engine_result_.ok()) abort(engine_result_.error());
   });
   FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(connections_.engines)};
-  setup.load_weights = [this](const EngineConfig& config, const ModelConfig& model, const std::vector<int>&,
-                              int) -> Result<LoadedWeights> {
-    LoadedWeights none;  // the engines have theirs
-    none.isa = isa_;
-    none.dtype = compute_dtype(config, model);
-    return none;
+  // The engines have theirs.
+  setup.load_weights = [](const EngineConfig& config, const ModelConfig& model, const std::vector<int>&, int) {
+    return load_weights(config, model, {}, 1);
   };
   auto fleet = chorus::start_fleet(config_, model_, std::move(setup));
   if (!fleet.ok()) abort(fleet.error());

@@ -32,13 +32,12 @@ namespace chorus {
 
 class LaunchedWorld {
  public:
-  // Waits for all ranks, engine_start_timeout_ms at most. `version`: of this program. `interrupted` is asked every
+  // Waits for all ranks, engine_start_timeout_ms at most. `interrupted` is asked every
   // second at least while a rank waits or loads; true ends it, and the world. Errors: invalid_argument (the parallel
   // sizes do not make this world, a rank was given something else than rank 0, or there are several nodes and no key),
   // deadline_exceeded (the ranks that are missing).
   static Result<std::unique_ptr<LaunchedWorld>> join(const LauncherEnvironment& environment, const EngineConfig& config,
-                                                     const ModelConfig& model, const std::string& version,
-                                                     std::function<bool()> interrupted);
+                                                     const ModelConfig& model, std::function<bool()> interrupted);
   // A rank that goes without having parted breaks the world.
   ~LaunchedWorld();
 
@@ -75,7 +74,6 @@ class LaunchedWorld {
   std::function<bool()> interrupted_;
   EngineConnections connections_;  // until the fleet and the engine take them
   std::string profile_;
-  Isa isa_ = Isa::scalar;
   RankResources resources_;
   std::thread engine_;          // rank 0's
   Result<void> engine_result_;  // of that thread, once it is joined

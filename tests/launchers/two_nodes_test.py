@@ -5,7 +5,6 @@
 import os
 import pathlib
 import signal
-import signal
 import subprocess
 import sys
 import time
