@@ -26,6 +26,16 @@ std::string error_of(const std::string& name, const std::string& value) {
   return message(apply_engine_option(&config, name, value));
 }
 
+// What validate() says to a command line, and to what the environment says of Ray.
+std::string message_of(const std::vector<std::pair<const char*, const char*>>& options,
+                       const std::string& strategy = "strict", const std::string& address = "") {
+  EngineConfig config;
+  for (const auto& [name, value] : options) EXPECT_TRUE(apply_engine_option(&config, name, value).ok()) << name;
+  config.ray_pack_strategy = strategy;
+  config.ray_address = address;
+  return message(validate(config));
+}
+
 TEST(ParseBytes, ReadsUnits) {
   const std::pair<const char*, std::uint64_t> cases[] = {{"0", 0},
                                                          {"1000000", 1000000},
@@ -172,15 +182,6 @@ TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
 }
 
 TEST(Validate, OnRay) {
-  using Options = std::vector<std::pair<const char*, const char*>>;
-  const auto message_of = [](const Options& options, const std::string& strategy = "strict",
-                             const std::string& address = "") {
-    EngineConfig config;
-    for (const auto& [name, value] : options) EXPECT_TRUE(apply_engine_option(&config, name, value).ok()) << name;
-    config.ray_pack_strategy = strategy;
-    config.ray_address = address;
-    return message(validate(config));
-  };
   EXPECT_EQ(message_of({{"-dpb", "ray"}, {"-dp", "4"}, {"-dpl", "2"}}), "");
   EXPECT_EQ(message_of({{"distributed-executor-backend", "ray"}}, "fill", "auto"), "");
   EXPECT_EQ(message_of({{"-dpb", "ray"}, {"headless", "true"}, {"-dpl", "1"}, {"-dpp", "29550"}}), "");
