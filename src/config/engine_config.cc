@@ -120,15 +120,16 @@ Result<void> check_ray(const EngineConfig& config) {
                 "the ranks; leave "
                 "the other out");
   }
-  if (config.ray_pack_strategy == "span") {
-    return fail(ErrorCode::invalid_argument,
-                "CHORUS_RAY_DP_PACK_STRATEGY is \"span\": the workers of a rank share one node's memory, so a rank "
-                "cannot span nodes; "
-                "accepted: strict, fill");
-  }
-  if (config.ray_pack_strategy != "strict" && config.ray_pack_strategy != "fill") {
-    return fail(ErrorCode::invalid_argument, "CHORUS_RAY_DP_PACK_STRATEGY is \"{}\"; accepted: strict, fill",
+  if (config.ray_pack_strategy != "strict" && config.ray_pack_strategy != "fill" &&
+      config.ray_pack_strategy != "span") {
+    return fail(ErrorCode::invalid_argument, "CHORUS_RAY_DP_PACK_STRATEGY is \"{}\"; accepted: strict, fill, span",
                 config.ray_pack_strategy.substr(0, 100));
+  }
+  if (parallel.nodes_per_replica > 1) {
+    return fail(ErrorCode::invalid_argument,
+                "--nodes-per-replica is {}: Ray places the workers; leave it out, and set "
+                "CHORUS_RAY_DP_PACK_STRATEGY=span where a rank's workers may be on several nodes",
+                parallel.nodes_per_replica);
   }
   if (config.ray_address.starts_with("ray://")) {
     return fail(ErrorCode::invalid_argument,
@@ -136,11 +137,6 @@ Result<void> check_ray(const EngineConfig& config) {
                 "RAY_ADDRESS=auto or "
                 "HOST:PORT",
                 config.ray_address.substr(0, 200));
-  }
-  if (parallel.enable_expert_parallel && parallel.data_parallel_size > 1) {
-    return fail(ErrorCode::invalid_argument,
-                "--enable-expert-parallel over several replicas on Ray is not part of this version; use "
-                "--data-parallel-backend mp");
   }
   if (config.cpu_threads_bind != "auto" && config.cpu_threads_bind != "none") {
     return fail(ErrorCode::invalid_argument,

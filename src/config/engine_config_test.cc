@@ -185,11 +185,17 @@ TEST(Validate, OnRay) {
   EXPECT_EQ(message_of({{"-dpb", "ray"}, {"-dp", "4"}, {"-dpl", "2"}}), "");
   EXPECT_EQ(message_of({{"distributed-executor-backend", "ray"}}, "fill", "auto"), "");
   EXPECT_EQ(message_of({{"-dpb", "ray"}, {"headless", "true"}, {"-dpl", "1"}, {"-dpp", "29550"}}), "");
-  EXPECT_THAT(message_of({{"-dpb", "ray"}}, "span"), HasSubstr("cannot span nodes"));
-  EXPECT_THAT(message_of({{"-dpb", "ray"}}, "pack"), HasSubstr("accepted: strict, fill"));
+  EXPECT_EQ(message_of({{"-dpb", "ray"}, {"-tp", "2"}}, "span"), "");
+  EXPECT_EQ(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-ep", "true"}}), "");
+  EXPECT_THAT(message_of({{"-dpb", "ray"}}, "pack"), HasSubstr("accepted: strict, fill, span"));
+  for (const char* strategy : {"fill", "span"}) {
+    EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-tp", "2"}, {"nodes-per-replica", "2"}}, strategy),
+                AllOf(HasSubstr("Ray places the workers"), HasSubstr("STRATEGY=span")));
+    EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-tp", "2"}, {"nodes-per-replica", "2"}, {"node-rank", "1"}}, strategy),
+                HasSubstr("Ray places the workers"));
+  }
   EXPECT_THAT(message_of({{"-dpb", "ray"}}, "fill", "ray://host:10001"), HasSubstr("no client mode"));
   EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-dpr", "1"}}), HasSubstr("--data-parallel-start-rank"));
-  EXPECT_THAT(message_of({{"-dpb", "ray"}, {"-dp", "2"}, {"-ep", "true"}}), HasSubstr("--enable-expert-parallel"));
   EXPECT_THAT(message_of({{"-dpb", "ray"}, {"cpu-threads-bind", "0-1"}}), HasSubstr("--cpu-threads-bind"));
   EXPECT_THAT(message_of({{"-dpb", "ray"}, {"distributed-executor-backend", "external_launcher"}}),
               HasSubstr("one of them"));

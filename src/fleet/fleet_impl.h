@@ -90,6 +90,8 @@ class FleetImpl final : public Fleet {
   void hear_ray();
   bool ray_is_over() const;
   std::string missing_on_ray() const;
+  std::string ray_need() const;
+  std::string ray_name(const RayEvent& event) const;
   // Ranks 2, 3 and 5 as "2, 3, 5".
   template <typename Predicate>
   std::string ranks_that(const Predicate& predicate) const {
@@ -142,7 +144,8 @@ class FleetImpl final : public Fleet {
   Nanoseconds all_given_up_since_ = 0;         // 0: not all are
   UniqueFd ray_key_;                           // where no --cluster-key-file was given
   std::unique_ptr<RayLauncher> ray_;           // null: not on Ray
-  std::vector<bool> ray_placed_, ray_failed_;  // by rank
+  std::vector<std::vector<bool>> ray_placed_;  // by rank and part
+  std::vector<bool> ray_failed_;               // by rank
   std::string ray_end_;                        // why chorus-ray has ended; empty: it has not
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank

@@ -13,7 +13,7 @@ std::string absolute(const std::string& path) {
 
 }  // namespace
 
-std::vector<std::string> node_command(const std::string& program, const EngineConfig& config, int rank) {
+std::vector<std::string> node_command(const std::string& program, const EngineConfig& config, int rank, int part) {
   const ParallelConfig& parallel = config.parallel;
   std::vector<std::string> command = {program, "serve", absolute(config.model), "--headless"};
   const auto add = [&](const char* option, const std::string& value) {
@@ -29,6 +29,10 @@ std::vector<std::string> node_command(const std::string& program, const EngineCo
   add_number("tensor-parallel-size", parallel.tensor_parallel_size);
   add_number("pipeline-parallel-size", parallel.pipeline_parallel_size);
   add_number("decode-context-parallel-size", parallel.decode_context_parallel_size);
+  if (parallel.nodes_per_replica > 1) {
+    add_number("nodes-per-replica", parallel.nodes_per_replica);
+    add_number("node-rank", part);
+  }
   if (!parallel.pipeline_layer_partition.empty()) add("pp-layer-partition", parallel.pipeline_layer_partition);
   if (parallel.enable_expert_parallel) add("enable-expert-parallel", "true");
   if (parallel.enable_expert_balancing) add("enable-eplb", "true");

@@ -48,7 +48,7 @@ TEST(NodeCommand, CarriesTheHeadsConfiguration) {
   head.parallel.data_parallel_address = "127.0.0.1";
   head.parallel.data_parallel_rpc_port = 29550;
 
-  const std::vector<std::string> command = node_command("/opt/chorus", head, 0);
+  const std::vector<std::string> command = node_command("/opt/chorus", head, 0, 0);
   EXPECT_EQ(command[0], "/opt/chorus");
   EXPECT_EQ(command[1], "serve");
   const EngineConfig node = read(command);
@@ -80,6 +80,27 @@ TEST(NodeCommand, CarriesTheHeadsConfiguration) {
   EXPECT_EQ(node.parallel.data_parallel_rpc_port, head.parallel.data_parallel_rpc_port);
 }
 
+TEST(NodeCommand, NamesThePartOfARankThatIsOnSeveralNodes) {
+  EngineConfig head;
+  head.model = "models/some";
+  head.data_parallel_backend = "ray";
+  head.parallel.data_parallel_size = 2;
+  head.parallel.tensor_parallel_size = 4;
+  head.parallel.data_parallel_rpc_port = 1;
+  const EngineConfig whole = read(node_command("chorus", head, 1, 0));
+  EXPECT_EQ(whole.parallel.nodes_per_replica, 1);
+  EXPECT_EQ(whole.parallel.workers_per_node(), 4);
+  head.parallel.nodes_per_replica = 4;
+  for (int part = 0; part < 4; ++part) {
+    const EngineConfig node = read(node_command("chorus", head, 1, part));
+    EXPECT_EQ(node.parallel.nodes_per_replica, 4);
+    EXPECT_EQ(node.parallel.node_rank, part);
+    EXPECT_EQ(node.parallel.workers_per_node(), 1);
+    EXPECT_EQ(node.parallel.data_parallel_start_rank, 1);
+    EXPECT_TRUE(node.parallel.workers_join_singly());
+  }
+}
+
 TEST(NodeCommand, CarriesExpertParallelism) {
   EngineConfig head;
   head.model = "models/some";
@@ -87,7 +108,7 @@ TEST(NodeCommand, CarriesExpertParallelism) {
   head.parallel.enable_expert_parallel = head.parallel.enable_expert_balancing = true;
   head.parallel.expert_balancing_config = R"({"window_size": 5})";
   head.parallel.data_parallel_rpc_port = 1;
-  const EngineConfig node = read(node_command("chorus", head, 0));
+  const EngineConfig node = read(node_command("chorus", head, 0, 0));
   EXPECT_TRUE(validate(node).ok());
   EXPECT_TRUE(node.parallel.enable_expert_parallel && node.parallel.enable_expert_balancing);
   EXPECT_EQ(node.parallel.expert_balancing_config, head.parallel.expert_balancing_config);

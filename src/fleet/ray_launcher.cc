@@ -11,6 +11,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
+
 namespace chorus {
 namespace {
 
@@ -21,6 +23,7 @@ constexpr std::size_t text_bytes_max = 1000;
 // itself.
 constexpr int end_within_ms = 30'000;
 constexpr int last_words_within_ms = 2'000;
+constexpr int send_within_ms_max = 10'000;
 
 std::string text_of(const Json& message, const char* key) {
   const auto found = message.find(key);
@@ -54,10 +57,11 @@ RayCluster cluster_of(const Json& message) {
 RayEvent event_of(const Json& message) {
   const std::string type = text_of(message, "type");
   const int rank = static_cast<int>(std::clamp(number_of(message, "rank"), -1.0, 1e6));
-  if (type == "placed") return {RayEvent::Kind::placed, rank, text_of(message, "node")};
-  if (type == "lost") return {RayEvent::Kind::lost, rank, text_of(message, "why")};
-  if (type == "failed") return {RayEvent::Kind::failed, rank, text_of(message, "why")};
-  return {RayEvent::Kind::note, -1, text_of(message, "text")};
+  const int part = static_cast<int>(std::clamp(number_of(message, "part"), 0.0, 1e6));
+  if (type == "placed") return {RayEvent::Kind::placed, rank, part, text_of(message, "node")};
+  if (type == "lost") return {RayEvent::Kind::lost, rank, part, text_of(message, "why")};
+  if (type == "failed") return {RayEvent::Kind::failed, rank, part, text_of(message, "why")};
+  return {RayEvent::Kind::note, -1, 0, text_of(message, "text")};
 }
 
 }  // namespace
@@ -83,11 +87,13 @@ Result<std::unique_ptr<RayLauncher>> RayLauncher::start(const std::string& progr
   const UniqueFd theirs(ends[1]);
   CHORUS_TRY(ChildProcess process, ChildProcess::spawn_program(program, "chorus-ray", theirs, channel_fd));
   std::unique_ptr<RayLauncher> launcher(new RayLauncher(std::move(process), std::move(ours)));
-  launcher->send({{"type", "connect"},
-                  {"address", address},
-                  {"cpus", cpus},
-                  {"timeout_ms", timeout_ms},
-                  {"actor", (std::filesystem::path(program).parent_path() / "libchorus_ray_actor.so").string()}});
+  launcher->send_within_ms_ = std::min(timeout_ms, send_within_ms_max);
+  CHORUS_TRY_VOID(
+      launcher->send({{"type", "connect"},
+                      {"address", address},
+                      {"cpus", cpus},
+                      {"timeout_ms", timeout_ms},
+                      {"actor", (std::filesystem::path(program).parent_path() / "libchorus_ray_actor.so").string()}}));
   return launcher;
 }
 
@@ -102,12 +108,15 @@ Result<std::optional<RayCluster>> RayLauncher::wait_for_cluster(int timeout_ms) 
   return std::optional<RayCluster>(cluster_of(*message));
 }
 
-void RayLauncher::place(const std::vector<RayRank>& ranks, int cpus) {
+Result<void> RayLauncher::place(const std::vector<RayRank>& ranks, int cpus, const std::string& only_here) {
   Json list = Json::array();
   for (const RayRank& rank : ranks) {
-    list.push_back({{"rank", rank.rank}, {"node", rank.node}, {"command", rank.command}});
+    Json parts = Json::array();
+    for (const RayPart& part : rank.parts) parts.push_back({{"node", part.node}, {"command", part.command}});
+    list.push_back({{"rank", rank.rank}, {"parts", std::move(parts)}});
   }
-  send({{"type", "place"}, {"resources", {{"CPU", cpus}}}, {"ranks", std::move(list)}});
+  return send(
+      {{"type", "place"}, {"resources", {{"CPU", cpus}}}, {"only_here", only_here}, {"ranks", std::move(list)}});
 }
 
 std::vector<RayEvent> RayLauncher::take() {
@@ -115,7 +124,7 @@ std::vector<RayEvent> RayLauncher::take() {
   while (socket_.valid()) {
     const auto message = receive(0);
     if (!message.ok()) {
-      events.push_back({RayEvent::Kind::ended, -1, message.error().message});
+      events.push_back({RayEvent::Kind::ended, -1, 0, message.error().message});
     } else if (*message) {
       events.push_back(event_of(**message));
     } else {
@@ -125,15 +134,27 @@ std::vector<RayEvent> RayLauncher::take() {
   return events;
 }
 
-// What cannot be sent is no error here: the next receive() finds the end.
-void RayLauncher::send(const Json& message) {
+// Its end is no error here: the next receive() finds it, with why.
+Result<void> RayLauncher::send(const Json& message) {
   const std::string line = message.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  const Nanoseconds deadline = monotonic_now() + Nanoseconds{send_within_ms_} * 1'000'000;
   for (std::size_t at = 0; at < line.size();) {
-    const ssize_t count = ::send(socket_.get(), line.data() + at, line.size() - at, MSG_NOSIGNAL);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return;
-    at += static_cast<std::size_t>(count);
+    const ssize_t count = ::send(socket_.get(), line.data() + at, line.size() - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count >= 0) {
+      at += static_cast<std::size_t>(count);
+      continue;
+    }
+    if (errno == EINTR) continue;
+    if (errno != EAGAIN) return {};
+    const Nanoseconds left = deadline - monotonic_now();
+    if (left <= 0) {
+      return end_of(fmt::format("chorus-ray does not read: {} of {} bytes were to be said within {} ms",
+                                line.size() - at, line.size(), send_within_ms_));
+    }
+    pollfd item{socket_.get(), POLLOUT, 0};
+    ::poll(&item, 1, static_cast<int>(left / 1'000'000) + 1);
   }
+  return {};
 }
 
 Result<std::optional<Json>> RayLauncher::receive(int timeout_ms) {

@@ -5,10 +5,13 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <stdexcept>
 
 namespace chorus::ray_launcher {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t line_bytes_max = std::size_t{16} << 20;
 
@@ -16,16 +19,28 @@ constexpr std::size_t line_bytes_max = std::size_t{16} << 20;
 
 void Channel::send(const Json& message) {
   // Text may come from anywhere (a child's last words): what is not UTF-8 is replaced.
-  std::string line = message.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
-  for (std::size_t at = 0; at < line.size();) {
-    const ssize_t count = ::send(descriptor_, line.data() + at, line.size() - at, MSG_NOSIGNAL);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
+  unsent_ += message.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+  flush(0);
+  if (unsent_.size() > line_bytes_max) closed_ = true;
+}
+
+void Channel::flush(int timeout_ms) {
+  const auto deadline = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  std::size_t at = 0;
+  while (at < unsent_.size() && !closed_) {
+    const ssize_t count = ::send(descriptor_, unsent_.data() + at, unsent_.size() - at, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count >= 0) {
+      at += static_cast<std::size_t>(count);
+    } else if (errno == EAGAIN) {
+      const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
+      if (left <= 0) break;
+      pollfd item{descriptor_, POLLOUT, 0};
+      ::poll(&item, 1, static_cast<int>(left));
+    } else if (errno != EINTR) {
       closed_ = true;
-      return;
     }
-    at += static_cast<std::size_t>(count);
   }
+  unsent_.erase(0, at);
 }
 
 bool Channel::hung_up() const {
@@ -34,6 +49,7 @@ bool Channel::hung_up() const {
 }
 
 std::optional<Json> Channel::receive(int timeout_ms) {
+  flush(0);
   while (true) {
     if (const auto end = received_.find('\n'); end != std::string::npos) {
       Json message = Json::parse(received_.substr(0, end), nullptr, false);

@@ -13,8 +13,11 @@ class Channel {
  public:
   explicit Channel(int descriptor) : descriptor_(descriptor) {}
 
-  // A dead reader is no error: closed() tells.
+  // Never waits: what the reader has no room for is kept, 16 MiB at most, and goes out with the next call of this
+  // class. A dead reader, or one that lets it grow further, is no error: closed() tells.
   void send(const Json& message);
+  // Waits at most that long until all is out.
+  void flush(int timeout_ms);
   // The next object, waiting at most timeout_ms; nothing: none came, or closed(). Throws std::runtime_error on what is
   // no object.
   std::optional<Json> receive(int timeout_ms);
@@ -26,6 +29,7 @@ class Channel {
  private:
   int descriptor_;
   std::string received_;
+  std::string unsent_;
   bool closed_ = false;
 };
 

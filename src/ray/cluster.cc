@@ -24,7 +24,9 @@ namespace chorus::ray_launcher {
 namespace {
 
 using Clock = std::chrono::steady_clock;
+using Interrupted = std::function<bool()>;
 constexpr auto answer_within = std::chrono::seconds(30);
+constexpr auto connect_within = std::chrono::seconds(10);
 constexpr std::size_t answer_bytes_max = std::size_t{16} << 20;
 constexpr int look_every_ms = 100;
 
@@ -52,7 +54,7 @@ struct Answer {
 };
 
 // Runs the script and reads what it says; one that does not end in time is killed.
-Answer ask(const std::vector<std::string>& arguments) {
+Answer ask(const std::vector<std::string>& arguments, const Interrupted& interrupted) {
   std::vector<std::string> command = {CHORUS_RAY_PYTHON, "-c", cluster_script};
   command.insert(command.end(), arguments.begin(), arguments.end());
   std::array<int, 2> ends{-1, -1};
@@ -64,7 +66,7 @@ Answer ask(const std::vector<std::string>& arguments) {
   const auto deadline = Clock::now() + answer_within;
   Answer answer;
   std::array<char, 65536> bytes;
-  while (Clock::now() < deadline && answer.text.size() < answer_bytes_max) {
+  while (Clock::now() < deadline && answer.text.size() < answer_bytes_max && !interrupted()) {
     pollfd item{ends[0], POLLIN, 0};
     if (::poll(&item, 1, look_every_ms) <= 0) continue;
     const ssize_t count = ::read(ends[0], bytes.data(), bytes.size());
@@ -73,7 +75,7 @@ Answer ask(const std::vector<std::string>& arguments) {
   }
   ::close(ends[0]);
   while (!has_ended(child, &answer.status)) {
-    if (Clock::now() >= deadline) ::kill(child, SIGKILL);
+    if (Clock::now() >= deadline || interrupted()) ::kill(child, SIGKILL);
     ::poll(nullptr, 0, 10);
   }
   return answer;
@@ -87,32 +89,41 @@ std::string last_line(const std::string& text) {
                      end - (begin == std::string::npos ? 0 : begin + 1) + 1);
 }
 
-// A port that refuses at once says so at once; Ray's own client would try for half a minute.
-std::string unreachable(const std::string& address) {
+// Why nobody is reached at one address until `deadline`; empty: somebody is.
+std::string connect_error(const addrinfo& address, Clock::time_point deadline, const Interrupted& interrupted) {
+  const int probe = ::socket(address.ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  int error = ::connect(probe, address.ai_addr, address.ai_addrlen) == 0 ? 0 : errno;
+  while (error == EINPROGRESS && Clock::now() < deadline && !interrupted()) {
+    pollfd item{probe, POLLOUT, 0};
+    socklen_t size = sizeof error;
+    if (::poll(&item, 1, look_every_ms) > 0) ::getsockopt(probe, SOL_SOCKET, SO_ERROR, &error, &size);
+  }
+  ::close(probe);
+  return error == 0 ? "" : error == EINPROGRESS ? "no answer in 10 s" : std::strerror(error);
+}
+
+// A port that refuses at once says so at once; Ray's own client would try for half a minute. A name may have several
+// addresses, of which one is enough.
+std::string unreachable(const std::string& address, const Interrupted& interrupted) {
   const auto colon = address.rfind(':');
   if (address == "auto") return "";
   if (colon == std::string::npos) return "it is not HOST:PORT";
+  std::string host = address.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* list = nullptr;
-  if (const int error =
-          ::getaddrinfo(address.substr(0, colon).c_str(), address.substr(colon + 1).c_str(), &hints, &list);
-      error != 0) {
+  if (const int error = ::getaddrinfo(host.c_str(), address.substr(colon + 1).c_str(), &hints, &list); error != 0) {
     return ::gai_strerror(error);
   }
-  std::string why = "no answer in 10 s";
-  const int probe = ::socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (::connect(probe, list->ai_addr, list->ai_addrlen) == 0 || errno == EINPROGRESS) {
-    pollfd item{probe, POLLOUT, 0};
-    int error = 0;
-    socklen_t size = sizeof error;
-    if (::poll(&item, 1, 10'000) > 0 && ::getsockopt(probe, SOL_SOCKET, SO_ERROR, &error, &size) == 0) {
-      why = error == 0 ? "" : std::strerror(error);
-    }
-  } else {
-    why = std::strerror(errno);
+  int left = 0;
+  for (const addrinfo* item = list; item != nullptr; item = item->ai_next) ++left;
+  const auto end = Clock::now() + connect_within;
+  std::string why;
+  for (const addrinfo* item = list; item != nullptr; item = item->ai_next, --left) {
+    why = connect_error(*item, Clock::now() + (end - Clock::now()) / left, interrupted);
+    if (why.empty()) break;
   }
-  ::close(probe);
   ::freeaddrinfo(list);
   return why;
 }
@@ -131,9 +142,9 @@ bool Cluster::has(const std::string& node_address) const {
   return std::any_of(nodes.begin(), nodes.end(), [&](const ClusterNode& node) { return node.address == node_address; });
 }
 
-Cluster look_at_cluster(const std::string& address) {
-  if (const std::string why = unreachable(address); !why.empty()) throw std::runtime_error(why);
-  const Answer answer = ask({"nodes", address});
+Cluster look_at_cluster(const std::string& address, const Interrupted& interrupted) {
+  if (const std::string why = unreachable(address, interrupted); !why.empty()) throw std::runtime_error(why);
+  const Answer answer = ask({"nodes", address}, interrupted);
   const std::string line = last_line(answer.text);
   const Json json = Json::parse(line, nullptr, false);
   if (answer.status != 0 || !json.is_object()) throw std::runtime_error(line);
@@ -145,6 +156,7 @@ Cluster look_at_cluster(const std::string& address) {
     node.address = item.at("address");
     node.here = own.count(node.address) > 0 || node.address.rfind("127.", 0) == 0;
     node.head = item.at("head");
+    node.raylet = item.at("raylet");
     for (const char* name : {"cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes"}) {
       node.resources[name] = item.at(name);
     }

@@ -1,6 +1,7 @@
 // The nodes of a Ray cluster, which Ray's C++ API does not list: a short Python program asks for them (cluster.py).
 #pragma once
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,8 @@ struct ClusterNode {
   std::string address;
   bool here = false;  // an address of this machine
   bool head = false;
-  Json resources;  // {"cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes"}
+  std::string raylet;  // the path of its raylet's socket, on its machine
+  Json resources;      // {"cpus", "cpus_free", "gpus", "gpus_free", "memory_bytes"}
 };
 
 struct Cluster {
@@ -24,7 +26,8 @@ struct Cluster {
   bool has(const std::string& node_address) const;
 };
 
-// "HOST:PORT" or "auto". Throws std::runtime_error: nobody answers there, or it is another version.
-Cluster look_at_cluster(const std::string& address);
+// "HOST:PORT", "[HOST]:PORT" or "auto". Throws std::runtime_error: nobody answers there within 40 s, it is another
+// version, or `interrupted`, which is asked every 100 ms.
+Cluster look_at_cluster(const std::string& address, const std::function<bool()>& interrupted);
 
 }  // namespace chorus::ray_launcher

@@ -30,7 +30,7 @@ def nodes(address):
             continue
         total, left = node["Resources"], free.get(node["NodeID"], {})
         listed.append({"address": node["NodeManagerAddress"], "head": "node:__internal_head__" in total,
-                       "cpus": total.get("CPU", 0.0), "cpus_free": left.get("CPU", 0.0), "gpus": total.get("GPU", 0.0),
+                       "raylet": node["RayletSocketName"], "cpus": total.get("CPU", 0.0), "cpus_free": left.get("CPU", 0.0), "gpus": total.get("GPU", 0.0),
                        "gpus_free": left.get("GPU", 0.0), "memory_bytes": total.get("memory", 0.0)})
     print(json.dumps({"address": found, "nodes": listed}))
 

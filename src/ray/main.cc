@@ -18,6 +18,7 @@
 #include "ray/cluster.h"
 #include "ray/own_cluster.h"
 #include "ray/ranks.h"
+#include "ray/raylet_watch.h"
 
 namespace chorus::ray_launcher {
 namespace {
@@ -26,6 +27,7 @@ constexpr int channel_fd = 3;
 constexpr int first_message_within_ms = 60'000;
 constexpr int step_ms = 200;
 constexpr unsigned end_within_s = 20;
+constexpr int last_words_within_ms = 5'000;
 
 // A call into Ray may hang when the cluster does. When the head is gone, everything ends within end_within_s.
 void bound_the_end() {
@@ -81,7 +83,7 @@ Cluster reach(const Json& connect, const Channel& channel, OwnCluster* own) {
       return own->start(connect.at("cpus"), connect.at("timeout_ms").get<int>() / 1000 + 1,
                         [&] { return channel.hung_up(); });
     }
-    return look_at_cluster(address);
+    return look_at_cluster(address, [&] { return channel.hung_up(); });
   } catch (const std::exception& error) {
     if (address.empty())
       throw std::runtime_error(std::string("a Ray cluster on this machine does not start: ") + error.what());
@@ -135,16 +137,23 @@ void run(const Json& connect, Channel* channel) {
   const Cluster cluster = reach(connect, *channel, &own);
   const Connection connection;
   connect_to_ray(connect, cluster);
+  const RayletWatch raylet(cluster.own_node()->raylet);
   channel->send(description_of(cluster));
   // The head holds the deadline: it ends this program when it has waited enough.
   std::optional<Json> place;
   while (!place && !channel->closed()) place = channel->receive(step_ms);
-  if (place && place->value("type", "") == "place") {
-    Ranks ranks(*place, cluster.address, channel);
-    while (!channel->closed()) {
-      ranks.step(step_ms);
-      if (channel->receive(0)) break;  // "end" is all that may come
+  if (!place || place->value("type", "") != "place") return;
+  Ranks ranks(*place, cluster.address, channel);
+  while (!channel->closed()) {
+    if (raylet.has_ended()) {
+      // Said before anything is given back: that may hang now.
+      return channel->send({{"type", "error"},
+                            {"why",
+                             "the raylet of this machine has ended, through which it works: look at ray status, "
+                             "start it again with ray start"}});
     }
+    ranks.step(step_ms);
+    if (channel->receive(0)) return;  // "end" is all that may come
   }
 }
 
@@ -166,9 +175,11 @@ int main(int argc, char** argv) {
     ::fcntl(channel_fd, F_SETFD, FD_CLOEXEC);
     bound_the_end();
     run(Json::parse(argv[1]), &channel);
+    channel.flush(last_words_within_ms);
     return 0;
   } catch (const std::exception& error) {
     channel.send({{"type", "error"}, {"why", error.what()}});
+    channel.flush(last_words_within_ms);
     return 1;
   }
 }

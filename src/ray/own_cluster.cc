@@ -126,7 +126,7 @@ Cluster OwnCluster::start(int cpus, int timeout_s, const std::function<bool()>& 
     // Written when the head's processes answer.
     if (!std::filesystem::exists(directory_ + "/ray_current_cluster")) continue;
     try {
-      Cluster cluster = look_at_cluster(address);
+      Cluster cluster = look_at_cluster(address, interrupted);
       if (cluster.own_node() != nullptr) return cluster;
     } catch (const std::exception& error) {
       why = error.what();

@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <array>
+#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "ray/child.h"
 
@@ -27,17 +29,31 @@ std::string node_address() {
   return at == std::string::npos ? "" : line.substr(at + option.size(), line.find('\0', at) - at - option.size());
 }
 
+std::string refusal(const std::string& network, const std::string& only_here) {
+  if (only_here.empty() || network == network_of_this_process()) return "";
+  return "Ray has put it on node " + node_address() + ", which is another machine than the head's: " + only_here;
+}
+
 std::string dump(const nlohmann::json& value) {
   return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 }  // namespace
 
-RankActor* RankActor::Create(std::vector<std::string> command) {
-  return new RankActor(std::move(command));
+std::string network_of_this_process() {
+  std::ifstream file("/proc/sys/kernel/random/boot_id");
+  std::string boot;
+  std::getline(file, boot);
+  std::error_code ignored;
+  return boot + " " + std::filesystem::read_symlink("/proc/self/ns/net", ignored).string();
 }
 
-RankActor::RankActor(std::vector<std::string> command) : command_(std::move(command)), keeper_([this] { keep(); }) {}
+RankActor* RankActor::Create(std::vector<std::string> command, std::string network, std::string only_here) {
+  return new RankActor(std::move(command), refusal(network, only_here));
+}
+
+RankActor::RankActor(std::vector<std::string> command, std::string refusal)
+    : command_(std::move(command)), refusal_(std::move(refusal)), keeper_([this] { keep(); }) {}
 
 std::string RankActor::Report(bool until_end) {
   std::unique_lock lock(mutex_);
@@ -52,6 +68,7 @@ void RankActor::keep() {
   std::array<int, 2> ends{-1, -1};
   std::string failed;
   try {
+    if (!refusal_.empty()) throw std::runtime_error(refusal_);
     if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
     ChildOptions options;
     options.output = ends[1];

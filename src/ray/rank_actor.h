@@ -1,6 +1,5 @@
-// The actor that holds the place of a data-parallel rank. Ray starts it where it has reserved the rank's resources; it
-// then starts the rank's node (`chorus serve --headless`), which ends with it. An actor that Ray restarts starts it
-// again.
+// The actor that holds the place of a data-parallel rank, or of a part of one. Ray starts it where it has reserved the
+// resources; it then starts the node (`chorus serve --headless`), which ends with it.
 #pragma once
 
 #include <ray/api.h>
@@ -16,18 +15,21 @@ namespace chorus::ray_launcher {
 
 class RankActor {
  public:
-  static RankActor* Create(std::vector<std::string> command);
+  // `network`: network_of_this_process() of the head. `only_here`: why the command may not run in another one, its last
+  // words there; empty: it may.
+  static RankActor* Create(std::vector<std::string> command, std::string network, std::string only_here);
 
   // At once where it is, {"node": ADDRESS, "pid": N}; with `until_end` when the child has ended, {"status": N,
   // "signal": N, "last_words": TEXT}.
   std::string Report(bool until_end);
 
  private:
-  explicit RankActor(std::vector<std::string> command);
+  RankActor(std::vector<std::string> command, std::string refusal);
   void keep();
   void take_output(int descriptor);
 
   std::vector<std::string> command_;
+  std::string refusal_;  // why it is not started here; empty: it is
   std::mutex mutex_;
   std::condition_variable changed_;
   pid_t child_ = 0;
@@ -36,5 +38,8 @@ class RankActor {
   std::string last_words_;
   std::thread keeper_;  // the child's parent: lives as long as this process
 };
+
+// Names what the loopback address reaches from here: the machine, or a network namespace of it.
+std::string network_of_this_process();
 
 }  // namespace chorus::ray_launcher

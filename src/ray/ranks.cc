@@ -4,8 +4,6 @@
 
 #include <algorithm>
 
-#include "ray/cluster.h"
-
 namespace chorus::ray_launcher {
 namespace {
 
@@ -14,7 +12,7 @@ constexpr int status_interrupted = 130;  // of a rank's node that was told to en
 constexpr auto stable_after = std::chrono::seconds(60);
 constexpr auto backoff_first = std::chrono::milliseconds(100);
 constexpr auto backoff_max = std::chrono::milliseconds(10'000);
-constexpr auto look_at_nodes_every = std::chrono::seconds(5);
+constexpr auto waited_for_at_least = std::chrono::seconds(5);  // a node that a part is held to
 constexpr auto warn_every = std::chrono::seconds(30);
 constexpr std::size_t words_max = 400;
 
@@ -31,6 +29,16 @@ std::string words_of(const std::exception& error) {
   return longest.substr(0, words_max);
 }
 
+// Best effort: Ray does it too when this program is gone.
+template <typename Action>
+void try_to(const Action& action) {
+  try {
+    action();
+  } catch (const std::exception&) {
+    return;
+  }
+}
+
 std::string node_resource(const std::string& address) {
   return "node:" + address;
 }
@@ -38,7 +46,7 @@ std::string node_resource(const std::string& address) {
 }  // namespace
 
 Ranks::Ranks(const Json& place_message, std::string cluster_address, Channel* channel)
-    : cluster_address_(std::move(cluster_address)), channel_(channel) {
+    : only_here_(place_message.at("only_here")), channel_(channel), nodes_(std::move(cluster_address)) {
   for (const auto& [name, amount] : place_message.at("resources").items()) {
     resources_[name] = amount.get<double>();
     resources_text_ += (resources_text_.empty() ? "" : ", ") + name + " " + amount.dump();
@@ -46,8 +54,13 @@ Ranks::Ranks(const Json& place_message, std::string cluster_address, Channel* ch
   for (const Json& item : place_message.at("ranks")) {
     Rank rank;
     rank.number = item.at("rank");
-    rank.node = item.at("node");
-    rank.command = item.at("command").get<std::vector<std::string>>();
+    for (const Json& of_part : item.at("parts")) {
+      Part part;
+      part.number = static_cast<int>(rank.parts.size());
+      part.node = of_part.at("node");
+      part.command = of_part.at("command").get<std::vector<std::string>>();
+      rank.parts.push_back(std::move(part));
+    }
     ranks_.push_back(std::move(rank));
   }
   for (Rank& rank : ranks_) place(&rank);
@@ -57,169 +70,162 @@ Ranks::~Ranks() {
   for (Rank& rank : ranks_) give_back(&rank);
 }
 
-// All of a rank's workers share a node's memory, so a rank is one bundle.
+// What shares a node's memory is one part, and so one bundle. Parts talk over the network: few nodes are better.
 void Ranks::place(Rank* rank) {
-  std::unordered_map<std::string, double> bundle = resources_;
-  if (!rank->node.empty()) bundle[node_resource(rank->node)] = 0.001;
+  std::vector<std::unordered_map<std::string, double>> bundles;
+  for (const Part& part : rank->parts) {
+    bundles.push_back(resources_);
+    if (!part.node.empty()) bundles.back()[node_resource(part.node)] = 0.001;
+  }
   rank->group = ray::CreatePlacementGroup(
-      {"chorus_dp_rank_" + std::to_string(rank->number), {bundle}, ray::PlacementStrategy::STRICT_PACK});
-  start_actor(rank);
+      {"chorus_dp_rank_" + std::to_string(rank->number), std::move(bundles), ray::PlacementStrategy::PACK});
+  for (Part& part : rank->parts) start_actor(rank, &part);
 }
 
-void Ranks::start_actor(Rank* rank) {
-  rank->actor = ray::Actor(&RankActor::Create)
+// Its first answer comes when Ray has placed it.
+void Ranks::start_actor(Rank* rank, Part* part) {
+  part->actor = ray::Actor(&RankActor::Create)
                     .SetResources(resources_)
-                    .SetMaxRestarts(-1)
-                    .SetPlacementGroup(rank->group, 0)
-                    .Remote(rank->command);
-  rank->lost_at = Clock::now();
-  rank->warn_at = rank->lost_at + warn_every;
-  ask(rank);
+                    .SetPlacementGroup(rank->group, part->number)
+                    .Remote(part->command, network_of_this_process(), only_here_);
+  part->waits_since = Clock::now();
+  part->warn_at = part->waits_since + warn_every;
+  ask(part);
 }
 
-// The answer comes when Ray has placed the actor.
-void Ranks::ask(Rank* rank) {
-  rank->report = rank->actor.Task(&RankActor::Report).Remote(rank->placed);
-  rank->asked = true;
+void Ranks::ask(Part* part) {
+  part->report = part->actor.Task(&RankActor::Report).Remote(part->placed);
+  part->asked = true;
 }
 
 void Ranks::step(int timeout_ms) {
   std::vector<ray::ObjectRef<std::string>> reports;
   for (const Rank& rank : ranks_) {
-    if (rank.asked) reports.push_back(rank.report);
+    for (const Part& part : rank.parts) {
+      if (part.asked) reports.push_back(part.report);
+    }
   }
+  ray::WaitResult<std::string> answers;
   if (reports.empty()) {
     ::poll(nullptr, 0, timeout_ms);
   } else {
-    // Those that are there are found below: an answer is never taken twice.
-    const auto result = ray::Wait(reports, 1, timeout_ms);
-    for (const auto& ready : result.ready) {
-      for (Rank& rank : ranks_) {
-        if (rank.asked && rank.report == ready) guard(&rank, [&] { take_report(&rank); });
-      }
-    }
+    answers = ray::Wait(reports, 1, timeout_ms);
   }
   const auto now = Clock::now();
-  for (Rank& rank : ranks_) guard(&rank, [&] { look_after(&rank, now); });
+  for (Rank& rank : ranks_) {
+    for (Part& part : rank.parts) {
+      const auto is_there = [&](const auto& ready) { return ready == part.report; };
+      const bool answered = part.asked && std::any_of(answers.ready.begin(), answers.ready.end(), is_there);
+      if (answered) guard(&rank, &part, [&] { take_report(&rank, &part); });
+      guard(&rank, &part, [&] { look_after(&rank, &part, now); });
+    }
+  }
 }
 
-// What Ray throws over one rank, while its store is slow or starts again, is no end of the others.
+// What Ray throws over one part, while its store is slow or starts again, is no end of the others.
 template <typename Action>
-void Ranks::guard(Rank* rank, const Action& action) {
+void Ranks::guard(Rank* rank, Part* part, const Action& action) {
   try {
     action();
   } catch (const std::exception& error) {
-    rank->asked = false;
-    rank->retry_at = Clock::now() + backoff_max;
-    if (++rank->losses > losses_max) return fail(rank, "Ray: " + words_of(error));
-    channel_->send(
-        {{"type", "log"},
-         {"text", "Worker rank " + std::to_string(rank->number) + " is tried again: Ray: " + words_of(error)}});
+    part->asked = false;
+    part->retry_at = Clock::now() + backoff_max;
+    if (++part->losses > losses_max) return fail(rank, part, "Ray: " + words_of(error));
+    warn(*rank, *part, "is tried again: Ray: " + words_of(error));
   }
 }
 
-void Ranks::take_report(Rank* rank) {
-  rank->asked = false;
+void Ranks::take_report(Rank* rank, Part* part) {
+  part->asked = false;
   Json report;
   try {
-    report = Json::parse(*rank->report.Get(), nullptr, false);
+    report = Json::parse(*part->report.Get(), nullptr, false);
   } catch (const std::exception& error) {
-    return lose(rank, words_of(error));
+    return lose(rank, part, words_of(error));
   }
-  if (!report.is_object()) return lose(rank, "the process of its actor is gone");
-  if (!rank->placed) {
-    rank->placed = rank->answered = true;
-    rank->placed_at = Clock::now();
-    channel_->send({{"type", "placed"}, {"rank", rank->number}, {"node", report.value("node", "")}});
-    return ask(rank);
+  if (!report.is_object()) return lose(rank, part, "the process of its actor is gone");
+  if (!part->placed) {
+    part->placed = true;
+    part->placed_at = Clock::now();
+    tell("placed", *rank, *part, "node", report.value("node", ""));
+    return ask(part);
   }
   const int status = report.value("status", 1);
   const int signal = report.value("signal", 0);
   if (status == 0 && signal == 0) {  // the head has told it to end
-    rank->over = true;
+    part->over = true;
     return;
   }
   std::string words = report.value("last_words", "");
   while (!words.empty() && words.back() == '\n') words.pop_back();
   words = words.substr(words.find_last_of('\n') + 1);
-  if (signal != 0 || status == status_interrupted) {
-    // Its actor lives: Ray starts nothing again by itself.
-    rank->actor.Kill(false);
-    return lose(rank, signal != 0 ? "its node was killed by signal " + std::to_string(signal)
-                                  : std::string("its node was interrupted"));
-  }
-  fail(rank, words.empty() ? "its node ended with status " + std::to_string(status) : words);
+  if (signal != 0) return lose(rank, part, "its node was killed by signal " + std::to_string(signal));
+  if (status == status_interrupted) return lose(rank, part, "its node was interrupted");
+  fail(rank, part, words.empty() ? "its node ended with status " + std::to_string(status) : words);
 }
 
-void Ranks::lose(Rank* rank, const std::string& why) {
+void Ranks::lose(Rank* rank, Part* part, const std::string& why) {
   const auto now = Clock::now();
-  if (rank->placed && now - rank->placed_at >= stable_after) rank->losses = 0;
-  if (rank->placed) channel_->send({{"type", "lost"}, {"rank", rank->number}, {"why", why}});
-  const bool never_answered = !rank->answered;
-  rank->placed = rank->answered = false;
-  if (rank->losses >= losses_max)
-    return fail(rank, "given up after " + std::to_string(rank->losses) + " restarts: " + why);
-  const auto backoff = std::min<Clock::duration>(backoff_first * (1 << rank->losses++), backoff_max);
-  rank->retry_at = now + backoff;
-  if (never_answered) {  // an actor that Ray has given up answers nothing for ever
-    rank->actor.Kill(true);
-    start_actor(rank);
-    rank->asked = false;
-  }
-  rank->lost_at = now;
-  rank->warn_at = now + warn_every;
+  if (part->placed && now - part->placed_at >= stable_after) part->losses = 0;
+  if (part->placed) tell("lost", *rank, *part, "why", why);
+  part->placed = part->asked = false;
+  // It may live: its child alone is gone, or it was not reached for a moment.
+  try_to([&] { part->actor.Kill(true); });
+  if (part->losses >= losses_max)
+    return fail(rank, part, "given up after " + std::to_string(part->losses) + " restarts: " + why);
+  const auto backoff = std::min<Clock::duration>(backoff_first * (1 << part->losses++), backoff_max);
+  part->retry_at = now + backoff;
 }
 
-void Ranks::fail(Rank* rank, const std::string& why) {
-  rank->over = true;
-  rank->asked = false;
-  channel_->send({{"type", "failed"}, {"rank", rank->number}, {"why", why.substr(0, words_max)}});
+// One part cannot work without the others.
+void Ranks::fail(Rank* rank, Part* part, const std::string& why) {
+  for (Part& each : rank->parts) {
+    each.over = true;
+    each.asked = false;
+  }
+  tell("failed", *rank, *part, "why", why.substr(0, words_max));
   give_back(rank);
 }
 
-// Best effort: Ray does both when this program is gone.
 void Ranks::give_back(Rank* rank) {
-  try {
-    if (!rank->actor.ID().empty()) rank->actor.Kill(true);
-    if (!rank->group.Empty()) ray::RemovePlacementGroup(rank->group.GetID());
-    rank->group = {};
-  } catch (const std::exception&) {
-    return;
+  for (Part& part : rank->parts) {
+    if (!part.actor.ID().empty()) try_to([&] { part.actor.Kill(true); });
   }
+  if (!rank->group.Empty()) try_to([&] { ray::RemovePlacementGroup(rank->group.GetID()); });
+  rank->group = {};
 }
 
-// A store that does not answer says nothing about its nodes.
-bool Ranks::has_left(const std::string& node) const {
-  try {
-    return !look_at_cluster(cluster_address_).has(node);
-  } catch (const std::exception&) {
-    return false;
-  }
-}
-
-// What waits for time: the back-off of a lost rank, and a node that a rank is held to and that does not come back.
-void Ranks::look_after(Rank* rank, Clock::time_point now) {
-  if (rank->over || rank->placed) return;
-  if (!rank->asked) {
-    if (now >= rank->retry_at) ask(rank);
+// What waits for time: the back-off of a lost part, and a node that a part is held to and that does not come back.
+void Ranks::look_after(Rank* rank, Part* part, Clock::time_point now) {
+  if (part->over || part->placed) return;
+  if (!part->asked) {
+    if (now >= part->retry_at) start_actor(rank, part);
     return;
   }
-  if (!rank->node.empty() && rank->losses > 0 && now - rank->lost_at >= look_at_nodes_every) {
-    rank->lost_at = now;
-    if (has_left(rank->node)) {
-      channel_->send({{"type", "log"},
-                      {"text", "Node " + rank->node + " has left the Ray cluster; worker rank " +
-                                   std::to_string(rank->number) + " may go to any other"}});
-      give_back(rank);
-      rank->node.clear();
-      return place(rank);
+  const bool held = !part->node.empty() && part->losses > 0 && now - part->waits_since >= waited_for_at_least;
+  if (held && nodes_.has_left(part->node, part->waits_since)) {
+    warn(*rank, *part, "may go to any node: its node " + part->node + " has left the Ray cluster");
+    give_back(rank);
+    for (Part& each : rank->parts) {
+      if (each.placed) tell("lost", *rank, each, "why", "its rank moves");
+      each.placed = false;
+      each.node.clear();
     }
+    return place(rank);
   }
-  if (now < rank->warn_at) return;
-  rank->warn_at = now + warn_every;
-  channel_->send({{"type", "log"},
-                  {"text", "Worker rank " + std::to_string(rank->number) + " waits for Ray to place it: it needs " +
-                               resources_text_ + (rank->node.empty() ? "" : " on node " + rank->node)}});
+  if (now < part->warn_at) return;
+  part->warn_at = now + warn_every;
+  warn(*rank, *part,
+       "waits for Ray to place it: it needs " + resources_text_ + (part->node.empty() ? "" : " on node " + part->node));
+}
+
+void Ranks::tell(const char* type, const Rank& rank, const Part& part, const char* key, const std::string& text) {
+  channel_->send({{"type", type}, {"rank", rank.number}, {"part", part.number}, {key, text}});
+}
+
+void Ranks::warn(const Rank& rank, const Part& part, const std::string& text) {
+  const std::string of_part = rank.parts.size() > 1 ? " part " + std::to_string(part.number) : "";
+  channel_->send({{"type", "log"}, {"text", "Worker rank " + std::to_string(rank.number) + of_part + " " + text}});
 }
 
 }  // namespace chorus::ray_launcher
