@@ -1,4 +1,5 @@
-"""Ray clusters on this machine for the tests: each node is a `ray start` with a loopback address of its own."""
+"""Ray clusters on this machine for the tests: each node is a `ray start` with a loopback address of its own. And heads on them."""
+import json
 import os
 import pathlib
 import shutil
@@ -8,12 +9,17 @@ import subprocess
 import tempfile
 import time
 
-from chorus_process import CHORUS
+import pytest
+
+from chorus_process import CHORUS, STORIES, chorus
 from nodes import Running
 
 VENV = pathlib.Path(os.environ.get("CHORUS_LAUNCHERS_VENV", pathlib.Path.home() / ".cache/chorus/launchers"))
 RAY = VENV / "bin" / "ray"
 CHORUS_RAY = pathlib.Path(CHORUS).parent / "chorus-ray"
+LIMITS = ["--threads", "1", "--max-num-seqs", "16", "--engine-start-timeout-ms", "120000"]
+
+needs_ray = pytest.mark.skipif(not (RAY.exists() and CHORUS_RAY.exists()), reason="no ray in CHORUS_LAUNCHERS_VENV, or no chorus-ray: make ray")
 
 
 def free_port(address):
@@ -123,15 +129,59 @@ def start_on_ray(arguments, address=None, strategy=None):
                 os.environ[name] = value
 
 
-def rank_processes(head):
-    """Process ids of the nodes that Ray's actors run for this head, by rank."""
+def part_processes(head):
+    """Process ids of the nodes that Ray's actors run for this head, by rank and part."""
     port = head.wait_for(r"Waiting for ranks .* at \S+ port (\d+)").group(1)
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        command = command_of(int(entry.name))
+        command = command_of(int(entry.name)) if entry.name.isdigit() else []
         if "--headless" in command and f"--data-parallel-rpc-port={port}" in command:
-            rank = next(word for word in command if word.startswith("--data-parallel-start-rank="))
-            found[int(rank.split("=")[1])] = int(entry.name)
+            options = dict(word.split("=", 1) for word in command if "=" in word)
+            found[int(options["--data-parallel-start-rank"]), int(options.get("--node-rank", 0))] = int(entry.name)
     return found
+
+
+def rank_processes(head):
+    """By rank, where each has one part."""
+    return {rank: pid for (rank, _), pid in part_processes(head).items()}
+
+
+def many_rows(path, count):
+    """Long enough that a kill finds requests in flight, and that who comes back still finds work."""
+    with open(path, "w", encoding="utf-8") as out:
+        for index in range(count):
+            out.write(json.dumps({"id": index, "prompt": f"Story {index}", "max_tokens": 150, "ignore_eos": True, "seed": index}) + "\n")
+    return path
+
+
+def few_rows(path):
+    with open(path, "w", encoding="utf-8") as out:
+        for index in range(12):
+            out.write(json.dumps({"id": index, "prompt_token_ids": [1, 5 + index, 9], "max_tokens": 24, "temperature": 0.9 if index % 2 else 0.0,
+                                  "seed": index, "logprobs": 2}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Rows and what one machine makes of them."""
+    rows = many_rows(tmp_path_factory.mktemp("ray") / "rows.jsonl", 2400)
+    done = chorus("generate", STORIES, "--input", rows)
+    assert done.returncode == 0, done.stderr.decode()
+    return rows, done.stdout
+
+
+@pytest.fixture
+def runs():
+    started = []
+    yield started
+    for running in started:
+        running.kill()
+
+
+def start_work(runs, work, tmp_path, cluster, sizes, strategy=None):
+    rows, _ = work
+    head = start_on_ray(["generate", STORIES, "--data-parallel-backend", "ray", *sizes, "--input", rows, "--output", tmp_path / "out.jsonl", *LIMITS],
+                        cluster.cluster, strategy)
+    runs.append(head)
+    return head

@@ -18,12 +18,12 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 # pylint: disable=wrong-import-position
 from chorus_process import CHORUS, STORIES, TINY, chorus, gone_within
 from nodes import engine_of
-from ray_nodes import CHORUS_RAY, RAY, RayNode, descendants, launcher_of, parent_of, rank_processes, start_on_ray
+from ray_nodes import (LIMITS, RayNode, descendants, few_rows, launcher_of, many_rows, needs_ray, parent_of, rank_processes, runs, start_on_ray,
+                       start_work, work)
 
-LIMITS = ["--threads", "1", "--max-num-seqs", "16", "--engine-start-timeout-ms", "120000"]
 OTHER_MODEL = TINY / "qwen2"
 
-pytestmark = pytest.mark.skipif(not (RAY.exists() and CHORUS_RAY.exists()), reason="no ray in CHORUS_LAUNCHERS_VENV, or no chorus-ray: make ray")
+pytestmark = needs_ray
 
 
 @pytest.fixture(scope="module")
@@ -33,45 +33,13 @@ def cluster():
     node.close()
 
 
-def many_rows(path, count):
-    """Long enough that a kill finds requests in flight, and that who comes back still finds work."""
-    with open(path, "w", encoding="utf-8") as out:
-        for index in range(count):
-            out.write(json.dumps({"id": index, "prompt": f"Story {index}", "max_tokens": 150, "ignore_eos": True, "seed": index}) + "\n")
-    return path
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    """Rows and what one machine makes of them."""
-    rows = many_rows(tmp_path_factory.mktemp("ray") / "rows.jsonl", 2400)
-    done = chorus("generate", STORIES, "--input", rows)
-    assert done.returncode == 0, done.stderr.decode()
-    return rows, done.stdout
-
-
-@pytest.fixture
-def runs():
-    started = []
-    yield started
-    for running in started:
-        running.kill()
-
-
-def few_rows(path):
-    with open(path, "w", encoding="utf-8") as out:
-        for index in range(12):
-            out.write(json.dumps({"id": index, "prompt_token_ids": [1, 5 + index, 9], "max_tokens": 24, "temperature": 0.9 if index % 2 else 0.0,
-                                  "seed": index, "logprobs": 2}) + "\n")
-    return path
-
-
 @pytest.mark.parametrize("model, sizes", [
     (STORIES, ["-dp", 1]),
     (STORIES, ["-dp", 2]),
     (STORIES, ["-dp", 4]),
     (STORIES, ["-dp", 2, "-tp", 2]),
     (OTHER_MODEL, ["-dp", 2]),
+    (TINY / "mixtral", ["-dp", 2, "-ep"]),
 ], ids=str)
 def test_same_bytes(tmp_path, cluster, runs, model, sizes):
     rows = few_rows(tmp_path / "rows.jsonl")
@@ -118,14 +86,6 @@ def test_interrupted_while_a_cluster_of_its_own_starts(runs):
     assert gone_within([launcher, *mine], 15)
 
 
-def start_work(runs, work, tmp_path, cluster, sizes, strategy=None):
-    rows, _ = work
-    head = start_on_ray(["generate", STORIES, "--data-parallel-backend", "ray", *sizes, "--input", rows, "--output", tmp_path / "out.jsonl", *LIMITS],
-                        cluster.cluster, strategy)
-    runs.append(head)
-    return head
-
-
 def test_killed_actor(tmp_path, cluster, runs, work):
     head = start_work(runs, work, tmp_path, cluster, ["-dp", 2])
     head.wait_for("Worker rank 1 is ready")
@@ -149,6 +109,18 @@ def test_an_actor_is_started_again(tmp_path, cluster, runs, work):
     assert head.finish() == 0, head.log
     assert len(re.findall("Ray has placed worker rank 0", head.log)) == 2
     assert (tmp_path / "out.jsonl").read_bytes() == work[1]
+
+
+def test_an_actor_that_dies_again_and_again_is_given_up(tmp_path, cluster, runs):
+    """Each death counts once."""
+    rows = many_rows(tmp_path / "rows.jsonl", 20000)  # more than it gets to
+    head = start_work(runs, (rows, None), tmp_path, cluster, ["-dp", 1])
+    for deaths in range(6):
+        head.wait_for("(?s)" + ".*".join(["Worker rank 0 is ready"] * (deaths + 1)))
+        os.kill(parent_of(rank_processes(head)[0]), signal.SIGKILL)
+    head.wait_for("Worker rank 0 is given up on Ray: given up after 5 restarts")
+    assert head.finish() == 1, head.log
+    assert len(re.findall("Ray has placed worker rank 0", head.log)) == len(re.findall("Ray has lost worker rank 0", head.log)) == 6
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
@@ -229,6 +201,21 @@ def test_killed_raylet(tmp_path, runs, strategy):
             node.close()
 
 
+def test_killed_raylet_of_the_head_is_an_error(tmp_path, runs):
+    """At once, not when Ray's library gives up after a minute."""
+    node = RayNode("127.0.0.8", 1)
+    try:
+        head = start_work(runs, (many_rows(tmp_path / "rows.jsonl", 20000), None), tmp_path, node, ["-dp", 1])
+        head.wait_for("Worker rank 0 is ready")
+        mine = [launcher_of(head), rank_processes(head)[0]]
+        node.kill_raylet()
+        head.wait_for("Ray is gone: the raylet of this machine has ended", within_s=20)
+        assert head.finish(60) == 1
+        assert gone_within(mine, 25)
+    finally:
+        node.close()
+
+
 def refused(status, *expected, arguments=(), **environment):
     head = start_on_ray(["generate", STORIES, "--data-parallel-backend", "ray", "--prompt", "x", *LIMITS, *arguments], **environment)
     assert head.finish() == status, head.log
@@ -260,6 +247,7 @@ def test_a_cluster_in_use_is_waited_for(cluster, runs, work, tmp_path):
 
 @pytest.mark.parametrize("address, expected", [
     ("127.0.0.1:9", "no Ray cluster is reached at RAY_ADDRESS 127.0.0.1:9: Connection refused; start one with ray start --head"),
+    ("[::1]:9", "no Ray cluster is reached at RAY_ADDRESS [::1]:9: Connection refused"),
     ("nonsense", "it is not HOST:PORT"),
 ])
 def test_no_cluster_there(address, expected):
