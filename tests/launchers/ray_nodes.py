@@ -4,8 +4,8 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -22,28 +22,28 @@ LIMITS = ["--threads", "1", "--max-num-seqs", "16", "--engine-start-timeout-ms",
 needs_ray = pytest.mark.skipif(not (RAY.exists() and CHORUS_RAY.exists()), reason="no ray in CHORUS_LAUNCHERS_VENV, or no chorus-ray: make ray")
 
 
-def free_port(address):
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
+def free_port(address, prefix=()):
+    """`prefix`: what runs a command in the network that has this address."""
+    script = "import socket, sys; s = socket.socket(); s.bind((sys.argv[1], 0)); print(s.getsockname()[1])"
+    return int(subprocess.run([*prefix, sys.executable, "-c", script, address], capture_output=True, text=True, check=True).stdout)
 
 
 class RayNode:
     """One raylet, and with `head` the cluster's store beside it."""
 
-    def __init__(self, address, cpus, head=None):
+    def __init__(self, address, cpus, head=None, prefix=()):
         self.address = address
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="cr", dir="/tmp"))  # sockets in it: the path must be short
-        ports = [f"--dashboard-agent-listen-port={free_port(address)}"]
+        ports = [f"--dashboard-agent-listen-port={free_port(address, prefix)}"]
         if head is None:
-            self.cluster = f"{address}:{free_port(address)}"
+            self.cluster = f"{address}:{free_port(address, prefix)}"
             ports += ["--head", f"--port={self.cluster.split(':')[1]}", "--include-dashboard=false", f"--temp-dir={self.directory}",
-                      f"--ray-client-server-port={free_port(address)}"]
+                      f"--ray-client-server-port={free_port(address, prefix)}"]
         else:
             self.cluster = head.cluster
             ports += [f"--address={self.cluster}"]
         self.log = open(self.directory / "start.log", "wb")
-        self.process = subprocess.Popen([RAY, "start", "--block", f"--node-ip-address={address}", f"--num-cpus={cpus}", "--disable-usage-stats",
+        self.process = subprocess.Popen([*prefix, RAY, "start", "--block", f"--node-ip-address={address}", f"--num-cpus={cpus}", "--disable-usage-stats",
                                          "--object-store-memory=80000000", *ports], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
                                         start_new_session=True, env=dict(os.environ, RAY_USAGE_STATS_ENABLED="0"))
         self.wait_until_up()
@@ -115,13 +115,13 @@ def descendants(pid):
     return found
 
 
-def start_on_ray(arguments, address=None, strategy=None):
+def start_on_ray(arguments, address=None, strategy=None, prefix=()):
     """`chorus ...` with the environment of a user of Ray."""
     environment = {"RAY_ADDRESS": address, "CHORUS_RAY_DP_PACK_STRATEGY": strategy}
     before = {name: os.environ.pop(name, None) for name in environment}
     os.environ.update({name: value for name, value in environment.items() if value is not None})
     try:
-        return Running(arguments)
+        return Running(arguments, prefix)
     finally:
         for name, value in before.items():
             os.environ.pop(name, None)
