@@ -128,10 +128,11 @@ void Ranks::guard(Rank* rank, Part* part, const Action& action) {
   try {
     action();
   } catch (const std::exception& error) {
-    part->asked = false;
+    const bool told = part->placed;
+    lose(rank, part, "Ray: " + words_of(error));
+    if (part->over) return;
     part->retry_at = Clock::now() + backoff_max;
-    if (++part->losses > losses_max) return fail(rank, part, "Ray: " + words_of(error));
-    warn(*rank, *part, "is tried again: Ray: " + words_of(error));
+    if (!told) warn(*rank, *part, "is tried again: Ray: " + words_of(error));
   }
 }
 
@@ -170,7 +171,7 @@ void Ranks::lose(Rank* rank, Part* part, const std::string& why) {
   if (part->placed) tell("lost", *rank, *part, "why", why);
   part->placed = part->asked = false;
   // It may live: its child alone is gone, or it was not reached for a moment.
-  try_to([&] { part->actor.Kill(true); });
+  kill(part);
   if (part->losses >= losses_max)
     return fail(rank, part, "given up after " + std::to_string(part->losses) + " restarts: " + why);
   const auto backoff = std::min<Clock::duration>(backoff_first * (1 << part->losses++), backoff_max);
@@ -187,10 +188,12 @@ void Ranks::fail(Rank* rank, Part* part, const std::string& why) {
   give_back(rank);
 }
 
+void Ranks::kill(Part* part) {
+  if (!part->actor.ID().empty()) try_to([&] { part->actor.Kill(true); });
+}
+
 void Ranks::give_back(Rank* rank) {
-  for (Part& part : rank->parts) {
-    if (!part.actor.ID().empty()) try_to([&] { part.actor.Kill(true); });
-  }
+  for (Part& part : rank->parts) kill(&part);
   if (!rank->group.Empty()) try_to([&] { ray::RemovePlacementGroup(rank->group.GetID()); });
   rank->group = {};
 }
@@ -199,8 +202,8 @@ void Ranks::give_back(Rank* rank) {
 void Ranks::look_after(Rank* rank, Part* part, Clock::time_point now) {
   if (part->over || part->placed) return;
   if (!part->asked) {
-    if (now >= part->retry_at) start_actor(rank, part);
-    return;
+    if (now < part->retry_at) return;
+    return rank->group.Empty() ? place(rank) : start_actor(rank, part);
   }
   const bool held = !part->node.empty() && part->losses > 0 && now - part->waits_since >= waited_for_at_least;
   if (held && nodes_.has_left(part->node, part->waits_since)) {

@@ -56,6 +56,7 @@ class Ranks {
   void take_report(Rank* rank, Part* part);
   void lose(Rank* rank, Part* part, const std::string& why);
   void fail(Rank* rank, Part* part, const std::string& why);
+  void kill(Part* part);
   void give_back(Rank* rank);
   void look_after(Rank* rank, Part* part, Clock::time_point now);
   template <typename Action>
