@@ -1,6 +1,7 @@
 #include "ray/ranks.h"
 
 #include <poll.h>
+#include <signal.h>
 
 #include <algorithm>
 
@@ -160,6 +161,7 @@ void Ranks::take_report(Rank* rank, Part* part) {
   std::string words = report.value("last_words", "");
   while (!words.empty() && words.back() == '\n') words.pop_back();
   words = words.substr(words.find_last_of('\n') + 1);
+  if (signal == SIGABRT && !words.empty()) return lose(rank, part, "its node aborted: " + words);
   if (signal != 0) return lose(rank, part, "its node was killed by signal " + std::to_string(signal));
   if (status == status_interrupted) return lose(rank, part, "its node was interrupted");
   fail(rank, part, words.empty() ? "its node ended with status " + std::to_string(status) : words);
