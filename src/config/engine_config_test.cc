@@ -213,12 +213,6 @@ TEST(Validate, ContextParallelWorkersHoldWholeBlocks) {
   }
 }
 
-std::string message_of(const std::vector<std::pair<const char*, const char*>>& options) {
-  EngineConfig config;
-  for (const auto& [name, value] : options) EXPECT_TRUE(apply_engine_option(&config, name, value).ok()) << name;
-  return message(validate(config));
-}
-
 TEST(Validate, TheNodesRanksMustFit) {
   EXPECT_EQ(message_of({{"-dp", "4"}, {"-dpl", "2"}}), "");
   EXPECT_EQ(message_of({{"-dp", "4"}, {"-dpl", "2"}, {"-dpa", "10.0.0.1"}, {"cluster-key-file", "k"}}), "");

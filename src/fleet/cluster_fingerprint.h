@@ -15,7 +15,7 @@ namespace chorus {
 // Of the weights their digest counts (weights/checkpoint.h), which does not depend on what of them a node has packed.
 Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& model, const LoadedWeights& weights);
 
-// "max_model_len is 512 on the head and 256 on node b; ..."; empty: they agree.
+// "max-model-len is 512 on the head and 256 on node b; ..."; empty: they agree.
 std::string differences(const Fingerprint& head, const Fingerprint& node, const std::string& node_name);
 
 }  // namespace chorus

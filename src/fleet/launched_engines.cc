@@ -60,7 +60,7 @@ Result<std::unique_ptr<RemoteReplicas>> open_entrance(EngineConfig config, const
 Result<void> take_in(const EngineConfig& config, RemoteReplicas* entrance, const std::function<Result<void>()>& check,
                      std::vector<std::unique_ptr<Connection>>* engines) {
   const Nanoseconds deadline = deadline_of(config);
-  const auto objection = [&](int dp_rank) -> std::string {
+  const auto objection = [&](int dp_rank, int /*worker*/) -> std::string {
     const bool there = (*engines)[static_cast<std::size_t>(dp_rank)] != nullptr;
     return there ? fmt::format("rank {} is there already", dp_rank) : std::string();
   };
