@@ -149,8 +149,8 @@ TEST_F(RemoteFleet, ANodeOfAnotherConfigurationIsRefusedWithBothValues) {
   EXPECT_THAT(fleet.error().message, HasSubstr("ranks 2, 3 did not come"));
   ASSERT_FALSE(node.ok());
   EXPECT_EQ(node.error().code, ErrorCode::invalid_argument);
-  EXPECT_THAT(node.error().message, HasSubstr("block_size is 16 on the head and 32 on node"));
-  EXPECT_THAT(log, HasSubstr("is refused: it would give other tokens than the head: block_size is 16"));
+  EXPECT_THAT(node.error().message, HasSubstr("block-size is 16 on the head and 32 on node"));
+  EXPECT_THAT(log, HasSubstr("is refused: it would give other tokens than the head: block-size is 16"));
 }
 
 TEST_F(RemoteFleet, ANodeWithAnotherKeyIsRefused) {
