@@ -20,6 +20,7 @@ namespace chorus {
 namespace {
 
 constexpr int report_missing_ms = 10'000;
+constexpr int linger_ms = 1'000;
 constexpr std::size_t fingerprint_pairs_max = 256;
 
 using Fingerprint = std::vector<std::pair<std::string, std::string>>;
@@ -62,6 +63,10 @@ std::string rank_key(int rank) {
   return fmt::format("rank/{}", rank);
 }
 
+std::string left_key(int rank) {
+  return fmt::format("left/{}", rank);
+}
+
 std::string value_in(const Fingerprint& fingerprint, const std::string& name) {
   const auto found = std::ranges::find(fingerprint, name, &std::pair<std::string, std::string>::first);
   return found == fingerprint.end() ? "nothing" : found->second;
@@ -77,6 +82,13 @@ class Rendezvous {
         deadline_(deadline_after(options.timeout_ms)) {}
 
   Result<std::shared_ptr<Transport>> join() {
+    auto joined = come_together();
+    leave(joined.ok());
+    return joined;
+  }
+
+ private:
+  Result<std::shared_ptr<Transport>> come_together() {
     CHORUS_TRY_VOID(publish());
     CHORUS_TRY_VOID(wait_for_all());
     CHORUS_TRY(const std::vector<Member> members, read_members());
@@ -88,7 +100,14 @@ class Rendezvous {
     return std::shared_ptr<Transport>(std::move(transport));
   }
 
- private:
+  // What one rank refuses all of them refuse, if they get to read as much: a store that rank 0 has ends with it.
+  void leave(bool joined) {
+    if (size_ == 1 || !store_->set(left_key(rank_), "", linger_ms).ok() || joined || rank_ != 0) return;
+    std::vector<std::string> others;
+    for (int rank = 1; rank < size_; ++rank) others.push_back(left_key(rank));
+    (void)store_->wait(others, linger_ms);  // who is missing does not come now
+  }
+
   int left_ms() const { return milliseconds_until(deadline_); }
 
   Result<void> publish() {

@@ -180,6 +180,32 @@ TEST(Rendezvous, RanksOfOneNodeMeetAtTheLoopbackAddress) {
   EXPECT_EQ(second->store->local_address(), "127.0.0.1");
 }
 
+// Goal: every rank learns why they do not come together, though rank 0 knows first and its store ends with it. Method:
+// often, since it takes a rank that is late.
+TEST(Rendezvous, TheStoreOutlivesARefusal) {
+  constexpr int size = 4;
+  for (int round = 0; round < 20; ++round) {
+    LauncherEnvironment environment;
+    environment.world_size = environment.local_world_size = size;
+    environment.store_host = "localhost";
+    environment.store_port = free_port();
+    std::vector<std::thread> ranks;
+    for (int rank = 0; rank < size; ++rank) {
+      ranks.emplace_back([environment, rank]() mutable {
+        environment.rank = rank;
+        const auto place = open_meeting_place(environment, nullptr, long_ms);
+        ASSERT_TRUE(place.ok()) << place.error().message;
+        JoinOptions options = options_of();
+        if (rank == 2) options.fingerprint[0].second = "another";
+        const auto joined = join_world(place->store, rank, size, options);
+        ASSERT_FALSE(joined.ok());
+        EXPECT_EQ(joined.error().code, ErrorCode::invalid_argument) << rank << ": " << joined.error().message;
+      });
+    }
+    for (auto& rank : ranks) rank.join();
+  }
+}
+
 // Goal: processes that share nothing but a file's name come together. Method: three children; each ends with 0 if its
 // sum is right.
 TEST(Rendezvous, ProcessesMeetThroughAFile) {
