@@ -8,7 +8,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "config/engine_config.h"
 #include "dist/tcp_socket.h"
 #include "net/connector.h"
 #include "net/frame_listener.h"
@@ -159,7 +158,7 @@ Result<std::unique_ptr<StoreDoor>> open_store_door(const std::string& address, i
   }
   CHORUS_TRY(UniqueFd listener, listen_tcp(address, port, SOMAXCONN));
   CHORUS_TRY(const tcp::Address listening, tcp::local_address(listener.get()));
-  if (!listening.is_loopback()) return missing_cluster_key(fmt::format("other machines reach {}", listening.text()));
+  CHORUS_TRY_VOID(tcp::check_guarded(listening, nullptr));
   return std::unique_ptr<StoreDoor>(std::make_unique<BareDoor>(std::move(listener), listening.port()));
 }
 

@@ -49,11 +49,12 @@ Result<Entrance> decode_entrance(const std::string& bytes) {
   return entrance;
 }
 
-// A head whose one node has rank 0 alone: to it the others are replicas of other nodes.
+// A head whose one node has rank 0 alone: to it the others are replicas of other nodes, which come whole.
 Result<std::unique_ptr<RemoteReplicas>> open_entrance(EngineConfig config, const std::string& address) {
   config.parallel.data_parallel_address = address;
   config.parallel.data_parallel_rpc_port = 0;
   config.parallel.data_parallel_size_local = 1;
+  config.parallel.enable_expert_parallel = false;
   return RemoteReplicas::listen(config);
 }
 

@@ -18,12 +18,6 @@ constexpr int idle_slice_ms = 500;
 constexpr std::size_t word_bytes_max = 64;
 const std::string begin_word = "begin";
 
-// Tells keys apart in a message and gives nothing of them away.
-std::string name_of(const ClusterKey* key) {
-  if (key == nullptr) return "none";
-  return "key " + sha256_hex({Hmac(key->bytes()).tag({"chorus cluster key: name"})}).substr(0, 8);
-}
-
 }  // namespace
 
 Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnvironment& environment,
@@ -49,7 +43,6 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   options.fingerprint.emplace_back("max-num-seqs", fmt::format("{}", config.max_num_seqs));
   options.fingerprint.emplace_back("max-num-batched-tokens", fmt::format("{}", config.max_num_batched_tokens));
   options.fingerprint.emplace_back("seed", fmt::format("{}", config.seed));
-  options.fingerprint.emplace_back("cluster-key-file", name_of(key.get()));
   options.key = key;
   CHORUS_TRY(const MeetingPlace place, open_meeting_place(environment, key, options.timeout_ms));
   CHORUS_TRY(auto transport, join_world(place.store, environment.rank, environment.world_size, options));
