@@ -4,7 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <fmt/ranges.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
@@ -32,11 +32,8 @@ std::uint64_t start_of_process(std::uint32_t process) {
 
 }  // namespace
 
-std::string name_ranks(const std::vector<int>& ranks) {
-  return fmt::format("{} {}", ranks.size() == 1 ? "rank" : "ranks", fmt::join(ranks, ", "));
-}
-
-SharedMemoryPeers::SharedMemoryPeers(const SharedMemory& memory, int self) : memory_(memory), self_(self) {
+SharedMemoryPeers::SharedMemoryPeers(const SharedMemory& memory, int self, const std::vector<int>& names)
+    : memory_(memory), self_(self), names_(names) {
   for (int rank = 0; rank < memory.size(); ++rank) {
     if (rank != self) absent_.push_back(rank);
   }
@@ -108,7 +105,8 @@ std::optional<std::string> SharedMemoryPeers::find_dead() {
 }
 
 std::string SharedMemoryPeers::death_of(int rank) const {
-  return fmt::format("rank {} (process {}) died", rank, memory_.slot(rank).process.load());
+  return fmt::format("rank {} (process {}) died", names_[static_cast<std::size_t>(rank)],
+                     memory_.slot(rank).process.load());
 }
 
 void SharedMemoryPeers::count_cores() {

@@ -11,14 +11,12 @@
 
 namespace chorus {
 
-// "rank 2", "ranks 1, 3".
-std::string name_ranks(const std::vector<int>& ranks);
-
 // The ranks as one of them sees them. Processes are watched through pidfds; ranks of this process are not: a thread
 // cannot die alone.
 class SharedMemoryPeers {
  public:
-  SharedMemoryPeers(const SharedMemory& memory, int self);
+  // `names`: of the ranks, in messages.
+  SharedMemoryPeers(const SharedMemory& memory, int self, const std::vector<int>& names);
   ~SharedMemoryPeers();
   SharedMemoryPeers(const SharedMemoryPeers&) = delete;
   SharedMemoryPeers& operator=(const SharedMemoryPeers&) = delete;
@@ -27,7 +25,7 @@ class SharedMemoryPeers {
   void announce();
   // Takes note of the ranks that have joined since. True once all have.
   bool admit();
-  std::string absent_names() const { return name_ranks(absent_); }
+  const std::vector<int>& absent() const { return absent_; }
   // Says what died, of the ranks admitted so far: a process that ended without leaving the world.
   std::optional<std::string> find_dead();
   // Whether there is a core for every rank, so that waiting by spinning takes none from a rank that has work. Known
@@ -44,6 +42,7 @@ class SharedMemoryPeers {
 
   const SharedMemory& memory_;
   int self_;
+  const std::vector<int>& names_;
   std::vector<int> absent_;
   std::vector<int> gone_;           // their process had ended before it could be watched
   std::vector<pollfd> watched_;     // pidfds

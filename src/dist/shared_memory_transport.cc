@@ -31,11 +31,11 @@ inline void relax() {
 
 class SharedTransport final : public Transport {
  public:
-  SharedTransport(std::shared_ptr<SharedMemory> memory, int rank, int timeout_ms)
-      : Transport(rank, memory->size()),
+  SharedTransport(std::shared_ptr<SharedMemory> memory, int rank, int timeout_ms, std::vector<int> names)
+      : Transport(rank, memory->size(), timeout_ms),
         memory_(std::move(memory)),
-        peers_(*memory_, rank),
-        timeout_ns_(Nanoseconds{timeout_ms} * 1'000'000) {
+        names_(std::move(names)),
+        peers_(*memory_, rank, names_) {
     for (int peer = 0; peer < size(); ++peer) {
       writers_.emplace_back(&memory_->control(rank, peer), memory_->ring(rank, peer), memory_->ring_bytes());
       readers_.emplace_back(&memory_->control(peer, rank), memory_->ring(peer, rank), memory_->ring_bytes());
@@ -51,105 +51,105 @@ class SharedTransport final : public Transport {
     }
   }
 
-  Result<void> exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) override;
-  Result<bool> wait_for(int peer, int timeout_ms) override;
-  void abort(const std::string& reason) override { memory_->break_world(fmt::format("rank {}: {}", rank(), reason)); }
+  void abort(const std::string& reason) override {
+    memory_->break_world(fmt::format("rank {}: {}", name(rank()), reason));
+  }
+  Result<void> begin(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) override;
+  Result<Moved> move() override;
+  Result<bool> has_byte(int peer) override;
+  Result<void> rest(int peer, Nanoseconds until) override;
+  Result<void> look() override { return look(monotonic_now()); }
+  std::string missing() const override;
+  Error break_world(Error error) override;
 
  private:
-  enum class Moved { nothing, something, all };
-  struct Wait {
-    Nanoseconds deadline;
-    Nanoseconds since = 0;  // nothing has moved since; 0: not known yet
-    bool armed = false;     // said to be asleep: what is there now must be looked at once more before sleeping
-    std::uint32_t doorbell = 0;
-  };
   RankSlot& slot() const { return memory_->slot(rank()); }
-  Wait wait_until(Nanoseconds timeout) const { return {.deadline = monotonic_now() + timeout}; }
+  int name(int peer) const { return names_[static_cast<std::size_t>(peer)]; }
 
-  Moved move(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming);
+  Moved move_parts();
   bool send(const Outgoing& piece, std::size_t* sent);
   bool receive(const Incoming& piece, std::size_t* received);
-  Result<void> pause(Wait* wait);
-  void resume(Wait* wait);
-  void sleep(const Wait& wait, Nanoseconds now);
-  Result<void> await_all(Wait* wait);
-  Error broken() const {
-    return fail(ErrorCode::unavailable, "the world of {} ranks is broken: {}", size(), memory_->reason());
-  }
-  Error break_with(Error error);
+  Result<void> look(Nanoseconds now);
+  void wake_up();
+  void sleep(Nanoseconds now, Nanoseconds until);
+  Error broken() const { return fail(ErrorCode::unavailable, "the world is broken: {}", memory_->reason()); }
   void wake(int peer) {
     if (memory_->slot(peer).asleep.load() != 0) memory_->ring_doorbell(peer);
   }
-  std::string missing(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) const;
-  int find_lost(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) const;
+  int find_lost() const;
   bool corrupt(int peer) const {
     return writers_[static_cast<std::size_t>(peer)].corrupt() || readers_[static_cast<std::size_t>(peer)].corrupt();
   }
   bool lost(int peer) const { return peers_.left(peer) || corrupt(peer); }
   Error loss_of(int peer) {
-    return break_with(fail(ErrorCode::unavailable, "rank {} {} while rank {} needs it", peer,
-                           corrupt(peer) ? "wrote an index outside its ring" : "has left", rank()));
+    return break_world(fail(ErrorCode::unavailable, "rank {} {} while rank {} needs it", name(peer),
+                            corrupt(peer) ? "wrote an index outside its ring" : "has left", name(rank())));
   }
 
   std::shared_ptr<SharedMemory> memory_;
+  std::vector<int> names_;  // by rank
   SharedMemoryPeers peers_;
-  Nanoseconds timeout_ns_;
   Nanoseconds next_watch_ = 0;
   bool all_joined_ = false;
   // By rank; the own is not used.
   std::vector<RingWriter> writers_;
   std::vector<RingReader> readers_;
-  // Kept for their capacity. By piece: bytes moved so far.
+  // The exchange in progress, and by piece the bytes moved so far (kept for their capacity).
+  std::span<const Outgoing> outgoing_;
+  std::span<const Incoming> incoming_;
   std::vector<std::size_t> sent_;
   std::vector<std::size_t> received_;
+  int lost_ = -1;  // a rank that was lost before the last look at its ring
   // By rank: the pass in which a piece of it did not end, so that its later ones have to wait.
   std::vector<std::uint64_t> stalled_out_;
   std::vector<std::uint64_t> stalled_in_;
   std::uint64_t pass_ = 0;
+  // Resting.
+  Nanoseconds still_since_ = 0;  // nothing has moved since; 0: something has
+  bool armed_ = false;           // said to be asleep: what is there now must be looked at once more before sleeping
+  std::uint32_t doorbell_ = 0;
 };
 
-Result<void> SharedTransport::exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) {
+Result<void> SharedTransport::begin(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) {
   if (memory_->broken() != Broken::no) return broken();
-  Wait wait = wait_until(timeout_ns_);
-  if (!all_joined_) CHORUS_TRY_VOID(await_all(&wait));
+  wake_up();
+  outgoing_ = outgoing;
+  incoming_ = incoming;
   sent_.assign(outgoing.size(), 0);
   received_.assign(incoming.size(), 0);
-  int lost = -1;
-  for (;;) {
-    const Moved moved = move(outgoing, incoming);
-    if (moved == Moved::all) {
-      resume(&wait);
-      return {};
-    }
-    if (moved == Moved::something) {
-      resume(&wait);
-      lost = -1;
-      continue;
-    }
-    // Seen to have left before this pass, which found nothing more of it.
-    if (lost >= 0) return loss_of(lost);
-    lost = find_lost(outgoing, incoming);
-    if (lost >= 0) continue;
-    if (auto paused = pause(&wait); !paused.ok()) {
-      if (paused.error().code != ErrorCode::deadline_exceeded) return paused;
-      return break_with(fail(ErrorCode::deadline_exceeded, "rank {} waited {} ms for {}", rank(),
-                             timeout_ns_ / 1'000'000, missing(outgoing, incoming)));
-    }
+  lost_ = -1;
+  return {};
+}
+
+Result<Transport::Moved> SharedTransport::move() {
+  if (!all_joined_) {
+    if (!peers_.admit()) return Moved::nothing;
+    all_joined_ = true;
   }
+  const Moved moved = move_parts();
+  if (moved != Moved::nothing) {
+    wake_up();
+    lost_ = -1;
+    return moved;
+  }
+  // Seen to have left before this pass, which found nothing more of it.
+  if (lost_ >= 0) return loss_of(lost_);
+  lost_ = find_lost();
+  return lost_ >= 0 ? Moved::something : Moved::nothing;
 }
 
 // One part of every piece whose turn it is.
-SharedTransport::Moved SharedTransport::move(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) {
+Transport::Moved SharedTransport::move_parts() {
   ++pass_;
   bool any = false, all = true;
-  for (std::size_t i = 0; i < std::max(outgoing.size(), incoming.size()); ++i) {
-    if (i < outgoing.size() && sent_[i] < outgoing[i].bytes.size()) {
-      any = send(outgoing[i], &sent_[i]) || any;
-      all = all && sent_[i] == outgoing[i].bytes.size();
+  for (std::size_t i = 0; i < std::max(outgoing_.size(), incoming_.size()); ++i) {
+    if (i < outgoing_.size() && sent_[i] < outgoing_[i].bytes.size()) {
+      any = send(outgoing_[i], &sent_[i]) || any;
+      all = all && sent_[i] == outgoing_[i].bytes.size();
     }
-    if (i < incoming.size() && received_[i] < incoming[i].bytes.size()) {
-      any = receive(incoming[i], &received_[i]) || any;
-      all = all && received_[i] == incoming[i].bytes.size();
+    if (i < incoming_.size() && received_[i] < incoming_[i].bytes.size()) {
+      any = receive(incoming_[i], &received_[i]) || any;
+      all = all && received_[i] == incoming_[i].bytes.size();
     }
   }
   return all ? Moved::all : any ? Moved::something : Moved::nothing;
@@ -179,123 +179,96 @@ bool SharedTransport::receive(const Incoming& piece, std::size_t* received) {
   return count > 0;
 }
 
-Result<void> SharedTransport::await_all(Wait* wait) {
-  while (!peers_.admit()) {
-    if (auto paused = pause(wait); !paused.ok()) {
-      if (paused.error().code != ErrorCode::deadline_exceeded) return paused;
-      return break_with(fail(ErrorCode::deadline_exceeded, "rank {} waited {} ms for {} to join", rank(),
-                             timeout_ns_ / 1'000'000, peers_.absent_names()));
-    }
-  }
-  resume(wait);
-  all_joined_ = true;
-  return {};
-}
-
-// Called when nothing moved: spins a little where there is a core for every rank, then sleeps. Returns when it is worth
-// looking again.
-Result<void> SharedTransport::pause(Wait* wait) {
-  if (memory_->broken() != Broken::no) {
-    resume(wait);
-    return broken();
-  }
+// Spins a little where there is a core for every rank, then says that it sleeps, and sleeps.
+Result<void> SharedTransport::rest(int, Nanoseconds until) {
   const Nanoseconds now = monotonic_now();
-  if (wait->since == 0) wait->since = now;
-  if (now >= next_watch_) {
-    next_watch_ = now + watch_interval_ns;
-    if (!all_joined_) peers_.admit();
-    if (const auto dead = peers_.find_dead()) {
-      resume(wait);
-      return break_with(fail(ErrorCode::unavailable, "{}", *dead));
-    }
+  if (auto whole = look(now); !whole.ok()) {
+    wake_up();
+    return whole;
   }
-  if (now >= wait->deadline) {
-    resume(wait);
-    return Error{ErrorCode::deadline_exceeded, ""};
-  }
-  if (!wait->armed && peers_.core_for_each() && now - wait->since < spin_ns) {
+  if (still_since_ == 0) still_since_ = now;
+  if (!armed_ && peers_.core_for_each() && now - still_since_ < spin_ns) {
     relax();
-  } else if (!wait->armed) {
-    wait->armed = true;
-    wait->doorbell = slot().doorbell.load();
+  } else if (!armed_) {
+    armed_ = true;
+    doorbell_ = slot().doorbell.load();
     slot().asleep.store(1);
   } else {
-    sleep(*wait, now);
+    sleep(now, until);
     slot().asleep.store(0);
-    wait->armed = false;
+    armed_ = false;
   }
   return {};
 }
 
-void SharedTransport::resume(Wait* wait) {
-  if (wait->armed) slot().asleep.store(0);
-  wait->armed = false;
-  wait->since = 0;
+void SharedTransport::wake_up() {
+  if (armed_) slot().asleep.store(0);
+  armed_ = false;
+  still_since_ = 0;
 }
 
-void SharedTransport::sleep(const Wait& wait, Nanoseconds now) {
-  const Nanoseconds slice = std::min(watch_interval_ns, wait.deadline - now);
+void SharedTransport::sleep(Nanoseconds now, Nanoseconds until) {
+  const Nanoseconds slice = std::min(watch_interval_ns, until - now);
+  if (slice <= 0) return;
   const timespec timeout{.tv_sec = slice / 1'000'000'000, .tv_nsec = slice % 1'000'000'000};
   // Returns at once when the doorbell has moved on; and for any reason at all, since the caller looks again.
-  ::syscall(SYS_futex, &slot().doorbell, FUTEX_WAIT, wait.doorbell, &timeout, nullptr, 0);
+  ::syscall(SYS_futex, &slot().doorbell, FUTEX_WAIT, doorbell_, &timeout, nullptr, 0);
 }
 
-Result<bool> SharedTransport::wait_for(int peer, int timeout_ms) {
+Result<void> SharedTransport::look(Nanoseconds now) {
+  if (memory_->broken() != Broken::no) return broken();
+  if (now < next_watch_) return {};
+  next_watch_ = now + watch_interval_ns;
+  if (!all_joined_) peers_.admit();
+  if (const auto dead = peers_.find_dead()) return break_world(fail(ErrorCode::unavailable, "{}", *dead));
+  return {};
+}
+
+Result<bool> SharedTransport::has_byte(int peer) {
   const auto index = static_cast<std::size_t>(peer);
   CHECK(index < readers_.size() && peer != rank(), "rank {} of {} waits for {}", rank(), size(), peer);
   if (memory_->broken() != Broken::no) return broken();
-  Wait wait = wait_until(Nanoseconds{timeout_ms} * 1'000'000);
-  for (;;) {
-    const bool left = peers_.left(peer);
-    if (readers_[index].available(1) > 0) {
-      resume(&wait);
-      return true;
-    }
-    if (left || corrupt(peer)) {
-      resume(&wait);
-      return loss_of(peer);
-    }
-    if (auto paused = pause(&wait); !paused.ok()) {
-      if (paused.error().code == ErrorCode::deadline_exceeded) return false;
-      return paused.error();
-    }
-  }
+  const bool left = peers_.left(peer);
+  const bool there = readers_[index].available(1) > 0;
+  if (there || left || corrupt(peer)) wake_up();
+  if (!there && (left || corrupt(peer))) return loss_of(peer);
+  return there;
 }
 
-Error SharedTransport::break_with(Error error) {
+Error SharedTransport::break_world(Error error) {
   if (memory_->break_world(error.message)) return error;
   return broken();
 }
 
 // A peer with which a piece is not done and never will be, since it has left or its indices are wrong. -1: none.
-int SharedTransport::find_lost(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) const {
-  for (std::size_t i = 0; i < outgoing.size(); ++i) {
-    if (sent_[i] < outgoing[i].bytes.size() && lost(outgoing[i].peer)) return outgoing[i].peer;
+int SharedTransport::find_lost() const {
+  for (std::size_t i = 0; i < outgoing_.size(); ++i) {
+    if (sent_[i] < outgoing_[i].bytes.size() && lost(outgoing_[i].peer)) return outgoing_[i].peer;
   }
-  for (std::size_t i = 0; i < incoming.size(); ++i) {
-    if (received_[i] < incoming[i].bytes.size() && lost(incoming[i].peer)) return incoming[i].peer;
+  for (std::size_t i = 0; i < incoming_.size(); ++i) {
+    if (received_[i] < incoming_[i].bytes.size() && lost(incoming_[i].peer)) return incoming_[i].peer;
   }
   return -1;
 }
 
-// "ranks 1, 3": whose bytes, or whose room for ours, are missing.
-std::string SharedTransport::missing(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) const {
+// Whose bytes, or whose room for ours.
+std::string SharedTransport::missing() const {
   std::vector<int> ranks;
-  for (std::size_t i = 0; i < outgoing.size(); ++i) {
-    if (sent_[i] < outgoing[i].bytes.size()) ranks.push_back(outgoing[i].peer);
+  for (const int peer : peers_.absent()) ranks.push_back(name(peer));
+  if (!all_joined_) return name_ranks(ranks) + " to join";
+  for (std::size_t i = 0; i < outgoing_.size(); ++i) {
+    if (sent_[i] < outgoing_[i].bytes.size()) ranks.push_back(name(outgoing_[i].peer));
   }
-  for (std::size_t i = 0; i < incoming.size(); ++i) {
-    if (received_[i] < incoming[i].bytes.size()) ranks.push_back(incoming[i].peer);
+  for (std::size_t i = 0; i < incoming_.size(); ++i) {
+    if (received_[i] < incoming_[i].bytes.size()) ranks.push_back(name(incoming_[i].peer));
   }
-  std::ranges::sort(ranks);
-  ranks.erase(std::ranges::unique(ranks).begin(), ranks.end());
   return name_ranks(ranks);
 }
 
 }  // namespace
 
-Result<std::unique_ptr<Transport>> make_shared_transport(std::shared_ptr<SharedMemory> memory, int rank,
-                                                         int timeout_ms) {
+Result<std::unique_ptr<Transport>> make_shared_transport(std::shared_ptr<SharedMemory> memory, int rank, int timeout_ms,
+                                                         std::vector<int> names) {
   if (rank < 0 || rank >= memory->size()) {
     return fail(ErrorCode::invalid_argument, "rank {} of a world of {}", rank, memory->size());
   }
@@ -304,7 +277,11 @@ Result<std::unique_ptr<Transport>> make_shared_transport(std::shared_ptr<SharedM
     return fail(ErrorCode::invalid_argument, "rank {} has joined its world before: a rank that left needs a new world",
                 rank);
   }
-  return std::unique_ptr<Transport>(std::make_unique<SharedTransport>(std::move(memory), rank, timeout_ms));
+  CHECK(names.empty() || names.size() == static_cast<std::size_t>(memory->size()), "{} names for {} ranks",
+        names.size(), memory->size());
+  for (int own = static_cast<int>(names.size()); own < memory->size(); ++own) names.push_back(own);
+  return std::unique_ptr<Transport>(
+      std::make_unique<SharedTransport>(std::move(memory), rank, timeout_ms, std::move(names)));
 }
 
 }  // namespace chorus

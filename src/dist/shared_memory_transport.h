@@ -8,7 +8,7 @@
 
 namespace chorus {
 
-Result<std::unique_ptr<Transport>> make_shared_transport(std::shared_ptr<SharedMemory> memory, int rank,
-                                                         int timeout_ms);
+Result<std::unique_ptr<Transport>> make_shared_transport(std::shared_ptr<SharedMemory> memory, int rank, int timeout_ms,
+                                                         std::vector<int> names);
 
 }  // namespace chorus

@@ -46,8 +46,8 @@ SharedWorld::~SharedWorld() {
   if (fd_ >= 0) ::close(fd_);
 }
 
-Result<std::unique_ptr<Transport>> SharedWorld::join(int rank, int timeout_ms) const {
-  return make_shared_transport(memory_, rank, timeout_ms);
+Result<std::unique_ptr<Transport>> SharedWorld::join(int rank, int timeout_ms, std::vector<int> names) const {
+  return make_shared_transport(memory_, rank, timeout_ms, std::move(names));
 }
 
 }  // namespace chorus

@@ -1,12 +1,10 @@
 // Transport over links: pieces in any order that makes progress, and news.
-#include <fmt/ranges.h>
 #include <poll.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <optional>
-#include <set>
 #include <span>
 
 #include "base/check.h"
@@ -24,7 +22,7 @@ constexpr int reason_wait_ms = 200;
 class TcpTransport final : public Transport {
  public:
   TcpTransport(int rank, int timeout_ms, std::vector<TcpLink> links)
-      : Transport(rank, static_cast<int>(links.size())), timeout_ms_(timeout_ms), peers_(links.size()) {
+      : Transport(rank, static_cast<int>(links.size()), timeout_ms), peers_(links.size()) {
     for (std::size_t i = 0; i < peers_.size(); ++i) {
       peers_[i].link = std::move(links[i]);
       peers_[i].link.news.begin_receiving(std::as_writable_bytes(std::span(&peers_[i].reason_bytes, 1)));
@@ -35,36 +33,51 @@ class TcpTransport final : public Transport {
     if (!broken_) tell_all("");
   }
 
-  Result<void> exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) override {
+  Result<void> begin(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) override {
     if (broken_) return *broken_;
-    // A call that never has to wait would not see that the world is broken.
     for (Peer& peer : peers_) peer.clear();
-    CHORUS_TRY_VOID(wait_for_events(-1, 0));
-    begin(outgoing, incoming);
-    const Nanoseconds deadline = deadline_after(timeout_ms_);
-    while (true) {
-      const bool complete = move_bytes();
-      if (broken_) return *broken_;
-      if (complete) return {};
-      if (milliseconds_until(deadline) == 0) return break_world(deadline_error());
-      CHORUS_TRY_VOID(wait_for_events(-1, deadline));
-    }
+    // A call that never has to wait would not see that the world is broken.
+    CHORUS_TRY_VOID(look());
+    take(outgoing, incoming);
+    return {};
   }
 
-  Result<bool> wait_for(int peer, int timeout_ms) override {
+  Result<Moved> move() override {
+    const bool complete = move_bytes();
     if (broken_) return *broken_;
-    for (Peer& other : peers_) other.clear();
-    const Nanoseconds deadline = deadline_after(timeout_ms);
-    do {
-      CHORUS_TRY(const bool there, has_byte(peer));
-      if (there) return true;
-      CHORUS_TRY_VOID(wait_for_events(peer, deadline));
-    } while (milliseconds_until(deadline) > 0);
-    return has_byte(peer);
+    return complete ? Moved::all : Moved::nothing;
   }
+
+  Result<bool> has_byte(int rank) override {
+    if (broken_) return *broken_;
+    Peer& peer = peer_at(rank);
+    const auto there = peer.link.data.has_byte();
+    if (!there.ok()) lost(&peer, there.error());
+    if (broken_) return *broken_;
+    return there;
+  }
+
+  Result<void> rest(int peer, Nanoseconds until) override { return wait_for_events(peer, until); }
+  Result<void> look() override { return wait_for_events(-1, 0); }
 
   void abort(const std::string& reason) override {
     if (!broken_) (void)break_world(Error{ErrorCode::unavailable, reason});
+  }
+
+  std::string missing() const override {
+    std::vector<int> ranks;
+    for (const Peer& peer : peers_) {
+      if (peer.sends() || peer.receives()) ranks.push_back(rank_of(peer));
+    }
+    return name_ranks(ranks);
+  }
+
+  Error break_world(Error error) override {
+    if (broken_) return *broken_;
+    // To the others it is not their deadline that passed.
+    broken_ = Error{ErrorCode::unavailable, error.message};
+    tell_all(error.message.empty() ? "the world was ended without a reason" : error.message);
+    return error;
   }
 
  private:
@@ -91,7 +104,7 @@ class TcpTransport final : public Transport {
   Peer& peer_at(int rank) { return peers_[static_cast<std::size_t>(rank)]; }
   int rank_of(const Peer& peer) const { return static_cast<int>(&peer - peers_.data()); }
 
-  void begin(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) {
+  void take(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) {
     for (const Outgoing& piece : outgoing) {
       CHECK(piece.peer >= 0 && piece.peer < size() && piece.peer != rank(), "rank {} sends to rank {} of {}", rank(),
             piece.peer, size());
@@ -155,14 +168,6 @@ class TcpTransport final : public Transport {
     return false;
   }
 
-  Result<bool> has_byte(int rank) {
-    Peer& peer = peer_at(rank);
-    const auto there = peer.link.data.has_byte();
-    if (!there.ok()) lost(&peer, there.error());
-    if (broken_) return *broken_;
-    return there;
-  }
-
   // Waits for whatever the exchange in progress needs, for a byte of `peer` (if >= 0), and for news.
   Result<void> wait_for_events(int peer, Nanoseconds deadline) {
     items_.clear();
@@ -213,15 +218,6 @@ class TcpTransport final : public Transport {
     peer->link.news.begin_receiving(std::as_writable_bytes(std::span(peer->reason)));
   }
 
-  Error break_world(Error error) {
-    if (!broken_) {
-      // To the others it is not their deadline that passed.
-      broken_ = Error{ErrorCode::unavailable, error.message};
-      tell_all(error.message.empty() ? "the world was ended without a reason" : error.message);
-    }
-    return error;
-  }
-
   // It is smaller than any socket's buffer and the only news of its sender, so it goes whole or not at all.
   void tell_all(std::string_view reason) {
     reason = reason.substr(0, reason_bytes_max);
@@ -237,16 +233,6 @@ class TcpTransport final : public Transport {
     }
   }
 
-  Error deadline_error() const {
-    std::set<int> missing;
-    for (const Peer& peer : peers_) {
-      if (peer.sends() || peer.receives()) missing.insert(rank_of(peer));
-    }
-    return fail(ErrorCode::deadline_exceeded, "rank {} waited {} ms for ranks {}", rank(), timeout_ms_,
-                fmt::join(missing, ", "));
-  }
-
-  int timeout_ms_;
   std::vector<Peer> peers_;
   std::vector<pollfd> items_;
   std::optional<Error> broken_;

@@ -125,7 +125,7 @@ TEST_P(TcpTransport, ADeadlineNamesTheMissingRankAndBreaksTheWorld) {
       const auto result = transport->exchange({}, {&incoming, 1});
       ASSERT_FALSE(result.ok());
       EXPECT_EQ(result.error().code, ErrorCode::deadline_exceeded);
-      EXPECT_EQ(result.error().message, "rank 0 waited 50 ms for ranks 2");
+      EXPECT_EQ(result.error().message, "rank 0 waited 50 ms for rank 2");
       failed.set_value();
       return;
     }
@@ -133,7 +133,7 @@ TEST_P(TcpTransport, ADeadlineNamesTheMissingRankAndBreaksTheWorld) {
     const Transport::Outgoing outgoing{0, {&byte, 1}};
     const auto result = transport->exchange({&outgoing, 1}, {});
     ASSERT_FALSE(result.ok());
-    EXPECT_EQ(result.error().message, "rank 0 waited 50 ms for ranks 2");
+    EXPECT_EQ(result.error().message, "rank 0 waited 50 ms for rank 2");
   });
 }
 

@@ -31,12 +31,17 @@ MoeLayer::Shape shape_of(int experts, int k) {
 class CountingTransport final : public Transport {
  public:
   explicit CountingTransport(std::unique_ptr<Transport> inner)
-      : Transport(inner->rank(), inner->size()), inner_(std::move(inner)) {}
-  Result<void> exchange(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) override {
+      : Transport(inner->rank(), inner->size(), inner->exchange_timeout_ms()), inner_(std::move(inner)) {}
+  Result<void> begin(std::span<const Outgoing> outgoing, std::span<const Incoming> incoming) override {
     for (const Outgoing& piece : outgoing) sent_ += piece.bytes.size();
-    return inner_->exchange(outgoing, incoming);
+    return inner_->begin(outgoing, incoming);
   }
-  Result<bool> wait_for(int peer, int timeout_ms) override { return inner_->wait_for(peer, timeout_ms); }
+  Result<Moved> move() override { return inner_->move(); }
+  Result<bool> has_byte(int peer) override { return inner_->has_byte(peer); }
+  Result<void> rest(int peer, Nanoseconds until) override { return inner_->rest(peer, until); }
+  Result<void> look() override { return inner_->look(); }
+  std::string missing() const override { return inner_->missing(); }
+  Error break_world(Error error) override { return inner_->break_world(std::move(error)); }
   void abort(const std::string& reason) override { inner_->abort(reason); }
   std::size_t sent() const { return sent_; }
 
