@@ -5,15 +5,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <functional>
 #include <numeric>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/check.h"
 #include "dist/group.h"
+#include "dist/node_transport.h"
 #include "dist/tcp_transport.h"
 
 namespace chorus {
@@ -24,19 +27,14 @@ using RankFunction = std::function<std::string(Group&)>;
 
 inline constexpr int test_timeout_ms = 60'000;
 
-enum class Backend { shared_memory, tcp, tcp_with_key };
-inline constexpr std::array all_backends{Backend::shared_memory, Backend::tcp, Backend::tcp_with_key};
+// The last three pretend two nodes: the halves of the ranks, the even and the odd ones, and the last one alone.
+enum class Backend { shared_memory, tcp, tcp_with_key, node_halves, node_evens, node_and_one };
+inline constexpr std::array all_backends{Backend::shared_memory, Backend::tcp,        Backend::tcp_with_key,
+                                         Backend::node_halves,   Backend::node_evens, Backend::node_and_one};
 
 inline const char* name_of(Backend backend) {
-  switch (backend) {
-    case Backend::shared_memory:
-      return "SharedMemory";
-    case Backend::tcp:
-      return "Tcp";
-    case Backend::tcp_with_key:
-      return "TcpWithKey";
-  }
-  return "";
+  constexpr std::array names{"SharedMemory", "Tcp", "TcpWithKey", "NodeHalves", "NodeEvens", "NodeAndOne"};
+  return names.at(static_cast<std::size_t>(backend));
 }
 
 // Each rank joins once, at the same time as the others: in a thread, or in a child that is forked once the world is
@@ -77,8 +75,40 @@ inline TestWorld make_tcp_world(int size, std::shared_ptr<const ClusterKey> key,
           }};
 }
 
+// `node_of`: by rank, 0 or 1.
+inline TestWorld make_node_world(const std::vector<int>& node_of, int timeout_ms) {
+  struct Node {
+    std::vector<int> ranks;
+    std::optional<SharedWorld> memory;
+  };
+  const int size = static_cast<int>(node_of.size());
+  const auto nodes = std::make_shared<std::array<Node, 2>>();
+  for (int rank = 0; rank < size; ++rank)
+    (*nodes)[static_cast<std::size_t>(node_of[static_cast<std::size_t>(rank)])].ranks.push_back(rank);
+  for (Node& node : *nodes) {
+    if (node.ranks.size() > 1) node.memory = value_of(SharedWorld::create(static_cast<int>(node.ranks.size())));
+  }
+  const TestWorld tcp = make_tcp_world(size, test_key(), timeout_ms);
+  return {size, [=](int rank) {
+            const Node& node = (*nodes)[static_cast<std::size_t>(node_of[static_cast<std::size_t>(rank)])];
+            const auto number = std::ranges::find(node.ranks, rank) - node.ranks.begin();
+            std::unique_ptr<Transport> shared;
+            if (node.memory) shared = value_of(node.memory->join(static_cast<int>(number), timeout_ms, node.ranks));
+            return make_node_transport(tcp.join(rank), std::move(shared), node.ranks);
+          }};
+}
+
 inline TestWorld make_test_world(Backend backend, int size, int timeout_ms = test_timeout_ms) {
   if (backend == Backend::shared_memory) return make_shared_memory_world(size, timeout_ms);
+  if (backend >= Backend::node_halves) {
+    std::vector<int> node_of;
+    for (int rank = 0; rank < size; ++rank) {
+      node_of.push_back(backend == Backend::node_halves  ? (rank < size / 2 ? 0 : 1)
+                        : backend == Backend::node_evens ? rank % 2
+                                                         : (rank == size - 1 ? 1 : 0));
+    }
+    return make_node_world(node_of, timeout_ms);
+  }
   return make_tcp_world(size, backend == Backend::tcp_with_key ? test_key() : nullptr, timeout_ms);
 }
 
