@@ -7,6 +7,7 @@
 #include <poll.h>
 
 #include <optional>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -76,6 +77,7 @@ class FleetImpl final : public Fleet {
   void watch_joined();
   void append_singly_joined(std::vector<pollfd>* items) const;
   void start_own_node(const FleetSetup& setup);
+  WelcomeMessage welcome_of(Placement replica) const;
   void begin_followers(Placement replica);
   void read_followers();
   Result<void> handle_follower(Placement replica, int worker, const Frame& frame);
@@ -162,6 +164,7 @@ class FleetImpl final : public Fleet {
   // Replicas that step together share a world, and end with it: each new start of them all is in a new one.
   std::optional<SharedWorld> world_;
   std::uint64_t world_number_ = 1;
+  std::uint64_t first_world_ = std::random_device{}() * std::uint64_t{0x100000000};  // what nodes call world 0
   std::vector<std::uint64_t> worlds_of_;  // by rank: the world of its present incarnation; 0: none
   std::uint64_t wave_ = 0;                // the last that was begun in this world
   bool wave_running_ = false;

@@ -34,7 +34,7 @@ void FleetImpl::act_on_supervisor() {
 Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
   if (is_remote(replica.rank)) {
     auto adopted = ReplicaLink::adopt(replica, std::move(joined(replica.rank, 0)));
-    adopted.post(MessageType::welcome, {});
+    adopted.post(MessageType::welcome, encode(welcome_of(replica)));
     begin_followers(replica);
     return adopted;
   }

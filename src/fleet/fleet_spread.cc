@@ -63,11 +63,17 @@ void FleetImpl::append_singly_joined(std::vector<pollfd>* items) const {
   }
 }
 
+// Numbers of another head, which had the same nodes before, are others.
+WelcomeMessage FleetImpl::welcome_of(Placement replica) const {
+  const std::uint64_t shared = worlds_of_[static_cast<std::size_t>(replica.rank)];
+  return {first_world_ + (shared > 0 ? shared : replica.epoch)};
+}
+
 void FleetImpl::begin_followers(Placement replica) {
   followers(replica.rank).clear();
   for (int worker = 1; worker < workers_that_join(); ++worker) {
     followers(replica.rank).push_back(ReplicaLink::adopt(replica, std::move(joined(replica.rank, worker))));
-    followers(replica.rank).back().post(MessageType::welcome, {});
+    followers(replica.rank).back().post(MessageType::welcome, encode(welcome_of(replica)));
   }
 }
 

@@ -85,7 +85,7 @@ void visit(Archive& archive, IsA<EngineStart> auto& value) {
             value.worker_cpus, value.shard_offsets);
   archive.enumerator(value.isa, Isa::amx_bf16, "an instruction set");
   archive.enumerator(value.dtype, DType::float16, "a dtype");
-  visit_all(archive, value.world_address, value.world_key_file);
+  visit_all(archive, value.world_address, value.world_key_file, value.world_neighbours);
 }
 
 template <typename Archive>
@@ -116,6 +116,11 @@ void visit(Archive& archive, IsA<LoadMessage> auto& value) {
 template <typename Archive>
 void visit(Archive& archive, IsA<WaveMessage> auto& value) {
   visit(archive, value.wave);
+}
+
+template <typename Archive>
+void visit(Archive& archive, IsA<WelcomeMessage> auto& value) {
+  visit(archive, value.world);
 }
 
 template <typename Archive>
@@ -169,6 +174,9 @@ std::string encode(const LoadMessage& message) {
   return encode_value(message);
 }
 std::string encode(const WaveMessage& message) {
+  return encode_value(message);
+}
+std::string encode(const WelcomeMessage& message) {
   return encode_value(message);
 }
 std::string encode(const ContactMessage& message) {
@@ -248,6 +256,9 @@ Result<LoadMessage> decode_load(std::string_view payload) {
 }
 Result<WaveMessage> decode_wave(std::string_view payload) {
   return decode_value<WaveMessage>(payload, "WAVE");
+}
+Result<WelcomeMessage> decode_welcome(std::string_view payload) {
+  return decode_value<WelcomeMessage>(payload, "WELCOME");
 }
 Result<ContactMessage> decode_contact(std::string_view payload) {
   return decode_value<ContactMessage>(payload, "CONTACT");

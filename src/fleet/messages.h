@@ -80,6 +80,7 @@ struct EngineStart {
   // cluster's key. Empty: the world is a shared memory.
   std::string world_address;
   std::string world_key_file;
+  std::vector<std::int32_t> world_neighbours;  // the world's ranks on this node; several share the memory of WORLD
   bool world_spans_nodes() const { return !world_address.empty(); }
 };
 
@@ -119,6 +120,10 @@ struct WaveMessage {
   std::uint64_t wave = 0;
 };
 
+struct WelcomeMessage {
+  std::uint64_t world = 0;  // of the replica, or of all that step together: each has its number
+};
+
 struct ContactMessage {
   std::string contact;  // TcpDoor::contact()
 };
@@ -141,6 +146,7 @@ std::string encode(const AbortMessage& message);
 std::string encode(const JoinMessage& message);
 std::string encode(const LoadMessage& message);
 std::string encode(const WaveMessage& message);
+std::string encode(const WelcomeMessage& message);
 std::string encode(const ContactMessage& message);
 std::string encode(const WorldMessage& message);
 std::string encode(const FatalMessage& message);
@@ -161,6 +167,7 @@ Result<AbortMessage> decode_abort(std::string_view payload);
 Result<JoinMessage> decode_join(std::string_view payload);
 Result<LoadMessage> decode_load(std::string_view payload);
 Result<WaveMessage> decode_wave(std::string_view payload);
+Result<WelcomeMessage> decode_welcome(std::string_view payload);
 Result<ContactMessage> decode_contact(std::string_view payload);
 Result<WorldMessage> decode_world(std::string_view payload);
 Result<FatalMessage> decode_fatal(std::string_view payload);

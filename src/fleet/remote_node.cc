@@ -30,6 +30,7 @@ Result<RemoteNodeContext> prepare(const EngineConfig& config, const ModelConfig&
   node.config = config;
   node.model = model;
   node.node_name = host_name();
+  node.worlds = NodeWorlds(config.parallel);
   if (!config.cluster_key_file.empty()) {
     CHORUS_TRY(node.key, ClusterKey::read(config.cluster_key_file));
   }
@@ -67,7 +68,7 @@ void turn(std::vector<RemoteWorker>* workers) {
 }  // namespace
 
 Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup) {
-  CHORUS_TRY(const RemoteNodeContext node, prepare(config, model, setup));
+  CHORUS_TRY(RemoteNodeContext node, prepare(config, model, setup));
   const int first = config.parallel.data_parallel_start_rank;
   const int count = config.parallel.local_replicas();
   log(LogLevel::info, "Starting {} data parallel workers, ranks {} to {}, for the head at {}", count, first,
@@ -77,7 +78,7 @@ Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& mode
   const int singly = config.parallel.workers_join_singly() ? config.parallel.workers_per_node() : 1;
   for (int rank = first; rank < first + count; ++rank) {
     for (int worker = 0; worker < singly; ++worker) {
-      workers.emplace_back(rank, config.parallel.first_local_worker() + worker, node, monotonic_now());
+      workers.emplace_back(rank, config.parallel.first_local_worker() + worker, &node, monotonic_now());
     }
   }
   while (!std::ranges::all_of(workers, &RemoteWorker::over)) {

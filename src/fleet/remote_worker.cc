@@ -34,9 +34,9 @@ pollfd item_of(const Connection& connection, const Connection& other) {
 
 }  // namespace
 
-RemoteWorker::RemoteWorker(int rank, int worker, const RemoteNodeContext& node, Nanoseconds now)
-    : rank_(rank), worker_(worker), name_(fmt::format("rank {}", rank)), node_(&node), head_seen_at_(now) {
-  if (node.config.parallel.workers_join_singly()) name_ += fmt::format(" worker {}", worker);
+RemoteWorker::RemoteWorker(int rank, int worker, RemoteNodeContext* node, Nanoseconds now)
+    : rank_(rank), worker_(worker), name_(fmt::format("rank {}", rank)), node_(node), head_seen_at_(now) {
+  if (node->config.parallel.workers_join_singly()) name_ += fmt::format(" worker {}", worker);
 }
 
 void RemoteWorker::advance(Nanoseconds now) {
@@ -130,6 +130,8 @@ void RemoteWorker::start_process(const Frame& welcome, Nanoseconds now) {
   said_last_words_ = false;
   ready_since_ = 0;
   const auto started = [&]() -> Result<void> {
+    CHORUS_TRY(const WelcomeMessage message, decode_welcome(welcome.payload));
+    world_ = message.world;
     CHORUS_TRY(auto sockets, make_socket_pair());
     CHORUS_TRY(inner_, make_socket_connection(std::move(sockets.first)));
     const ParallelConfig& parallel = node_->config.parallel;
@@ -185,6 +187,9 @@ Result<void> RemoteWorker::relay_to_process() {
     if (type == MessageType::shutdown) told_to_end_ = true;
     if (type == MessageType::config) {
       CHORUS_TRY_VOID(configure(*frame));
+    } else if (type == MessageType::world) {
+      CHORUS_TRY(const int memory, node_->worlds.descriptor(rank_, world_));
+      (void)inner_->send(frame->type, frame->epoch, std::move(frame->payload), memory).ok();
     } else {
       (void)inner_->send(frame->type, frame->epoch, std::move(frame->payload)).ok();
     }
@@ -229,6 +234,7 @@ Result<void> RemoteWorker::complete(EngineStart* start) const {
   CHORUS_TRY(const tcp::Address here, tcp::local_address(head_->fd()));
   start->world_address = here.host();
   start->world_key_file = node_->config.cluster_key_file;
+  start->world_neighbours = node_->worlds.members(rank_);
   return {};
 }
 

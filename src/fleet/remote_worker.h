@@ -16,6 +16,7 @@
 #include "exec/load_weights.h"
 #include "fleet/child_process.h"
 #include "fleet/messages.h"
+#include "fleet/node_worlds.h"
 #include "net/connector.h"
 
 namespace chorus {
@@ -32,12 +33,13 @@ struct RemoteNodeContext {
   int threads = 1;
   std::uint64_t kv_cache_bytes = 0;
   std::vector<std::vector<int>> cpu_sets;  // of this node's workers
+  NodeWorlds worlds{ParallelConfig{}};
 };
 
 class RemoteWorker {
  public:
   // `worker` of the replica `rank`; 0 is its engine, which has the others with it unless workers join singly.
-  RemoteWorker(int rank, int worker, const RemoteNodeContext& node, Nanoseconds now);
+  RemoteWorker(int rank, int worker, RemoteNodeContext* node, Nanoseconds now);
 
   // Goes on with everything that can go on.
   void advance(Nanoseconds now);
@@ -73,7 +75,7 @@ class RemoteWorker {
   int rank_;
   int worker_;
   std::string name_;  // "rank 1", "rank 1 worker 0"
-  const RemoteNodeContext* node_;
+  RemoteNodeContext* node_;
   State state_ = State::waiting;
   Nanoseconds deadline_ = 0;  // of the state, where it has one
   Nanoseconds head_seen_at_;  // when the head was last connected to
@@ -82,6 +84,7 @@ class RemoteWorker {
   std::unique_ptr<Connection> inner_;  // to the process
   ChildProcess process_;
   std::uint32_t epoch_ = 0;
+  std::uint64_t world_ = 0;  // WelcomeMessage::world
   bool told_to_end_ = false;
   bool said_last_words_ = false;  // this incarnation
   Nanoseconds ready_since_ = 0;   // this incarnation; 0: not yet

@@ -1,5 +1,8 @@
 #include "fleet/spread_world.h"
 
+#include <algorithm>
+
+#include "dist/node_transport.h"
 #include "dist/tcp_transport.h"
 #include "fleet/child_start.h"
 #include "fleet/worker_processes.h"
@@ -18,14 +21,21 @@ Result<std::shared_ptr<Transport>> join_spread_world(Connection* head, const Eng
   }
   CHORUS_TRY(TcpDoor door, TcpDoor::open(options));
   CHORUS_TRY_VOID(send_message(head, MessageType::contact, start.epoch, encode(ContactMessage{door.contact()})));
-  CHORUS_TRY(const Frame frame, receive_message(head, MessageType::world, "WORLD", options.join_timeout_ms));
+  CHORUS_TRY(Frame frame, receive_message(head, MessageType::world, "WORLD", options.join_timeout_ms));
   CHORUS_TRY(const WorldMessage world, decode_world(frame.payload));
   const int size = parallel.replicas_step_together() ? parallel.world_size() : parallel.replica_size();
   if (world.contacts.size() != static_cast<std::size_t>(size)) {
     return fail(ErrorCode::invalid_argument, "WORLD has {} contacts for {} workers", world.contacts.size(), size);
   }
-  CHORUS_TRY(auto transport, door.join(world_rank - first_world_rank(start, world_rank), world.contacts));
-  return std::shared_ptr<Transport>(std::move(transport));
+  const int rank = world_rank - first_world_rank(start, world_rank);
+  CHORUS_TRY(auto over_tcp, door.join(rank, world.contacts));
+  const std::vector<int> neighbours(start.world_neighbours.begin(), start.world_neighbours.end());
+  if (neighbours.size() < 2) return std::shared_ptr<Transport>(std::move(over_tcp));
+  if (!frame.descriptor.valid()) return fail(ErrorCode::invalid_argument, "WORLD came without its descriptor");
+  CHORUS_TRY(const SharedWorld memory, SharedWorld::open(frame.descriptor.release()));
+  const auto index = std::ranges::find(neighbours, rank) - neighbours.begin();
+  CHORUS_TRY(auto within, memory.join(static_cast<int>(index), options.exchange_timeout_ms, neighbours));
+  return std::shared_ptr<Transport>(make_node_transport(std::move(over_tcp), std::move(within), neighbours));
 }
 
 }  // namespace chorus
