@@ -55,6 +55,15 @@ def ids(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def long_ids(tmp_path_factory):
+    """Long enough that a kill finds requests in flight."""
+    path = tmp_path_factory.mktemp("spread") / "long_ids.jsonl"
+    rows = [{**json.loads(line), "max_tokens": 100, "ignore_eos": True} for line in rows_of_ids(60).splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
 def stories(tmp_path_factory):
     return write_rows(tmp_path_factory.mktemp("spread") / "stories.jsonl")
 
@@ -123,17 +132,44 @@ def test_a_killed_node_takes_its_replicas_along_until_it_is_back(spread, stories
     nodes.expect(expected(STORIES, stories))
 
 
-def test_experts_end_together_and_go_on_together(spread, stories, tmp_path):
-    rows = tmp_path / "ids.jsonl"
-    rows.write_bytes(b"".join(json.dumps({**json.loads(line), "max_tokens": 100, "ignore_eos": True}).encode() + b"\n"
-                              for line in rows_of_ids(60).splitlines()))
-    alone = chorus("generate", TINY / "mixtral", "--input", rows, *LIMITS)
-    assert alone.returncode == 0, alone.stderr.decode()
-    nodes = spread(TINY / "mixtral", ["-dp", "2", "-dpl", "1", "-ep"], [["-dpr", "1"]], rows)
+def test_experts_end_together_and_go_on_together(spread, long_ids, expected):
+    nodes = spread(TINY / "mixtral", ["-dp", "2", "-dpl", "1", "-ep"], [["-dpr", "1"]], long_ids)
     head = nodes.start_and_wait(2)
     os.kill(process_of(nodes.nodes[0], "chorus engine dp=1"), signal.SIGKILL)
     head.wait_for("steps together with")
-    nodes.expect(alone.stdout)
+    nodes.expect(expected(TINY / "mixtral", long_ids))
+
+
+def test_experts_whose_other_node_stays_away_are_the_end(spread, long_ids):
+    nodes = spread(TINY / "mixtral", ["-dp", "2", "-dpl", "1", "-ep"], [["-dpr", "1"]], long_ids)
+    nodes.sizes += ["--engine-start-timeout-ms", "4000"]
+    head = nodes.start_and_wait(2)
+    nodes.nodes.pop().kill()
+    status = head.finish(60)
+    assert "no replica could be kept alive" in head.log, head.log
+    assert status == 1
+
+
+def test_expert_parallelism_of_a_dense_model_is_none(spread, ids, expected):
+    nodes = spread(TINY / "llama", ["-dp", "2", "-dpl", "1", "-ep"], [["-dpr", "1"]], ids)
+    nodes.start()
+    nodes.expect(expected(TINY / "llama", ids))
+
+
+def test_what_cannot_work_is_told_at_once(spread, stories):
+    nodes = spread(STORIES, ["-tp", "2", "--nodes-per-replica", "2", "--kv-cache-memory", "1000"], [["--node-rank", "1"]], stories)
+    head = nodes.start()
+    assert head.finish(20) == 2, head.log
+    assert "kv-cache-memory" in head.log
+
+
+def test_a_worker_that_waits_is_told_that_the_head_has_ended(spread, stories, expected):
+    """The second replica lacks a part when the first has done all the work."""
+    nodes = spread(STORIES, [*DP2_TP2], [["--node-rank", "1"]], stories)
+    head = nodes.start_and_wait(2)
+    os.kill(process_of(head, "chorus engine dp=1"), signal.SIGSTOP)
+    os.kill(process_of(nodes.nodes[0], "chorus worker dp=1 pp=0 tp=1"), signal.SIGKILL)
+    nodes.expect(expected(STORIES, stories))
 
 
 def test_a_killed_head_leaves_nothing(spread, stories):

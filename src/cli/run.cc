@@ -92,6 +92,7 @@ class FleetGenerator final : public BatchGenerator {
           fleet.error().message);
       engine_.parallel.data_parallel_size = 1;
       engine_.parallel.data_parallel_size_local = 0;
+      engine_.parallel.nodes_per_replica = 1;
       engine_.data_parallel_backend = engine_.distributed_executor_backend = "mp";  // a worker of this machine
       fleet = Fleet::start(engine_, model_, interrupted);
     }

@@ -191,6 +191,21 @@ Result<void> check_nodes(const EngineConfig& config) {
                 "--data-parallel-size-local, or leave it out",
                 parallel.data_parallel_address, parallel.data_parallel_size);
   }
+  if (parallel.workers_join_singly()) {
+    const std::string host = parallel.head_address();
+    if (host == "0.0.0.0" || host == "::") {
+      return fail(ErrorCode::invalid_argument,
+                  "--data-parallel-address is {}: workers that compute together need the address by which the other "
+                  "machines reach this one",
+                  host);
+    }
+    constexpr int world_max = 1024;
+    const int world = parallel.replicas_step_together() ? parallel.world_size() : parallel.replica_size();
+    if (world > world_max) {
+      return fail(ErrorCode::invalid_argument, "{} workers compute together over several machines; at most {} can",
+                  world, world_max);
+    }
+  }
   if (config.headless && parallel.data_parallel_rpc_port == 0) {
     return fail(ErrorCode::invalid_argument,
                 "--headless needs --data-parallel-rpc-port: the port of the first node, which logs it at its start");

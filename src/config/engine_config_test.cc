@@ -233,6 +233,13 @@ TEST(Validate, APartOfAReplicaIsOneOfItsNodes) {
   EXPECT_THAT(message_of({{"-tp", "2"}, {"nodes-per-replica", "2"}, {"node-rank", "2"}}), HasSubstr("0 to 1"));
 }
 
+TEST(Validate, WorkersThatComputeTogetherNeedAnAddressAndABound) {
+  EXPECT_THAT(message_of({{"-tp", "2"}, {"nodes-per-replica", "2"}, {"-dpa", "0.0.0.0"}, {"cluster-key-file", "k"}}),
+              HasSubstr("need the address"));
+  EXPECT_EQ(message_of({{"-dp", "2048"}, {"-dpl", "1"}}), "");
+  EXPECT_THAT(message_of({{"-dp", "2048"}, {"-dpl", "1"}, {"-ep", "true"}}), HasSubstr("at most 1024"));
+}
+
 TEST(ParallelConfig, WorkersJoinSinglyWhereNodesComputeTogether) {
   ParallelConfig parallel;
   parallel.data_parallel_size = 4;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "cluster/balance/load_balancer.h"
 #include "config/node.h"
+#include "fleet/child_start.h"
 #include "fleet/engine_process.h"
 #include "fleet/fleet_impl.h"
 
@@ -69,7 +70,8 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
   if (!ray_) CHORUS_TRY_VOID(listen_for_nodes());
   start_own_node(setup);
-  CHORUS_TRY(weights_, setup.load_weights(config_, model_, local_weight_shards(config_.parallel), node.cores()));
+  CHORUS_TRY(weights_, setup.load_weights(config_, model_, local_weight_shards(config_.parallel), node.cores(),
+                                          setup.interrupted));
   times_.load_s = seconds_since(begin);
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_);
@@ -89,7 +91,10 @@ Result<void> FleetImpl::start(FleetSetup setup) {
     turn(start_slice_ms);
     CHORUS_TRY_VOID(check_missing_nodes());
     if (!ray_end_.empty()) return fail(ErrorCode::unavailable, "{}", ray_end_);
-    if (own_node_ && own_node_->failure() != nullptr) return *own_node_->failure();
+    if (own_node_ && own_node_->failure() != nullptr) {
+      turn(0);  // what its workers said before it
+      return with_deaths(*own_node_->failure(), true);
+    }
   }
   if (start_failed_) return start_error();
   times_.ready_s = seconds_since(begin);
@@ -111,6 +116,9 @@ FleetImpl::~FleetImpl() {
       for (auto frame = follower.receive(); frame.ok() && frame->has_value();) frame = follower.receive();
       follower.disconnect();
     }
+  }
+  for (auto& waiting : joined_) {
+    if (waiting) (void)send_message(waiting.get(), MessageType::shutdown, 0, {}).ok();
   }
   joined_.clear();
   remote_.reset();

@@ -74,6 +74,7 @@ class FleetImpl final : public Fleet {
   std::unique_ptr<Connection>& joined(int rank, int worker) { return joined_[slot(rank, worker)]; }
   std::size_t slot(int rank, int worker) const { return static_cast<std::size_t>(rank * workers_that_join() + worker); }
   bool all_joined(int rank) const;
+  void start_complete(int rank);
   void watch_joined();
   void append_singly_joined(std::vector<pollfd>* items) const;
   void start_own_node(const FleetSetup& setup);

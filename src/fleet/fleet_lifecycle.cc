@@ -66,8 +66,6 @@ Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
 
 // The epoch is dead for everybody. Its process may still be there.
 void FleetImpl::bury(Placement replica) {
-  // A node may bring its rank again until the start deadline.
-  if (!was_ready_[static_cast<std::size_t>(replica.rank)] && !is_remote(replica.rank)) start_failed_ = true;
   Death& death = last_deaths_[static_cast<std::size_t>(replica.rank)];
   auto& dead = link(replica.rank);
   int pid = 0;
@@ -76,6 +74,9 @@ void FleetImpl::bury(Placement replica) {
     pid = dead->pid();
     dead->disconnect();
   }
+  // A node may bring its rank again until the start deadline, if another try can work.
+  const bool for_good = !is_remote(replica.rank) || death.code == ErrorCode::invalid_argument;
+  if (!was_ready_[static_cast<std::size_t>(replica.rank)] && for_good) start_failed_ = true;
   // Their nodes end these workers and bring new ones.
   followers(replica.rank).clear();
   const auto size = static_cast<std::size_t>(config_.parallel.replica_size());

@@ -191,9 +191,11 @@ void FleetImpl::hear_ray() {
   }
 }
 
-// Nothing of Ray's will come back by itself.
+// Nothing of Ray's will come back by itself. Of ranks that step together none goes on without the others.
 bool FleetImpl::ray_is_over() const {
-  return ray_ != nullptr && (!ray_end_.empty() || std::ranges::all_of(ray_failed_, [](bool failed) { return failed; }));
+  if (ray_ == nullptr) return false;
+  const auto failed = std::ranges::count(ray_failed_, true);
+  return !ray_end_.empty() || failed == ranks_ || (failed > 0 && config_.parallel.replicas_step_together());
 }
 
 // While the fleet starts: why ranks are missing, as far as Ray knows. A rank is placed when all its parts are.

@@ -42,6 +42,8 @@ void FleetImpl::start_remote_ranks() {
 Result<void> FleetImpl::check_missing_nodes() {
   if (!remote_) return {};
   const Nanoseconds now = monotonic_now();
+  // A start's time begins when this machine's weights are there.
+  if (own_node_ && !own_node_->loaded()) missing_deadline_ = now + limits_.start_timeout;
   if (now < missing_log_at_ && now < missing_deadline_) return {};
   const auto missing = [&](int rank) { return is_remote(rank) && !was_ready_[static_cast<std::size_t>(rank)]; };
   const std::string ranks = ranks_that(missing);
@@ -77,7 +79,7 @@ void FleetImpl::welcome_nodes() {
     log(LogLevel::info, "Node {} brings worker rank {}{}", comer.node, comer.rank,
         workers_that_join() > 1 ? fmt::format(" worker {}", comer.worker) : "");
     joined(comer.rank, comer.worker) = std::move(comer.connection);
-    if (all_joined(comer.rank)) supervisor_.start(comer.rank, monotonic_now());
+    start_complete(comer.rank);
   }
   act_on_supervisor();
 }

@@ -14,16 +14,17 @@
 
 namespace chorus {
 
-// Packs these shards of the model, on so many threads (exec/load_weights.h).
+// load_weights() of exec/load_weights.h, or a test's.
 using WeightLoader = std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model,
-                                                         const std::vector<int>& shards, int threads)>;
-// The model's own. `interrupted` outlives it.
-WeightLoader own_weights(const std::function<bool()>& interrupted);
+                                                         const std::vector<int>& shards, int threads,
+                                                         const std::function<bool()>& interrupted)>;
 
 struct FleetSetup {
   WeightLoader load_weights;
   SupervisorLimits supervisor;
-  std::function<bool()> interrupted = {};  // asked every 100 ms while engines start; true: the start fails, `cancelled`
+  // Asked every 100 ms while engines start: true: the start fails, `cancelled`. Where this machine's workers join
+  // singly it is asked by another thread too, until the fleet's end: true ends them.
+  std::function<bool()> interrupted = {};
   // To engines that somebody else started (a launcher), by dp rank. Such an engine brings its own weights: CONFIG goes
   // there without a descriptor. It is dead when its connection breaks, and is not started again. Empty, or a null one:
   // this fleet spawns the engine.

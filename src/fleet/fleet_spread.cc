@@ -8,6 +8,11 @@
 #include "fleet/fleet_impl.h"
 
 namespace chorus {
+namespace {
+
+constexpr std::size_t contact_bytes_max = 1024;
+
+}  // namespace
 
 void FleetImpl::start_own_node(const FleetSetup& setup) {
   if (!config_.parallel.workers_join_singly() || own_replicas_ == 0) return;
@@ -24,7 +29,18 @@ bool FleetImpl::all_joined(int rank) const {
   return std::all_of(first, first + workers_that_join(), [](const auto& connection) { return connection != nullptr; });
 }
 
-// ": rank 0 lacks workers 1, 3; rank 2 lacks workers 1", of those that have begun to come together.
+// Those that step together start together: one that waited for the others as a started one would be ended by the start
+// deadline again and again, and nobody would see that none is left.
+void FleetImpl::start_complete(int rank) {
+  const bool together = config_.parallel.workers_join_singly() && config_.parallel.replicas_step_together();
+  const int first = together ? 0 : rank, last = together ? ranks_ : rank + 1;
+  for (int member = first; member < last; ++member) {
+    if (!all_joined(member)) return;
+  }
+  for (int member = first; member < last; ++member) supervisor_.start(member, monotonic_now());
+}
+
+// ": rank 0 lacks workers 1, 3; rank 2 lacks workers 1".
 std::string FleetImpl::missing_workers() const {
   std::string text;
   for (int rank = 0; rank < ranks_ && workers_that_join() > 1; ++rank) {
@@ -32,7 +48,7 @@ std::string FleetImpl::missing_workers() const {
     for (int worker = 0; worker < workers_that_join(); ++worker) {
       if (!joined_[slot(rank, worker)]) workers += fmt::format("{}{}", workers.empty() ? "" : ", ", worker);
     }
-    if (workers.empty() || was_ready_[static_cast<std::size_t>(rank)]) continue;
+    if (workers.empty() || links_[static_cast<std::size_t>(rank)]) continue;
     text += fmt::format("{}rank {} lacks workers {}", text.empty() ? ": " : "; ", rank, workers);
   }
   return text;
@@ -110,8 +126,12 @@ Result<void> FleetImpl::handle_follower(Placement replica, int worker, const Fra
     case MessageType::ready:
       return {};
     case MessageType::fatal: {
-      CHORUS_TRY(const FatalMessage words, decode_fatal(frame.payload));
-      return Error{words.code, words.message};
+      ReplicaLink& engine = *link(replica.rank);
+      CHORUS_TRY(engine.last_words, decode_fatal(frame.payload));
+      engine.reason = fmt::format("failed in its worker {}", worker);
+      supervisor_.fault(replica, monotonic_now());
+      act_on_supervisor();
+      return {};
     }
     default:
       return fail(ErrorCode::invalid_argument, "message of type {} is none that a worker sends", frame.type);
@@ -120,9 +140,13 @@ Result<void> FleetImpl::handle_follower(Placement replica, int worker, const Fra
 
 Result<void> FleetImpl::take_contact(Placement replica, int worker, const Frame& frame) {
   CHORUS_TRY(ContactMessage message, decode_contact(frame.payload));
-  if (contacts_.empty() || message.contact.empty()) return fail(ErrorCode::invalid_argument, "CONTACT out of turn");
-  contacts_[static_cast<std::size_t>(replica.rank * config_.parallel.replica_size() + worker)] =
-      std::move(message.contact);
+  const auto place = static_cast<std::size_t>(replica.rank * config_.parallel.replica_size() + worker);
+  if (contacts_.empty() || !contacts_[place].empty()) return fail(ErrorCode::invalid_argument, "CONTACT out of turn");
+  if (message.contact.empty() || message.contact.size() > contact_bytes_max) {
+    return fail(ErrorCode::invalid_argument, "a contact of {} bytes; accepted: 1 to {}", message.contact.size(),
+                contact_bytes_max);
+  }
+  contacts_[place] = std::move(message.contact);
   form_world(replica.rank);
   return {};
 }
@@ -134,9 +158,10 @@ void FleetImpl::form_world(int rank) {
   const int first = together ? 0 : rank, last = together ? ranks_ : rank + 1;
   const WorldMessage world{{contacts_.begin() + first * size, contacts_.begin() + last * size}};
   if (std::ranges::any_of(world.contacts, &std::string::empty)) return;
+  const std::string message = encode(world);
   for (int member = first; member < last; ++member) {
-    link(member)->post(MessageType::world, encode(world));
-    for (ReplicaLink& follower : followers(member)) follower.post(MessageType::world, encode(world));
+    link(member)->post(MessageType::world, message);
+    for (ReplicaLink& follower : followers(member)) follower.post(MessageType::world, message);
   }
 }
 

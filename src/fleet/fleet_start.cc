@@ -53,12 +53,7 @@ Result<std::unique_ptr<Fleet>> Fleet::start(const EngineConfig& config, const Mo
     return fail(ErrorCode::invalid_argument,
                 "--headless is chorus serve's: this command is the front end; leave it out");
   }
-  return start_fleet(config, model, FleetSetup{own_weights(interrupted), supervisor_limits(config), interrupted, {}});
-}
-
-WeightLoader own_weights(const std::function<bool()>& interrupted) {
-  return [&interrupted](const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
-                        int threads) { return load_weights(config, model, shards, threads, interrupted); };
+  return start_fleet(config, model, FleetSetup{load_weights, supervisor_limits(config), interrupted, {}});
 }
 
 int engine_process_main(int socket_fd) {

@@ -75,7 +75,8 @@ inline Result<StartedReplica> start_toy(const EngineStart& start, const LoadedWe
 }
 
 inline Result<LoadedWeights> make_toy_weights(const EngineConfig& /*config*/, const ModelConfig& /*model*/,
-                                              const std::vector<int>& /*shards*/, int /*threads*/) {
+                                              const std::vector<int>& /*shards*/, int /*threads*/,
+                                              const std::function<bool()>& /*interrupted*/) {
   LoadedWeights weights;
   CHORUS_TRY(weights.arena, WeightArena::create(4096));
   weights.arena.writable_data()[0] = std::byte{42};

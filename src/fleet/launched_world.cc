@@ -168,9 +168,8 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
   });
   FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(connections_.engines)};
   // The engines have theirs.
-  setup.load_weights = [](const EngineConfig& config, const ModelConfig& model, const std::vector<int>&, int) {
-    return load_weights(config, model, {}, 1);
-  };
+  setup.load_weights = [](const EngineConfig& config, const ModelConfig& model, const std::vector<int>&, int,
+                          const std::function<bool()>&) { return load_weights(config, model, {}, 1); };
   auto fleet = chorus::start_fleet(config_, model_, std::move(setup));
   if (!fleet.ok()) abort(fleet.error());
   return fleet;

@@ -16,7 +16,12 @@ OwnNode::OwnNode(const EngineConfig& config, const ModelConfig& model, const Wei
                  const std::function<bool()>& interrupted)
     : thread_([this, config, model, load_weights, interrupted] {
         const auto stopped = [&] { return stop_ || (interrupted && interrupted()); };
-        result_ = run_remote_node(config, model, RemoteNodeSetup{load_weights, stopped});
+        const auto load = [&](const auto&... arguments) {
+          auto weights = load_weights(arguments...);
+          loaded_ = true;
+          return weights;
+        };
+        result_ = run_remote_node(config, model, RemoteNodeSetup{load, stopped});
         ended_ = true;
       }) {}
 

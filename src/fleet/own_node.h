@@ -16,17 +16,19 @@ namespace chorus {
 
 class OwnNode {
  public:
-  // `config`: a node's, with the head's address and port. `load_weights` and `interrupted` outlive this.
+  // `config`: a node's, with the head's address and port. What `load_weights` and `interrupted` refer to outlives this.
   OwnNode(const EngineConfig& config, const ModelConfig& model, const WeightLoader& load_weights,
           const std::function<bool()>& interrupted);
   // Waits for the node's end, which the fleet's end brings; one that has not ended after two seconds is interrupted.
   ~OwnNode();
 
+  // Its workers can come from now on.
+  bool loaded() const { return loaded_; }
   // Why it has ended; nullptr: it runs. The node logs what happens to its workers by itself.
   const Error* failure() const { return ended_ && !result_.ok() ? &result_.error() : nullptr; }
 
  private:
-  std::atomic<bool> stop_ = false, ended_ = false;
+  std::atomic<bool> stop_ = false, loaded_ = false, ended_ = false;
   Result<void> result_;
   std::thread thread_;
 };

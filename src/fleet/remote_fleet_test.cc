@@ -188,9 +188,9 @@ TEST_F(RemoteFleet, ANodeWithoutAHeadGivesUpAtItsDeadline) {
 }
 
 TEST(ClusterFingerprint, TellsWeightsAndSizesApart) {
-  auto weights = make_toy_weights({}, {}, {}, 1);
+  auto weights = make_toy_weights({}, {}, {}, 1, {});
   ASSERT_TRUE(weights.ok());
-  auto other = make_toy_weights({}, {}, {}, 1);
+  auto other = make_toy_weights({}, {}, {}, 1, {});
   ASSERT_TRUE(other.ok());
   const EngineConfig config = toy_engine_config(2);
   const ModelConfig model = toy_model_config();

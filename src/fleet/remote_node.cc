@@ -25,7 +25,8 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 && name[0] != '\0' ? name.data() : "unnamed";
 }
 
-Result<RemoteNodeContext> prepare(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup) {
+Result<RemoteNodeContext> prepare(const EngineConfig& given, const ModelConfig& model, const RemoteNodeSetup& setup) {
+  const EngineConfig config = settled(given, model);
   RemoteNodeContext node;
   node.config = config;
   node.model = model;
@@ -40,7 +41,8 @@ Result<RemoteNodeContext> prepare(const EngineConfig& config, const ModelConfig&
   std::vector<std::string> warnings;
   CHORUS_TRY(node.cpu_sets, cpu_sets_per_worker(config, resources, &warnings));
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
-  CHORUS_TRY(node.weights, setup.load_weights(config, model, local_weight_shards(config.parallel), resources.cores()));
+  CHORUS_TRY(node.weights, setup.load_weights(config, model, local_weight_shards(config.parallel), resources.cores(),
+                                              setup.interrupted));
   CHORUS_TRY(node.kv_cache_bytes, kv_cache_bytes_per_worker(config, detect_node(), 0));
   node.fingerprint = cluster_fingerprint(config, model, node.weights);
   return node;
@@ -69,16 +71,17 @@ void turn(std::vector<RemoteWorker>* workers) {
 
 Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup) {
   CHORUS_TRY(RemoteNodeContext node, prepare(config, model, setup));
-  const int first = config.parallel.data_parallel_start_rank;
-  const int count = config.parallel.local_replicas();
+  const ParallelConfig& parallel = node.config.parallel;
+  const int first = parallel.data_parallel_start_rank;
+  const int count = parallel.local_replicas();
   log(LogLevel::info, "Starting {} data parallel workers, ranks {} to {}, for the head at {}", count, first,
       first + count - 1, node.head.front().text());
   std::vector<RemoteWorker> workers;
   // With the engine come the other workers of its replica, or each comes by itself.
-  const int singly = config.parallel.workers_join_singly() ? config.parallel.workers_per_node() : 1;
+  const int singly = parallel.workers_join_singly() ? parallel.workers_per_node() : 1;
   for (int rank = first; rank < first + count; ++rank) {
     for (int worker = 0; worker < singly; ++worker) {
-      workers.emplace_back(rank, config.parallel.first_local_worker() + worker, &node, monotonic_now());
+      workers.emplace_back(rank, parallel.first_local_worker() + worker, &node, monotonic_now());
     }
   }
   while (!std::ranges::all_of(workers, &RemoteWorker::over)) {
@@ -94,7 +97,7 @@ Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& mode
 
 Result<void> run_remote_node(const EngineConfig& config, const ModelConfig& model,
                              const std::function<bool()>& interrupted) {
-  return run_remote_node(config, model, RemoteNodeSetup{own_weights(interrupted), interrupted});
+  return run_remote_node(config, model, RemoteNodeSetup{load_weights, interrupted});
 }
 
 }  // namespace chorus

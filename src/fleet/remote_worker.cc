@@ -113,6 +113,12 @@ void RemoteWorker::join(Nanoseconds now) {
     return;
   }
   if ((*frame)->type == static_cast<std::uint8_t>(MessageType::welcome)) return start_process(**frame, now);
+  if ((*frame)->type == static_cast<std::uint8_t>(MessageType::shutdown)) {  // before the others have come
+    told_to_end_ = true;
+    end_incarnation();
+    state_ = State::done;
+    return;
+  }
   const auto refusal = decode_fatal((*frame)->payload);
   if ((*frame)->type != static_cast<std::uint8_t>(MessageType::fatal) || !refusal.ok()) {
     return lose_head(fail(ErrorCode::unavailable, "message of type {} where WELCOME was to come", (*frame)->type), now);
@@ -277,6 +283,7 @@ void RemoteWorker::process_ended(const ExitStatus& status, Nanoseconds now) {
 }
 
 void RemoteWorker::lose_head(const Error& error, Nanoseconds now) {
+  head_seen_at_ = now;
   const bool was_running = state_ == State::running;
   end_incarnation();
   if (told_to_end_) {

@@ -21,7 +21,7 @@ namespace {
 constexpr const char* kSingleName = "model.safetensors";
 constexpr const char* kIndexName = "model.safetensors.index.json";
 
-constexpr std::size_t digest_sample_bytes = 1024;  // of a tensor, at three places
+constexpr std::size_t digest_sample_bytes = 1024, digest_samples = 64;  // of a tensor, from its first byte to its last
 
 struct Shard {
   std::string path;
@@ -126,7 +126,11 @@ std::string SafetensorsCheckpoint::digest() const {
     const std::string_view bytes(reinterpret_cast<const char*>(shard->file.data()) + shard->data_begin + entry->begin,
                                  entry->end - entry->begin);
     const std::size_t last = bytes.size() - std::min(bytes.size(), digest_sample_bytes);
-    for (const std::size_t at : {std::size_t{0}, last / 2, last}) digest.add(bytes.substr(at, digest_sample_bytes));
+    for (std::size_t i = 0; i < digest_samples; ++i) {
+      digest.add(bytes.substr(last / (digest_samples - 1) * i, digest_sample_bytes));
+      if (last == 0) break;
+    }
+    digest.add(bytes.substr(last));
     total += bytes.size();
   }
   return fmt::format("{} bytes in {} tensors, {:016x}", total, places_.size(), digest.value());
