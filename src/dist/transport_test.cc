@@ -133,10 +133,11 @@ TEST_P(TransportTest, LeavingAfterABarrierHurtsNobody) {
 
 TEST_P(TransportTest, WhatARankSentBeforeItLeftCanBeRead) {
   for (const int leaving : {1, 2, 3}) {
-    std::latch left(1);
+    std::latch all_out_of_the_first(ranks), left(1);
     run_world(ranks, [&](std::shared_ptr<Transport> transport) {
       Group group = group_of_all(transport);
       ASSERT_TRUE(group.barrier().ok());
+      all_out_of_the_first.arrive_and_wait();
       if (transport->rank() == leaving) {
         ASSERT_TRUE(group.send_message("the last words", 0).ok());
         group = Group::of_one();
