@@ -4,12 +4,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <climits>
-#include <fstream>
+#include <numeric>
 
 #include "base/check.h"
 #include "base/log.h"
 #include "config/engine_config.h"
+#include "dist/group.h"
+#include "dist/node_transport.h"
 #include "dist/rendezvous_handover.h"
 #include "dist/store_check.h"
 #include "dist/tcp_socket.h"
@@ -94,9 +95,14 @@ class Rendezvous {
     CHORUS_TRY(const std::vector<Member> members, read_members());
     CHORUS_TRY_VOID(compare(members));
     if (size_ == 1) return std::shared_ptr<Transport>();
-    const bool one_node = std::ranges::all_of(members, [&](const Member& m) { return m.node == members[0].node; });
-    log(LogLevel::debug, "rank {} of {}: joining through {}", rank_, size_, one_node ? "shared memory" : "TCP");
-    CHORUS_TRY(std::unique_ptr<Transport> transport, one_node ? join_shared_memory() : join_tcp());
+    std::vector<int> near;
+    for (int rank = 0; rank < size_; ++rank) {
+      if (member_at(members, rank).node == member_at(members, rank_).node) near.push_back(rank);
+    }
+    const auto ranks_near = static_cast<int>(near.size());
+    log(LogLevel::debug, "rank {}: joining {} ranks, {} of them on this node", rank_, size_, ranks_near);
+    if (ranks_near < size_) return join_nodes(near);
+    CHORUS_TRY(std::unique_ptr<Transport> transport, join_shared_memory(near));
     return std::shared_ptr<Transport>(std::move(transport));
   }
 
@@ -109,6 +115,9 @@ class Rendezvous {
   }
 
   int left_ms() const { return milliseconds_until(deadline_); }
+  static const Member& member_at(const std::vector<Member>& members, int rank) {
+    return members[static_cast<std::size_t>(rank)];
+  }
 
   Result<void> publish() {
     Member member{options_.node_identity, static_cast<std::int32_t>(::getpid()), options_.fingerprint};
@@ -185,25 +194,50 @@ class Rendezvous {
     return {};
   }
 
-  Result<std::unique_ptr<Transport>> join_shared_memory() {
-    if (rank_ == 0) {
-      auto world = SharedWorld::create(size_);
+  // The lowest rank of the node makes the memory. `near`: this node's ranks, ascending.
+  Result<std::unique_ptr<Transport>> join_shared_memory(const std::vector<int>& near) {
+    const int giver = near.front();
+    const auto size = static_cast<int>(near.size());
+    const auto number = static_cast<int>(std::ranges::find(near, rank_) - near.begin());
+    const auto store = make_prefix_store(store_, fmt::format("node/{}", giver));
+    if (rank_ == giver) {
+      auto world = SharedWorld::create(size);
       if (!world.ok()) {
-        refuse_descriptor(*store_, world.error().message, deadline_);
+        refuse_descriptor(*store, world.error().message, deadline_);
         return world.error();
       }
-      const std::vector<int> descriptors(static_cast<std::size_t>(size_), world->fd());
-      CHORUS_TRY_VOID(hand_over_descriptors(*store_, descriptors, deadline_));
-      return world->join(rank_, options_.exchange_timeout_ms);
+      std::vector<int> descriptors(static_cast<std::size_t>(size_), -1);
+      for (const int rank : near) descriptors[static_cast<std::size_t>(rank)] = world->fd();
+      CHORUS_TRY_VOID(hand_over_descriptors(*store, descriptors, deadline_, giver));
+      return world->join(number, options_.exchange_timeout_ms, near);
     }
-    CHORUS_TRY(UniqueFd fd, receive_descriptor(*store_, rank_, deadline_));
+    CHORUS_TRY(UniqueFd fd, receive_descriptor(*store, rank_, deadline_, giver));
     CHORUS_TRY(const SharedWorld world, SharedWorld::open(fd.get()));
     fd.release();
-    if (world.size() != size_) {
-      return fail(ErrorCode::invalid_argument, "rank 0's world has {} ranks, rank {}'s has {}", world.size(), rank_,
-                  size_);
+    if (world.size() != size) {
+      return fail(ErrorCode::invalid_argument, "rank {}'s memory is for {} ranks, and the node of rank {} has {}",
+                  giver, world.size(), rank_, size);
     }
-    return world.join(rank_, options_.exchange_timeout_ms);
+    return world.join(number, options_.exchange_timeout_ms, near);
+  }
+
+  // TCP first: what fails inside a node then reaches the ranks of the others, in the barrier.
+  Result<std::shared_ptr<Transport>> join_nodes(const std::vector<int>& near) {
+    CHORUS_TRY(std::unique_ptr<Transport> tcp, join_tcp());
+    std::unique_ptr<Transport> shared;
+    if (near.size() > 1) {
+      auto joined = join_shared_memory(near);
+      if (!joined.ok()) {
+        tcp->abort(joined.error().message);
+        return joined.error();
+      }
+      shared = std::move(*joined);
+    }
+    const std::shared_ptr<Transport> transport = make_node_transport(std::move(tcp), std::move(shared), near);
+    std::vector<int> everyone(static_cast<std::size_t>(size_));
+    std::iota(everyone.begin(), everyone.end(), 0);
+    CHORUS_TRY_VOID(Group(transport, everyone).barrier());
+    return transport;
   }
 
   Result<std::unique_ptr<Transport>> join_tcp() {
@@ -223,50 +257,6 @@ class Rendezvous {
 };
 
 }  // namespace
-
-Result<std::string> node_identity() {
-  std::string boot;
-  std::getline(std::ifstream("/proc/sys/kernel/random/boot_id") >> std::ws, boot);
-  char network[PATH_MAX] = {};
-  const ssize_t length = ::readlink("/proc/self/ns/net", network, sizeof network - 1);
-  if (boot.empty() || length <= 0) {
-    return fail(ErrorCode::internal, "this node has no identity: /proc has no boot_id or ns/net");
-  }
-  return fmt::format("{} {} {}", boot, network, ::geteuid());
-}
-
-Result<MeetingPlace> open_meeting_place(const LauncherEnvironment& environment, std::shared_ptr<const ClusterKey> key,
-                                        int timeout_ms) {
-  const bool spans = environment.may_span_nodes();
-  if (spans && !key) {
-    const bool unknown = environment.local_world_size == 0;
-    return missing_cluster_key(
-        fmt::format("the ranks meet at {} ({}), which other machines reach", environment.store_host,
-                    unknown ? "MASTER_ADDR; 127.0.0.1 would do for ranks of one machine" : "MASTER_ADDR"));
-  }
-  MeetingPlace place;
-  std::shared_ptr<Store> store;
-  if (!environment.store_file.empty()) {
-    CHORUS_TRY(store, open_file_store(environment.store_file));
-  } else if (environment.store_host.empty()) {
-    CHECK(environment.world_size == 1, "{} ranks and no place to meet", environment.world_size);
-    store = make_memory_store();
-  } else {
-    if (environment.launchers_store) key.reset();  // its protocol has none
-    if (environment.hosts_store()) {
-      // A name of this host may resolve to another address here than on other nodes.
-      auto server = TcpStoreServer::start(spans ? "0.0.0.0" : "127.0.0.1", environment.store_port, key);
-      if (!server.ok()) {
-        return with_context(server.error(), "rank 0 holds the store at MASTER_PORT; choose a free one for all ranks");
-      }
-      place.server = std::move(*server);
-    }
-    const std::string host = spans || environment.launchers_store ? environment.store_host : "127.0.0.1";
-    CHORUS_TRY(store, connect_tcp_store(host, environment.store_port, timeout_ms, key));
-  }
-  place.store = make_prefix_store(std::move(store), "chorus/" + environment.run_id);
-  return place;
-}
 
 Result<std::shared_ptr<Transport>> join_world(std::shared_ptr<Store> store, int rank, int size,
                                               const JoinOptions& options) {

@@ -1,5 +1,5 @@
 // From processes that know their ranks to a Transport between them: over a Store they compare what they are, and then
-// join through shared memory when all are on one node, or through TCP.
+// join: through shared memory inside a node, through TCP between nodes.
 #pragma once
 
 #include <memory>

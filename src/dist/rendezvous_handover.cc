@@ -76,7 +76,7 @@ int serve_one(int listener, std::span<const int> fds, const std::vector<bool>& s
   const auto hello = receive_within(caller->get(), hello_within_ms);
   if (!hello.ok() || hello->type != hello_frame) return -1;
   const std::size_t rank = hello->epoch;
-  if (rank == 0 || rank >= served.size() || served[rank]) return -1;
+  if (rank >= served.size() || served[rank]) return -1;
   const bool sent =
       (*caller)->send(descriptor_frame, 0, {}, fds[rank]).ok() && flush_within(caller->get(), hello_within_ms).ok();
   return sent ? static_cast<int>(rank) : -1;
@@ -84,7 +84,7 @@ int serve_one(int listener, std::span<const int> fds, const std::vector<bool>& s
 
 }  // namespace
 
-Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanoseconds deadline) {
+Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanoseconds deadline, int giver) {
   CHORUS_TRY(const std::string name, random_name());
   CHORUS_TRY(const UniqueFd listener, unix_socket());
   const AbstractAddress address(name);
@@ -93,7 +93,7 @@ Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanos
   }
   CHORUS_TRY_VOID(store.set(socket_key, "at " + name, milliseconds_until(deadline)));
   std::vector<bool> served;
-  for (const int fd : fds) served.push_back(served.empty() || fd < 0);
+  for (const int fd : fds) served.push_back(static_cast<int>(served.size()) == giver || fd < 0);
   while (std::ranges::find(served, false) != served.end()) {
     CHORUS_TRY(const bool ready, wait_for_socket(listener.get(), POLLIN, deadline));
     if (!ready) {
@@ -101,8 +101,8 @@ Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanos
       for (std::size_t rank = 0; rank < served.size(); ++rank) {
         if (!served[rank]) missing.push_back(static_cast<int>(rank));
       }
-      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for what rank 0 gives them",
-                  fmt::join(missing, ", "));
+      return fail(ErrorCode::deadline_exceeded, "ranks {} did not come for what rank {} gives them",
+                  fmt::join(missing, ", "), giver);
     }
     const int rank = serve_one(listener.get(), fds, served, deadline);
     if (rank >= 0) served[static_cast<std::size_t>(rank)] = true;
@@ -114,27 +114,28 @@ void refuse_descriptor(Store& store, const std::string& reason, Nanoseconds dead
   (void)store.set(socket_key, "no " + reason, milliseconds_until(deadline));  // else the others' deadline tells
 }
 
-Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline) {
+Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline, int giver) {
   CHORUS_TRY(const std::string published, store.get(socket_key, milliseconds_until(deadline)));
-  if (!published.starts_with("at ")) return fail(ErrorCode::unavailable, "rank 0 failed: {}", published.substr(3));
+  if (!published.starts_with("at "))
+    return fail(ErrorCode::unavailable, "rank {} failed: {}", giver, published.substr(3));
   const std::string name = published.substr(3);
   CHORUS_TRY(UniqueFd socket, unix_socket());
   const AbstractAddress address(name);
   // A full backlog answers EAGAIN; it is as long as the system allows, so a moment later there is room.
   while (::connect(socket.get(), address.get(), address.bytes) != 0) {
     if (errno != EAGAIN && errno != EINTR) {
-      return fail(ErrorCode::unavailable, "rank 0's Unix socket {}: connect: {}", name, std::strerror(errno));
+      return fail(ErrorCode::unavailable, "rank {}'s Unix socket {}: connect: {}", giver, name, std::strerror(errno));
     }
-    if (milliseconds_until(deadline) == 0) return fail(ErrorCode::deadline_exceeded, "rank 0 does not accept");
+    if (milliseconds_until(deadline) == 0) return fail(ErrorCode::deadline_exceeded, "rank {} does not accept", giver);
     (void)::poll(nullptr, 0, 5);
   }
   CHORUS_TRY_VOID(check_user(socket.get()));
-  CHORUS_TRY(const auto rank_0, make_socket_connection(std::move(socket), no_payload));
-  CHORUS_TRY_VOID(rank_0->send(hello_frame, static_cast<std::uint32_t>(rank), {}));
-  CHORUS_TRY_VOID(flush_within(rank_0.get(), milliseconds_until(deadline)));
-  auto answer = receive_within(rank_0.get(), milliseconds_until(deadline));
-  if (!answer.ok()) return with_context(answer.error(), "rank 0 did not hand over its descriptor");
-  if (!answer->descriptor.valid()) return fail(ErrorCode::unavailable, "rank 0 sent no descriptor");
+  CHORUS_TRY(const auto connection, make_socket_connection(std::move(socket), no_payload));
+  CHORUS_TRY_VOID(connection->send(hello_frame, static_cast<std::uint32_t>(rank), {}));
+  CHORUS_TRY_VOID(flush_within(connection.get(), milliseconds_until(deadline)));
+  auto answer = receive_within(connection.get(), milliseconds_until(deadline));
+  if (!answer.ok()) return with_context(answer.error(), fmt::format("rank {} did not hand over its descriptor", giver));
+  if (!answer->descriptor.valid()) return fail(ErrorCode::unavailable, "rank {} sent no descriptor", giver);
   return std::move(answer->descriptor);
 }
 

@@ -11,12 +11,12 @@
 
 namespace chorus {
 
-// Publishes itself and gives fds[r] to rank r, once each, whoever comes first; those of rank 0 and those that are -1
-// are not asked for. Returns when all have theirs. Processes of another user are turned away. Once a store: others need
-// another prefix.
-Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanoseconds deadline);
+// Rank `giver` publishes itself and gives fds[r] to rank r, once each, whoever comes first; its own and those that are
+// -1 are not asked for. Returns when all have theirs. Processes of another user are turned away. Once a store: others
+// need another prefix.
+Result<void> hand_over_descriptors(Store& store, std::span<const int> fds, Nanoseconds deadline, int giver = 0);
 // Tells the others that there will be no descriptor, and why.
 void refuse_descriptor(Store& store, const std::string& reason, Nanoseconds deadline);
-Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline);
+Result<UniqueFd> receive_descriptor(Store& store, int rank, Nanoseconds deadline, int giver = 0);
 
 }  // namespace chorus

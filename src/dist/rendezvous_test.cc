@@ -5,7 +5,10 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <fstream>
 #include <functional>
+#include <set>
+#include <sstream>
 #include <thread>
 
 #include "base/clock.h"
@@ -67,26 +70,102 @@ void expect_sums(const Joined& joined) {
   for (auto& thread : threads) thread.join();
 }
 
-TEST(Rendezvous, RanksOfOneNodeShareMemory) {
-  expect_sums(join_threads(4, [](int, JoinOptions*) {}));
+// How many worlds' memories this process has mapped.
+std::size_t shared_memories() {
+  std::set<std::string> inodes;
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::string range, rights, offset, device, inode;
+    std::istringstream(line) >> range >> rights >> offset >> device >> inode;
+    if (line.find("memfd:chorus-world") != std::string::npos) inodes.insert(inode);
+  }
+  return inodes.size();
 }
 
-TEST(Rendezvous, RanksOfDifferentNodesUseTcp) {
-  auto joined = join_threads(4, [](int rank, JoinOptions* options) {
-    options->node_identity = fmt::format("node {}", rank);
-    options->key = test_key();
-  });
+TEST(Rendezvous, RanksOfOneNodeShareMemory) {
+  const auto joined = join_threads(4, [](int, JoinOptions*) {});
+  EXPECT_EQ(shared_memories(), 1U);
   expect_sums(joined);
-  joined[3] = std::shared_ptr<Transport>();  // leaves
+}
+
+// Goal: memory inside a node, TCP between nodes, and one end for all. Method: threads pretend nodes (one a digit); the
+// last one leaves.
+TEST(Rendezvous, RanksOfSeveralNodesShareMemoryInsideANode) {
+  struct Case {
+    std::string nodes;
+    std::size_t memories;
+  };
+  for (const auto& [nodes, memories] : {Case{"0123", 0}, {"0011", 2}, {"0101", 2}, {"0001", 1}, {"1220", 1}}) {
+    auto joined = join_threads(4, [&nodes = nodes](int rank, JoinOptions* options) {
+      options->node_identity = std::string("node ") + nodes[static_cast<std::size_t>(rank)];
+      options->key = test_key();
+    });
+    EXPECT_EQ(shared_memories(), memories) << nodes;
+    expect_sums(joined);
+    joined[3] = std::shared_ptr<Transport>();
+    std::vector<std::thread> threads;
+    for (std::size_t rank = 0; rank < 3; ++rank) {
+      threads.emplace_back([&, rank] {
+        const auto result = group_of_all(*joined[rank]).barrier();
+        ASSERT_FALSE(result.ok());
+        EXPECT_EQ(result.error().code, ErrorCode::unavailable);
+        EXPECT_NE(result.error().message.find("rank 3"), std::string::npos) << nodes << ": " << result.error().message;
+      });
+    }
+    for (auto& thread : threads) thread.join();
+  }
+}
+
+// A store that loses what is set under a key.
+class LosingStore final : public Store {
+ public:
+  LosingStore(std::shared_ptr<Store> inner, std::string key) : inner_(std::move(inner)), key_(std::move(key)) {}
+  Result<void> set(const std::string& key, std::string_view value, int timeout_ms) override {
+    if (key.ends_with(key_)) return fail(ErrorCode::unavailable, "the store lost {}", key);
+    return inner_->set(key, value, timeout_ms);
+  }
+  Result<std::string> get(const std::string& key, int timeout_ms) override { return inner_->get(key, timeout_ms); }
+  Result<std::int64_t> add(const std::string& key, std::int64_t delta, int timeout_ms) override {
+    return inner_->add(key, delta, timeout_ms);
+  }
+  Result<std::string> compare_set(const std::string& key, std::string_view expected, std::string_view desired,
+                                  int timeout_ms) override {
+    return inner_->compare_set(key, expected, desired, timeout_ms);
+  }
+  Result<bool> delete_key(const std::string& key, int timeout_ms) override {
+    return inner_->delete_key(key, timeout_ms);
+  }
+  Result<bool> check(std::span<const std::string> keys, int timeout_ms) override {
+    return inner_->check(keys, timeout_ms);
+  }
+  Result<void> wait(std::span<const std::string> keys, int timeout_ms) override {
+    return inner_->wait(keys, timeout_ms);
+  }
+
+ private:
+  std::shared_ptr<Store> inner_;
+  std::string key_;
+};
+
+// Goal: what fails inside one node is heard by the ranks of the others. Method: the ranks of node 1 do not get their
+// memory; rank 3, which waits for it, has two seconds, the others a day.
+TEST(Rendezvous, AFailureInsideANodeReachesTheOthers) {
+  const auto store = make_memory_store();
+  Joined joined(4, std::shared_ptr<Transport>());
   std::vector<std::thread> threads;
-  for (std::size_t rank = 0; rank < 3; ++rank) {
+  for (int rank = 0; rank < 4; ++rank) {
     threads.emplace_back([&, rank] {
-      const Nanoseconds start = monotonic_now();
-      EXPECT_FALSE(group_of_all(*joined[rank]).barrier().ok());
-      EXPECT_LT(monotonic_now() - start, 1'000'000'000);
+      JoinOptions options = options_of(rank == 3 ? 2'000 : 86'400'000);
+      options.node_identity = fmt::format("node {}", rank / 2);
+      const auto own = rank == 2 ? std::make_shared<LosingStore>(store, "handover") : store;
+      joined[static_cast<std::size_t>(rank)] = join_world(own, rank, 4, options);
     });
   }
   for (auto& thread : threads) thread.join();
+  for (const auto& result : joined) ASSERT_FALSE(result.ok());
+  for (const std::size_t rank : {0U, 1U, 2U}) {
+    EXPECT_NE(joined[rank].error().message.find("the store lost"), std::string::npos) << joined[rank].error().message;
+  }
 }
 
 // Goal: no rank waits for the others when one may not listen. Method: rank 1 alone has an address that other machines
