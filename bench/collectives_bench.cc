@@ -2,7 +2,8 @@
 // between two in less than 10 us (median), and 8 MiB at no less than 60 % of the speed of a plain memcpy of 8 MiB. Over
 // TCP on the loopback, without a key and with one: what the tags cost (docs/decisions/008).
 //   cmake --preset release -DCHORUS_BENCH=ON && ninja -C build collectives_bench
-//   build/bench/collectives_bench [RANKS [shared | tcp | tcp-key]]
+// In a world of two pretended nodes, half of the ranks each: memory inside a node, TCP with a key between them.
+//   build/bench/collectives_bench [RANKS [shared | tcp | tcp-key | nodes]]
 #include <sched.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -19,6 +20,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "dist/group.h"
+#include "dist/node_transport.h"
 #include "dist/tcp_transport.h"
 
 namespace chorus {
@@ -90,6 +92,23 @@ Join make_tcp_world(int ranks, bool with_key) {
   return [doors, contacts](int rank) { return (*doors)[static_cast<std::size_t>(rank)].join(rank, contacts); };
 }
 
+Join make_world_of_nodes(int ranks) {
+  const auto memories = std::make_shared<std::vector<SharedWorld>>();
+  std::vector<std::vector<int>> nodes(2);
+  for (int rank = 0; rank < ranks; ++rank) nodes[rank < ranks / 2 ? 0 : 1].push_back(rank);
+  for (const auto& node : nodes) {
+    auto made = SharedWorld::create(static_cast<int>(node.size()));
+    CHECK(made.ok(), "{}", made.error().message);
+    memories->push_back(std::move(*made));
+  }
+  return [=, tcp = make_tcp_world(ranks, true)](int rank) -> Result<std::unique_ptr<Transport>> {
+    const std::size_t node = rank < ranks / 2 ? 0 : 1;
+    CHORUS_TRY(auto far, tcp(rank));
+    CHORUS_TRY(auto near, (*memories)[node].join(rank - nodes[node].front(), 10'000, nodes[node]));
+    return make_node_transport(std::move(far), std::move(near), nodes[node]);
+  };
+}
+
 void run_rank(const Join& join, int rank) {
   bind_to_core(rank);
   auto transport = join(rank);
@@ -115,8 +134,9 @@ void run_rank(const Join& join, int rank) {
 int main(int argc, char** argv) {
   const int ranks = argc > 1 ? std::atoi(argv[1]) : 2;
   const std::string kind = argc > 2 ? argv[2] : "shared";
-  const chorus::Join join =
-      kind == "shared" ? chorus::make_shared_world(ranks) : chorus::make_tcp_world(ranks, kind == "tcp-key");
+  const chorus::Join join = kind == "shared"  ? chorus::make_shared_world(ranks)
+                            : kind == "nodes" ? chorus::make_world_of_nodes(ranks)
+                                              : chorus::make_tcp_world(ranks, kind == "tcp-key");
   for (int rank = 1; rank < ranks; ++rank) {
     if (::fork() == 0) {
       chorus::run_rank(join, rank);

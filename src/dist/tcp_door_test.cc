@@ -1,8 +1,11 @@
 // How ranks find each other through doors and contacts, and who is turned away.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "dist/group_testing.h"
@@ -141,6 +144,26 @@ TEST(TcpDoor, JoiningHasADeadline) {
     EXPECT_EQ(joined.error().code, ErrorCode::deadline_exceeded);
     EXPECT_THAT(joined.error().message, HasSubstr(rank == 0 ? "no connection from ranks 1" : "rank 0 listens"));
   }
+}
+
+// Goal: a rank that computes for long with its sockets full is not given up, and the end of a node is noticed. Method:
+// each rank has one connection that ends after ten seconds of silence, and one that does not (the kernel needs eleven
+// seconds to show it).
+TEST(TcpDoor, ABusyPeerIsNotTakenForALostOne) {
+  const TestWorld world = make_tcp_world(2, nullptr, test_timeout_ms);
+  std::vector<std::unique_ptr<Transport>> joined(2);
+  std::thread other([&] { joined[1] = world.join(1); });
+  joined[0] = world.join(0);
+  other.join();
+  std::vector<int> timeouts_ms;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+    const int fd = std::stoi(entry.path().filename());
+    if (!tcp::peer_address(fd).ok()) continue;  // no connection
+    int timeout_ms = -1;
+    socklen_t bytes = sizeof timeout_ms;
+    if (::getsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, &bytes) == 0) timeouts_ms.push_back(timeout_ms);
+  }
+  EXPECT_THAT(timeouts_ms, testing::UnorderedElementsAre(0, 0, 10'000, 10'000));
 }
 
 // Goal: strangers at a rank's port neither join nor keep the others out. Method: more of them than are heard at once,

@@ -68,8 +68,10 @@ class LinkMaker {
   // that has called all lower ones answers; so there is always one that goes on.
   Result<std::vector<TcpLink>> make() {
     for (int peer = 0; peer < meeting_.rank; ++peer) {
-      CHORUS_TRY(link(peer).data, call(peer, data_channel));
-      CHORUS_TRY(link(peer).news, call(peer, news_channel));
+      CHORUS_TRY(TcpChannel data, call(peer, data_channel));
+      CHORUS_TRY(TcpChannel news, call(peer, news_channel));
+      keep(peer, data_channel, std::move(data));
+      keep(peer, news_channel, std::move(news));
     }
     CHORUS_TRY_VOID(accept_callers());
     return std::move(links_);
@@ -112,6 +114,13 @@ class LinkMaker {
       if (!*moved) CHORUS_TRY_VOID(wait({called.fd(), event, 0}, peer));
     }
     return called;
+  }
+
+  // A rank may compute for minutes before it takes what was sent to it. Its node's end shows on the other connection,
+  // which is never full.
+  void keep(int peer, Channel channel, TcpChannel made) {
+    if (channel == data_channel) tcp::let_peer_be_busy(made.fd());
+    (channel == data_channel ? link(peer).data : link(peer).news) = std::move(made);
   }
 
   Result<void> wait(const pollfd& wanted, int peer) const {
@@ -203,7 +212,7 @@ class LinkMaker {
     const std::byte answer{1};
     channel->begin_sending({&answer, 1});
     if (!channel->send_some().ok() || channel->sending()) return false;
-    (for_data ? link.data : link.news) = std::move(*channel);
+    keep(hello.from, for_data ? data_channel : news_channel, std::move(*channel));
     return true;
   }
 

@@ -132,6 +132,10 @@ Result<void> finish_connect(int socket) {
   return {};
 }
 
+void let_peer_be_busy(int socket) {
+  set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, 0);
+}
+
 Result<Address> local_address(int socket) {
   Address address;
   address.bytes = sizeof address.name;

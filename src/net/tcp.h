@@ -38,6 +38,10 @@ Result<UniqueFd> accept(int listener);
 Result<UniqueFd> begin_connect(const Address& address);
 Result<void> finish_connect(int socket);
 
+// The end of silence by TCP_USER_TIMEOUT also hits a peer that is well and does not read: full buffers count as
+// silence. For a connection whose peer may be busy for longer; a lost node must then be noticed by another one.
+void let_peer_be_busy(int socket);
+
 Result<Address> local_address(int socket);
 Result<Address> peer_address(int socket);
 
