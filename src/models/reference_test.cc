@@ -26,6 +26,7 @@ class PerturbedCheckpoint final : public Checkpoint {
   PerturbedCheckpoint(const Checkpoint& inner, unsigned draw) : inner_(inner), draw_(draw) {}
   bool has(const std::string& name) const override { return inner_.has(name); }
   std::vector<std::string> names() const override { return inner_.names(); }
+  std::string digest() const override { return inner_.digest(); }
   void release(const std::string& name) const override { inner_.release(name); }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override {
     CHORUS_TRY(TensorView view, inner_.tensor(name, shape));
