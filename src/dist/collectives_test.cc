@@ -173,8 +173,8 @@ std::string check_point_to_point(Group& group, std::size_t count) {
     }
   }
   EXPECT_RANK(in == bytes_of(previous, group.rank(), count), "receive of {}", count);
-  EXPECT_RANK(std::memcmp(received.data(), in.data(), count) == 0 && received.size() == count, "receive_message of {}",
-              count);
+  EXPECT_RANK(std::ranges::equal(received, in, {}, [](char c) { return static_cast<std::byte>(c); }),
+              "receive_message of {}", count);
   return {};
 }
 
