@@ -14,6 +14,7 @@
 #include "fleet/child_start.h"
 #include "fleet/remote_replicas.h"
 #include "net/connector.h"
+#include "net/tcp.h"
 #include "net/wire.h"
 
 namespace chorus {
@@ -85,6 +86,9 @@ Result<void> take_in(const EngineConfig& config, RemoteReplicas* entrance, const
                              static_cast<int>((std::max(next - now, Nanoseconds{0}) + millisecond - 1) / millisecond));
     CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
     for (RemoteReplicas::Joined& joined : entrance->take(monotonic_now(), objection)) {
+      // An engine reads nothing while it computes a step, for as long as that takes. That its node is lost the ranks
+      // learn from their world.
+      tcp::let_peer_be_busy(joined.connection->fd());
       (*engines)[static_cast<std::size_t>(joined.rank)] = std::move(joined.connection);
     }
   }
@@ -105,6 +109,7 @@ Result<std::unique_ptr<Connection>> go_in(const EngineConfig& config, int rank, 
     join.dp_rank = rank / config.parallel.replica_size();
     join.node = fmt::format("of rank {}", rank);
     CHORUS_TRY_VOID(send_message(fleet->get(), MessageType::join, 0, chorus::encode(join)));
+    tcp::let_peer_be_busy((*fleet)->fd());
     return fleet;
   }
 }
