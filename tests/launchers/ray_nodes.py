@@ -22,10 +22,12 @@ LIMITS = ["--threads", "1", "--max-num-seqs", "16", "--engine-start-timeout-ms",
 needs_ray = pytest.mark.skipif(not (RAY.exists() and CHORUS_RAY.exists()), reason="no ray in CHORUS_LAUNCHERS_VENV, or no chorus-ray: make ray")
 
 
-def free_port(address, prefix=()):
-    """`prefix`: what runs a command in the network that has this address."""
-    script = "import socket, sys; s = socket.socket(); s.bind((sys.argv[1], 0)); print(s.getsockname()[1])"
-    return int(subprocess.run([*prefix, sys.executable, "-c", script, address], capture_output=True, text=True, check=True).stdout)
+def free_ports(address, count, prefix=()):
+    """Different ones: all are taken before the first is given back. `prefix`: what runs a command in the network that has this address."""
+    script = ("import socket, sys\nheld = [socket.socket() for _ in range(int(sys.argv[2]))]\n"
+              "for one in held:\n    one.bind((sys.argv[1], 0))\nprint(*[one.getsockname()[1] for one in held])")
+    done = subprocess.run([*prefix, sys.executable, "-c", script, address, str(count)], capture_output=True, text=True, check=True)
+    return done.stdout.split()
 
 
 class RayNode:
@@ -34,11 +36,11 @@ class RayNode:
     def __init__(self, address, cpus, head=None, prefix=()):
         self.address = address
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="cr", dir="/tmp"))  # sockets in it: the path must be short
-        ports = [f"--dashboard-agent-listen-port={free_port(address, prefix)}"]
+        agent, store, client = free_ports(address, 3, prefix)
+        ports = [f"--dashboard-agent-listen-port={agent}"]
         if head is None:
-            self.cluster = f"{address}:{free_port(address, prefix)}"
-            ports += ["--head", f"--port={self.cluster.split(':')[1]}", "--include-dashboard=false", f"--temp-dir={self.directory}",
-                      f"--ray-client-server-port={free_port(address, prefix)}"]
+            self.cluster = f"{address}:{store}"
+            ports += ["--head", f"--port={store}", "--include-dashboard=false", f"--temp-dir={self.directory}", f"--ray-client-server-port={client}"]
         else:
             self.cluster = head.cluster
             ports += [f"--address={self.cluster}"]
