@@ -104,7 +104,7 @@ def test_a_killed_part_of_the_only_rank(tmp_path, cluster, runs, work):
 def test_killed_head_leaves_nothing(tmp_path, cluster, runs, work):
     head = start_work(runs, work, tmp_path, cluster, ["-dp", 2, "-tp", 2], "span")
     for rank in (0, 1):
-        nodes_of(head, rank, 2)
+        head.wait_for(f"Worker rank {rank} is ready")
     parts = part_processes(head)
     assert len(parts) == 4
     head.kill()
