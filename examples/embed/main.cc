@@ -133,7 +133,8 @@ Result<int> run(const char* directory) {
     CHORUS_TRY_VOID(validate(*config));
     CHORUS_TRY_VOID(validate(*config, model));
   }
-  CHORUS_TRY(const LoadedWeights weights, load_weights(alone, model, local_weight_shards(alone.parallel), detect_node().cores()));
+  CHORUS_TRY(const LoadedWeights weights,
+             load_weights(alone, model, local_weight_shards(alone.parallel), detect_node().cores()));
   CHORUS_TRY_VOID(look_inside(alone, model, weights));
   CHORUS_TRY(const Tokens here, generate_here(alone, model, weights));
   CHORUS_TRY(const Tokens on_fleet, generate_on_fleet(two, model));

@@ -35,9 +35,9 @@ Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, 
 // The shards that this node's workers of its replicas need, ascending.
 std::vector<int> local_weight_shards(const ParallelConfig& parallel);
 
-// Packs `shards` of the model (none: the arena stays empty) for the configured instruction set and dtype. Of the checkpoint only what these shards
-// need is read. `threads` share the work. Errors name file and tensor. `interrupted` may be empty; asked between
-// tensors, and true ends the loading with ErrorCode::cancelled.
+// Packs `shards` of the model (none: the arena stays empty) for the configured instruction set and dtype. Of the
+// checkpoint only what these shards need is read. `threads` share the work. Errors name file and tensor. `interrupted`
+// may be empty; asked between tensors, and true ends the loading with ErrorCode::cancelled.
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
                                    int threads, const std::function<bool()>& interrupted = {});
 }  // namespace chorus
