@@ -19,9 +19,9 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "dist/group.h"
-#include "dist/node_transport.h"
-#include "dist/tcp_transport.h"
+#include "parallel/group.h"
+#include "parallel/transport/node_transport.h"
+#include "parallel/transport/tcp_transport.h"
 
 namespace chorus {
 namespace {

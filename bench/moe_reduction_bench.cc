@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "base/check.h"
-#include "dist/group.h"
+#include "parallel/group.h"
 
 namespace chorus {
 namespace {

@@ -12,7 +12,7 @@
 
 #include "json/file.h"
 #include "json/json.h"
-#include "text/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace {
 

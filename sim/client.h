@@ -9,7 +9,7 @@
 
 #include "digest.h"
 #include "oracle.h"
-#include "sched/request.h"
+#include "request/request.h"
 #include "workload.h"
 
 namespace chorus::sim {

@@ -1,12 +1,12 @@
 // What a request must give, computed from prompt and parameters alone, one token after the other, with no scheduler,
-// cache or batch. Written from the rules in sched/request.h, not from sched/'s own finish rules.
+// cache or batch. Written from the rules in request/request.h, not from sched/'s own finish rules.
 #pragma once
 
 #include <optional>
 #include <vector>
 
-#include "sched/request.h"
-#include "sched/toy_model.h"
+#include "request/request.h"
+#include "testing/toy_model.h"
 
 namespace chorus::sim {
 

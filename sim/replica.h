@@ -12,7 +12,7 @@
 #include "cluster/placement.h"
 #include "cluster/router.h"
 #include "sched/scheduler.h"
-#include "sched/toy_pipeline.h"
+#include "testing/toy_pipeline.h"
 
 namespace chorus::sim {
 

@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "random.h"
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus::sim {
 

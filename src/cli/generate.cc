@@ -13,12 +13,12 @@
 #include "cli/prompt_rows.h"
 #include "cli/read_model.h"
 #include "cli/version.h"
-#include "dist/launcher.h"
 #include "fleet/launched_world.h"
 #include "frontend/chat_format.h"
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
 #include "frontend/text_generator.h"
+#include "parallel/launch/launcher.h"
 
 namespace chorus {
 namespace {

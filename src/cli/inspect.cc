@@ -12,8 +12,8 @@
 #include "cli/inspect_report.h"
 #include "cli/output_file.h"
 #include "cli/read_model.h"
-#include "dist/topology.h"
 #include "exec/model_runner.h"
+#include "parallel/topology.h"
 #include "weights/checkpoint.h"
 
 namespace chorus {

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "config/engine_config.h"
-#include "dist/topology.h"
 #include "layers/parameters.h"
 #include "models/decoder.h"
+#include "parallel/topology.h"
 
 namespace chorus {
 

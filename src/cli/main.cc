@@ -1,6 +1,6 @@
 // chorus COMMAND [MODEL] [options]. The same program, under another name, is an engine process of a fleet.
 #include "cli/commands.h"
-#include "fleet/fleet.h"
+#include "worker/process_main.h"
 
 int main(int argc, char** argv) {
   if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);

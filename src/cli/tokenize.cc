@@ -9,7 +9,7 @@
 #include "cli/commands.h"
 #include "cli/read_line.h"
 #include "frontend/chat_format.h"
-#include "text/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace chorus {
 namespace {

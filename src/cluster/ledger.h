@@ -23,7 +23,7 @@
 
 #include "base/result.h"
 #include "cluster/placement.h"
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus {
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/exit_status.h"
 #include "cluster/placement.h"
 
 namespace chorus {
@@ -51,12 +52,6 @@ struct SupervisorAction {
   Kind kind = Kind::spawn;
   Placement replica;
   bool operator==(const SupervisorAction&) const = default;
-};
-
-// How a process ended.
-struct ExitStatus {
-  int code = 0;    // of exit(); 2: wrong usage, configuration or input, which a retry does not mend
-  int signal = 0;  // that ended it; 0: none
 };
 
 class Supervisor {

@@ -12,21 +12,10 @@
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "exec/executor.h"
-#include "sched/request.h"
+#include "request/engine_load.h"
+#include "request/request.h"
 
 namespace chorus {
-
-// What a load report tells.
-struct EngineLoad {
-  std::uint32_t waiting = 0;  // requests (sequences) queued, not in the batch
-  std::uint32_t running = 0;
-  std::uint64_t kv_blocks_free = 0;
-  std::uint64_t kv_blocks_total = 0;
-  std::uint64_t preemptions = 0;                                  // since start
-  std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens since start
-  std::uint64_t steps = 0;                                        // since start: the progress heartbeat
-  std::uint64_t prompt_tokens = 0, output_tokens = 0;             // computed since start
-};
 
 inline constexpr int wave_vote_steps = 16;
 

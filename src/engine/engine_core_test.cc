@@ -5,7 +5,7 @@
 
 #include <map>
 
-#include "sched/toy_pipeline.h"
+#include "testing/toy_pipeline.h"
 
 namespace chorus {
 namespace {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "exec/sampling_archive.h"
 #include "net/archive.h"
+#include "request/request_archive.h"
 
 namespace chorus {
 namespace archive {

@@ -4,9 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "dist/group.h"
-#include "dist/topology.h"
 #include "models/decoder.h"
+#include "parallel/group.h"
+#include "parallel/topology.h"
 
 namespace chorus {
 

@@ -8,7 +8,7 @@
 #include <unordered_map>
 #include <utility>
 
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus {
 

@@ -7,8 +7,8 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "fleet/child_start.h"
-#include "fleet/fleet_testing.h"
+#include "testing/fleet_testing.h"
+#include "worker/child_start.h"
 
 namespace chorus::testing_fleet {
 namespace {

@@ -10,9 +10,9 @@
 #include "base/log.h"
 #include "cluster/balance/load_balancer.h"
 #include "config/node.h"
-#include "fleet/child_start.h"
-#include "fleet/engine_process.h"
 #include "fleet/fleet_impl.h"
+#include "worker/child_start.h"
+#include "worker/engine_process.h"
 
 namespace chorus {
 namespace {

@@ -14,7 +14,6 @@
 #include "base/clock.h"
 #include "cluster/router.h"
 #include "cluster/supervisor.h"
-#include "dist/transport.h"
 #include "fleet/backlog.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
@@ -22,6 +21,7 @@
 #include "fleet/ray_launcher.h"
 #include "fleet/remote_replicas.h"
 #include "fleet/replica_link.h"
+#include "parallel/transport/transport.h"
 
 namespace chorus {
 

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/log.h"
-#include "fleet/cluster_fingerprint.h"
 #include "fleet/fleet_impl.h"
+#include "worker/cluster_fingerprint.h"
 
 namespace chorus {
 namespace {

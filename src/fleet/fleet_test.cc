@@ -17,9 +17,9 @@
 #include <set>
 
 #include "base/clock.h"
-#include "fleet/child_process.h"
-#include "fleet/fleet_testing.h"
 #include "net/connection.h"
+#include "testing/fleet_testing.h"
+#include "worker/child_process.h"
 
 namespace chorus::testing_fleet {
 namespace {

@@ -10,12 +10,12 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "dist/rendezvous_handover.h"
-#include "fleet/child_start.h"
 #include "fleet/remote_replicas.h"
 #include "net/connector.h"
 #include "net/tcp.h"
 #include "net/wire.h"
+#include "parallel/launch/rendezvous_handover.h"
+#include "worker/child_start.h"
 
 namespace chorus {
 namespace {

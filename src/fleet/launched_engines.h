@@ -10,10 +10,10 @@
 
 #include "base/result.h"
 #include "config/engine_config.h"
-#include "dist/group.h"
-#include "dist/store.h"
 #include "net/authentication.h"
 #include "net/connection.h"
+#include "parallel/group.h"
+#include "parallel/store/store.h"
 
 namespace chorus {
 

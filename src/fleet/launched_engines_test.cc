@@ -13,9 +13,9 @@
 #include <thread>
 
 #include "base/clock.h"
-#include "fleet/child_start.h"
 #include "net/connector.h"
 #include "net/wire.h"
+#include "worker/child_start.h"
 
 namespace chorus {
 namespace {

@@ -16,7 +16,7 @@ namespace chorus {
 
 // What a rank tells the others about where it is: bytes that can be copied.
 struct Whereabouts {
-  std::array<char, 192> node{};          // node_identity() of dist/rendezvous.h
+  std::array<char, 192> node{};          // node_identity() of parallel/launch/rendezvous.h
   std::array<std::uint64_t, 64> cpus{};  // those it may use: a bit each
 };
 Whereabouts make_whereabouts(const std::string& node_identity, const NodeResources& node);

@@ -7,9 +7,9 @@
 #include "base/log.h"
 #include "config/node.h"
 #include "exec/replica_executor.h"
-#include "fleet/cluster_fingerprint.h"
-#include "fleet/engine_process.h"
 #include "fleet/fleet_setup.h"
+#include "worker/cluster_fingerprint.h"
+#include "worker/engine_process.h"
 
 namespace chorus {
 namespace {

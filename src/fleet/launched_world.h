@@ -18,15 +18,15 @@
 #include "base/result.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
-#include "dist/group.h"
-#include "dist/launcher.h"
-#include "dist/rendezvous.h"
-#include "dist/topology.h"
 #include "exec/load_weights.h"
 #include "exec/replica_executor.h"
 #include "fleet/fleet.h"
 #include "fleet/launched_engines.h"
 #include "fleet/launched_resources.h"
+#include "parallel/group.h"
+#include "parallel/launch/launcher.h"
+#include "parallel/launch/rendezvous.h"
+#include "parallel/topology.h"
 
 namespace chorus {
 

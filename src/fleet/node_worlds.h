@@ -8,7 +8,7 @@
 
 #include "base/result.h"
 #include "config/engine_config.h"
-#include "dist/transport.h"
+#include "parallel/transport/transport.h"
 
 namespace chorus {
 

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "base/result.h"
-#include "fleet/child_process.h"
 #include "json/json.h"
 #include "net/unique_fd.h"
+#include "worker/child_process.h"
 
 namespace chorus {
 

@@ -9,10 +9,10 @@
 #include <fstream>
 #include <thread>
 
-#include "fleet/cluster_fingerprint.h"
-#include "fleet/fleet_testing.h"
 #include "fleet/remote_node.h"
 #include "net/frame_listener.h"
+#include "testing/fleet_testing.h"
+#include "worker/cluster_fingerprint.h"
 
 namespace chorus::testing_fleet {
 namespace {

@@ -11,8 +11,8 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "config/node.h"
-#include "fleet/cluster_fingerprint.h"
 #include "fleet/remote_worker.h"
+#include "worker/cluster_fingerprint.h"
 
 namespace chorus {
 namespace {

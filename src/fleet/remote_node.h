@@ -1,6 +1,6 @@
 // A node without a front end (`chorus serve --headless`): its engines work for a fleet on another machine, the head.
 // Weights are loaded once; each engine is a process of this node, watched and started again here, and has a connection
-// of its own to the head, over which its messages are relayed (fleet/messages.h). An engine's incarnation is one
+// of its own to the head, over which its messages are relayed (protocol/messages.h). An engine's incarnation is one
 // process and one connection: when either ends, so does the other, and the next begins with a new JOIN and a new epoch.
 #pragma once
 

@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "base/log.h"
-#include "fleet/child_start.h"
-#include "fleet/cluster_fingerprint.h"
+#include "worker/child_start.h"
+#include "worker/cluster_fingerprint.h"
 
 namespace chorus {
 namespace {

@@ -14,8 +14,8 @@
 #include "base/clock.h"
 #include "base/result.h"
 #include "config/engine_config.h"
-#include "fleet/messages.h"
 #include "net/frame_listener.h"
+#include "protocol/messages.h"
 
 namespace chorus {
 

@@ -4,10 +4,10 @@
 #include <utility>
 
 #include "base/log.h"
-#include "dist/topology.h"
 #include "exec/worker_groups.h"
-#include "fleet/child_start.h"
-#include "fleet/fleet.h"
+#include "parallel/topology.h"
+#include "worker/child_start.h"
+#include "worker/process_main.h"
 
 namespace chorus {
 namespace {

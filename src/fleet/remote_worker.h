@@ -14,10 +14,10 @@
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "exec/load_weights.h"
-#include "fleet/child_process.h"
-#include "fleet/messages.h"
 #include "fleet/node_worlds.h"
 #include "net/connector.h"
+#include "protocol/messages.h"
+#include "worker/child_process.h"
 
 namespace chorus {
 

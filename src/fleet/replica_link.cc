@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "fleet/fleet.h"
+#include "worker/process_main.h"
 
 namespace chorus {
 namespace {

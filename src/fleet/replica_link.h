@@ -9,9 +9,9 @@
 
 #include "base/result.h"
 #include "cluster/placement.h"
-#include "fleet/child_process.h"
-#include "fleet/messages.h"
 #include "net/connection.h"
+#include "protocol/messages.h"
+#include "worker/child_process.h"
 
 namespace chorus {
 

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "base/result.h"
+#include "jinja/chat_template.h"
 #include "json/json.h"
-#include "text/chat_template.h"
 
 namespace chorus {
 

@@ -10,7 +10,7 @@
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "frontend/text_generator.h"
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus {
 

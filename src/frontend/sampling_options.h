@@ -10,7 +10,7 @@
 #include "base/result.h"
 #include "config/model_config.h"
 #include "json/json.h"
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus {
 

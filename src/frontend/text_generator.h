@@ -15,7 +15,7 @@
 #include "config/engine_config.h"
 #include "fleet/fleet.h"
 #include "frontend/sampling_options.h"
-#include "text/tokenizer.h"
+#include "tokenizer/tokenizer.h"
 
 namespace chorus {
 

@@ -14,7 +14,7 @@
 
 namespace chorus {
 
-// Parameters as plain numbers (sched/request.h says what they mean), and the sequence so far.
+// Parameters as plain numbers (request/request.h says what they mean), and the sequence so far.
 struct SampleInput {
   std::span<const float> logits;  // [vocab], raw
   double temperature = 1.0;

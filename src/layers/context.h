@@ -3,12 +3,12 @@
 #pragma once
 
 #include "config/reduction_segments.h"
-#include "dist/group.h"
 #include "kernels/isa.h"
 #include "kernels/linear.h"
 #include "kernels/scratch.h"
 #include "kernels/thread_pool.h"
 #include "layers/expert_placement.h"
+#include "parallel/group.h"
 
 namespace chorus {
 

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "config/eplb_config.h"
-#include "dist/group.h"
 #include "layers/expert_load_window.h"
 #include "layers/expert_slots.h"
+#include "parallel/group.h"
 
 namespace chorus {
 

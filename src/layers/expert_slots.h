@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "base/result.h"
-#include "dist/group.h"
 #include "layers/expert_placement.h"
 #include "layers/moe_routing.h"
 #include "layers/parameters.h"
+#include "parallel/group.h"
 
 namespace chorus {
 

@@ -8,9 +8,9 @@
 #include <numeric>
 #include <thread>
 
-#include "dist/topology.h"
 #include "layers/expert_balancer.h"
 #include "models/registry.h"
+#include "parallel/topology.h"
 
 namespace chorus {
 namespace {

@@ -1,6 +1,6 @@
 // Plain values as bytes: fixed-width little-endian integers, IEEE 754 bit patterns, texts and lists behind a u32 count.
 // No tags and no versions inside: both ends are the same build of Chorus, which the handshake checks
-// (fleet/messages.h).
+// (protocol/messages.h).
 //
 // The reader trusts nothing. A read past the end, a flag that is neither 0 nor 1, a count that cannot fit in what is
 // left make it fail; from then on it returns zeros, so that a decoder reads straight through and asks once, in

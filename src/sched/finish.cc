@@ -4,22 +4,6 @@
 
 namespace chorus {
 
-const char* name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::none:
-      return "none";
-    case FinishReason::stop:
-      return "stop";
-    case FinishReason::length:
-      return "length";
-    case FinishReason::abort:
-      return "abort";
-    case FinishReason::error:
-      return "error";
-  }
-  return "unknown";
-}
-
 std::int64_t output_limit(const SamplingParams& params, std::int64_t prompt_length, std::int32_t max_model_len) {
   return std::min<std::int64_t>(params.max_tokens, max_model_len - prompt_length);
 }

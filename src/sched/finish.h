@@ -7,7 +7,7 @@
 #include <span>
 #include <vector>
 
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus {
 

@@ -13,7 +13,7 @@
 #include <span>
 #include <vector>
 
-#include "sched/siphash.h"
+#include "base/siphash.h"
 #include "sched/step_plan.h"
 
 namespace chorus {

@@ -42,9 +42,9 @@
 #include <memory>
 #include <vector>
 
+#include "request/request.h"
 #include "sched/kv_pools.h"
 #include "sched/prefix_cache.h"
-#include "sched/request.h"
 #include "sched/step_plan.h"
 
 namespace chorus {

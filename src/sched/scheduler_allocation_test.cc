@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "sched/scheduler.h"
-#include "sched/toy_model.h"
+#include "testing/toy_model.h"
 
 namespace {
 // Of this program; tests run on one thread.

@@ -7,7 +7,7 @@
 #include <random>
 
 #include "sched/finish.h"
-#include "sched/sched_testing.h"
+#include "testing/sched_testing.h"
 
 namespace chorus {
 namespace {

@@ -7,7 +7,7 @@
 #include <fstream>
 #include <sstream>
 
-#include "sched/sched_testing.h"
+#include "testing/sched_testing.h"
 
 namespace chorus {
 namespace {

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "sched/sched_testing.h"
+#include "testing/sched_testing.h"
 
 namespace chorus {
 namespace {

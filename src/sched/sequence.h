@@ -5,8 +5,8 @@
 #include <memory>
 #include <vector>
 
+#include "request/request.h"
 #include "sched/prefix_cache.h"
-#include "sched/request.h"
 #include "sched/step_plan.h"
 
 namespace chorus {

@@ -13,7 +13,7 @@
 #include <string>
 #include <vector>
 
-#include "sched/request.h"
+#include "request/request.h"
 
 namespace chorus {
 

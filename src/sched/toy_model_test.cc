@@ -1,4 +1,4 @@
-#include "sched/toy_model.h"
+#include "testing/toy_model.h"
 
 #include <gtest/gtest.h>
 

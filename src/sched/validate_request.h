@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "sched/request.h"
+#include "request/request.h"
 #include "sched/scheduler.h"
 
 namespace chorus {

@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "jinja/chat_template.h"
 #include "json/json.h"
-#include "text/chat_template.h"
 
 namespace chorus {
 

@@ -4,8 +4,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "base/siphash.h"
 #include "json/file.h"
-#include "sched/siphash.h"
 #include "workflow/confined_path.h"
 #include "workflow/node_run.h"
 #include "workflow/prompt_source.h"

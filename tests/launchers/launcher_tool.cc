@@ -11,10 +11,10 @@
 #include <numeric>
 #include <sstream>
 
-#include "dist/group.h"
-#include "dist/launcher.h"
-#include "dist/rendezvous.h"
-#include "dist/tcp_store.h"
+#include "parallel/group.h"
+#include "parallel/launch/launcher.h"
+#include "parallel/launch/rendezvous.h"
+#include "parallel/store/tcp_store.h"
 
 namespace chorus {
 namespace {

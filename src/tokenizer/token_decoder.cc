@@ -1,0 +1,251 @@
+#include "tokenizer/token_decoder.h"
+
+#include <algorithm>
+
+#include "json/utf8.h"
+#include "tokenizer/decoder_steps.h"
+
+namespace chorus {
+namespace {
+
+using Kind = DecoderStep::Kind;
+using Steps = std::vector<std::unique_ptr<const DecoderStep>>;
+
+// A valid byte run this long is settled although one wrong byte behind it would make the reference show the whole run
+// as U+FFFD: otherwise text in a script that the vocabulary lacks would not appear before its end.
+constexpr std::size_t kByteRunMax = 64;
+
+// ByteLevel alone: bytes in, characters out.
+class ByteLevelDecoder : public TokenDecoder {
+ public:
+  std::unique_ptr<TokenStream> start(const TokenText& tokens, bool skip_special_tokens) const override {
+    return std::make_unique<Stream>(tokens, skip_special_tokens);
+  }
+
+ private:
+  class Stream : public TokenStream {
+   public:
+    Stream(const TokenText& tokens, bool skip) : tokens_(tokens), skip_special_tokens_(skip) {}
+    void push(std::int32_t token, std::string& settled) override {
+      const auto text = tokens_.text_of(token, skip_special_tokens_);
+      if (!text) return;
+      append_byte_level(*text, bytes_);
+      move_utf8(bytes_, settled, false);
+    }
+    std::string_view tentative() const override { return {}; }
+    void finish(std::string& settled) override { move_utf8(bytes_, settled, true); }
+
+   private:
+    const TokenText& tokens_;
+    bool skip_special_tokens_;
+    std::string bytes_;  // at most three: the beginning of a character
+  };
+};
+
+// SentencePiece's shape: steps on single tokens, then byte tokens joined to characters, then all joined and the first
+// characters of the whole stripped.
+class PieceDecoder : public TokenDecoder {
+ public:
+  struct Plan {
+    Steps token_steps;
+    bool byte_fallback = false;
+    StripRule strip;
+  };
+  explicit PieceDecoder(Plan plan) : plan_(std::move(plan)) {}
+  std::unique_ptr<TokenStream> start(const TokenText& tokens, bool skip_special_tokens) const override {
+    return std::make_unique<Stream>(plan_, tokens, skip_special_tokens);
+  }
+
+ private:
+  class Stream : public TokenStream {
+   public:
+    Stream(const Plan& plan, const TokenText& tokens, bool skip)
+        : plan_(plan), tokens_(tokens), skip_special_tokens_(skip), strip_left_(plan.strip.start) {}
+
+    void push(std::int32_t token, std::string& settled) override {
+      const auto text = tokens_.text_of(token, skip_special_tokens_);
+      if (!text) return;
+      std::string piece(*text);
+      for (const auto& step : plan_.token_steps) step->run_token(piece, first_);
+      first_ = false;
+      const auto byte = plan_.byte_fallback ? byte_of_token(piece) : std::nullopt;
+      if (!byte) {
+        close_run(settled);
+        add(piece, settled);
+        return;
+      }
+      run_ += static_cast<char>(*byte);
+      check_run();
+      if (run_.size() >= kByteRunMax && run_is_text()) close_run(settled);
+    }
+
+    std::string_view tentative() const override { return tentative_; }
+
+    void finish(std::string& settled) override { close_run(settled); }
+
+   private:
+    bool run_is_text() const { return !run_broken_ && run_checked_ == run_.size(); }
+
+    void check_run() {
+      while (!run_broken_ && run_checked_ < run_.size()) {
+        const Utf8Step step = utf8_step(run_, run_checked_);
+        if (step.cut_off) break;
+        run_broken_ = !step.valid;
+        run_checked_ += step.size;
+      }
+      tentative_.clear();
+      if (!run_is_text()) return;
+      std::size_t strip_left = strip_left_;
+      tentative_ = strip(run_, strip_left);
+    }
+
+    void close_run(std::string& settled) {
+      if (run_.empty()) return;
+      if (run_is_text()) {
+        add(run_, settled);
+      } else {
+        for (std::size_t n = 0; n < run_.size(); ++n) add(kReplacementText, settled);
+      }
+      run_.clear();
+      tentative_.clear();
+      run_checked_ = 0;
+      run_broken_ = false;
+    }
+
+    std::string_view strip(std::string_view text, std::size_t& left) const {
+      while (left > 0 && !text.empty()) {
+        if (!text.starts_with(plan_.strip.content)) {
+          left = 0;
+          break;
+        }
+        text.remove_prefix(plan_.strip.content.size());
+        --left;
+      }
+      return text;
+    }
+
+    void add(std::string_view text, std::string& settled) { settled += strip(text, strip_left_); }
+
+    const Plan& plan_;
+    const TokenText& tokens_;
+    bool skip_special_tokens_;
+    bool first_ = true;
+    std::size_t strip_left_;  // times that `strip.content` may still be taken off the front of the whole
+    std::string run_;         // byte tokens not yet closed by another token
+    std::size_t run_checked_ = 0;
+    bool run_broken_ = false;  // not UTF-8, whatever follows
+    std::string tentative_;
+  };
+
+  Plan plan_;
+};
+
+// Any other chain: decoded anew for each token, which is slow but right. What two decodings in turn agree on is
+// settled.
+class GeneralDecoder : public TokenDecoder {
+ public:
+  explicit GeneralDecoder(Steps steps) : steps_(std::move(steps)) {}
+
+  std::unique_ptr<TokenStream> start(const TokenText& tokens, bool skip_special_tokens) const override {
+    return std::make_unique<Stream>(*this, tokens, skip_special_tokens);
+  }
+
+  std::string decode(const TokenText& tokens, std::span<const std::int32_t> ids,
+                     bool skip_special_tokens) const override {
+    std::vector<std::string> texts;
+    for (const std::int32_t id : ids) {
+      if (const auto text = tokens.text_of(id, skip_special_tokens)) texts.emplace_back(*text);
+    }
+    return run(std::move(texts));
+  }
+
+ private:
+  std::string run(std::vector<std::string> texts) const {
+    for (const auto& step : steps_) step->run(texts);
+    std::string all;
+    for (const std::string& text : texts) all += text;
+    return all;
+  }
+
+  class Stream : public TokenStream {
+   public:
+    Stream(const GeneralDecoder& decoder, const TokenText& tokens, bool skip)
+        : decoder_(decoder), tokens_(tokens), skip_special_tokens_(skip) {}
+    void push(std::int32_t token, std::string& settled) override {
+      const auto text = tokens_.text_of(token, skip_special_tokens_);
+      if (!text) return;
+      texts_.emplace_back(*text);
+      std::string all = decoder_.run(texts_);
+      const auto [end, unused] = std::mismatch(all.begin(), all.end(), all_.begin(), all_.end());
+      auto same = static_cast<std::size_t>(end - all.begin());
+      while (same > 0 && same < all.size() && (static_cast<unsigned char>(all[same]) & 0xC0) == 0x80) --same;
+      all_ = std::move(all);
+      if (same <= settled_) return;
+      settled += std::string_view(all_).substr(settled_, same - settled_);
+      settled_ = same;
+    }
+    std::string_view tentative() const override {
+      return std::string_view(all_).substr(std::min(settled_, all_.size()));
+    }
+    void finish(std::string& settled) override {
+      settled += tentative();
+      settled_ = all_.size();
+    }
+
+   private:
+    const GeneralDecoder& decoder_;
+    const TokenText& tokens_;
+    bool skip_special_tokens_;
+    std::vector<std::string> texts_;
+    std::string all_;
+    std::size_t settled_ = 0;
+  };
+
+  Steps steps_;
+};
+
+// The plan for these steps, or nullopt if they have another shape; then `steps` is unchanged.
+std::optional<PieceDecoder::Plan> plan_of(Steps& steps) {
+  const auto is_token_step = [](const auto& step) {
+    return step->kind() == Kind::per_token || step->kind() == Kind::strip;
+  };
+  PieceDecoder::Plan plan;
+  auto at = std::find_if_not(steps.begin(), steps.end(), is_token_step);
+  const auto token_steps_end = at;
+  if (at != steps.end() && (*at)->kind() == Kind::byte_fallback) {
+    plan.byte_fallback = true;
+    ++at;
+  }
+  if (at != steps.end() && (*at)->kind() == Kind::fuse) {
+    ++at;
+    const StripRule* const strip = at != steps.end() ? strip_rule_of(**at) : nullptr;
+    if (strip != nullptr && strip->stop == 0) {
+      plan.strip = *strip;
+      ++at;
+    }
+  }
+  if (at != steps.end()) return std::nullopt;
+  plan.token_steps.assign(std::make_move_iterator(steps.begin()), std::make_move_iterator(token_steps_end));
+  return plan;
+}
+
+}  // namespace
+
+std::string TokenDecoder::decode(const TokenText& tokens, std::span<const std::int32_t> ids,
+                                 bool skip_special_tokens) const {
+  std::string text;
+  const auto stream = start(tokens, skip_special_tokens);
+  for (const std::int32_t id : ids) stream->push(id, text);
+  stream->finish(text);
+  return text;
+}
+
+Result<std::unique_ptr<const TokenDecoder>> load_token_decoder(const Json& config) {
+  using Loaded = std::unique_ptr<const TokenDecoder>;
+  CHORUS_TRY(Steps steps, load_decoder_steps(config));
+  if (steps.size() == 1 && steps[0]->kind() == Kind::byte_level) return Loaded(std::make_unique<ByteLevelDecoder>());
+  if (auto plan = plan_of(steps)) return Loaded(std::make_unique<PieceDecoder>(std::move(*plan)));
+  return Loaded(std::make_unique<GeneralDecoder>(std::move(steps)));
+}
+
+}  // namespace chorus

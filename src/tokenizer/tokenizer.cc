@@ -1,0 +1,229 @@
+#include "tokenizer/tokenizer.h"
+
+#include <simdjson.h>
+
+#include <nlohmann/json.hpp>
+
+#include "json/file.h"
+#include "json/utf8.h"
+#include "tokenizer/added_tokens.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/normalizer.h"
+#include "tokenizer/post_processor.h"
+#include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/token_decoder.h"
+
+namespace chorus {
+namespace {
+
+namespace dom = simdjson::dom;
+constexpr std::size_t kDepthMax = 64;
+
+struct Parts {
+  Bpe bpe;
+  std::unique_ptr<const Normalizer> normalizer;
+  std::unique_ptr<const PreTokenizer> pre_tokenizer;
+  AddedTokens added;
+  PostProcessor post;
+  std::unique_ptr<const TokenDecoder> decoder;
+  TokenizerLimits limits;
+};
+
+// The end of the chain: each piece's ids go to the caller's list.
+class ModelSink : public PieceSink {
+ public:
+  ModelSink(const Bpe& bpe, std::vector<std::int32_t>& ids) : bpe_(bpe), ids_(ids) {}
+  void take(const Piece& piece) override { bpe_.encode(piece.text, ids_); }
+  void refuse(Error error) override {
+    if (!error_) error_ = std::move(error);
+  }
+  const std::optional<Error>& error() const { return error_; }
+
+ private:
+  const Bpe& bpe_;
+  std::vector<std::int32_t>& ids_;
+  std::optional<Error> error_;
+};
+
+class BpeTokenizer : public Tokenizer, private TokenText {
+ public:
+  explicit BpeTokenizer(Parts parts) : parts_(std::move(parts)) {
+    const StringTable& vocabulary = parts_.bpe.vocabulary();
+    roles_.assign(static_cast<std::size_t>(std::max(vocabulary.id_end(), parts_.added.id_end())), Role::none);
+    for (std::int32_t id = 0; id < vocabulary.id_end(); ++id) {
+      if (vocabulary.has(id)) roles_[static_cast<std::size_t>(id)] = Role::plain;
+    }
+    for (const auto& [id, token] : parts_.added.all()) {
+      roles_[static_cast<std::size_t>(id)] = token.special ? Role::special : Role::added;
+    }
+  }
+
+  Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const override {
+    if (text.size() > parts_.limits.text_bytes_max) {
+      return fail(ErrorCode::invalid_argument, "text of {} bytes is over the limit of {} bytes", text.size(),
+                  parts_.limits.text_bytes_max);
+    }
+    if (const auto byte = find_invalid_utf8(text)) {
+      return fail(ErrorCode::invalid_argument, "text is not UTF-8 at byte {}", *byte);
+    }
+    std::vector<std::int32_t> ids;
+    ids.reserve(text.size() / 3 + 16);
+    if (add_special_tokens) ids = parts_.post.prefix;
+    ModelSink sink(parts_.bpe, ids);
+    parts_.added.cut_raw(text, [&](const Section& section) {
+      if (section.id) {
+        ids.push_back(*section.id);
+      } else {
+        encode_raw(section, sink, ids);
+      }
+    });
+    if (sink.error()) return *sink.error();
+    if (add_special_tokens) ids.insert(ids.end(), parts_.post.suffix.begin(), parts_.post.suffix.end());
+    return ids;
+  }
+
+  Result<std::string> decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const override {
+    for (const std::int32_t id : ids) {
+      if (id >= 0 && id < vocab_size()) continue;
+      return fail(ErrorCode::invalid_argument, "token id {} is outside the vocabulary of {} ids", id, vocab_size());
+    }
+    return parts_.decoder->decode(*this, ids, skip_special_tokens);
+  }
+
+  std::unique_ptr<TokenStream> start_decoding(bool skip_special_tokens) const override {
+    return parts_.decoder->start(*this, skip_special_tokens);
+  }
+
+  std::int32_t vocab_size() const override { return static_cast<std::int32_t>(roles_.size()); }
+
+  std::optional<std::int32_t> token_to_id(std::string_view token) const override {
+    if (const AddedToken* const added = parts_.added.find(token)) return added->id;
+    const std::int32_t id = parts_.bpe.vocabulary().find(token);
+    if (id == StringTable::kNone) return std::nullopt;
+    return id;
+  }
+
+  std::optional<std::string> id_to_token(std::int32_t id) const override {
+    const auto text = text_of(id, false);
+    if (!text) return std::nullopt;
+    return std::string(*text);
+  }
+
+  bool is_special(std::int32_t id) const override { return role_of(id) == Role::special; }
+
+ private:
+  enum class Role : std::uint8_t { none, plain, added, special };
+
+  Role role_of(std::int32_t id) const {
+    return id >= 0 && id < vocab_size() ? roles_[static_cast<std::size_t>(id)] : Role::none;
+  }
+
+  std::optional<std::string_view> text_of(std::int32_t id, bool skip_special_tokens) const override {
+    const Role role = role_of(id);
+    if (role == Role::none || (skip_special_tokens && role == Role::special)) return std::nullopt;
+    if (role == Role::plain) return parts_.bpe.vocabulary().at(id);
+    return parts_.added.find(id)->content;
+  }
+
+  void encode_raw(const Section& section, ModelSink& sink, std::vector<std::int32_t>& ids) const {
+    std::string normal;
+    std::string_view text = section.text;
+    if (parts_.normalizer != nullptr) {
+      normal.reserve(text.size() + text.size() / 2);
+      normal = text;
+      if (auto done = parts_.normalizer->normalize(normal); !done) return sink.refuse(done.error());
+      text = normal;
+    }
+    parts_.added.cut_normalized(text, section.at_start, [&](const Section& part) {
+      if (part.id) {
+        ids.push_back(*part.id);
+      } else if (parts_.pre_tokenizer != nullptr) {
+        parts_.pre_tokenizer->split({part.text, part.at_start}, sink);
+      } else {
+        sink.take({part.text, part.at_start});
+      }
+    });
+  }
+
+  Parts parts_;
+  std::vector<Role> roles_;  // by id
+};
+
+// The small parts, as values; null when missing.
+Result<Json> part_of(dom::object root, const char* key) {
+  dom::element value;
+  if (root[key].get(value) != simdjson::SUCCESS) return Json(nullptr);
+  auto part = parse_json(simdjson::minify(value));
+  if (!part) return with_context(part.error(), key);
+  return part;
+}
+
+Result<dom::element> model_of(dom::object root) {
+  dom::element model;
+  if (root["model"].get(model) != simdjson::SUCCESS || !model.is_object()) {
+    return fail(ErrorCode::invalid_argument, "model: must be an object");
+  }
+  std::string_view type;
+  if (model["type"].get(type) != simdjson::SUCCESS) {
+    // Old files have no type: BPE is the one with merges.
+    dom::element merges;
+    type = model["merges"].get(merges) == simdjson::SUCCESS ? "BPE" : "(none)";
+  }
+  if (type == "BPE") return model;
+  return fail(ErrorCode::invalid_argument, "model: type \"{}\" is not supported, only BPE is", type);
+}
+
+Result<Parts> load_parts(dom::object root, const TokenizerLimits& limits) {
+  const auto within = [](const char* part, auto result) {
+    if (result.ok()) return result;
+    return decltype(result)(with_context(result.error(), part));
+  };
+  CHORUS_TRY(const dom::element model, model_of(root));
+  CHORUS_TRY(const Json normalizer, part_of(root, "normalizer"));
+  CHORUS_TRY(const Json pre_tokenizer, part_of(root, "pre_tokenizer"));
+  CHORUS_TRY(const Json added_tokens, part_of(root, "added_tokens"));
+  CHORUS_TRY(const Json post_processor, part_of(root, "post_processor"));
+  CHORUS_TRY(const Json decoder, part_of(root, "decoder"));
+  Parts parts;
+  parts.limits = limits;
+  CHORUS_TRY(parts.bpe, Bpe::load(model, {.raw_bytes = ends_in_byte_level(pre_tokenizer)}));
+  CHORUS_TRY(parts.normalizer, within("normalizer", load_normalizer(normalizer)));
+  PreTokenizerOptions options;
+  options.raw_bytes = parts.bpe.raw_bytes();
+  CHORUS_TRY(parts.pre_tokenizer, within("pre_tokenizer", load_pre_tokenizer(pre_tokenizer, options)));
+  CHORUS_TRY(parts.added, within("added_tokens", AddedTokens::load(added_tokens, parts.bpe.vocabulary(),
+                                                                   parts.normalizer.get(), limits.added_tokens_max)));
+  const std::int32_t id_end = std::max(parts.bpe.vocabulary().id_end(), parts.added.id_end());
+  CHORUS_TRY(parts.post, within("post_processor", load_post_processor(post_processor, id_end)));
+  CHORUS_TRY(parts.decoder, within("decoder", load_token_decoder(decoder)));
+  return parts;
+}
+
+Result<Parts> load_text(const std::string& text, const std::string& path, const TokenizerLimits& limits) {
+  dom::parser parser;
+  dom::element root;
+  auto code = parser.allocate(std::max<std::size_t>(text.size(), 1), kDepthMax);
+  const bool padded = text.capacity() >= text.size() + simdjson::SIMDJSON_PADDING;
+  if (code == simdjson::SUCCESS) code = parser.parse(text.data(), text.size(), !padded).get(root);
+  if (code != simdjson::SUCCESS) {
+    const auto detail = parse_json(text);  // says where
+    if (!detail) return with_context(detail.error(), path);
+    return fail(ErrorCode::invalid_argument, "{}: {}", path, simdjson::error_message(code));
+  }
+  dom::object object;
+  if (root.get(object) != simdjson::SUCCESS) return fail(ErrorCode::invalid_argument, "{}: must be an object", path);
+  auto parts = load_parts(object, limits);
+  if (!parts) return with_context(parts.error(), path);
+  return parts;
+}
+
+}  // namespace
+
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory, const TokenizerLimits& limits) {
+  const std::string path = directory + "/tokenizer.json";
+  CHORUS_TRY(const std::string text, read_file(path, limits.file_bytes_max));
+  CHORUS_TRY(Parts parts, load_text(text, path, limits));
+  return std::shared_ptr<const Tokenizer>(std::make_shared<BpeTokenizer>(std::move(parts)));
+}
+
+}  // namespace chorus

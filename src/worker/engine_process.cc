@@ -1,0 +1,260 @@
+#include "worker/engine_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/engine_core.h"
+#include "net/connection.h"
+#include "worker/child_start.h"
+#include "worker/process_main.h"
+
+namespace chorus {
+namespace {
+
+constexpr int idle_heartbeat_ms_max = 1'000;
+constexpr Nanoseconds load_interval = 20'000'000;
+constexpr Nanoseconds check_interval = 100'000'000;
+constexpr std::size_t events_payload_bytes = std::size_t{8} << 20;
+constexpr std::size_t backlog_bytes_max = std::size_t{32}
+                                          << 20;  // unsent events beyond which the engine waits for the fleet
+
+struct Begun {
+  EngineStart start;
+  LoadedWeights weights;
+};
+
+// HELLO, then CONFIG with the weights.
+Result<Begun> shake_hands(Connection* connection) {
+  CHORUS_TRY(Frame frame, ask_for_configuration(connection));
+  Begun begun;
+  CHORUS_TRY(begun.start, decode_engine_start(frame.payload));
+  CHORUS_TRY(begun.weights, open_weights(begun.start, std::move(frame.descriptor)));
+  return begun;
+}
+
+class EngineProcess {
+ public:
+  EngineProcess(Connection* connection, const EngineStart& start, StartedReplica* replica)
+      : connection_(connection),
+        workers_(replica->workers.get()),
+        check_(replica->check),
+        epoch_(start.epoch),
+        steps_together_(start.config.parallel.replicas_step_together()),
+        stall_timeout_ms_(start.config.engine_heartbeat_timeout_ms),
+        idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1,
+                                 check_ ? static_cast<int>(check_interval / 1'000'000) : idle_heartbeat_ms_max)),
+        core_(make_engine_core(start.config, start.model, std::move(replica->executor))) {}
+
+  Result<void> announce(const std::string& profile) {
+    return send_message(connection_, MessageType::ready, epoch_,
+                        encode(ReadyMessage{core_->load().kv_blocks_total, profile}));
+  }
+
+  // Until SHUTDOWN.
+  Result<void> run() {
+    while (true) {
+      CHORUS_TRY_VOID(take_messages());
+      if (shutdown_) return check_ ? finish_wave() : Result<void>();
+      CHORUS_TRY_VOID(check_now_and_then());
+      if (core_->must_step()) {
+        CHORUS_TRY_VOID(step());
+      } else {
+        CHORUS_TRY_VOID(idle());
+      }
+    }
+  }
+
+ private:
+  Result<void> check_now_and_then() {
+    const Nanoseconds now = monotonic_now();
+    if (!check_ || now - checked_at_ < check_interval) return {};
+    checked_at_ = now;
+    return check_();
+  }
+
+  // Replicas that step together and whose processes go on afterwards leave no other one waiting within a step.
+  Result<void> finish_wave() {
+    while (steps_together_ && core_->must_step()) {
+      events_.clear();
+      CHORUS_TRY_VOID(core_->step(monotonic_now(), &events_));
+    }
+    return {};
+  }
+
+  Result<void> take_messages() {
+    while (!shutdown_) {
+      CHORUS_TRY(std::optional<Frame> frame, connection_->receive());
+      if (!frame.has_value()) return {};
+      if (frame->epoch != epoch_) continue;
+      CHORUS_TRY_VOID(take(*frame));
+    }
+    return {};
+  }
+
+  Result<void> take(const Frame& frame) {
+    switch (static_cast<MessageType>(frame.type)) {
+      case MessageType::add: {
+        CHORUS_TRY(Request request, decode_request(frame.payload));
+        core_->add(std::move(request));
+        ++submissions_received_;
+        return {};
+      }
+      case MessageType::abort: {
+        CHORUS_TRY(const AbortMessage message, decode_abort(frame.payload));
+        if (message.choice.has_value()) {
+          core_->abort_choice(message.request, *message.choice);
+        } else {
+          core_->abort(message.request);
+        }
+        return {};
+      }
+      case MessageType::wave: {
+        CHORUS_TRY(const WaveMessage message, decode_wave(frame.payload));
+        core_->begin_wave(message.wave);
+        return {};
+      }
+      case MessageType::shutdown:
+        shutdown_ = true;
+        return {};
+      default:
+        return fail(ErrorCode::invalid_argument, "message of type {} is none that an engine takes", frame.type);
+    }
+  }
+
+  Result<void> step() {
+    events_.clear();
+    const std::uint64_t waves_ended = core_->waves_ended();
+    if (auto stepped = core_->step(monotonic_now(), &events_); !stepped.ok()) {
+      // How the process behind a broken world ended says more than that it is gone.
+      if (workers_ != nullptr) CHORUS_TRY_VOID(workers_->check());
+      return stepped;
+    }
+    std::vector<std::string> payloads = encode_events(events_, events_payload_bytes);
+    const auto oversized = [](const std::string& payload) { return payload.size() > frame_payload_bytes_max; };
+    if (std::any_of(payloads.begin(), payloads.end(), oversized)) {
+      for (const std::size_t index : refuse_oversized(events_, frame_payload_bytes_max)) {
+        core_->abort_choice(events_[index].request, events_[index].choice);
+      }
+      payloads = encode_events(events_, events_payload_bytes);
+    }
+    for (std::string& payload : payloads) {
+      CHORUS_TRY_VOID(send_message(connection_, MessageType::events, epoch_, std::move(payload)));
+      if (connection_->queued_bytes() > backlog_bytes_max) {
+        CHORUS_TRY_VOID(flush_within(connection_, stall_timeout_ms_));
+      }
+    }
+    if (core_->waves_ended() != waves_ended) {
+      CHORUS_TRY_VOID(send_message(connection_, MessageType::wave, epoch_, encode(WaveMessage{core_->waves_ended()})));
+    }
+    return report_load(monotonic_now());
+  }
+
+  Result<void> report_load(Nanoseconds now) {
+    if (now - reported_at_ < load_interval) return {};
+    reported_at_ = now;
+    reported_ = core_->load();
+    return send_message(connection_, MessageType::load, epoch_, encode(LoadMessage{reported_, submissions_received_}));
+  }
+
+  // Tells what the last steps left, then waits for the fleet; a wait that ends without a message says "still here".
+  Result<void> idle() {
+    const EngineLoad load = core_->load();
+    if (load.steps != reported_.steps || load.waiting != reported_.waiting || load.running != reported_.running) {
+      reported_at_ = monotonic_now() - load_interval;
+      CHORUS_TRY_VOID(report_load(monotonic_now()));
+    }
+    if (connection_->queued_bytes() > 0) CHORUS_TRY_VOID(connection_->flush());
+    CHORUS_TRY(const bool woken, wait());
+    if (woken) return {};
+    // With bytes still queued the fleet is not listening: more of them would not reach it either.
+    if (connection_->queued_bytes() > 0) return {};
+    return send_message(connection_, MessageType::heartbeat, epoch_, {});
+  }
+
+  // For the fleet, or for a worker that ends.
+  Result<bool> wait() {
+    if (workers_ == nullptr) return connection_->wait(idle_wait_ms_);
+    const auto wanted = static_cast<short>(connection_->queued_bytes() > 0 ? POLLIN | POLLOUT : POLLIN);
+    descriptors_.assign(1, {connection_->fd(), wanted, 0});
+    workers_->append_descriptors(&descriptors_);
+    const int ready = ::poll(descriptors_.data(), descriptors_.size(), idle_wait_ms_);
+    CHORUS_TRY_VOID(workers_->check());
+    return ready > 0;
+  }
+
+  Connection* connection_;
+  WorkerProcesses* workers_;  // null: none
+  std::function<Result<void>()> check_;
+  Nanoseconds checked_at_ = 0;
+  std::vector<pollfd> descriptors_;
+  std::uint32_t epoch_;
+  bool steps_together_;
+  int stall_timeout_ms_;
+  int idle_wait_ms_;
+  std::unique_ptr<EngineCore> core_;
+  std::vector<TokenEvent> events_;
+  EngineLoad reported_;
+  Nanoseconds reported_at_ = 0;
+  std::uint64_t submissions_received_ = 0;
+  bool shutdown_ = false;
+};
+
+}  // namespace
+
+std::string numerics_profile(const LoadedWeights& weights) {
+  return fmt::format("{}/{}", name_of(weights.isa), name_of(weights.dtype));
+}
+
+int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
+  if (auto adopted = adopt_process_rules(socket_fd, "chorus engine"); !adopted.ok()) {
+    if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
+    log(LogLevel::error, "engine process: {}", adopted.error().message);
+    return exit_wrong_configuration;
+  }
+  auto connection = open_start_socket(socket_fd);
+  if (!connection.ok()) {
+    log(LogLevel::error, "engine process: {}", connection.error().message);
+    return exit_failed;
+  }
+  auto begun = shake_hands(connection->get());
+  if (!begun.ok()) return end_with(connection->get(), 0, begun.error(), true);
+  const EngineStart& start = begun->start;
+  auto replica = factory(start, begun->weights, connection->get());
+  if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
+  EngineProcess process(connection->get(), start, &*replica);
+  auto ran = process.announce(numerics_profile(begun->weights));
+  if (ran.ok()) ran = process.run();
+  if (!ran.ok() && replica->workers) replica->workers->kill();
+  return ran.ok() ? exit_ok : end_with(connection->get(), start.epoch, ran.error(), false);
+}
+
+Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory) {
+  std::uint32_t epoch = 0;
+  const auto served = [&]() -> Result<void> {
+    CHORUS_TRY(const Frame frame, ask_for_configuration(connection));
+    CHORUS_TRY(const EngineStart start, decode_engine_start(frame.payload));
+    epoch = start.epoch;
+    CHORUS_TRY(StartedReplica replica, factory(start));
+    EngineProcess process(connection, start, &replica);
+    CHORUS_TRY_VOID(process.announce(profile));
+    return process.run();
+  }();
+  if (served.ok() || end_with(connection, epoch, served.error(), false) == exit_ok) return {};
+  return served;
+}
+
+bool is_engine_process(int argc, char** argv) {
+  return argc > 0 && argv[0] != nullptr && std::string_view(argv[0]).starts_with("chorus engine dp=");
+}
+
+}  // namespace chorus
