@@ -14,6 +14,7 @@
 #include "exec/model_runner.h"
 #include "exec/replica_executor.h"
 #include "fleet/fleet.h"
+#include "worker/process_main.h"
 
 namespace {
 

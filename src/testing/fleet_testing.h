@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/engine_core.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
 #include "testing/toy_model.h"
