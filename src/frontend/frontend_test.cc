@@ -13,6 +13,7 @@ namespace {
 
 class ByteStream final : public TokenStream {
  public:
+  void begin_after(std::span<const std::int32_t>) override {}
   void push(std::int32_t token, std::string& settled) override { settled.push_back(static_cast<char>(token)); }
   std::string_view tentative() const override { return {}; }
   void finish(std::string&) override {}

@@ -79,11 +79,7 @@ Detokenizer::Detokenizer(std::shared_ptr<const Tokenizer> tokenizer, std::span<c
   state_->stream = tokenizer->start_decoding(options.skip_special_tokens);
   state_->tokenizer = std::move(tokenizer);
   state_->options = std::move(options);
-  std::string prompt_text;
-  for (const std::int32_t token : prompt) {
-    state_->stream->push(token, prompt_text);
-    prompt_text.clear();
-  }
+  state_->stream->begin_after(prompt);
 }
 
 std::string Detokenizer::push(std::int32_t token) {

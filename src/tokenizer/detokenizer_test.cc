@@ -1,6 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <random>
 
 #include "json/utf8.h"
@@ -120,6 +122,61 @@ TEST(Detokenizer, LooksForNoStopStringInTheFirstTokens) {
   EXPECT_EQ(got.text, " stop a ");
   EXPECT_EQ(got.tokens, 3u);
   EXPECT_EQ(stream("gpt-2", {}, ids, {.stop = {"stop"}, .min_tokens = 9}).text, " stop a stop b");
+}
+
+// Goal: a start near the prompt's end gives what a start at its beginning gives. Method: prompts of random ids, broken
+// characters and byte runs among them, and the stream over all of them as the model.
+TEST(Detokenizer, StartsNearThePromptsEnd) {
+  std::mt19937 random(17);
+  for (const char* name : kTestTokenizers) {
+    const Tokenizer& tokenizer = test_tokenizer(name);
+    const auto random_ids = [&](std::size_t count) {
+      Ids ids;
+      for (std::size_t n = 0; n < count; ++n) {
+        const auto limit = static_cast<std::uint32_t>(random() % 3 != 0 ? 260 : tokenizer.vocab_size());
+        ids.push_back(static_cast<std::int32_t>(random() % limit));
+      }
+      return ids;
+    };
+    int compared = 0;
+    for (int round = 0; round < 2000; ++round) {
+      const Ids prompt = random_ids(random() % 90), outputs = random_ids(1 + random() % 6);
+      const bool skip = round % 2 == 0;
+      const auto whole = tokenizer.start_decoding(skip);
+      std::string unwanted, expected;
+      for (const std::int32_t token : prompt) whole->push(token, unwanted);
+      const std::string of_prompt(whole->tentative());
+      for (const std::int32_t token : outputs) whole->push(token, expected);
+      whole->finish(expected);
+      // Else an output made a byte run of the prompt one that is no text, and the prompt's text is not what it was.
+      if (!expected.starts_with(of_prompt)) continue;
+      ++compared;
+      Detokenizer::Options options;
+      options.skip_special_tokens = skip;
+      EXPECT_EQ(stream(name, prompt, outputs, options).text, expected.substr(of_prompt.size())) << name << " " << round;
+    }
+    EXPECT_GT(compared, 1000) << name;
+  }
+}
+
+// "\n" is a byte token in llama-2, and the end of a byte run is known only when another token comes.
+TEST(Detokenizer, LeavesThePromptsLastBytesToThePrompt) {
+  const Ids prompt = encode("llama-2", "Question\n"), outputs = encode("llama-2", "one\ntwo");
+  EXPECT_EQ(stream("llama-2", prompt, outputs, {}).text, " one\ntwo");
+  const Streamed stopped = stream("llama-2", prompt, outputs, {.stop = {"\n"}});
+  EXPECT_EQ(stopped.text, " one");
+}
+
+TEST(Detokenizer, StartsBehindAPromptOfAnyDecoder) {
+  const std::string folder = testing::TempDir() + "chorus_detokenizer_test";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/tokenizer.json")
+      << R"({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}})";
+  const auto tokenizer = load_tokenizer(folder).value();  // no decoder: tokens joined by spaces
+  Detokenizer detokenizer(tokenizer, Ids{0, 1}, {});
+  std::string text = detokenizer.push(2);
+  text += detokenizer.push(0);
+  EXPECT_EQ(text + detokenizer.finish(), " c a");
 }
 
 TEST(Detokenizer, KeepsTheFirstOutputsLeadingSpace) {

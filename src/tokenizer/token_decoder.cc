@@ -26,6 +26,16 @@ class ByteLevelDecoder : public TokenDecoder {
   class Stream : public TokenStream {
    public:
     Stream(const TokenText& tokens, bool skip) : tokens_(tokens), skip_special_tokens_(skip) {}
+    // A character that is cut off has three bytes at most, and its first byte begins a character wherever decoding
+    // began: the last three bytes are enough.
+    void begin_after(std::span<const std::int32_t> tokens) override {
+      std::size_t first = tokens.size();
+      for (std::string end; first > 0 && end.size() < 3;) {
+        if (const auto text = tokens_.text_of(tokens[--first], skip_special_tokens_)) append_byte_level(*text, end);
+      }
+      std::string unwanted;
+      for (const std::int32_t token : tokens.subspan(first)) push(token, unwanted);
+    }
     void push(std::int32_t token, std::string& settled) override {
       const auto text = tokens_.text_of(token, skip_special_tokens_);
       if (!text) return;
@@ -62,11 +72,22 @@ class PieceDecoder : public TokenDecoder {
     Stream(const Plan& plan, const TokenText& tokens, bool skip)
         : plan_(plan), tokens_(tokens), skip_special_tokens_(skip), strip_left_(plan.strip.start) {}
 
+    // From the front until the rules for a beginning have been used up; then from the last token that is no byte, which
+    // closes whatever run was before it.
+    void begin_after(std::span<const std::int32_t> tokens) override {
+      std::string unwanted;
+      std::size_t at = 0;
+      while (at < tokens.size() && (first_ || strip_left_ > 0)) push(tokens[at++], unwanted);
+      std::size_t last = tokens.size();
+      while (last > at && !closes_run(tokens[last - 1])) --last;
+      for (const std::int32_t token : tokens.subspan(last > at ? last - 1 : at)) push(token, unwanted);
+      if (run_is_text()) close_run(unwanted);
+    }
+
     void push(std::int32_t token, std::string& settled) override {
       const auto text = tokens_.text_of(token, skip_special_tokens_);
       if (!text) return;
-      std::string piece(*text);
-      for (const auto& step : plan_.token_steps) step->run_token(piece, first_);
+      const std::string piece = piece_of(*text);
       first_ = false;
       const auto byte = plan_.byte_fallback ? byte_of_token(piece) : std::nullopt;
       if (!byte) {
@@ -84,6 +105,18 @@ class PieceDecoder : public TokenDecoder {
     void finish(std::string& settled) override { close_run(settled); }
 
    private:
+    std::string piece_of(std::string_view text) const {
+      std::string piece(text);
+      for (const auto& step : plan_.token_steps) step->run_token(piece, first_);
+      return piece;
+    }
+
+    // Any token that has a text, unless it is one more byte.
+    bool closes_run(std::int32_t token) const {
+      const auto text = tokens_.text_of(token, skip_special_tokens_);
+      return text && !(plan_.byte_fallback && byte_of_token(piece_of(*text)));
+    }
+
     bool run_is_text() const { return !run_broken_ && run_checked_ == run_.size(); }
 
     void check_run() {
@@ -171,6 +204,15 @@ class GeneralDecoder : public TokenDecoder {
    public:
     Stream(const GeneralDecoder& decoder, const TokenText& tokens, bool skip)
         : decoder_(decoder), tokens_(tokens), skip_special_tokens_(skip) {}
+    void begin_after(std::span<const std::int32_t> tokens) override {
+      for (const std::int32_t token : tokens) {
+        if (const auto text = tokens_.text_of(token, skip_special_tokens_)) texts_.emplace_back(*text);
+      }
+      all_ = decoder_.run(texts_);
+      std::string_view whole = all_;  // without a character that may become complete
+      while (whole.ends_with(kReplacementText)) whole.remove_suffix(kReplacementText.size());
+      settled_ = whole.size();
+    }
     void push(std::int32_t token, std::string& settled) override {
       const auto text = tokens_.text_of(token, skip_special_tokens_);
       if (!text) return;

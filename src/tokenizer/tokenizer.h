@@ -19,6 +19,10 @@ namespace chorus {
 class TokenStream {
  public:
   virtual ~TokenStream() = default;
+  // Before the first push(): the sequence begins with `tokens`, whose text is not wanted. Looks at no more of them than
+  // what follows depends on. A character that they leave incomplete comes with what follows; a byte run that is text
+  // where they end is theirs.
+  virtual void begin_after(std::span<const std::int32_t> tokens) = 0;
   // Takes the next token (an id that the tokenizer does not know adds no text) and appends to `settled` what no later
   // token can change: a character that is not complete is kept back, and so is a run of SentencePiece byte tokens,
   // because one wrong byte turns the whole run into U+FFFD.
@@ -61,12 +65,12 @@ Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& direc
 // Turns one choice's tokens into text as they come.
 //  - The text handed out so far only grows and never ends inside a UTF-8 character: half a character is held back.
 //  - Stop strings are found across token borders, as soon as the last token that they need is there; the text ends
-//  before
-//    the stop string (or after it with `include_stop_in_output`), and text that may be the beginning of one is held
-//    back until it is known. Of several the one that is complete first counts, of those that end together the longest.
+//    before the stop string (or after it with `include_stop_in_output`), and text that may be the beginning of one is
+//    held back until it is known. Of several the one that is complete first counts, of those that end together the
+//    longest.
 //  - decode(prompt) + all text handed out == decode(prompt + outputs), cut at the first stop string, when the prompt
-//  does
-//    not end inside a character. So the leading space of a first output token stays, as in vLLM.
+//    does not end inside a character. So the leading space of a first output token stays, as in vLLM. Only the prompt's
+//    beginning and end are looked at.
 class Detokenizer {
  public:
   struct Options {
