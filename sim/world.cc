@@ -89,13 +89,14 @@ World::World(const WorldConfig& config)
       // The times are the clients' too: drawn from the workload's seed.
       jobs_(make_workload(config.seed, config.requests, Random(config.seed ^ 0xA44).between(1, 8) * kMillisecond)),
       router_(shape_.replicas, make_load_balancer(shape_.balancer)),
-      supervisor_(shape_.replicas, shape_.limits),
+      supervisor_(shape_.limits),
       died_(static_cast<std::size_t>(shape_.replicas), 0),
       oracle_model_(toy_config(shape_.scheduler)),
       clients_(&oracle_model_),
       saboteur_(config.sabotage, random_.next()) {}
 
 Outcome World::run() {
+  for (int rank = 0; rank < shape_.replicas; ++rank) supervisor_.add(true);
   for (int rank = 0; rank < shape_.replicas; ++rank) supervisor_.start(rank, queue_.now());
   pump();
   if (!jobs_.empty()) queue_.at(jobs_.front().arrival, [this] { arrive(0); });

@@ -31,13 +31,15 @@ const char* name_of(ReplicaState state) {
       return "backing_off";
     case ReplicaState::given_up:
       return "given_up";
+    case ReplicaState::removed:
+      return "removed";
   }
   return "unknown";
 }
 
-Supervisor::Supervisor(int ranks, const SupervisorLimits& limits)
-    : limits_(limits), replicas_(static_cast<std::size_t>(ranks)) {
-  CHECK(ranks > 0, "ranks {}", ranks);
+int Supervisor::add(bool restartable) {
+  replicas_.emplace_back().restartable = restartable;
+  return replicas() - 1;
 }
 
 // The replica if this is its present incarnation, else nullptr.
@@ -48,10 +50,6 @@ Supervisor::Replica* Supervisor::present(Placement replica) {
 
 void Supervisor::act(SupervisorAction::Kind kind, int rank) {
   actions_.push_back({kind, {rank, replicas_[static_cast<std::size_t>(rank)].epoch}});
-}
-
-void Supervisor::forbid_restart(int rank) {
-  replicas_.at(static_cast<std::size_t>(rank)).restartable = false;
 }
 
 void Supervisor::start(int rank, Nanoseconds now) {
@@ -107,6 +105,20 @@ void Supervisor::exited(Placement placement, ExitStatus status, Nanoseconds now)
   gone(placement.rank, now);
 }
 
+void Supervisor::give_up(int rank, Nanoseconds now) {
+  Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
+  replica.retry = false;
+  fault({rank, replica.epoch}, now);
+  if (replica.state == ReplicaState::stopped || replica.state == ReplicaState::backing_off) end(rank);
+}
+
+void Supervisor::remove(int rank, Nanoseconds now) {
+  Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
+  replica.leaving = true;
+  give_up(rank, now);
+  if (replica.state == ReplicaState::given_up) end(rank);
+}
+
 // Tells that the epoch is dead, once, and forgets old deaths if it had been well for long.
 void Supervisor::declare_dead(int rank, Nanoseconds now) {
   Replica& replica = replicas_[static_cast<std::size_t>(rank)];
@@ -116,8 +128,7 @@ void Supervisor::declare_dead(int rank, Nanoseconds now) {
 
 bool Supervisor::restart_allowed(int rank) const {
   const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
-  if (!replica.retry || !replica.restartable || replica.restarts >= limits_.restarts_max) return false;
-  return limits_.policy == RestartPolicy::each;
+  return replica.retry && replica.restartable && replica.restarts < limits_.restarts_max;
 }
 
 Nanoseconds Supervisor::backoff(std::uint32_t restarts) const {
@@ -129,18 +140,20 @@ Nanoseconds Supervisor::backoff(std::uint32_t restarts) const {
 // The process is gone, or given up waiting for: back off and start again, or not.
 void Supervisor::gone(int rank, Nanoseconds now) {
   Replica& replica = replicas_[static_cast<std::size_t>(rank)];
-  if (!restart_allowed(rank)) {
-    replica.state = ReplicaState::given_up;
-    act(SupervisorAction::Kind::give_up, rank);
-    return;
-  }
+  if (!restart_allowed(rank)) return end(rank);
   replica.state = ReplicaState::backing_off;
   replica.deadline = now + backoff(replica.restarts);
   ++replica.restarts;
 }
 
+void Supervisor::end(int rank) {
+  Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+  replica.state = replica.leaving ? ReplicaState::removed : ReplicaState::given_up;
+  act(SupervisorAction::Kind::give_up, rank);
+}
+
 void Supervisor::tick(Nanoseconds now) {
-  for (int rank = 0; rank < static_cast<int>(replicas_.size()); ++rank) {
+  for (int rank = 0; rank < replicas(); ++rank) {
     const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
     if (!has_deadline(replica.state) || now < replica.deadline) continue;
     switch (replica.state) {
@@ -183,8 +196,9 @@ std::uint32_t Supervisor::restarts(int rank) const {
 }
 
 bool Supervisor::all_given_up() const {
-  return std::all_of(replicas_.begin(), replicas_.end(),
-                     [](const Replica& replica) { return replica.state == ReplicaState::given_up; });
+  return std::all_of(replicas_.begin(), replicas_.end(), [](const Replica& replica) {
+    return replica.state == ReplicaState::given_up || replica.state == ReplicaState::removed;
+  });
 }
 
 }  // namespace chorus

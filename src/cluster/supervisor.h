@@ -9,6 +9,8 @@
 //   killing ──exit (or the kill deadline)──> backing_off ──> starting
 //                                                └─ restart budget spent, or not worth a retry ──> given_up
 //
+// A replica that is removed ends as `removed` instead: its id is never used again.
+//
 // An epoch dies exactly once: `died` is given the moment it is known (exit, missed deadline, fault), before its process
 // is certainly gone; whatever that process says later is of an old epoch.
 #pragma once
@@ -23,11 +25,6 @@
 
 namespace chorus {
 
-enum class RestartPolicy : std::uint8_t {
-  each,  // every replica that dies is started again
-  never,
-};
-
 struct SupervisorLimits {
   Nanoseconds start_timeout = 600'000'000'000;     // spawn to ready
   Nanoseconds heartbeat_timeout = 60'000'000'000;  // silence of a ready replica
@@ -36,18 +33,17 @@ struct SupervisorLimits {
   Nanoseconds backoff_max = 10'000'000'000;
   Nanoseconds stable_after = 60'000'000'000;  // ready for so long: the back-off and the budget begin anew
   std::uint32_t restarts_max = 5;             // in a row
-  RestartPolicy policy = RestartPolicy::each;
 };
 
-enum class ReplicaState : std::uint8_t { stopped, starting, ready, killing, backing_off, given_up };
+enum class ReplicaState : std::uint8_t { stopped, starting, ready, killing, backing_off, given_up, removed };
 const char* name_of(ReplicaState state);
 
 struct SupervisorAction {
   enum class Kind : std::uint8_t {
     spawn,    // start the process of this epoch
     kill,     // SIGKILL; then tell exited()
-    died,     // Router::replica_died(): this epoch counts as dead from now on
-    give_up,  // no further start of this rank
+    died,     // this epoch counts as dead from now on
+    give_up,  // no further start of this replica
   };
   Kind kind = Kind::spawn;
   Placement replica;
@@ -56,18 +52,22 @@ struct SupervisorAction {
 
 class Supervisor {
  public:
-  Supervisor(int ranks, const SupervisorLimits& limits);
+  explicit Supervisor(const SupervisorLimits& limits) : limits_(limits) {}
 
-  // Nobody here could start this rank again once it died (its process is another's): its next death is its last.
-  void forbid_restart(int rank);
+  // One more replica, stopped; returns its id: 0, 1, 2, ... Where it is not `restartable` nobody here could start it
+  // again once it died (its process is another's): its next death is its last.
+  int add(bool restartable);
+  void forbid_restart(int rank) { replicas_.at(static_cast<std::size_t>(rank)).restartable = false; }
 
   // What was seen. Of an epoch that is not the present one, or a state that it does not fit, it is ignored (a late
   // message).
-  void start(int rank, Nanoseconds now);                               // begins a stopped or given up rank
+  void start(int rank, Nanoseconds now);                               // begins a stopped or given up replica
   void ready(Placement replica, Nanoseconds now);                      // it answers
   void heartbeat(Placement replica, Nanoseconds now);                  // it made progress, or idles and says so
   void exited(Placement replica, ExitStatus status, Nanoseconds now);  // its process has ended
   void fault(Placement replica, Nanoseconds now);  // it broke the protocol, its connection broke, or an operator asks
+  void give_up(int rank, Nanoseconds now);         // it shall not be started again; if it runs it is ended
+  void remove(int rank, Nanoseconds now);          // the same, for good
   void tick(Nanoseconds now);                      // time passed: call at next_deadline() or earlier
 
   // What is to be done, in order.
@@ -75,6 +75,7 @@ class Supervisor {
   // When tick() must be called next; nullopt: nothing waits for time.
   std::optional<Nanoseconds> next_deadline() const;
 
+  int replicas() const { return static_cast<int>(replicas_.size()); }  // ids ever given
   ReplicaState state(int rank) const;
   Epoch epoch(int rank) const;             // of the last start; 0: none
   std::uint32_t restarts(int rank) const;  // in a row
@@ -90,11 +91,13 @@ class Supervisor {
     std::uint32_t restarts = 0;
     bool retry = true;        // of the life that is ending
     bool restartable = true;  // of every life
+    bool leaving = false;     // its end is its removal
   };
   Replica* present(Placement replica);
   void spawn(int rank, Nanoseconds now);
   void declare_dead(int rank, Nanoseconds now);
   void gone(int rank, Nanoseconds now);
+  void end(int rank);
   bool restart_allowed(int rank) const;
   Nanoseconds backoff(std::uint32_t restarts) const;
   void act(SupervisorAction::Kind kind, int rank);

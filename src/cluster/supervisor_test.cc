@@ -53,12 +53,12 @@ Supervisor supervisor_from(const std::map<std::string, std::string>& pairs) {
       limits.stable_after = milliseconds();
     else if (name == "restarts_max")
       limits.restarts_max = static_cast<std::uint32_t>(std::stoul(value));
-    else if (name == "policy" && value == "never")
-      limits.policy = RestartPolicy::never;
     else
       ADD_FAILURE() << "unknown limit " << name << "=" << value;
   }
-  return Supervisor(ranks, limits);
+  Supervisor supervisor(limits);
+  for (int rank = 0; rank < ranks; ++rank) supervisor.add(true);
+  return supervisor;
 }
 
 Placement placement_of(const std::string& word) {
@@ -91,6 +91,10 @@ int apply_event(const std::string& text, Supervisor& supervisor) {
     supervisor.exited(replica, {number(pairs, "code"), number(pairs, "signal")}, now);
   else if (event == "fault")
     supervisor.fault(replica, now);
+  else if (event == "give_up")
+    supervisor.give_up(replica.rank, now);
+  else if (event == "remove")
+    supervisor.remove(replica.rank, now);
   else if (event == "tick")
     supervisor.tick(now);
   else
@@ -123,7 +127,7 @@ void run_line(const std::string& line, Supervisor& supervisor) {
 void run_scenario(const std::filesystem::path& path) {
   std::ifstream file(path);
   std::string line;
-  Supervisor supervisor(1, {});
+  Supervisor supervisor({});
   for (int number = 1; std::getline(file, line); ++number) {
     SCOPED_TRACE(path.filename().string() + ":" + std::to_string(number) + ": " + line);
     if (line.empty() || line[0] == '#') continue;
@@ -150,7 +154,8 @@ TEST(Supervisor, TellsWhenToTickNext) {
   limits.start_timeout = 100;
   limits.heartbeat_timeout = 1000;
   limits.backoff_first = 10;
-  Supervisor supervisor(2, limits);
+  Supervisor supervisor(limits);
+  for (int i = 0; i < 2; ++i) supervisor.add(true);
   EXPECT_EQ(supervisor.next_deadline(), std::nullopt);
   supervisor.start(0, 0);
   supervisor.start(1, 50);
@@ -162,8 +167,9 @@ TEST(Supervisor, TellsWhenToTickNext) {
 }
 
 TEST(Supervisor, ARankThatNobodyCanRestartIsGivenUpAtItsFirstDeath) {
-  Supervisor supervisor(2, {});
-  supervisor.forbid_restart(1);
+  Supervisor supervisor({});
+  supervisor.add(true);
+  supervisor.add(false);
   for (const int rank : {0, 1}) supervisor.start(rank, 0);
   EXPECT_EQ(described(supervisor.take_actions()), "spawn 0:1, spawn 1:1");
   for (const int rank : {0, 1}) {
@@ -176,8 +182,9 @@ TEST(Supervisor, ARankThatNobodyCanRestartIsGivenUpAtItsFirstDeath) {
 
 TEST(Supervisor, SaysWhenNoReplicaWillWorkAgain) {
   SupervisorLimits limits;
-  limits.policy = RestartPolicy::never;
-  Supervisor supervisor(2, limits);
+  limits.restarts_max = 0;
+  Supervisor supervisor(limits);
+  for (int i = 0; i < 2; ++i) supervisor.add(true);
   supervisor.start(0, 0);
   supervisor.start(1, 0);
   supervisor.exited({0, 1}, {0, 9}, 1);

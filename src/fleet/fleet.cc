@@ -42,7 +42,7 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       ranks_(config.parallel.data_parallel_size),
       limits_(limits),
       router_(ranks_, make_load_balancer(config.load_balancer), ledger_limits(ranks_, limits)),
-      supervisor_(ranks_, limits),
+      supervisor_(limits),
       backlog_(config.scheduling_policy == SchedulingPolicy::priority),
       links_(static_cast<std::size_t>(ranks_)),
       loads_(static_cast<std::size_t>(ranks_)),
@@ -52,6 +52,7 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       window_(2 * static_cast<std::size_t>(config.max_num_seqs)),
       worlds_of_(static_cast<std::size_t>(ranks_), 0) {
   followers_.resize(links_.size());
+  for (int rank = 0; rank < ranks_; ++rank) supervisor_.add(true);
 }
 
 Result<void> FleetImpl::start(FleetSetup setup) {

@@ -1,0 +1,42 @@
+// What the parent tells its front ends of a replica, and what they tell the parent. Plain values. Each front end gets
+// all news in order.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "cluster/placement.h"
+
+namespace chorus {
+
+// A front end. Numbers are given by the parent and never used again.
+using ClientId = std::uint32_t;
+
+struct ReplicaNews {
+  enum class State : std::uint8_t {
+    ready,     // this incarnation takes requests (also: again, after it was draining)
+    draining,  // it gets nothing new; with `move` what it has goes to others as well
+    lent,      // `client` alone may give it requests, to find out which of them kills replicas; it has no others
+    died,      // this incarnation will never be heard again; another may be ready later
+    removed,   // died, and none follows
+  };
+  Placement replica;
+  State state = State::ready;
+  bool move = false;    // draining
+  ClientId client = 0;  // lent
+  int because_of = -1;  // died: because this replica, which it stepped together with, did; -1: by itself
+  bool operator==(const ReplicaNews&) const = default;
+};
+
+struct ClientNote {
+  enum class Kind : std::uint8_t {
+    drained,      // nothing of mine is on the draining replica, and nothing is on its way there
+    wants_alone,  // lend me a replica
+    returned,     // I need the lent one no longer
+  };
+  Kind kind = Kind::drained;
+  Placement replica;  // drained, returned
+  bool operator==(const ClientNote&) const = default;
+};
+
+}  // namespace chorus
