@@ -33,8 +33,14 @@ function(chorus_test name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE chorus_options ${ARG_LIBRARIES} GTest::gtest GTest::gmock GTest::gtest_main)
-  target_compile_definitions(${name} PRIVATE CHORUS_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data"
-                                             CHORUS_MODELS="${CMAKE_SOURCE_DIR}/models")
+  # Only for the tests that read files: a command line with the checkout's path in it is compiled anew in every checkout.
+  foreach(source ${ARG_SOURCES})
+    file(STRINGS ${source} reads_files REGEX "CHORUS_TEST_DATA|CHORUS_MODELS|test_tokenizers\\.h")
+    if(reads_files)
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_DEFINITIONS CHORUS_TEST_DATA="${CMAKE_SOURCE_DIR}/tests/data"
+                                                                        CHORUS_MODELS="${CMAKE_SOURCE_DIR}/models")
+    endif()
+  endforeach()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${CHORUS_TEST_TIMEOUT_S})
 endfunction()
