@@ -90,7 +90,7 @@ void Clients::end(Client& client) {
   ++ended_;
   const Request& request = client.job->request;
   Digest digest;
-  digest.add(request.id);
+  digest.add(request.id.client, request.id.number);
   for (std::uint32_t index = 0; index < request.params.n; ++index) compare(client, index, &digest);
   if (client.aborted) return;
   if (!client.job->abort_after) outputs_ += digest.value();  // a sum: the order in which requests end does not matter

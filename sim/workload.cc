@@ -73,7 +73,7 @@ std::vector<Job> make_workload(std::uint64_t seed, std::size_t count, Nanosecond
       if (random.chance(0.02)) burst = random.between(5, 40);
     }
     job.arrival = now;
-    job.request.id = i + 1;
+    job.request.id = {0, i + 1};
     job.request.prompt = random_prompt(random, prefixes);
     job.request.params = random_params(random);
     job.request.priority = static_cast<std::int32_t>(random.between(-1, 1));

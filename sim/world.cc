@@ -185,7 +185,8 @@ Nanoseconds World::delay() {
 }
 
 void World::send_to_replica(RouterMessage message) {
-  trace_.add(queue_.now(), message.kind, message.id, message.choice, message.to.rank, message.to.epoch);
+  trace_.add(queue_.now(), message.kind, message.id.client, message.id.number, message.choice, message.to.rank,
+             message.to.epoch);
   for (const ChoiceState& choice : message.request.choices) trace_.add(choice.index, choice.emitted.size());
   if (message.kind == RouterMessage::Kind::add && router_.ledger().deaths_seen(message.id) > 0) ++totals_.resubmissions;
   saboteur_.on_message(&message);
@@ -236,8 +237,8 @@ void World::receive_event(Placement from, TokenEvent* event) {
   Placement claimed = from;
   if (!saboteur_.on_event(router_.ledger(), &claimed, event)) return;
   const Judgement judgement = router_.on_event(claimed, event);
-  trace_.add(queue_.now(), judgement.verdict, from.rank, from.epoch, event->request, event->choice, event->position,
-             event->token.value_or(-1), event->finish);
+  trace_.add(queue_.now(), judgement.verdict, from.rank, from.epoch, event->request.client, event->request.number,
+             event->choice, event->position, event->token.value_or(-1), event->finish);
   if (judgement.verdict == Verdict::faulty) {
     clients_.report(&Violations::other, judgement.fault);
     supervisor_.fault(claimed, queue_.now());

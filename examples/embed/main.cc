@@ -39,7 +39,7 @@ std::vector<Request> requests(const ModelConfig& model) {
   const TokenId begin = model.bos_token_ids.empty() ? 0 : model.bos_token_ids.front();
   std::vector<Request> all(6);
   for (std::size_t i = 0; i < all.size(); ++i) {
-    all[i].id = i;
+    all[i].id.number = i;
     all[i].prompt = {begin, model.vocab_size / 2 + 31 * static_cast<TokenId>(i) % (model.vocab_size / 2)};
     all[i].params.temperature = 0;  // greedy
     all[i].params.max_tokens = 12;
@@ -106,22 +106,25 @@ Result<Tokens> generate_here(const EngineConfig& config, const ModelConfig& mode
 // Two engine processes; prompt i goes to rank i mod 2. Without a rank the load balancer would choose.
 Result<Tokens> generate_on_fleet(const EngineConfig& config, const ModelConfig& model) {
   CHORUS_TRY(const auto fleet, Fleet::start(config, model));
-  std::size_t unfinished = 0;
+  std::map<RequestId, RequestId> submitted;  // the fleet's ids, and ours
   for (Request& request : requests(model)) {
-    const int dp_rank = static_cast<int>(request.id % 2);
-    CHORUS_TRY_VOID(fleet->submit(std::move(request), dp_rank));
-    ++unfinished;
+    const RequestId ours = request.id;
+    CHORUS_TRY(const RequestId id, fleet->submit(std::move(request), static_cast<int>(ours.number % 2)));
+    submitted[id] = ours;
   }
+  std::size_t unfinished = submitted.size();
   Tokens tokens;
   std::vector<FleetEvent> events;
   while (unfinished > 0) {
     events.clear();
     CHORUS_TRY_VOID(fleet->poll(poll_timeout_ms, &events));
-    for (const FleetEvent& from : events) {
+    for (FleetEvent& from : events) {
+      from.event.request = submitted.at(from.event.request);
       CHORUS_TRY(const bool ended, take(from.event, &tokens));
       if (!ended) continue;
       --unfinished;
-      std::printf("request %llu ended on rank %d\n", static_cast<unsigned long long>(from.event.request), from.dp_rank);
+      std::printf("request %llu ended on rank %d\n", static_cast<unsigned long long>(from.event.request.number),
+                  from.dp_rank);
     }
   }
   return tokens;
@@ -141,7 +144,7 @@ Result<int> run(const char* directory) {
   CHORUS_TRY(const Tokens on_fleet, generate_on_fleet(two, model));
   CHECK(here.size() == requests(model).size(), "{} requests gave tokens", here.size());
   for (const Request& request : requests(model)) {
-    std::printf("request %llu:", static_cast<unsigned long long>(request.id));
+    std::printf("request %llu:", static_cast<unsigned long long>(request.id.number));
     for (const TokenId token : request.prompt) std::printf(" %d", token);
     std::printf(" ->");
     for (const TokenId token : here.at(request.id)) std::printf(" %d", token);

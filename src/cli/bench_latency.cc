@@ -28,19 +28,18 @@ struct Latencies {
 // One batch through the fleet, token by token: when each came is all that counts, so no text is made.
 class Batch {
  public:
-  Batch(Fleet& fleet, RequestId first_id) : fleet_(fleet), first_id_(first_id) {}
+  explicit Batch(Fleet& fleet) : fleet_(fleet) {}
 
   Result<void> run(const std::vector<GenerationInput>& inputs, Latencies* latencies) {
     const Nanoseconds started = monotonic_now();
-    last_token_at_.assign(inputs.size(), 0);
     left_ = inputs.size();
-    for (std::size_t index = 0; index < inputs.size(); ++index) {
+    for (const GenerationInput& input : inputs) {
       Request request;
-      request.id = first_id_ + index;
-      request.params = inputs[index].options.params;
-      request.params.seed = inputs[index].options.seed.value_or(seed_for(0, *inputs[index].prompt_token_ids));
-      request.prompt = *inputs[index].prompt_token_ids;
-      CHORUS_TRY_VOID(fleet_.submit(std::move(request), std::nullopt));
+      request.params = input.options.params;
+      request.params.seed = input.options.seed.value_or(seed_for(0, *input.prompt_token_ids));
+      request.prompt = *input.prompt_token_ids;
+      CHORUS_TRY(const RequestId id, fleet_.submit(std::move(request), std::nullopt));
+      last_token_at_[id] = 0;
     }
     while (left_ > 0) {
       if (interrupted()) return fail(ErrorCode::cancelled, "interrupted");
@@ -63,7 +62,7 @@ class Batch {
   Result<void> take(const TokenEvent& event, Nanoseconds now, Latencies* latencies) {
     if (event.finish == FinishReason::error)
       return fail(ErrorCode::internal, "a request of the batch failed: {}", event.error);
-    Nanoseconds& last = last_token_at_[event.request - first_id_];
+    Nanoseconds& last = last_token_at_.at(event.request);
     if (event.token) {
       if (last == 0) prefilled_at_ = std::max(prefilled_at_, now);
       if (last != 0) latencies->gap_s.push_back(seconds(now - last));
@@ -74,8 +73,7 @@ class Batch {
   }
 
   Fleet& fleet_;
-  RequestId first_id_;
-  std::vector<Nanoseconds> last_token_at_;  // by request; 0: no token yet
+  std::unordered_map<RequestId, Nanoseconds> last_token_at_;  // 0: no token yet
   std::vector<FleetEvent> events_;
   std::size_t left_ = 0;
   Nanoseconds prefilled_at_ = 0, ended_at_ = 0;
@@ -137,7 +135,7 @@ Result<int> run(const LatencyOptions& options) {
     Latencies untimed;
     const auto round = static_cast<std::uint64_t>(iteration + options.warmup);
     const auto inputs = random_inputs(options, model, options.batch_size, round);
-    Batch batch(*fleet, 1 + round * inputs.size());
+    Batch batch(*fleet);
     const auto ran = batch.run(inputs, iteration < 0 ? &untimed : &latencies);
     progress.update({round + 1, static_cast<std::size_t>(options.num_iters + options.warmup), latencies.gap_s.size()});
     if (!ran.ok()) progress.finish();

@@ -27,7 +27,7 @@ struct RouterMessage {
   Kind kind = Kind::add;
   Placement to;
   Request request;           // add
-  RequestId id = 0;          // every kind
+  RequestId id;              // every kind
   std::uint32_t choice = 0;  // abort_choice
 };
 

@@ -45,6 +45,7 @@ class ScheduledEngine final : public EngineCore {
         executor_(std::move(executor)) {}
 
   void add(Request request) override { scheduler_->add(std::move(request)); }
+  bool contains(RequestId request) const override { return scheduler_->contains(request); }
   void abort(RequestId request) override { scheduler_->abort(request); }
   void abort_choice(RequestId request, std::uint32_t choice) override { scheduler_->abort_choice(request, choice); }
   bool has_work() const override { return scheduler_->has_work(); }

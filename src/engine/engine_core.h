@@ -23,8 +23,9 @@ class EngineCore {
  public:
   virtual ~EngineCore() = default;
   // Takes the request, or fails it by an event of the next step(): prompt empty, longer than max_model_len, token id
-  // out of range, needs more KV blocks than there are. The id must not be in use (CHECK).
+  // out of range, needs more KV blocks than there are. The id must not be in use (CHECK: contains()).
   virtual void add(Request request) = 0;
+  virtual bool contains(RequestId request) const = 0;
   // Ends the request, or one choice of it, at once and silently. Unknown ids are ignored: it may have just finished.
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;

@@ -5,6 +5,7 @@
 
 #include <map>
 
+#include "testing/request_testing.h"
 #include "testing/toy_pipeline.h"
 
 namespace chorus {
@@ -63,10 +64,10 @@ ModelConfig toy_config() {
   return model;
 }
 
-Request request_of(RequestId id, std::size_t prompt_length, std::uint32_t max_tokens) {
+Request request_of(std::uint64_t number, std::size_t prompt_length, std::uint32_t max_tokens) {
   Request request;
-  request.id = id;
-  request.prompt.assign(prompt_length, static_cast<TokenId>(id));
+  request.id = {0, number};
+  request.prompt.assign(prompt_length, static_cast<TokenId>(number));
   request.params.max_tokens = max_tokens;
   return request;
 }
@@ -115,8 +116,8 @@ TEST(EngineCore, AbortEndsARequestSilentlyAndFreesItsBlocks) {
   std::vector<TokenEvent> events;
   engine->add(request_of(1, 10, 30));
   ASSERT_TRUE(engine->step(0, &events).ok());
-  engine->abort_choice(1, 0);
-  engine->abort(1);
+  engine->abort_choice(1_id, 0);
+  engine->abort(1_id);
   EXPECT_FALSE(engine->has_work());
   EXPECT_THAT(events, SizeIs(1));
   EXPECT_EQ(engine->load().kv_blocks_free, 16U);
@@ -140,7 +141,7 @@ using Told = std::map<RequestId, std::vector<TokenId>>;
 
 Told serve(const ToyExecutor::Options& options) {
   const auto engine = make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>(options));
-  for (RequestId id = 1; id <= 8; ++id) engine->add(request_of(id, 3, 6));
+  for (std::uint64_t number = 1; number <= 8; ++number) engine->add(request_of(number, 3, 6));
   Told told;
   std::vector<TokenEvent> events;
   while (engine->has_work()) {
@@ -172,8 +173,8 @@ TEST(EngineCore, APlanInFlightIsWorkAlsoWhenItsRequestIsGone) {
   engine->add(request_of(2, 10, 1));
   ASSERT_TRUE(engine->step(0, &events).ok());  // of 2 the plan is in flight
   EXPECT_THAT(events, SizeIs(1));
-  engine->abort(1);
-  engine->abort(2);
+  engine->abort(1_id);
+  engine->abort(2_id);
   EXPECT_EQ(engine->load().kv_blocks_free, 16U);
   EXPECT_TRUE(engine->has_work());
   ASSERT_TRUE(engine->step(0, &events).ok());

@@ -110,6 +110,36 @@ TEST_F(ConnectedEngines, OneThatCannotStartFailsTheStartWithItsWords) {
   EXPECT_THAT(fleet.error().message, HasSubstr("the toy does not like dp rank 1"));
 }
 
+// The engine's end of the connection is this test's business alone: no fleet.
+TEST(EngineOnAConnection, ARequestThatComesTwiceIsItsSendersErrorAndEndsNoProcess) {
+  auto sockets = make_socket_pair();
+  ASSERT_TRUE(sockets.ok());
+  auto ours = make_socket_connection(std::move(sockets->first)),
+       theirs = make_socket_connection(std::move(sockets->second));
+  ASSERT_TRUE(ours.ok() && theirs.ok());
+  std::jthread engine([&] { serve_toy(theirs->get(), "twice"); });
+  const auto hello = receive_message(ours->get(), MessageType::hello, "HELLO");
+  ASSERT_TRUE(hello.ok());
+  EngineStart start;
+  start.config = toy_engine_config(1);
+  start.model = toy_model_config();
+  start.epoch = 1;
+  ASSERT_TRUE(send_message(ours->get(), MessageType::config, 1, encode(start)).ok());
+  ASSERT_TRUE(receive_message(ours->get(), MessageType::ready, "READY").ok());
+  Request request = mixed_requests(1)[0];
+  request.params.max_tokens = 200;
+  request.params.ignore_eos = true;
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(send_message(ours->get(), MessageType::add, 1, encode(request)).ok());
+  auto frame = receive_within(ours->get(), 10'000);
+  while (frame.ok() && static_cast<MessageType>(frame->type) != MessageType::fatal) {
+    frame = receive_within(ours->get(), 10'000);
+  }
+  ASSERT_TRUE(frame.ok()) << frame.error().message;
+  const auto words = decode_fatal(frame->payload);
+  ASSERT_TRUE(words.ok());
+  EXPECT_THAT(words->message, HasSubstr("request 0/1, which is here already"));
+}
+
 TEST_F(ConnectedEngines, OneWhoseFootingGoesEndsWithTheReason) {
   const Engine broken = [](Connection* connection) {
     const auto served = serve_engine(connection, "scalar/bfloat16", [](const EngineStart&) -> Result<StartedReplica> {

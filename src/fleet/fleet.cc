@@ -135,29 +135,27 @@ FleetImpl::~FleetImpl() {
   own_node_.reset();
 }
 
-Result<void> FleetImpl::submit(Request request, std::optional<int> dp_rank) {
+Result<RequestId> FleetImpl::submit(Request request, std::optional<int> dp_rank) {
   if (dp_rank && (*dp_rank < 0 || *dp_rank >= ranks_)) {
     return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", *dp_rank, ranks_);
   }
-  if (router_.ledger().contains(request.id) || backlog_.contains(request.id)) {
-    return fail(ErrorCode::invalid_argument, "request {} is in flight already: give each a new id", request.id);
-  }
   if (request.prompt.size() > prompt_tokens_max) {
-    return fail(ErrorCode::invalid_argument, "request {}: a prompt of {} tokens, at most {} can be sent to an engine",
-                request.id, request.prompt.size(), prompt_tokens_max);
+    return fail(ErrorCode::invalid_argument, "a prompt of {} tokens: at most {} can be sent to an engine",
+                request.prompt.size(), prompt_tokens_max);
   }
   if (request.params.max_tokens == 0 || (request.choices.empty() && request.params.n == 0)) {
-    return fail(ErrorCode::invalid_argument, "request {} has n {} and max_tokens {}: give at least 1 of each",
-                request.id, request.params.n, request.params.max_tokens);
+    return fail(ErrorCode::invalid_argument, "the request has n {} and max_tokens {}: give at least 1 of each",
+                request.params.n, request.params.max_tokens);
   }
   for (const ChoiceState& choice : request.choices) {
     if (choice.emitted.size() < request.params.max_tokens) continue;
-    return fail(ErrorCode::invalid_argument, "choice {} of request {} has all of its {} tokens: leave it out",
-                choice.index, request.id, request.params.max_tokens);
+    return fail(ErrorCode::invalid_argument, "choice {} has all of its {} tokens: leave it out", choice.index,
+                request.params.max_tokens);
   }
+  const RequestId id = request.id = {0, next_request_++};
   backlog_.push(std::move(request), dp_rank);
   hand_out();
-  return {};
+  return id;
 }
 
 void FleetImpl::abort(RequestId request) {

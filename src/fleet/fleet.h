@@ -61,8 +61,8 @@ class Fleet {
   virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
 
   // Queues the request at replica `dp_rank`, or where the load balancer says. If that rank is dead, or dies, any other
-  // takes it. The id must be new.
-  virtual Result<void> submit(Request request, std::optional<int> dp_rank) = 0;
+  // takes it. Gives it its id, which no other request of this fleet ever has; the one that it comes with is not read.
+  virtual Result<RequestId> submit(Request request, std::optional<int> dp_rank) = 0;
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
   // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.

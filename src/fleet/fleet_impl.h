@@ -32,7 +32,7 @@ class FleetImpl final : public Fleet {
 
   Result<void> start(FleetSetup setup);
 
-  Result<void> submit(Request request, std::optional<int> dp_rank) override;
+  Result<RequestId> submit(Request request, std::optional<int> dp_rank) override;
   void abort(RequestId request) override;
   void abort_choice(RequestId request, std::uint32_t choice) override;
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
@@ -160,6 +160,7 @@ class FleetImpl final : public Fleet {
   int threads_ = 1;
   std::uint64_t kv_cache_bytes_ = 0;
   std::vector<std::vector<int>> cpu_sets_;
+  std::uint64_t next_request_ = 1;
   std::vector<FleetEvent> events_;  // received and not yet polled
   FleetTimes times_;
   // Replicas that step together share a world, and end with it: each new start of them all is in a new one.

@@ -44,10 +44,11 @@ class ByteTokenizer final : public Tokenizer {
 // A fleet of one that answers every request with the bytes of "one two three".
 class EchoFleet final : public Fleet {
  public:
-  Result<void> submit(Request request, std::optional<int> dp_rank) override {
+  Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
+    request.id = {0, ++submitted};
     ranks.push_back(dp_rank);
     seeds.push_back(request.params.seed);
-    if (silent) return {};
+    if (silent) return request.id;
     const std::string answer = "one two three";
     for (std::uint32_t choice = 0; choice < request.params.n; ++choice) {
       for (std::uint32_t i = 0; i < request.params.max_tokens && i < answer.size(); ++i) {
@@ -63,7 +64,7 @@ class EchoFleet final : public Fleet {
         pending.push_back({event, 0});
       }
     }
-    return {};
+    return request.id;
   }
   void abort(RequestId request) override { aborted.push_back(request); }
   void abort_choice(RequestId request, std::uint32_t) override { aborted.push_back(request); }
@@ -78,6 +79,7 @@ class EchoFleet final : public Fleet {
   FleetTimes times() const override { return {}; }
 
   bool silent = false;
+  std::uint64_t submitted = 0;
   std::deque<FleetEvent> pending;
   std::vector<RequestId> aborted;
   std::vector<std::optional<int>> ranks;

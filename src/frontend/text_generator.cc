@@ -45,7 +45,6 @@ struct TextGenerator::State {
   std::shared_ptr<const Tokenizer> tokenizer;
   EngineConfig config;
   ModelConfig model;
-  RequestId next_id = 1;
 
   // Of one generate() call.
   const std::vector<GenerationInput>* inputs = nullptr;
@@ -112,11 +111,10 @@ Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> 
   }
 
   Request request;
-  request.id = next_id++;
   request.params = input.options.params;
   request.params.seed = input.options.seed ? *input.options.seed : seed_for(config.seed, *ids);
   request.priority = input.priority;
-  RequestInProgress& state = in_progress[request.id];
+  RequestInProgress state;
   state.index = index;
   state.choices.resize(request.params.n);
   state.choices_left = request.params.n;
@@ -132,7 +130,9 @@ Result<void> TextGenerator::State::submit(std::size_t index, std::optional<int> 
   state.output = std::move(output);
   state.submitted_at = monotonic_now();
   request.prompt = std::move(*ids);
-  return fleet.submit(std::move(request), dp_rank);
+  CHORUS_TRY(const RequestId id, fleet.submit(std::move(request), dp_rank));
+  in_progress.emplace(id, std::move(state));
+  return {};
 }
 
 Result<void> TextGenerator::State::take_events(int timeout_ms) {

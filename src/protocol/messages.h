@@ -37,7 +37,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 4;
+inline constexpr std::uint32_t protocol_version = 5;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -96,7 +96,7 @@ struct ReadyMessage {
 };
 
 struct AbortMessage {
-  RequestId request = 0;
+  RequestId request;
   std::optional<std::uint32_t> choice;  // absent: the whole request
 };
 

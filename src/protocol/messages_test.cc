@@ -10,7 +10,7 @@ namespace {
 
 Request full_request() {
   Request request;
-  request.id = 0xFFFFFFFFFFFFFFFF;
+  request.id = {0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF};
   request.prompt = {0, 1, std::numeric_limits<TokenId>::max(), -1};
   request.params.n = 3;
   request.params.temperature = 0.1;
@@ -27,7 +27,7 @@ Request full_request() {
 
 TokenEvent full_event() {
   TokenEvent event;
-  event.request = 12;
+  event.request = {3, 12};
   event.choice = 2;
   event.position = 7;
   event.token = 31999;
@@ -89,8 +89,9 @@ TEST(Messages, ReadBackExactly) {
   EXPECT_EQ(join->node, "node b");
   EXPECT_EQ(join->fingerprint, (Fingerprint{{"block_size", "16"}, {"version", "1"}}));
 
-  const auto abort = decode_abort(encode(AbortMessage{5, 6}));
+  const auto abort = decode_abort(encode(AbortMessage{{1, 5}, 6}));
   ASSERT_TRUE(abort.ok());
+  EXPECT_EQ(abort->request, (RequestId{1, 5}));
   EXPECT_EQ(abort->choice, 6U);
 }
 

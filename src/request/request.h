@@ -1,7 +1,12 @@
 // What is asked of an engine: token ids and sampling parameters, nothing of text. A plain value that crosses the wire.
 #pragma once
 
+#include <fmt/format.h>
+
+#include <compare>
+#include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -10,7 +15,14 @@
 namespace chorus {
 
 using TokenId = std::int32_t;
-using RequestId = std::uint64_t;  // given by the front end, unique while it lives
+
+// Whose request it is, and its number there. A client is a front end of an engine; it numbers its requests from 1 and
+// never gives a number twice, so that what an engine still says of a request that has ended is told from all others.
+struct RequestId {
+  std::uint32_t client = 0;
+  std::uint64_t number = 0;
+  auto operator<=>(const RequestId&) const = default;
+};
 
 // Defaults are vLLM's. The output is a function of these, the prompt and the model alone (design.md section 1).
 struct SamplingParams {
@@ -58,7 +70,7 @@ struct ChoiceState {
 };
 
 struct Request {
-  RequestId id = 0;
+  RequestId id;
   std::vector<TokenId> prompt;
   SamplingParams params;
   std::int32_t priority = 0;          // lower runs first under the priority policy
@@ -68,7 +80,7 @@ struct Request {
 
 // What an engine says of one choice of one request after a step. Tokens of a choice come in order, without gaps.
 struct TokenEvent {
-  RequestId request = 0;
+  RequestId request;
   std::uint32_t choice = 0;
   std::uint32_t position = 0;    // 0-based output position of `token`
   std::optional<TokenId> token;  // absent when only finish or prompt logprobs are told
@@ -82,3 +94,20 @@ struct TokenEvent {
 };
 
 }  // namespace chorus
+
+template <>
+struct std::hash<chorus::RequestId> {
+  std::size_t operator()(const chorus::RequestId& id) const {
+    // Clients are few and their numbers small: the client moves to where numbers do not reach.
+    return std::hash<std::uint64_t>()(id.number ^ (std::uint64_t{id.client} << 40));
+  }
+};
+
+// "0/17": request 17 of client 0.
+template <>
+struct fmt::formatter<chorus::RequestId> {
+  constexpr auto parse(fmt::format_parse_context& context) { return context.begin(); }
+  auto format(const chorus::RequestId& id, fmt::format_context& context) const {
+    return fmt::format_to(context.out(), "{}/{}", id.client, id.number);
+  }
+};

@@ -8,6 +8,11 @@
 namespace chorus::archive {
 
 template <typename Archive>
+void visit(Archive& archive, IsA<RequestId> auto& value) {
+  visit_all(archive, value.client, value.number);
+}
+
+template <typename Archive>
 void visit(Archive& archive, IsA<TokenLogprob> auto& value) {
   visit_all(archive, value.token, value.logprob);
 }

@@ -36,6 +36,7 @@ class ContinuousBatching final : public Scheduler {
   }
 
   void add(Request request) override;
+  bool contains(RequestId id) const override { return requests_.contains(id); }
   void abort(RequestId id) override;
   void abort_choice(RequestId id, std::uint32_t choice) override;
   bool has_work() const override {

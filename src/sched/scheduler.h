@@ -85,8 +85,10 @@ class Scheduler {
 
   // Queues every choice of the request. One that cannot be served (prompt empty or longer than max_model_len, token id
   // out of range, more KV blocks needed than there are) fails by an event of each choice in the next complete(). A
-  // request with emitted tokens goes on after them. The id must not be in use (CHECK).
+  // request with emitted tokens goes on after them. The id must not be in use (CHECK: contains()).
   virtual void add(Request request) = 0;
+  // The request has choices that have not ended.
+  virtual bool contains(RequestId request) const = 0;
   // Ends the request, or one choice, at once and silently. Unknown ids are ignored.
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;

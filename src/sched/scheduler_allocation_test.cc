@@ -42,12 +42,12 @@ TEST(SchedulerAllocation, AStepOfDecodingAllocatesNothing) {
     config.plans_in_flight_max = plans, config.kv_pools = pools;
     const auto scheduler = make_scheduler(config);
     ToyModel model({.kv_blocks = 2048, .block_size = 16, .vocab_size = 1000, .verify_context = false});
-    for (RequestId id = 0; id < 16; ++id) {
+    for (std::uint64_t number = 0; number < 16; ++number) {
       Request request;
-      request.id = id;
-      request.prompt.assign(20, static_cast<TokenId>(id));
+      request.id = {0, number};
+      request.prompt.assign(20, static_cast<TokenId>(number));
       request.params.max_tokens = 1500;
-      request.params.seed = id;
+      request.params.seed = number;
       scheduler->add(request);
     }
     std::vector<StepResult> results(static_cast<std::size_t>(plans));

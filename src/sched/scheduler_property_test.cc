@@ -31,9 +31,9 @@ SchedulerConfig base_config() {
 }
 
 // Prompts begin like one of three, so that prefixes are shared, at odd and even block ends.
-Request random_request(RequestId id, Random& random) {
+Request random_request(std::uint64_t number, Random& random) {
   Request request;
-  request.id = id;
+  request.id = {0, number};
   const auto family = static_cast<TokenId>(below(random, 3));
   const std::uint64_t common = below(random, 30);
   for (std::uint64_t i = 0; i < common; ++i)
@@ -56,7 +56,7 @@ Request random_request(RequestId id, Random& random) {
 std::vector<Request> random_workload(std::uint64_t seed, std::size_t count) {
   Random random(seed);
   std::vector<Request> requests;
-  for (RequestId id = 1; id <= count; ++id) requests.push_back(random_request(id, random));
+  for (std::uint64_t number = 1; number <= count; ++number) requests.push_back(random_request(number, random));
   return requests;
 }
 
@@ -213,7 +213,7 @@ TEST_P(SchedulerProperty, AbortsAndResumesChangeNothingElse) {
         const Outcome truth = oracle(engine.model(), request, choice, base_config());
         const Outcome& seen = outcome(request, choice);
         if (seen.finish != FinishReason::none) {
-          ASSERT_EQ(seen.tokens, truth.tokens) << "seed " << seed << " request " << request.id << ":" << choice;
+          ASSERT_EQ(seen.tokens, truth.tokens) << "seed " << seed << " request " << request.id.number << ":" << choice;
           ASSERT_EQ(seen.finish, truth.finish);
         } else {
           ASSERT_TRUE((aborted[{request.id, choice}]));

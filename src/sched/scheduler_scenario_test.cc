@@ -95,9 +95,9 @@ class Scenario {
 
   void add(Words* words) {
     Request request;
-    request.id = std::stoull(words->plain.at(0));
-    request.params.seed = request.id;  // so that the plan's params tell whose they are
-    const int first = words->take("first", static_cast<int>(request.id) * 100);
+    request.id = {0, std::stoull(words->plain.at(0))};
+    request.params.seed = request.id.number;  // so that the plan's params tell whose they are
+    const int first = words->take("first", static_cast<int>(request.id.number) * 100);
     const int length = words->take("prompt", 0);
     for (int i = 0; i < length; ++i) request.prompt.push_back(first + i);
     request.params.max_tokens = static_cast<std::uint32_t>(words->take("max_tokens", 1));
@@ -116,9 +116,9 @@ class Scenario {
   void abort(const std::string& what) {
     const auto colon = what.find(':');
     if (colon == std::string::npos)
-      engine_->scheduler().abort(std::stoull(what));
+      engine_->scheduler().abort({0, std::stoull(what)});
     else
-      engine_->scheduler().abort_choice(std::stoull(what),
+      engine_->scheduler().abort_choice({0, std::stoull(what)},
                                         static_cast<std::uint32_t>(std::stoul(what.substr(colon + 1))));
   }
 
@@ -138,7 +138,7 @@ class Scenario {
     engine_->end();
     std::string told = " =>";
     for (const TokenEvent& event : engine_->events()) {
-      told += fmt::format(" {}:{}@{}", event.request, event.choice, event.position);
+      told += fmt::format(" {}:{}@{}", event.request.number, event.choice, event.position);
       if (!event.prompt_logprobs.empty()) told += fmt::format("+{}", event.prompt_logprobs.size());
       if (event.finish != FinishReason::none) told += fmt::format("/{}", name_of(event.finish));
     }

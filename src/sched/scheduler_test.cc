@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "testing/request_testing.h"
 #include "testing/sched_testing.h"
 
 namespace chorus {
@@ -18,10 +19,10 @@ SchedulerConfig small_config() {
   return config;
 }
 
-Request request_of(RequestId id, std::size_t prompt_length, std::uint32_t max_tokens, std::uint32_t n = 1) {
+Request request_of(std::uint64_t number, std::size_t prompt_length, std::uint32_t max_tokens, std::uint32_t n = 1) {
   Request request;
-  request.id = id;
-  for (std::size_t i = 0; i < prompt_length; ++i) request.prompt.push_back(static_cast<TokenId>(100 * id + i));
+  request.id = {0, number};
+  for (std::size_t i = 0; i < prompt_length; ++i) request.prompt.push_back(static_cast<TokenId>(100 * number + i));
   request.params.max_tokens = max_tokens;
   request.params.n = n;
   return request;
@@ -40,8 +41,8 @@ TEST(Scheduler, FailsWhatItCannotServeByOneEventAChoice) {
             "prompt has 65 tokens, longer than max_model_len 64: shorten it or raise --max-model-len");
   EXPECT_FALSE(engine.scheduler().has_work());
   engine.scheduler().add(request_of(1, 65, 1, 2));
-  engine.scheduler().abort_choice(1, 0);
-  engine.scheduler().abort(1);
+  engine.scheduler().abort_choice(1_id, 0);
+  engine.scheduler().abort(1_id);
   EXPECT_FALSE(engine.scheduler().has_work()) << "an aborted request is silent";
 }
 
@@ -57,7 +58,7 @@ TEST(Scheduler, ChoicesShareTheFullPromptBlocksWithTheCacheOff) {
   EXPECT_EQ(engine.scheduler().stats().kv_blocks_free, 32U - 5U);
   engine.run();
   EXPECT_EQ(engine.outcomes().size(), 3U);
-  EXPECT_NE((engine.outcomes()[{1, 0}].tokens), (engine.outcomes()[{1, 1}].tokens));
+  EXPECT_NE((engine.outcomes()[{1_id, 0}].tokens), (engine.outcomes()[{1_id, 1}].tokens));
 }
 
 TEST(Scheduler, NotANumberEndsThatChoiceAlone) {
@@ -75,9 +76,9 @@ TEST(Scheduler, NotANumberEndsThatChoiceAlone) {
   EXPECT_FALSE(failed.token.has_value());
   EXPECT_THAT(failed.error, HasSubstr("no finite logits at output position 2 of choice 0"));
   engine.run();
-  EXPECT_EQ((engine.outcomes()[{1, 0}].tokens.size()), 2U);
-  EXPECT_EQ((engine.outcomes()[{1, 1}].finish), FinishReason::length);
-  EXPECT_EQ((engine.outcomes()[{2, 0}].finish), FinishReason::length);
+  EXPECT_EQ((engine.outcomes()[{1_id, 0}].tokens.size()), 2U);
+  EXPECT_EQ((engine.outcomes()[{1_id, 1}].finish), FinishReason::length);
+  EXPECT_EQ((engine.outcomes()[{2_id, 0}].finish), FinishReason::length);
 }
 
 TEST(Scheduler, PromptLogprobsAreToldOnceAlsoWhenTheLeaderIsAbortedInTheMiddle) {
@@ -91,10 +92,10 @@ TEST(Scheduler, PromptLogprobsAreToldOnceAlsoWhenTheLeaderIsAbortedInTheMiddle) 
     engine.scheduler().add(request);
     engine.step();
     EXPECT_EQ(engine.plan().sequences[0].start, 0) << "every row is computed";
-    if (abort) engine.scheduler().abort_choice(7, 0);
+    if (abort) engine.scheduler().abort_choice(7_id, 0);
     engine.run();
-    EXPECT_THAT((engine.outcomes()[{7, abort ? 1 : 0}].prompt_logprobs), SizeIs(39));
-    EXPECT_THAT((engine.outcomes()[{7, abort ? 0 : 1}].prompt_logprobs), SizeIs(0));
+    EXPECT_THAT((engine.outcomes()[{7_id, abort ? 1 : 0}].prompt_logprobs), SizeIs(39));
+    EXPECT_THAT((engine.outcomes()[{7_id, abort ? 0 : 1}].prompt_logprobs), SizeIs(0));
   }
 }
 
@@ -107,7 +108,7 @@ TEST(Scheduler, PromptLogprobsAreNotComputedAgainOnResubmission) {
   engine.step();
   EXPECT_FALSE(engine.plan().sequences[0].prompt_logprobs);
   engine.run();
-  EXPECT_THAT((engine.outcomes()[{1, 0}].prompt_logprobs), SizeIs(0));
+  EXPECT_THAT((engine.outcomes()[{1_id, 0}].prompt_logprobs), SizeIs(0));
 }
 
 TEST(Scheduler, AResumedChoiceGoesOnWhereItWas) {
@@ -121,9 +122,9 @@ TEST(Scheduler, AResumedChoiceGoesOnWhereItWas) {
     ToyEngine other(small_config());
     Request rest = whole;
     for (std::uint32_t choice = 0; choice < 2; ++choice) {
-      const auto& tokens = expected.at({1, choice}).tokens;
+      const auto& tokens = expected.at({1_id, choice}).tokens;
       rest.choices.push_back({choice, {tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(cut)}});
-      other.outcomes()[{1, choice}].tokens = rest.choices.back().emitted;
+      other.outcomes()[{1_id, choice}].tokens = rest.choices.back().emitted;
     }
     other.scheduler().add(rest);
     other.run();
@@ -162,7 +163,7 @@ TEST(Scheduler, TellsARefusalWithTheOldestPlanInFlight) {
   engine.end();
   ASSERT_THAT(engine.events(), SizeIs(2));
   EXPECT_EQ(engine.events()[0].finish, FinishReason::error);
-  EXPECT_EQ(engine.events()[1].request, 1U);
+  EXPECT_EQ(engine.events()[1].request, 1_id);
   engine.run();
 }
 
@@ -175,7 +176,7 @@ TEST(Scheduler, IgnoresResultsOfAnAbortedRequestWhoseIdCameBack) {
   engine.scheduler().add(request_of(1, 5, 3));
   EXPECT_TRUE(engine.begin());
   engine.result().sequences[0].token = 999;
-  engine.scheduler().abort(1);
+  engine.scheduler().abort(1_id);
   engine.scheduler().add(request_of(1, 5, 3));
   engine.run();
   ToyEngine fresh(small_config());
@@ -202,7 +203,7 @@ TEST(Scheduler, CountsTokensAndCacheHits) {
 TEST(SchedulerDeathTest, RefusesWrongCalls) {
   ToyEngine engine(small_config());
   engine.scheduler().add(request_of(1, 9, 3));
-  EXPECT_DEATH(engine.scheduler().add(request_of(1, 9, 3)), "request id 1 is in use");
+  EXPECT_DEATH(engine.scheduler().add(request_of(1, 9, 3)), "request id 0/1 is in use");
   engine.scheduler().schedule();
   EXPECT_DEATH(engine.scheduler().schedule(), "all 1 plans are in flight");
   std::vector<TokenEvent> events;

@@ -119,7 +119,7 @@ inline std::vector<Request> mixed_requests(int count) {
   std::vector<Request> requests;
   for (int i = 0; i < count; ++i) {
     Request request;
-    request.id = static_cast<RequestId>(i) + 1;
+    request.id = {0, static_cast<std::uint64_t>(i) + 1};
     request.prompt.resize(1 + random() % 60);
     for (TokenId& token : request.prompt) token = static_cast<TokenId>(1 + random() % 999);
     request.params.seed = random();
@@ -151,11 +151,18 @@ using Outputs = std::map<std::pair<RequestId, std::uint32_t>, Output>;
 // Holds the stream to its promise (positions 0, 1, 2, ... once each, then one finish) and collects it.
 class Collector {
  public:
+  // Submits it, and collects what comes of it under the id that the request has here.
+  void submit(Fleet* fleet, const Request& request, std::optional<int> dp_rank) {
+    const auto id = fleet->submit(request, dp_rank);
+    ASSERT_TRUE(id.ok()) << id.error().message;
+    submitted_[*id] = request.id;
+  }
   void take(const TokenEvent& event) {
-    Output& output = outputs_[{event.request, event.choice}];
-    EXPECT_EQ(output.finish, FinishReason::none) << "an event after the finish of request " << event.request;
+    const auto known = submitted_.find(event.request);
+    Output& output = outputs_[{known == submitted_.end() ? event.request : known->second, event.choice}];
+    EXPECT_EQ(output.finish, FinishReason::none) << "an event after the finish of request " << event.request.number;
     if (event.token) {
-      EXPECT_EQ(event.position, output.tokens.size()) << "request " << event.request;
+      EXPECT_EQ(event.position, output.tokens.size()) << "request " << event.request.number;
       output.tokens.push_back(*event.token);
     }
     if (event.logprobs) output.logprobs.push_back(*event.logprobs);
@@ -170,6 +177,7 @@ class Collector {
   const Outputs& outputs() const { return outputs_; }
 
  private:
+  std::map<RequestId, RequestId> submitted_;
   Outputs outputs_;
   std::uint32_t finished_ = 0;
   std::size_t events_ = 0;
@@ -195,9 +203,8 @@ inline constexpr Nanoseconds test_timeout = 60'000'000'000;
 inline Outputs run_spread(Fleet* fleet, const std::vector<Request>& requests,
                           const std::function<void(std::size_t)>& on_event = {}) {
   const int ranks = static_cast<int>(fleet->replicas().size());
-  for (const Request& request : requests)
-    EXPECT_TRUE(fleet->submit(request, static_cast<int>(request.id) % ranks).ok());
   Collector collector;
+  for (const Request& request : requests) collector.submit(fleet, request, static_cast<int>(request.id.number) % ranks);
   std::vector<FleetEvent> events;
   const Nanoseconds deadline = monotonic_now() + test_timeout;
   while (collector.finished() < choices_of(requests) && monotonic_now() < deadline) {

@@ -105,6 +105,10 @@ class EngineProcess {
     switch (static_cast<MessageType>(frame.type)) {
       case MessageType::add: {
         CHORUS_TRY(Request request, decode_request(frame.payload));
+        if (core_->contains(request.id)) {
+          return fail(ErrorCode::invalid_argument, "ADD of request {}, which is here already: give each a new id",
+                      request.id);
+        }
         core_->add(std::move(request));
         ++submissions_received_;
         return {};
