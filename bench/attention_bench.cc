@@ -131,7 +131,7 @@ BENCHMARK(read_bandwidth)->UseRealTime();
 void sample(benchmark::State& state, double temperature, double top_p, std::int32_t top_k, float spread) {
   constexpr std::int32_t vocabulary = 151936;
   const std::vector<float> logits = normal(vocabulary, spread);
-  Sampler sampler(vocabulary);
+  Sampler sampler(available_isas().front(), vocabulary);
   SampleInput input;
   input.logits = logits;
   input.temperature = temperature;
@@ -150,7 +150,7 @@ BENCHMARK_CAPTURE(sample, top_k_40_top_p, 1.0, 0.9, 40, 3.0F);
 
 void logprobs(benchmark::State& state) {
   const std::vector<float> logits = normal(151936, 3.0F);
-  Sampler sampler(151936);
+  Sampler sampler(available_isas().front(), 151936);
   std::vector<SampledLogprob> top;
   for (auto _ : state) benchmark::DoNotOptimize(sampler.logprobs(logits, 5, 20, &top));
 }

@@ -29,19 +29,6 @@ std::int32_t key_of(float value) {
   return bits ^ ((bits >> 31) & 0x7fffffff);
 }
 
-const SamplePasses& best_passes() {
-  switch (available_isas().front()) {
-    case Isa::scalar:
-      return sample_passes_scalar();
-    case Isa::avx2_f32:
-      return sample_passes_avx2();
-    case Isa::avx512_bf16:
-    case Isa::amx_bf16:
-      return sample_passes_avx512();
-  }
-  return sample_passes_scalar();
-}
-
 // Weights are in [0, 1]: 64 bins an octave.
 std::size_t weight_bin(float weight) {
   return std::bit_cast<std::uint32_t>(weight) >> 17;
@@ -72,7 +59,20 @@ float penalised(const SampleInput& input, std::int32_t count, float logit) {
 
 }  // namespace
 
-Sampler::Sampler(std::int32_t vocab_size) : passes_(&best_passes()) {
+const SamplePasses& sample_passes_for(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return sample_passes_scalar();
+    case Isa::avx2_f32:
+      return sample_passes_avx2();
+    case Isa::avx512_bf16:
+    case Isa::amx_bf16:
+      return sample_passes_avx512();
+  }
+  return sample_passes_scalar();
+}
+
+Sampler::Sampler(Isa isa, std::int32_t vocab_size) : passes_(&sample_passes_for(isa)) {
   const auto size = static_cast<std::size_t>(vocab_size);
   work_.resize(size);
   counts_.resize(size);
@@ -90,6 +90,7 @@ SampleOutput Sampler::sample(const SampleInput& input) {
   if (scanned.not_a_number) return {-1, true};
   if (changes_logits(input)) {
     std::copy(logits.begin(), logits.end(), work_.begin());
+    apply_bans_and_bias(input);
     apply_penalties(input);
     logits = work_;
     scanned = scan(logits);
@@ -147,7 +148,17 @@ std::int32_t Sampler::first_largest(std::span<const float> logits, std::int32_t 
   return static_cast<std::int32_t>(token);
 }
 
-// On work_: penalties, visiting each token of the sequence once, then bias, then bans.
+// On work_. A ban outlives what follows it: -inf stays -inf under a bias and under penalties.
+void Sampler::apply_bans_and_bias(const SampleInput& input) {
+  for (const std::int32_t token : input.banned) {
+    if (is_id(token, work_.size())) work_[static_cast<std::size_t>(token)] = -infinity;
+  }
+  for (const auto& [token, bias] : input.logit_bias) {
+    if (is_id(token, work_.size())) work_[static_cast<std::size_t>(token)] += bias;
+  }
+}
+
+// On work_, visiting each token of the sequence once.
 void Sampler::apply_penalties(const SampleInput& input) {
   for (const std::int32_t token : input.output) {
     if (is_id(token, counts_.size())) ++counts_[static_cast<std::size_t>(token)];
@@ -163,12 +174,6 @@ void Sampler::apply_penalties(const SampleInput& input) {
       if (counts_[id] != 0) work_[id] = penalised(input, counts_[id], work_[id]);
       counts_[id] = 0;
     }
-  }
-  for (const auto& [token, bias] : input.logit_bias) {
-    if (is_id(token, work_.size())) work_[static_cast<std::size_t>(token)] += bias;
-  }
-  for (const std::int32_t token : input.banned) {
-    if (is_id(token, work_.size())) work_[static_cast<std::size_t>(token)] = -infinity;
   }
 }
 

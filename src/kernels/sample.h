@@ -2,15 +2,18 @@
 // order that the logits alone decide, and the random number is Philox(seed, choice) at the output position. The
 // arithmetic is plain C++ without reassociation: the same bits on every processor.
 //
-// Order: repetition, frequency and presence penalties, logit bias, bans; temperature 0 takes the largest. Else
-// temperature, min_p, top_k (exactly k stay), top_p (the fewest most likely tokens that reach it, at least one), and
-// the inverse CDF in ascending token id. Tokens outside the vocabulary in any list are passed over.
+// Order, as in vLLM (docs/numerics.md): bans, logit bias, repetition, frequency and presence penalties; temperature 0
+// takes the largest. Else temperature, min_p, top_k (exactly k stay), top_p (the fewest most likely tokens that reach
+// it, at least one), and the inverse CDF in ascending token id. Tokens outside the vocabulary in any list are passed
+// over.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
+
+#include "kernels/isa.h"
 
 namespace chorus {
 
@@ -44,10 +47,11 @@ struct SampleOutput {
 
 struct SamplePasses;
 
-// One a thread; keeps its buffers between calls, so that a warmed-up step allocates nothing.
+// One per thread; keeps its buffers between calls, so that a warmed-up step allocates nothing.
 class Sampler {
  public:
-  explicit Sampler(std::int32_t vocab_size);
+  // `isa`: the numerics profile's. Every one gives the same bits.
+  Sampler(Isa isa, std::int32_t vocab_size);
   SampleOutput sample(const SampleInput& input);
   // Logprob of `token` (natural log of the softmax of the raw logits) and the `top` most likely tokens, most likely
   // first, ties by lower id. `out_top` is resized. Returns the logprob of `token`.
@@ -61,6 +65,7 @@ class Sampler {
   };
   Scan scan(std::span<const float> logits);
   std::int32_t first_largest(std::span<const float> logits, std::int32_t key) const;
+  void apply_bans_and_bias(const SampleInput& input);
   void apply_penalties(const SampleInput& input);
   void select_top(std::span<const float> logits, std::size_t count);
   void weigh(std::span<const float> logits, float largest, float temperature, float min_p);
@@ -68,7 +73,7 @@ class Sampler {
   std::int32_t draw(double uniform) const;
 
   const SamplePasses* passes_;
-  std::vector<float> work_;                  // logits with penalties, bias and bans
+  std::vector<float> work_;                  // logits with bans, bias and penalties
   std::vector<std::int32_t> counts_;         // of output tokens, zero between calls
   std::vector<std::int32_t> order_;          // candidate tokens
   std::vector<float> weights_;               // weights_[i] of candidate order_[i]

@@ -1,4 +1,4 @@
-// The two passes of the sampler over a whole vocabulary, compiled once an instruction set from one plain source that
+// The two passes of the sampler over a whole vocabulary, compiled once per instruction set from one plain source that
 // nothing fuses or reassociates: wider vectors, the same bits. Private to sample*.cc.
 #pragma once
 
@@ -6,6 +6,8 @@
 #include <cstdint>
 
 namespace chorus {
+
+enum class Isa : std::uint8_t;  // kernels/isa.h, whose inline functions vector code must not see (vector16.h)
 
 inline constexpr std::size_t sample_block = 64;  // logits
 
@@ -26,5 +28,6 @@ struct SamplePasses {
 const SamplePasses& sample_passes_scalar();
 const SamplePasses& sample_passes_avx2();
 const SamplePasses& sample_passes_avx512();
+const SamplePasses& sample_passes_for(Isa isa);
 
 }  // namespace chorus

@@ -33,7 +33,9 @@ struct Candidate {
   double logit, probability;
 };
 
-// The rules told naively: whole sorts, double precision.
+// The rules told naively: whole sorts, double precision. The order is that of vLLM's sampler, whose documentation
+// numbers its steps (vllm/v1/sample/sampler.py, class Sampler): 5a min_tokens (bans), 5b logit bias, 6a repetition,
+// 6b frequency and 6c presence penalties, 7b temperature, 7c min_p, 7d top_k, then top_p.
 std::vector<Candidate> naive_candidates(const SampleInput& input) {
   std::vector<double> logits(input.logits.begin(), input.logits.end());
   for (std::size_t id = 0; id < logits.size(); ++id) {
@@ -41,10 +43,10 @@ std::vector<Candidate> naive_candidates(const SampleInput& input) {
     const auto outputs = std::count(input.output.begin(), input.output.end(), token);
     const auto prompts = std::count(input.prompt.begin(), input.prompt.end(), token);
     double& logit = logits[id];
+    if (std::find(input.banned.begin(), input.banned.end(), token) != input.banned.end()) logit = -double{infinity};
+    for (const auto& [biased, bias] : input.logit_bias) logit += biased == token ? double{bias} : 0.0;
     if (outputs + prompts > 0) logit = logit > 0 ? logit / input.repetition_penalty : logit * input.repetition_penalty;
     if (outputs > 0) logit -= input.frequency_penalty * static_cast<double>(outputs) + input.presence_penalty;
-    for (const auto& [biased, bias] : input.logit_bias) logit += biased == token ? double{bias} : 0.0;
-    if (std::find(input.banned.begin(), input.banned.end(), token) != input.banned.end()) logit = -double{infinity};
   }
   std::vector<Candidate> all;
   const double largest = *std::max_element(logits.begin(), logits.end());
@@ -87,7 +89,7 @@ TEST(Sampler, AgreesWithNaiveSampler) {
     return *(values.begin() + static_cast<std::ptrdiff_t>(random() % values.size()));
   };
   for (const std::int32_t vocabulary : {5, 64, 1000, 5003}) {
-    Sampler sampler(vocabulary);
+    Sampler sampler(Isa::scalar, vocabulary);
     for (std::uint32_t trial = 0; trial < 300; ++trial) {
       const auto logits = tied_logits(static_cast<std::size_t>(vocabulary), trial, pick({0.5, 2, 6, 30}));
       std::vector<std::int32_t> prompt(20), output(trial % 30), banned(trial % 3);
@@ -121,7 +123,7 @@ TEST(Sampler, AgreesWithNaiveSampler) {
 // Goal: tokens come with the probabilities of the kept set. Method: chi-square at a fixed seed; 27.9 is the 0.999
 // quantile for 9 degrees of freedom.
 TEST(Sampler, DrawsTheDistribution) {
-  Sampler sampler(40);
+  Sampler sampler(Isa::scalar, 40);
   std::vector<float> logits(40, -5.0F);
   for (std::size_t i = 0; i < 10; ++i) logits[i * 4] = static_cast<float>(i) * 0.3F;
   SampleInput input;
@@ -148,7 +150,7 @@ TEST(Sampler, DrawsTheDistribution) {
 }
 
 TEST(Sampler, TopOneIsGreedyAndTiesGoToTheLowestToken) {
-  Sampler sampler(3000);
+  Sampler sampler(Isa::scalar, 3000);
   for (std::uint32_t seed = 0; seed < 50; ++seed) {
     const auto logits = tied_logits(3000, seed, 1.0);
     SampleInput greedy, top_one, tiny_top_p;
@@ -163,22 +165,47 @@ TEST(Sampler, TopOneIsGreedyAndTiesGoToTheLowestToken) {
   }
 }
 
+// Goal: the penalties see the biased logit: token 1 has (-1 + 3.4) / 2 = 1.2, less than token 0's 1.25; penalised first
+// it would have -1 * 2 + 3.4 = 1.4.
+TEST(Sampler, ABiasComesBeforeThePenalties) {
+  Sampler sampler(Isa::scalar, 3);
+  const std::vector<float> logits = {1.25F, -1.0F, 0.0F};
+  const std::vector<std::int32_t> output = {1};
+  const std::vector<std::pair<std::int32_t, float>> bias = {{1, 3.4F}};
+  SampleInput input;
+  input.logits = logits;
+  input.temperature = 0;
+  input.repetition_penalty = 2;
+  input.output = output;
+  input.logit_bias = bias;
+  EXPECT_EQ(sampler.sample(input).token, 0);
+}
+
+// Goal: nothing lifts a ban: neither a bias nor penalties that raise logits.
 TEST(Sampler, BannedTokensAreNeverDrawn) {
-  Sampler sampler(8);
+  Sampler sampler(Isa::scalar, 8);
   const std::vector<float> logits(8, 1.0F);
   const std::vector<std::int32_t> banned = {0, 1, 2, 4, 5, 6, 7, 99, -1};
+  const std::vector<std::int32_t> output = {0, 1, 7};
+  const std::vector<std::pair<std::int32_t, float>> bias = {{0, 100.0F}, {2, 100.0F}};
   SampleInput input;
   input.logits = logits;
   input.banned = banned;
   for (std::uint64_t seed = 0; seed < 100; ++seed) {
     input.seed = seed;
     EXPECT_EQ(sampler.sample(input).token, 3);
+    SampleInput raised = input;
+    raised.output = output;
+    raised.logit_bias = bias;
+    raised.repetition_penalty = 0.5;
+    raised.frequency_penalty = raised.presence_penalty = -2;
+    EXPECT_EQ(sampler.sample(raised).token, 3);
   }
 }
 
 // Goal: a draw is a function of seed, choice and position, and of nothing that the sampler did before.
 TEST(Sampler, DrawsDependOnTheRequestAlone) {
-  Sampler used(500), fresh(500);
+  Sampler used(Isa::scalar, 500), fresh(Isa::scalar, 500);
   const auto logits = tied_logits(500, 1);
   std::vector<std::int32_t> output, other;
   SampleInput input;
@@ -197,7 +224,7 @@ TEST(Sampler, DrawsDependOnTheRequestAlone) {
 }
 
 TEST(Sampler, RowsThatAreNoNumbersAreReported) {
-  Sampler sampler(70);
+  Sampler sampler(Isa::scalar, 70);
   for (const double temperature : {0.0, 1.0}) {
     for (const float bad : {nan, -nan, infinity}) {
       for (const std::size_t place : {std::size_t{0}, std::size_t{69}}) {
@@ -262,9 +289,46 @@ TEST(Sampler, PassesAgreeInEveryBitOnAllInstructionSets) {
   }
 }
 
+// Goal: the numerics profile's instruction set is the one that is used, also where the machine has a better one.
+TEST(Sampler, TakesThePassesOfItsInstructionSet) {
+  EXPECT_EQ(&sample_passes_for(Isa::scalar), &sample_passes_scalar());
+  EXPECT_EQ(&sample_passes_for(Isa::avx2_f32), &sample_passes_avx2());
+  EXPECT_EQ(&sample_passes_for(Isa::avx512_bf16), &sample_passes_avx512());
+  EXPECT_EQ(&sample_passes_for(Isa::amx_bf16), &sample_passes_avx512());
+}
+
+// Goal: the tokens and the logprobs too are the same bits in every instruction set.
+TEST(Sampler, DrawsTheSameOnAllInstructionSets) {
+  constexpr std::int32_t vocabulary = 3001;
+  const std::vector<std::int32_t> output = {3, 9, 9, 2000};
+  const std::vector<std::pair<std::int32_t, float>> bias = {{9, 2.5F}, {17, -4.0F}};
+  const auto run = [&](Isa isa) {
+    Sampler sampler(isa, vocabulary);
+    std::vector<std::pair<std::int32_t, float>> drawn;
+    std::vector<SampledLogprob> top;
+    for (std::uint32_t seed = 0; seed < 100; ++seed) {
+      const auto logits = tied_logits(vocabulary, seed);
+      SampleInput input;
+      input.logits = logits;
+      input.seed = seed;
+      input.top_p = 0.95;
+      input.top_k = seed % 2 == 0 ? 50 : 0;
+      input.repetition_penalty = 1.3;
+      input.output = output;
+      input.logit_bias = bias;
+      const std::int32_t token = sampler.sample(input).token;
+      drawn.emplace_back(token, sampler.logprobs(logits, token, 2, &top));
+      for (const SampledLogprob& entry : top) drawn.emplace_back(entry.token, entry.logprob);
+    }
+    return drawn;
+  };
+  const auto expected = run(Isa::scalar);
+  for (const Isa isa : available_isas()) EXPECT_EQ(run(isa), expected) << name_of(isa);
+}
+
 TEST(Sampler, LogprobsAreTheLogOfTheSoftmax) {
   for (const std::int32_t vocabulary : {7, 500, 4001}) {
-    Sampler sampler(vocabulary);
+    Sampler sampler(Isa::scalar, vocabulary);
     const auto logits = tied_logits(static_cast<std::size_t>(vocabulary), 3);
     SampleInput input;
     input.logits = logits;
