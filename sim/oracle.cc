@@ -22,9 +22,7 @@ ExpectedChoice expected_choice(const ToyModel& model, const Request& request, st
     const TokenId token = model.next_token(history, request.prompt.size(), params, choice, banned);
     history.push_back(token);
     expected.tokens.push_back(token);
-    if (token == kEos && !params.ignore_eos) {
-      expected.finish = FinishReason::stop;
-    } else if (is_stop(token)) {
+    if ((token == kEos && !params.ignore_eos) || is_stop(token)) {
       expected.finish = FinishReason::stop;
       expected.stop_token = token;
     } else if (expected.tokens.size() == params.max_tokens || history.size() == kMaxModelLen) {

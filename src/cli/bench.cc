@@ -53,8 +53,10 @@ Result<BenchModel> prepare_bench_model(const BenchOptions& options) {
   CHORUS_TRY_VOID(check_at_least("--num-iters", options.num_iters, 1));
   CHORUS_TRY_VOID(check_at_least("--warmup", options.warmup, 0));
   BenchModel model;
-  CHORUS_TRY(model.config, read_model(options.engine));
-  CHORUS_TRY(model.tokenizer, load_tokenizer_if_there(options.engine.model));
+  CHORUS_TRY(ModelConfig config, read_model(options.engine));
+  CHORUS_TRY(TextModel text, with_tokenizer(std::move(config)));
+  model.config = std::move(text.config);
+  model.tokenizer = std::move(text.tokenizer);
   model.defaults = default_generation_options(model.config, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &model.defaults));
   return model;

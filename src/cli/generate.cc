@@ -80,16 +80,15 @@ class OrderedWriter {
 
 // From the prompts to the whole output, on the fleet that `start` gives.
 using StartFleet = std::function<Result<std::unique_ptr<Fleet>>()>;
-Result<int> generate_with(const GenerateOptions& options, const ModelConfig& model, const StartFleet& start) {
+Result<int> generate_with(const GenerateOptions& options, const TextModel& model, const StartFleet& start) {
   CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));
-  GenerationOptions defaults = default_generation_options(model, options.engine.generation_config != "chorus");
+  GenerationOptions defaults = default_generation_options(model.config, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
   CHORUS_TRY(const PromptRows rows, read_rows(options, chat, defaults));
-  CHORUS_TRY(const auto tokenizer, load_tokenizer_if_there(options.engine.model));
   CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
   CHORUS_TRY(const auto fleet, start());
 
-  TextGenerator generator(*fleet, tokenizer, options.engine, model);
+  TextGenerator generator(*fleet, model.tokenizer, options.engine, model.config);
   OrderedWriter writer(file, rows, options.metrics);
   ProgressLine progress("generate", options.disable_progress_bars);
   TextGenerator::Callbacks callbacks;
@@ -109,17 +108,19 @@ Result<int> generate_with(const GenerateOptions& options, const ModelConfig& mod
 }
 
 // This process is one rank of those that a launcher started: rank 0 does what generate does, the others compute for it.
-Result<int> generate_launched(GenerateOptions& options, const ModelConfig& model) {
+Result<int> generate_launched(GenerateOptions& options, const ModelConfig& config) {
   CHORUS_TRY(const LauncherEnvironment environment, detect_launcher(environment_variable));
   if (environment.rank != 0) set_log_level(std::max(log_level(), LogLevel::warning));
   options.engine.assignment = AssignmentName::modulo;
-  CHORUS_TRY(const auto world, LaunchedWorld::join(environment, options.engine, model, interrupted));
+  CHORUS_TRY(const auto world, LaunchedWorld::join(environment, options.engine, config, interrupted));
   if (world->rank() != 0) {
     CHORUS_TRY_VOID(world->serve());
     CHORUS_TRY_VOID(world->part());
     return exit_done;
   }
-  const auto status = generate_with(options, model, [&] { return world->start_fleet(); });
+  const auto model = with_tokenizer(config);
+  const auto status =
+      model.ok() ? generate_with(options, *model, [&] { return world->start_fleet(model->config); }) : model.error();
   if (!status.ok()) {
     world->abort(status.error());
     return status;
@@ -129,9 +130,10 @@ Result<int> generate_launched(GenerateOptions& options, const ModelConfig& model
 }
 
 Result<int> generate(GenerateOptions& options) {
-  CHORUS_TRY(const ModelConfig model, read_model(options.engine));
-  if (options.engine.distributed_executor_backend == "external_launcher") return generate_launched(options, model);
-  return generate_with(options, model, [&] { return Fleet::start(options.engine, model, interrupted); });
+  CHORUS_TRY(const ModelConfig config, read_model(options.engine));
+  if (options.engine.distributed_executor_backend == "external_launcher") return generate_launched(options, config);
+  CHORUS_TRY(const TextModel model, with_tokenizer(config));
+  return generate_with(options, model, [&] { return Fleet::start(options.engine, model.config, interrupted); });
 }
 
 }  // namespace

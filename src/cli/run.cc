@@ -71,14 +71,15 @@ class FleetGenerator final : public BatchGenerator {
   Result<void> load(const TextPromptParams& node) {
     engine_ = node.engine;
     read_ray_environment(&engine_);
-    CHORUS_TRY(model_, read_model(engine_));
+    CHORUS_TRY(ModelConfig config, read_model(engine_));
+    CHORUS_TRY(TextModel text, with_tokenizer(std::move(config)));
+    model_ = std::move(text.config);
     CHORUS_TRY(const Json options, parse_json(node.generation_options));
     options_ = default_generation_options(model_, engine_.generation_config != "chorus");
     for (const auto& [name, value] : options.items()) CHORUS_TRY_VOID(apply_sampling_option(&options_, name, value));
     CHORUS_TRY(chat_, ChatFormat::load(engine_.model));
-    CHORUS_TRY(auto tokenizer, load_tokenizer_if_there(engine_.model));
     CHORUS_TRY_VOID(start_fleet());
-    generator_ = std::make_unique<TextGenerator>(*fleet_, std::move(tokenizer), engine_, model_);
+    generator_ = std::make_unique<TextGenerator>(*fleet_, std::move(text.tokenizer), engine_, model_);
     totals_->push_back({node.name, 0, std::vector<NodeTotals::Replica>(static_cast<std::size_t>(rank_count()))});
     return {};
   }

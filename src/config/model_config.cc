@@ -410,6 +410,7 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
   const bool own_directory = generation_config != "auto" && generation_config != "chorus";
   CHORUS_TRY_VOID(read_generation_config(own_directory ? generation_config : directory, own_directory,
                                          generation_config != "chorus", &model));
+  if (model.eos_token_ids.size() == 1) model.eos_token_id = model.eos_token_ids.front();
   return model;
 }
 

@@ -59,7 +59,11 @@ struct ModelConfig {
   DType dtype =
       DType::float32;  // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
   std::vector<std::int32_t> bos_token_ids;
-  std::vector<std::int32_t> eos_token_ids;  // generation_config.json's first, else config.json's; ascending, unique
+  // Each ends a choice: generation_config.json's (else config.json's), and the tokenizer's own once
+  // frontend/tokenizer_eos.h has added it. Ascending, unique.
+  std::vector<std::int32_t> eos_token_ids;
+  // The tokenizer's own, which is not reported as stop_reason. Where no tokenizer names one: the only one there is.
+  std::optional<std::int32_t> eos_token_id;
   // Sampling defaults of generation_config.json, used with --generation-config auto when do_sample is true.
   std::optional<double> default_temperature, default_top_p, default_min_p, default_repetition_penalty;
   std::optional<int> default_top_k;

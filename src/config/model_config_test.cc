@@ -229,6 +229,7 @@ TEST(ModelConfig, GenerationConfigGivesStopIdsAndDefaults) {
   const ModelFolder folder, other;
   folder.write("config.json", with(base(), R"({"eos_token_id":7,"bos_token_id":[5,4]})").dump());
   EXPECT_THAT(read_model_config(folder.path())->eos_token_ids, ElementsAre(7));
+  EXPECT_EQ(read_model_config(folder.path())->eos_token_id, 7) << "the only one there is";
   EXPECT_THAT(read_model_config(folder.path())->bos_token_ids, ElementsAre(4, 5));
   folder.write("generation_config.json",
                R"({"eos_token_id":[9,8,9],"do_sample":true,"temperature":0.7,"top_p":0.8,"top_k":20})");

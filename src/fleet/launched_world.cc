@@ -159,7 +159,7 @@ Result<void> LaunchedWorld::wait_for_rank_0() {
   return world_.broadcast_message(&word, 0, word_bytes_max);
 }
 
-Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
+Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet(const ModelConfig& model) {
   CHECK(rank() == 0 && !engine_.joinable(), "rank {} starts the fleet, or starts it twice", rank());
   CHORUS_TRY_VOID(wait_for_rank_0());
   engine_ = std::thread([this] {
@@ -168,9 +168,9 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet() {
   });
   FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(connections_.engines)};
   // The engines have theirs.
-  setup.load_weights = [](const EngineConfig& config, const ModelConfig& model, const std::vector<int>&, int,
-                          const std::function<bool()>&) { return load_weights(config, model, {}, 1); };
-  auto fleet = chorus::start_fleet(config_, model_, std::move(setup));
+  setup.load_weights = [](const EngineConfig& config, const ModelConfig& weights_of, const std::vector<int>&, int,
+                          const std::function<bool()>&) { return load_weights(config, weights_of, {}, 1); };
+  auto fleet = chorus::start_fleet(config_, model, std::move(setup));
   if (!fleet.ok()) abort(fleet.error());
   return fleet;
 }

@@ -43,8 +43,9 @@ class LaunchedWorld {
 
   int rank() const { return world_.rank(); }
 
-  // Rank 0, once. The fleet must end before part(). Errors as Fleet::start().
-  Result<std::unique_ptr<Fleet>> start_fleet();
+  // Rank 0, once. `model`: that of join() with what only the front end reads, the end-of-sequence ids. The fleet must
+  // end before part(). Errors as Fleet::start().
+  Result<std::unique_ptr<Fleet>> start_fleet(const ModelConfig& model);
   // The others: computes until rank 0's fleet ends.
   Result<void> serve();
   // Returns when every rank has come here.

@@ -222,7 +222,7 @@ Result<void> RemoteWorker::complete(EngineStart* start) const {
   const ParallelConfig& parallel = node_->config.parallel;
   const int first = (rank_ - parallel.data_parallel_start_rank) * parallel.workers_per_node();
   start->config.model = node_->config.model;
-  start->model = node_->model;
+  start->model.directory = node_->model.directory;
   start->kv_cache_bytes = node_->kv_cache_bytes;
   start->threads = node_->threads;
   start->worker_cpus.clear();

@@ -8,20 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "frontend/tokenizer_eos.h"
+
 namespace chorus {
 namespace {
 
 constexpr std::uintmax_t template_bytes_max = 4 << 20;
-
-// A special token is a string or an object with its content.
-std::string token_text(const Json& config, const char* key) {
-  const auto found = config.find(key);
-  if (found == config.end()) return "";
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_object() && found->contains("content") && (*found)["content"].is_string())
-    return (*found)["content"].get<std::string>();
-  return "";
-}
 
 // Several named templates: the one called default.
 std::optional<std::string> template_text(const Json& config) {
@@ -89,7 +81,7 @@ Result<ChatFormat> ChatFormat::load(const std::string& directory) {
     if (!config.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", config_path.string());
     for (const char* name :
          {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
-      if (std::string text = token_text(config, name); !text.empty()) format.special_tokens_[name] = std::move(text);
+      if (std::string text = special_token_text(config, name); !text.empty()) format.special_tokens_[name] = std::move(text);
     }
     format.template_source_ = template_text(config);
   }

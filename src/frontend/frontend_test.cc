@@ -57,10 +57,12 @@ class EchoFleet final : public Fleet {
         event.choice = choice;
         event.position = i;
         event.token = answer[i];
-        if (i + 1 == answer.size())
+        if (i + 1 == answer.size()) {
           event.finish = FinishReason::stop;
-        else if (i + 1 == request.params.max_tokens)
+          event.stop_token = answer[i];
+        } else if (i + 1 == request.params.max_tokens) {
           event.finish = FinishReason::length;
+        }
         pending.push_back({event, 0});
       }
     }
@@ -96,12 +98,13 @@ ModelConfig byte_model() {
 struct OneCall {
   EchoFleet fleet;
   EngineConfig config;
+  ModelConfig model = byte_model();
   std::vector<GenerationOutput> outputs;
   Result<void> status;
 
   void generate(const std::vector<GenerationInput>& inputs, std::optional<Nanoseconds> deadline = {},
                 bool stop_at_once = false) {
-    TextGenerator generator(fleet, std::make_shared<ByteTokenizer>(), config, byte_model());
+    TextGenerator generator(fleet, std::make_shared<ByteTokenizer>(), config, model);
     outputs.resize(inputs.size());
     TextGenerator::Callbacks callbacks;
     callbacks.on_finished = [this](std::size_t index, GenerationOutput&& output) {
@@ -130,6 +133,20 @@ TEST(TextGenerator, PutsTheChoicesOfEachRequestTogether) {
   ASSERT_EQ(run.outputs[1].choices.size(), 2U);
   EXPECT_EQ(run.outputs[1].choices[1].text, "one");
   EXPECT_EQ(run.outputs[1].choices[1].finish_reason, FinishReason::length);
+}
+
+TEST(TextGenerator, EveryEosButTheTokenizersOwnIsAStopReason) {
+  std::vector<GenerationInput> inputs = {text_input("a"), text_input("b")};
+  inputs[1].options.params.ignore_eos = true;  // then the token came as a stop id of the request
+  OneCall other, own;
+  other.model.eos_token_id = '.';
+  other.generate(inputs);
+  EXPECT_EQ(other.outputs[0].choices.at(0).stop_token, 'e');
+  own.model.eos_token_id = 'e';
+  own.generate(inputs);
+  EXPECT_EQ(own.outputs[0].choices.at(0).finish_reason, FinishReason::stop);
+  EXPECT_EQ(own.outputs[0].choices.at(0).stop_token, std::nullopt);
+  EXPECT_EQ(own.outputs[1].choices.at(0).stop_token, 'e');
 }
 
 TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {

@@ -161,7 +161,8 @@ void TextGenerator::State::take(const FleetEvent& fleet_event) {
   if (event.token) take_token(event, request, choice);
   if (event.finish != FinishReason::none && !choice.done) {
     choice.choice.finish_reason = event.finish;
-    choice.choice.stop_token = event.stop_token;
+    const bool own_eos = event.stop_token == model.eos_token_id && !options_of(request).params.ignore_eos;
+    if (!own_eos) choice.choice.stop_token = event.stop_token;
     choice.done = true;
     if (choice.detokenizer) choice.choice.text += choice.detokenizer->finish();
   }

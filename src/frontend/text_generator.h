@@ -36,7 +36,7 @@ struct GeneratedChoice {
   std::string text;
   std::vector<TokenId> token_ids;
   FinishReason finish_reason = FinishReason::none;
-  std::optional<TokenId> stop_token;
+  std::optional<TokenId> stop_token;  // the stop_reason: not set for the tokenizer's own EOS
   std::optional<std::string> stop_string;
   std::vector<PositionLogprobs> logprobs;
 };

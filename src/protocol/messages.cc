@@ -47,7 +47,7 @@ void visit(Archive& archive, IsA<ModelConfig> auto& value) {
             value.num_experts_per_tok, value.moe_intermediate_size, value.norm_topk_prob, value.router_jitter_noise,
             value.layer_is_moe);
   archive.enumerator(value.dtype, DType::float16, "a dtype");
-  visit_all(archive, value.bos_token_ids, value.eos_token_ids, value.default_temperature, value.default_top_p,
+  visit_all(archive, value.bos_token_ids, value.eos_token_ids, value.eos_token_id, value.default_temperature, value.default_top_p,
             value.default_min_p, value.default_repetition_penalty, value.default_top_k);
 }
 

@@ -50,7 +50,8 @@ EngineStart full_start() {
   start.model.rope.attention_factor = 1.25;
   start.model.layer_is_moe = {true, false, true};
   start.model.layer_window = {0, 128};
-  start.model.eos_token_ids = {2};
+  start.model.eos_token_ids = {2, 7};
+  start.model.eos_token_id = 7;
   start.model.default_top_k = 20;
   start.dp_rank = 4;
   start.epoch = 9;

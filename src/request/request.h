@@ -89,7 +89,7 @@ struct TokenEvent {
   // out.
   std::vector<PositionLogprobs> prompt_logprobs;
   FinishReason finish = FinishReason::none;
-  std::optional<TokenId> stop_token;  // the stop id that ended it (not set for EOS)
+  std::optional<TokenId> stop_token;  // the EOS or stop id that ended it
   std::string error;                  // with FinishReason::error: what, limit, what next
 };
 

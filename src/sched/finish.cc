@@ -16,8 +16,8 @@ Finish finish_check(const SamplingParams& params, std::span<const TokenId> eos_t
   // A token below min_tokens cannot be one of these: the executor never samples a banned one. Emitted tokens that were
   // handed in are held to the same rule.
   if (output.size() > params.min_tokens) {
-    if (!params.ignore_eos && std::ranges::any_of(eos_token_ids, is_newest)) return {FinishReason::stop, std::nullopt};
-    if (std::ranges::any_of(params.stop_token_ids, is_newest)) return {FinishReason::stop, newest};
+    const bool is_eos = !params.ignore_eos && std::ranges::any_of(eos_token_ids, is_newest);
+    if (is_eos || std::ranges::any_of(params.stop_token_ids, is_newest)) return {FinishReason::stop, newest};
   }
   if (static_cast<std::int64_t>(output.size()) >= output_limit) return {FinishReason::length, std::nullopt};
   return {};

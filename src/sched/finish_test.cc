@@ -19,9 +19,9 @@ TEST(FinishCheck, EndsByEosStopIdOrLength) {
   SamplingParams params;
   params.stop_token_ids = {5, 9};
   EXPECT_EQ(check(params, {1, 2, 3}), (Finish{}));
-  EXPECT_EQ(check(params, {1, 2}), (Finish{FinishReason::stop, std::nullopt}));
+  EXPECT_EQ(check(params, {1, 2}), (Finish{FinishReason::stop, 2}));
   EXPECT_EQ(check(params, {9}), (Finish{FinishReason::stop, 9}));
-  EXPECT_EQ(check(params, {5}), (Finish{FinishReason::stop, std::nullopt})) << "EOS before stop ids";
+  EXPECT_EQ(check(params, {5}), (Finish{FinishReason::stop, 5})) << "EOS and stop id";
   EXPECT_EQ(check(params, {1, 1}, 2), (Finish{FinishReason::length, std::nullopt}));
   EXPECT_EQ(check(params, {1, 9}, 2), (Finish{FinishReason::stop, 9})) << "a stop id before length";
   EXPECT_EQ(check(params, {}, 2), (Finish{}));
@@ -39,7 +39,7 @@ TEST(FinishCheck, NothingButLengthEndsAChoiceBelowMinTokens) {
   SamplingParams params;
   params.min_tokens = 2;
   EXPECT_EQ(check(params, {1, 2}), (Finish{}));
-  EXPECT_EQ(check(params, {1, 1, 2}), (Finish{FinishReason::stop, std::nullopt}));
+  EXPECT_EQ(check(params, {1, 1, 2}), (Finish{FinishReason::stop, 2}));
   EXPECT_EQ(check(params, {1}, 1), (Finish{FinishReason::length, std::nullopt}));
   params.stop_token_ids = {2, 9};
   EXPECT_EQ(banned_below_min_tokens(params, kEos), (std::vector<TokenId>{2, 5, 9}));

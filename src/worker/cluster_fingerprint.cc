@@ -10,10 +10,13 @@
 namespace chorus {
 namespace {
 
-// Where it lies and what the front end takes from it by default concern no engine.
+// Where it lies and what the front end takes from it by default concern no engine. What ends a choice is the head's to
+// say: a node need not have the tokenizer.
 std::string hash_of(ModelConfig model) {
   const ModelConfig none;
   model.directory.clear();
+  model.eos_token_ids.clear();
+  model.eos_token_id.reset();
   model.default_temperature = none.default_temperature;
   model.default_top_p = none.default_top_p;
   model.default_min_p = none.default_min_p;
