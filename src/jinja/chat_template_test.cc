@@ -57,6 +57,7 @@ Json variables_of(const Json& conversation, const Json& special, bool add_genera
 TEST(ChatTemplate, EqualsJinja2OnShippedTemplates) {
   const Json golden = read_json("expected.json");
   std::map<std::string, Json> conversations;
+  ASSERT_FALSE(golden["conversations"].empty() || golden["results"].empty());
   for (const Json& conversation : golden["conversations"])
     conversations[conversation["name"].get<std::string>()] = conversation;
   int cases = 0;
@@ -83,6 +84,7 @@ TEST(ChatTemplate, EqualsJinja2OnShippedTemplates) {
 // (tests/tools/make_jinja_cases.py).
 TEST(ChatTemplate, EqualsJinja2OnSmallCases) {
   const Json golden = read_json("extra_cases.json");
+  ASSERT_FALSE(golden["cases"].empty());
   for (const Json& expected : golden["cases"]) {
     const std::string source = expected["template"].get<std::string>();
     const std::string got = render(source, golden["variables"]);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <limits>
 #include <list>
 #include <nlohmann/json.hpp>
 #include <random>
@@ -129,10 +130,25 @@ std::int32_t argmax(const std::vector<float>& row) {
   return static_cast<std::int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
 }
 
+// Infinity when the sizes differ or a value is not finite: std::max() would pass over a NaN.
 float largest_difference(const std::vector<float>& a, const std::vector<float>& b) {
+  constexpr float beyond_any_bound = std::numeric_limits<float>::infinity();
+  if (a.size() != b.size()) return beyond_any_bound;
   float largest = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const float difference = std::abs(a[i] - b[i]);
+    if (!std::isfinite(difference)) return beyond_any_bound;
+    largest = std::max(largest, difference);
+  }
   return largest;
+}
+
+TEST(LargestDifference, IsBeyondAnyBoundForWhatIsNoNumber) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  EXPECT_EQ(largest_difference({1, nan, 1}, {1, 1, 1}), infinity);
+  EXPECT_EQ(largest_difference({1, infinity}, {1, infinity}), infinity);
+  EXPECT_EQ(largest_difference({1}, {1, 2}), infinity);
+  EXPECT_EQ(largest_difference({1, 4}, {1, 2}), 2);
 }
 
 Json read_reference(const std::string& directory) {
@@ -167,6 +183,7 @@ class TinyModel : public testing::TestWithParam<Case> {
 
 TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
   const Json reference = read_reference(directory());
+  ASSERT_FALSE(reference["prompts"].empty());
   for (const Json& prompt : reference["prompts"]) {
     RunningModel model(directory(), GetParam().isa, DType::float32);
     std::vector<float> row =
@@ -236,6 +253,7 @@ TEST_P(TinyModel, Bfloat16StaysWithinTheDerivedBound) {
   }
   RunningModel rounded(directory(), GetParam().isa, DType::bfloat16);
   const float deviation = largest_difference(rounded.extend(ids), expected);
+  ASSERT_TRUE(std::isfinite(moved));
   EXPECT_LE(deviation, 6 * moved);
   EXPECT_GT(deviation, 0) << "bfloat16 was not used";
 }
@@ -247,6 +265,7 @@ class Stories : public testing::TestWithParam<Case> {};
 TEST_P(Stories, GreedyTokensLogprobsAndPromptLogprobsMatchTheReference) {
   const std::string directory = model_directory("stories260k-f32");
   const Json reference = read_reference(directory);
+  ASSERT_FALSE(reference["results"].empty());
   for (const Json& result : reference["results"]) {
     RunningModel model(directory, GetParam().isa, DType::float32);
     const int vocab = model.config().vocab_size;

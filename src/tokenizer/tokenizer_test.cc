@@ -31,6 +31,7 @@ class Reference : public testing::TestWithParam<const char*> {
 
 TEST_P(Reference, EncodesAndDecodesEveryVector) {
   std::size_t cases = 0;
+  ASSERT_FALSE(vectors_["cases"].empty());
   for (const Json& vector : vectors_["cases"]) {
     const auto text = vector["text"].get<std::string>();
     const auto ids = vector["ids"].get<Ids>();
@@ -45,6 +46,7 @@ TEST_P(Reference, EncodesAndDecodesEveryVector) {
 }
 
 TEST_P(Reference, DecodesRandomIds) {
+  ASSERT_FALSE(vectors_["decode"].empty());
   for (const Json& vector : vectors_["decode"]) {
     EXPECT_EQ(tokenizer_.decode(vector["ids"].get<Ids>(), false).value(), vector["text"].get<std::string>())
         << vector["name"];
@@ -52,6 +54,7 @@ TEST_P(Reference, DecodesRandomIds) {
 }
 
 TEST_P(Reference, DecodesPrefixes) {
+  ASSERT_FALSE(vectors_["stream"].empty());
   for (const Json& vector : vectors_["stream"]) {
     const auto ids = vector["ids"].get<Ids>();
     EXPECT_EQ(tokenizer_.encode(vector["text"].get<std::string>(), false).value(), ids);
