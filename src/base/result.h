@@ -9,6 +9,8 @@
 #include <utility>
 #include <variant>
 
+#include "base/fields.h"
+
 namespace chorus {
 
 // The short list. A command's exit status and, later, an HTTP status follow from it.
@@ -29,6 +31,9 @@ struct Error {
 };
 
 const char* name_of(ErrorCode code);
+constexpr auto enumeration_of(ErrorCode) {
+  return Enumeration{"an error code", ErrorCode::internal};
+}
 
 // fail(ErrorCode::not_found, "no config.json in {}: give a model directory", path)
 template <typename... Args>

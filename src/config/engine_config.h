@@ -5,6 +5,7 @@
 #include <span>
 #include <string>
 
+#include "base/fields.h"
 #include "base/result.h"
 #include "config/model_config.h"
 #include "config/nearest_name.h"
@@ -15,6 +16,18 @@ enum class SchedulingPolicy : std::uint8_t { fcfs, priority };
 enum class LoadFormat : std::uint8_t { automatic, safetensors, dummy };
 enum class LoadBalancerName : std::uint8_t { round_robin, least_loaded };
 enum class AssignmentName : std::uint8_t { modulo, contiguous, priority, dynamic };
+constexpr auto enumeration_of(SchedulingPolicy) {
+  return Enumeration{"a scheduling policy", SchedulingPolicy::priority};
+}
+constexpr auto enumeration_of(LoadFormat) {
+  return Enumeration{"a load format", LoadFormat::dummy};
+}
+constexpr auto enumeration_of(LoadBalancerName) {
+  return Enumeration{"a load balancer", LoadBalancerName::least_loaded};
+}
+constexpr auto enumeration_of(AssignmentName) {
+  return Enumeration{"an assignment", AssignmentName::dynamic};
+}
 
 struct ParallelConfig {
   int data_parallel_size = 1;
@@ -61,6 +74,15 @@ struct ParallelConfig {
   bool workers_join_singly() const { return several_nodes() && (nodes_per_replica > 1 || replicas_step_together()); }
   // Where nodes meet.
   std::string head_address() const { return data_parallel_address.empty() ? "127.0.0.1" : data_parallel_address; }
+  bool operator==(const ParallelConfig&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.data_parallel_size, self.tensor_parallel_size, self.pipeline_parallel_size,
+                 self.decode_context_parallel_size, self.pipeline_layer_partition, self.enable_expert_parallel,
+                 self.enable_expert_balancing, self.expert_balancing_config, self.data_parallel_size_local,
+                 self.data_parallel_start_rank, self.data_parallel_rank, self.data_parallel_address,
+                 self.data_parallel_rpc_port, self.data_parallel_hybrid_lb, self.data_parallel_external_lb,
+                 self.all_remote, self.nodes_per_replica, self.node_rank, self.launched_workers);
+  }
 };
 
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
@@ -100,6 +122,16 @@ struct EngineConfig {
   // Without progress or heartbeat an engine counts as dead. An engine says nothing during a step, and one of a large
   // model on a slow machine takes minutes; a crash is noticed at once by other means, only a hang waits for this.
   int engine_heartbeat_timeout_ms = 600000;
+  bool operator==(const EngineConfig&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.model, self.tokenizer, self.dtype, self.device, self.cpu_isa, self.threads, self.cpu_threads_bind,
+                 self.max_model_len, self.block_size, self.kv_cache_bytes, self.max_num_seqs,
+                 self.max_num_batched_tokens, self.enable_prefix_caching, self.scheduling_policy, self.seed,
+                 self.load_format, self.generation_config, self.trust_remote_code, self.distributed_executor_backend,
+                 self.data_parallel_backend, self.load_balancer, self.assignment, self.ray_address,
+                 self.ray_pack_strategy, self.parallel, self.api_server_count, self.fault_point, self.headless,
+                 self.cluster_key_file, self.engine_start_timeout_ms, self.engine_heartbeat_timeout_ms);
+  }
 };
 
 // Checks every bound that needs no file and no machine, and refuses what this version does not run. One line: option,

@@ -6,12 +6,16 @@
 #include <string>
 #include <vector>
 
+#include "base/fields.h"
 #include "base/result.h"
 #include "tensor/dtype.h"
 
 namespace chorus {
 
 enum class RopeType : std::uint8_t { standard, linear, llama3, yarn, longrope };
+constexpr auto enumeration_of(RopeType) {
+  return Enumeration{"a rope type", RopeType::longrope};
+}
 
 // Rotary embedding. `theta`: base of the frequencies. The others as Hugging Face's rope_scaling / rope_parameters.
 struct RopeConfig {
@@ -27,6 +31,12 @@ struct RopeConfig {
   bool truncate = true;                           // yarn
   std::vector<double> short_factor, long_factor;  // longrope, head_dim / 2 each
   double short_mscale = 0, long_mscale = 0;       // phimoe; 0: not given
+  bool operator==(const RopeConfig&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.type, self.theta, self.factor, self.low_freq_factor, self.high_freq_factor,
+                 self.original_max_position_embeddings, self.beta_fast, self.beta_slow, self.attention_factor,
+                 self.truncate, self.short_factor, self.long_factor, self.short_mscale, self.long_mscale);
+  }
 };
 
 struct ModelConfig {
@@ -67,6 +77,17 @@ struct ModelConfig {
   // Sampling defaults of generation_config.json, used with --generation-config auto when do_sample is true.
   std::optional<double> default_temperature, default_top_p, default_min_p, default_repetition_penalty;
   std::optional<int> default_top_k;
+  bool operator==(const ModelConfig&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.directory, self.architecture, self.model_type, self.vocab_size, self.hidden_size,
+                 self.intermediate_size, self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads,
+                 self.head_dim, self.max_position_embeddings, self.rms_norm_eps, self.rope, self.tie_word_embeddings,
+                 self.attention_bias, self.mlp_bias, self.lm_head_bias, self.layer_window, self.num_experts,
+                 self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob, self.router_jitter_noise,
+                 self.layer_is_moe, self.dtype, self.bos_token_ids, self.eos_token_ids, self.eos_token_id,
+                 self.default_temperature, self.default_top_p, self.default_min_p, self.default_repetition_penalty,
+                 self.default_top_k);
+  }
 };
 
 // Reads DIRECTORY/config.json (required) and generation_config.json (optional). Both spellings: rope_theta /

@@ -3,24 +3,13 @@
 #include <algorithm>
 
 #include "net/archive.h"
-#include "request/request_archive.h"
 
 namespace chorus {
-namespace archive {
-
-template <typename Archive>
-void visit(Archive& archive, IsA<SequenceResult> auto& value) {
-  visit_all(archive, value.token, value.not_a_number, value.logprobs, value.prompt_logprobs);
-}
-
-template <typename Archive>
-void visit(Archive& archive, IsA<StepResult> auto& value) {
-  visit(archive, value.sequences);
-}
-
-}  // namespace archive
-
 namespace {
+
+// Only what changed goes out, so these two are written and read by hand: each member below, or found again as `rows`
+// is.
+static_assert(member_count<SequencePlan>() == 11 && member_count<StepPlan>() == 3);
 
 enum Flags : std::uint8_t { is_new = 1, samples = 2, scores_prompt = 4, sends_banned = 8, uses_banned = 16 };
 constexpr std::uint8_t all_flags = 31;

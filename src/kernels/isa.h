@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "base/fields.h"
 #include "base/result.h"
 
 namespace chorus {
@@ -18,6 +19,9 @@ enum class Isa : std::uint8_t {
 };
 
 const char* name_of(Isa isa);  // "amx-bf16", ...
+constexpr auto enumeration_of(Isa) {
+  return Enumeration{"an instruction set", Isa::amx_bf16};
+}
 // What this processor and kernel can run, best first. Asks Linux for AMX (arch_prctl) once a process.
 const std::vector<Isa>& available_isas();
 // "auto" is available_isas().front(); a name that is unknown or not available here is an error that says what is.

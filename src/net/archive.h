@@ -1,10 +1,7 @@
-// Structs as messages (wire.h). A struct crosses the wire by one function, found by its argument:
-//   template <typename Archive> void visit(Archive& archive, IsA<Point> auto& value) { visit_all(archive, value.x,
-//   value.y); }
-// in this namespace, declared before it is used by encode_value<Point>() or decode_value<Point>().
+// Structs as messages (wire.h). A struct crosses the wire by the list of its fields (base/fields.h), in its order and
+// for both directions, so an encoder and its decoder cannot come to differ.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -13,18 +10,13 @@
 #include <utility>
 #include <vector>
 
+#include "base/fields.h"
 #include "net/wire.h"
 
 namespace chorus::archive {
 
-// One function lists the fields of a struct, in their order on the wire, for both directions: visit(archive, value). So
-// an encoder and its decoder cannot come to differ. The archive is an Encoder (value is const) or a Decoder.
-template <typename T, typename U>
-concept IsA = std::same_as<std::remove_cvref_t<T>, U>;
-
 class Encoder {
  public:
-  static constexpr bool decodes = false;
   WireWriter wire;
 
   void field(bool value) { wire.boolean(value); }
@@ -35,14 +27,13 @@ class Encoder {
   void field(double value) { wire.f64(value); }
   void field(const std::string& value) { wire.text(value); }
   template <typename E>
-  void enumerator(E value, E /*last*/, const char* /*what*/) {
+  void field(E value) requires std::is_enum_v<E> {
     wire.u8(static_cast<std::uint8_t>(value));
   }
 };
 
 class Decoder {
  public:
-  static constexpr bool decodes = true;
   explicit Decoder(std::string_view payload) : wire(payload) {}
   WireReader wire;
 
@@ -54,8 +45,9 @@ class Decoder {
   void field(double& value) { value = wire.f64(); }
   void field(std::string& value) { value = wire.text(); }
   template <typename E>
-  void enumerator(E& value, E last, const char* what) {
-    value = static_cast<E>(wire.u8_at_most(static_cast<std::uint8_t>(last), what));
+  void field(E& value) requires std::is_enum_v<E> {
+    constexpr auto all = enumeration_of(E{});
+    value = static_cast<E>(wire.u8_at_most(static_cast<std::uint8_t>(all.last), all.what));
   }
 };
 
@@ -118,9 +110,9 @@ void visit(Archive& archive, const std::pair<First, Second>& value) {
   visit(archive, value.second);
 }
 
-template <typename Archive, typename... Fields>
-void visit_all(Archive& archive, Fields&... fields) {
-  (visit(archive, fields), ...);
+template <typename Archive, HasFields T>
+void visit(Archive& archive, T& value) {
+  for_each_field(value, [&](auto& field) { visit(archive, field); });
 }
 
 template <typename T>

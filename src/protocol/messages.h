@@ -61,6 +61,8 @@ struct HelloMessage {
   std::uint32_t version = protocol_version;
   std::int32_t pid = 0;
   std::string best_isa;  // what this process can run, for the log
+  bool operator==(const HelloMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.version, self.pid, self.best_isa); }
 };
 
 // Everything an engine process needs to begin.
@@ -82,22 +84,34 @@ struct EngineStart {
   std::string world_key_file;
   std::vector<std::int32_t> world_neighbours;  // the world's ranks on this node; several share the memory of WORLD
   bool world_spans_nodes() const { return !world_address.empty(); }
+  bool operator==(const EngineStart&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.config, self.model, self.dp_rank, self.epoch, self.kv_cache_bytes, self.threads, self.worker_cpus,
+                 self.shard_offsets, self.isa, self.dtype, self.world_address, self.world_key_file,
+                 self.world_neighbours);
+  }
 };
 
 // The same for another worker of the replica (worker/worker_processes.h).
 struct WorkerStart {
   EngineStart start;
   std::int32_t world_rank = 0;
+  bool operator==(const WorkerStart&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.start, self.world_rank); }
 };
 
 struct ReadyMessage {
   std::uint64_t kv_blocks = 0;
   std::string profile;  // "amx-bf16/bfloat16"
+  bool operator==(const ReadyMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.kv_blocks, self.profile); }
 };
 
 struct AbortMessage {
   RequestId request;
   std::optional<std::uint32_t> choice;  // absent: the whole request
+  bool operator==(const AbortMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.request, self.choice); }
 };
 
 // Names and values that must be the same on all nodes (worker/cluster_fingerprint.h).
@@ -108,32 +122,48 @@ struct JoinMessage {
   std::int32_t worker = 0;  // of the replica; above 0 only where workers join singly
   std::string node;         // the machine's name, for the log
   Fingerprint fingerprint;
+  bool operator==(const JoinMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.dp_rank, self.worker, self.node, self.fingerprint);
+  }
 };
 
 struct LoadMessage {
   EngineLoad load;
   std::uint64_t submissions_received = 0;  // ADDs of this epoch
+  bool operator==(const LoadMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.load, self.submissions_received); }
 };
 
 // To engines that step together: the wave begins; from each: it has ended (engine/engine_core.h).
 struct WaveMessage {
   std::uint64_t wave = 0;
+  bool operator==(const WaveMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.wave); }
 };
 
 struct WelcomeMessage {
   std::uint64_t world = 0;  // of the replica, or of all that step together: each has its number
+  bool operator==(const WelcomeMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.world); }
 };
 
 struct ContactMessage {
   std::string contact;  // TcpDoor::contact()
+  bool operator==(const ContactMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.contact); }
 };
 struct WorldMessage {
   std::vector<std::string> contacts;  // in rank order; none: the world is the descriptor that comes along
+  bool operator==(const WorldMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.contacts); }
 };
 
 struct FatalMessage {
   ErrorCode code = ErrorCode::internal;
   std::string message;
+  bool operator==(const FatalMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.code, self.message); }
 };
 
 std::string encode(const ModelConfig& message);

@@ -63,7 +63,6 @@ EngineStart full_start() {
   return start;
 }
 
-// Equal bytes mean equal fields: one function lists the fields for both directions.
 TEST(Messages, ReadBackExactly) {
   const auto request = decode_request(encode(full_request()));
   ASSERT_TRUE(request.ok()) << request.error().message;

@@ -15,6 +15,11 @@ struct EngineLoad {
   std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens since start
   std::uint64_t steps = 0;                                        // since start: the progress heartbeat
   std::uint64_t prompt_tokens = 0, output_tokens = 0;             // computed since start
+  bool operator==(const EngineLoad&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.waiting, self.running, self.kv_blocks_free, self.kv_blocks_total, self.preemptions,
+                 self.prefix_cache_queries, self.prefix_cache_hits, self.steps, self.prompt_tokens, self.output_tokens);
+  }
 };
 
 }  // namespace chorus

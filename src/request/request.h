@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/fields.h"
+
 namespace chorus {
 
 using TokenId = std::int32_t;
@@ -22,6 +24,7 @@ struct RequestId {
   std::uint32_t client = 0;
   std::uint64_t number = 0;
   auto operator<=>(const RequestId&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.number); }
 };
 
 // Defaults are vLLM's. The output is a function of these, the prompt and the model alone (design.md section 1).
@@ -43,12 +46,18 @@ struct SamplingParams {
   std::optional<std::uint32_t> prompt_logprobs;
   std::vector<std::pair<TokenId, float>> logit_bias;  // ascending by token
   bool operator==(const SamplingParams&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.n, self.temperature, self.top_p, self.top_k, self.min_p, self.presence_penalty,
+                 self.frequency_penalty, self.repetition_penalty, self.seed, self.max_tokens, self.min_tokens,
+                 self.ignore_eos, self.stop_token_ids, self.logprobs, self.prompt_logprobs, self.logit_bias);
+  }
 };
 
 struct TokenLogprob {
   TokenId token = 0;
   float logprob = 0;
   bool operator==(const TokenLogprob&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.token, self.logprob); }
 };
 
 // The logprob of a chosen (or prompt) token and the K most likely ones, most likely first, ties by lower id.
@@ -57,16 +66,22 @@ struct PositionLogprobs {
   TokenLogprob chosen;
   std::vector<TokenLogprob> top;
   bool operator==(const PositionLogprobs&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.chosen, self.top); }
 };
 
 enum class FinishReason : std::uint8_t { none, stop, length, abort, error };
 const char* name_of(FinishReason reason);
+constexpr auto enumeration_of(FinishReason) {
+  return Enumeration{"a finish reason", FinishReason::error};
+}
 
 // A choice that is to be computed: all of them for a new request, the unfinished ones with what they have emitted when
 // a request goes on elsewhere.
 struct ChoiceState {
   std::uint32_t index = 0;
   std::vector<TokenId> emitted;
+  bool operator==(const ChoiceState&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.index, self.emitted); }
 };
 
 struct Request {
@@ -76,6 +91,10 @@ struct Request {
   std::int32_t priority = 0;          // lower runs first under the priority policy
   std::vector<ChoiceState> choices;   // empty: n fresh choices 0..n-1
   bool skip_prompt_logprobs = false;  // set on re-submission when they were already delivered
+  bool operator==(const Request&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.id, self.prompt, self.params, self.priority, self.choices, self.skip_prompt_logprobs);
+  }
 };
 
 // What an engine says of one choice of one request after a step. Tokens of a choice come in order, without gaps.
@@ -91,6 +110,11 @@ struct TokenEvent {
   FinishReason finish = FinishReason::none;
   std::optional<TokenId> stop_token;  // the EOS or stop id that ended it
   std::string error;                  // with FinishReason::error: what, limit, what next
+  bool operator==(const TokenEvent&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.request, self.choice, self.position, self.token, self.logprobs, self.prompt_logprobs, self.finish,
+                 self.stop_token, self.error);
+  }
 };
 
 }  // namespace chorus

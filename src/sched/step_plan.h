@@ -51,10 +51,16 @@ struct SequenceResult {
   bool not_a_number = false;                      // the logits held NaN (or only -inf): this sequence alone fails
   PositionLogprobs logprobs;                      // filled when params->logprobs
   std::vector<PositionLogprobs> prompt_logprobs;  // of rows [start, start+count) that predict a prompt token
+  bool operator==(const SequenceResult&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.token, self.not_a_number, self.logprobs, self.prompt_logprobs);
+  }
 };
 
 struct StepResult {
   std::vector<SequenceResult> sequences;
+  bool operator==(const StepResult&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.sequences); }
 };
 
 }  // namespace chorus

@@ -6,10 +6,16 @@
 #include <cstdint>
 #include <cstring>
 
+#include "base/fields.h"
+
 namespace chorus {
 
 // What a checkpoint may hold and what weights and KV caches are stored in. Arithmetic is always float32 (design.md 1).
 enum class DType : std::uint8_t { float32, bfloat16, float16 };
+
+constexpr auto enumeration_of(DType) {
+  return Enumeration{"a dtype", DType::float16};
+}
 
 constexpr std::size_t bytes_of(DType dtype) {
   return dtype == DType::float32 ? 4 : 2;
