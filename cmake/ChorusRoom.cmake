@@ -35,6 +35,13 @@ function(chorus_test name)
   target_link_libraries(${name} PRIVATE chorus_options ${ARG_LIBRARIES} GTest::gtest GTest::gmock GTest::gtest_main)
   # What a test runs is the library's code: its own compiles in 60 % of the time this way.
   target_compile_options(${name} PRIVATE $<$<CONFIG:Release>:-O1>)
+  # Those that count allocations replace operator new by malloc, which GCC 12 takes for a mistake once it inlines it.
+  foreach(source ${ARG_SOURCES})
+    file(STRINGS ${source} replaces_new REGEX "operator new")
+    if(replaces_new)
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -Wno-mismatched-new-delete)
+    endif()
+  endforeach()
   # Only for the tests that read files: a command line with the checkout's path in it is compiled anew in every checkout.
   foreach(source ${ARG_SOURCES})
     file(STRINGS ${source} reads_files REGEX "CHORUS_TEST_DATA|CHORUS_MODELS|test_tokenizers\\.h")
