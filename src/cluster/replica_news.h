@@ -6,11 +6,9 @@
 #include <vector>
 
 #include "cluster/placement.h"
+#include "request/request.h"
 
 namespace chorus {
-
-// A front end. Numbers are given by the parent and never used again.
-using ClientId = std::uint32_t;
 
 struct ReplicaNews {
   enum class State : std::uint8_t {

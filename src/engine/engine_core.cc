@@ -48,6 +48,7 @@ class ScheduledEngine final : public EngineCore {
   bool contains(RequestId request) const override { return scheduler_->contains(request); }
   void abort(RequestId request) override { scheduler_->abort(request); }
   void abort_choice(RequestId request, std::uint32_t choice) override { scheduler_->abort_choice(request, choice); }
+  std::size_t abort_client(ClientId client) override { return scheduler_->abort_client(client); }
   bool has_work() const override { return scheduler_->has_work(); }
 
   void begin_wave(std::uint64_t wave) override { waves_begun_ = std::max(waves_begun_, wave); }

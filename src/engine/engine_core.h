@@ -29,6 +29,8 @@ class EngineCore {
   // Ends the request, or one choice of it, at once and silently. Unknown ids are ignored: it may have just finished.
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+  // Ends every request of this client, likewise; gives their number.
+  virtual std::size_t abort_client(ClientId client) = 0;
   // Batches that the executor still computes are work too.
   virtual bool has_work() const = 0;
 

@@ -36,7 +36,8 @@ void vanish_with_the_first_request(Connection* connection) {
   EXPECT_FALSE(config->descriptor.valid()) << "the engine has weights of its own";
   ASSERT_TRUE(
       send_message(connection, MessageType::ready, config->epoch, encode(ReadyMessage{512, "scalar/bfloat16"})).ok());
-  EXPECT_TRUE(receive_within(connection, 10'000).ok());
+  EXPECT_TRUE(receive_message(connection, MessageType::client, "CLIENT").ok());
+  EXPECT_TRUE(receive_message(connection, MessageType::add, "ADD").ok());
 }
 
 using Engine = std::function<void(Connection*)>;
@@ -129,6 +130,7 @@ TEST(EngineOnAConnection, ARequestThatComesTwiceIsItsSendersErrorAndEndsNoProces
   Request request = mixed_requests(1)[0];
   request.params.max_tokens = 200;
   request.params.ignore_eos = true;
+  ASSERT_TRUE(send_message(ours->get(), MessageType::client, 1, encode(ClientMessage{})).ok());
   for (int i = 0; i < 2; ++i) ASSERT_TRUE(send_message(ours->get(), MessageType::add, 1, encode(request)).ok());
   auto frame = receive_within(ours->get(), 10'000);
   while (frame.ok() && static_cast<MessageType>(frame->type) != MessageType::fatal) {

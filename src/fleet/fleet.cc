@@ -152,7 +152,7 @@ Result<RequestId> FleetImpl::submit(Request request, std::optional<int> dp_rank)
     return fail(ErrorCode::invalid_argument, "choice {} has all of its {} tokens: leave it out", choice.index,
                 request.params.max_tokens);
   }
-  const RequestId id = request.id = {0, next_request_++};
+  const RequestId id = request.id = {client_, next_request_++};
   backlog_.push(std::move(request), dp_rank);
   hand_out();
   return id;

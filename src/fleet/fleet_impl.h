@@ -160,6 +160,7 @@ class FleetImpl final : public Fleet {
   int threads_ = 1;
   std::uint64_t kv_cache_bytes_ = 0;
   std::vector<std::vector<int>> cpu_sets_;
+  static constexpr ClientId client_ = 0;  // of this process, over the engines' control connections
   std::uint64_t next_request_ = 1;
   std::vector<FleetEvent> events_;  // received and not yet polled
   FleetTimes times_;

@@ -101,6 +101,7 @@ Result<void> FleetImpl::on_ready(ReplicaLink& link, const Frame& frame) {
     return fail(ErrorCode::invalid_argument, "its numerics profile is {}, the fleet's {}", ready.profile,
                 times_.profile);
   }
+  link.post(MessageType::client, encode(ClientMessage{client_}));
   supervisor_.ready(replica, monotonic_now());
   router_.replica_ready(replica);
   if (!was_ready_[static_cast<std::size_t>(replica.rank)]) --starts_left_;
@@ -134,10 +135,13 @@ Result<void> FleetImpl::on_events(ReplicaLink& link, const Frame& frame) {
 Result<void> FleetImpl::on_load(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(const LoadMessage message, decode_load(frame.payload));
   const EngineLoad& load = message.load;
-  const Judgement judgement = router_.on_report(
-      link.replica(), {load.waiting, load.running, load.kv_blocks_free, message.submissions_received});
-  if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
   loads_[static_cast<std::size_t>(link.replica().rank)] = load;
+  for (const auto& [client, submissions] : message.submissions_received) {
+    if (client != client_) continue;
+    const Judgement judgement =
+        router_.on_report(link.replica(), {load.waiting, load.running, load.kv_blocks_free, submissions});
+    if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
+  }
   return {};
 }
 

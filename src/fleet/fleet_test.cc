@@ -49,7 +49,7 @@ void run(Fleet* fleet, std::uint32_t choices, Collector* collector, const Hook& 
 
 Outputs run_all(Fleet* fleet, const std::vector<Request>& requests, const Hook& after_poll = {}) {
   Collector collector;
-  for (const Request& request : requests) collector.submit(fleet, request, std::nullopt);
+  for (const Request& request : requests) submit(fleet, request, std::nullopt, &collector);
   run(fleet, choices_of(requests), &collector, after_poll);
   return collector.outputs();
 }
@@ -533,8 +533,10 @@ int garbage_engine() {
   if (!frame.ok()) return 1;
   const std::uint32_t epoch = frame->epoch;
   send(MessageType::ready, epoch, encode(ReadyMessage{1, "scalar/bfloat16"}));
-  frame = receive_within(connection->get(), 60'000);
-  if (!frame.ok()) return 0;
+  for (int i = 0; i < 2; ++i) {  // CLIENT, ADD
+    frame = receive_within(connection->get(), 60'000);
+    if (!frame.ok()) return 0;
+  }
   auto request = decode_request(frame->payload);
   if (!request.ok()) return 1;
   TokenEvent event;

@@ -17,7 +17,7 @@ class Fields : public testing::Test {};
 using Values = testing::Types<SamplingParams, TokenLogprob, PositionLogprobs, ChoiceState, Request, TokenEvent,
                               EngineLoad, RopeConfig, ModelConfig, ParallelConfig, EngineConfig, HelloMessage,
                               EngineStart, WorkerStart, ReadyMessage, AbortMessage, JoinMessage, LoadMessage,
-                              WaveMessage, WelcomeMessage, ContactMessage, WorldMessage, FatalMessage>;
+                              ClientMessage, WaveMessage, WelcomeMessage, ContactMessage, WorldMessage, FatalMessage>;
 TYPED_TEST_SUITE(Fields, Values);
 
 TYPED_TEST(Fields, EachCrossesTheWire) {

@@ -36,6 +36,9 @@ std::string encode(const JoinMessage& message) {
 std::string encode(const LoadMessage& message) {
   return encode_value(message);
 }
+std::string encode(const ClientMessage& message) {
+  return encode_value(message);
+}
 std::string encode(const WaveMessage& message) {
   return encode_value(message);
 }
@@ -116,6 +119,9 @@ Result<JoinMessage> decode_join(std::string_view payload) {
 }
 Result<LoadMessage> decode_load(std::string_view payload) {
   return decode_value<LoadMessage>(payload, "LOAD");
+}
+Result<ClientMessage> decode_client(std::string_view payload) {
+  return decode_value<ClientMessage>(payload, "CLIENT");
 }
 Result<WaveMessage> decode_wave(std::string_view payload) {
   return decode_value<WaveMessage>(payload, "WAVE");

@@ -1,15 +1,23 @@
 // What a fleet and its engine processes say to each other: one struct a message, one frame each (net/frame.h), the type
 // in the frame's header, the epoch of the replica's incarnation too.
 //
-//   engine -> fleet                         fleet -> engine
+// The connection to the parent, which starts and ends the engine, is the control connection:
+//
+//   engine -> parent                        parent -> engine
 //   HELLO   right after its start           CONFIG    answers HELLO; the weights' descriptor comes along
-//   READY   it can take requests            ADD, ABORT
-//   EVENTS  after each step                 SHUTDOWN  end without finishing anything
-//   LOAD    now and then
-//   HEARTBEAT  while idle                 WORLD     after CONFIG, to replicas that step together: their shared memory
+//   READY   it can take requests            CLIENT    this client sends requests, over the descriptor that comes along
+//                                                     or, without one, over this connection; CLIENT_GONE: no longer
+//   LOAD    now and then                    SHUTDOWN  end without finishing anything
+//   HEARTBEAT  while idle                   WORLD     after CONFIG, to replicas that step together: their shared memory
 //   WAVE    has ended                       WAVE      begins
 //   FATAL   its last words
 //   CONTACT where its world spans nodes     WORLD     then: the contacts of all its workers (worker/spread_world.h)
+//
+// Between an engine and each of its clients, over the client's connection:
+//
+//   engine -> client                        client -> engine
+//   EVENTS  after each step                 ADD, ABORT
+//   LOAD    now and then
 //
 // A node of replicas on another machine (fleet/remote_node.h) relays these between its engines and the fleet, a
 // connection each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
@@ -37,7 +45,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 5;
+inline constexpr std::uint32_t protocol_version = 6;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -55,6 +63,8 @@ enum class MessageType : std::uint8_t {
   join,
   welcome,
   contact,
+  client,
+  client_gone,
 };
 
 struct HelloMessage {
@@ -130,9 +140,17 @@ struct JoinMessage {
 
 struct LoadMessage {
   EngineLoad load;
-  std::uint64_t submissions_received = 0;  // ADDs of this epoch
+  // Of each client that this connection serves: its ADDs of this epoch.
+  std::vector<std::pair<ClientId, std::uint64_t>> submissions_received;
   bool operator==(const LoadMessage&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.load, self.submissions_received); }
+};
+
+// CLIENT and CLIENT_GONE.
+struct ClientMessage {
+  ClientId client = 0;
+  bool operator==(const ClientMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client); }
 };
 
 // To engines that step together: the wave begins; from each: it has ended (engine/engine_core.h).
@@ -175,6 +193,7 @@ std::string encode(const Request& message);
 std::string encode(const AbortMessage& message);
 std::string encode(const JoinMessage& message);
 std::string encode(const LoadMessage& message);
+std::string encode(const ClientMessage& message);
 std::string encode(const WaveMessage& message);
 std::string encode(const WelcomeMessage& message);
 std::string encode(const ContactMessage& message);
@@ -196,6 +215,7 @@ Result<Request> decode_request(std::string_view payload);
 Result<AbortMessage> decode_abort(std::string_view payload);
 Result<JoinMessage> decode_join(std::string_view payload);
 Result<LoadMessage> decode_load(std::string_view payload);
+Result<ClientMessage> decode_client(std::string_view payload);
 Result<WaveMessage> decode_wave(std::string_view payload);
 Result<WelcomeMessage> decode_welcome(std::string_view payload);
 Result<ContactMessage> decode_contact(std::string_view payload);

@@ -18,10 +18,13 @@ namespace chorus {
 
 using TokenId = std::int32_t;
 
-// Whose request it is, and its number there. A client is a front end of an engine; it numbers its requests from 1 and
-// never gives a number twice, so that what an engine still says of a request that has ended is told from all others.
+// A front end. Numbers are given by the parent and never used again.
+using ClientId = std::uint32_t;
+
+// Whose request it is, and its number there. A client numbers its requests from 1 and never gives a number twice, so
+// that what an engine still says of a request that has ended is told from all others.
 struct RequestId {
-  std::uint32_t client = 0;
+  ClientId client = 0;
   std::uint64_t number = 0;
   auto operator<=>(const RequestId&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.number); }

@@ -39,6 +39,7 @@ class ContinuousBatching final : public Scheduler {
   bool contains(RequestId id) const override { return requests_.contains(id); }
   void abort(RequestId id) override;
   void abort_choice(RequestId id, std::uint32_t choice) override;
+  std::size_t abort_client(ClientId client) override;
   bool has_work() const override {
     return !told_next_.empty() || !running_.empty() || !waiting_.empty() || plans_.in_flight() > 0;
   }
@@ -151,6 +152,16 @@ void ContinuousBatching::abort_choice(RequestId id, std::uint32_t choice) {
     if (sequence->choice == choice && sequence->status != SequenceStatus::finished) finish(sequence.get());
   }
   if (at->second.leader() == nullptr) requests_.erase(at);
+}
+
+std::size_t ContinuousBatching::abort_client(ClientId client) {
+  std::erase_if(told_next_, [client](const TokenEvent& event) { return event.request.client == client; });
+  std::size_t requests = 0;
+  const auto of_client = [&] { return requests_.lower_bound({client, 0}); };
+  for (auto at = of_client(); at != requests_.end() && at->first.client == client; at = of_client(), ++requests) {
+    abort(RequestId(at->first));
+  }
+  return requests;
 }
 
 void ContinuousBatching::finish(Sequence* sequence) {

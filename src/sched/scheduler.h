@@ -92,6 +92,8 @@ class Scheduler {
   // Ends the request, or one choice, at once and silently. Unknown ids are ignored.
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+  // Ends every request of this client, likewise; gives their number.
+  virtual std::size_t abort_client(ClientId client) = 0;
   // Something to compute, in flight or to tell.
   virtual bool has_work() const = 0;
 

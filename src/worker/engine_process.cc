@@ -16,6 +16,7 @@
 #include "engine/engine_core.h"
 #include "net/connection.h"
 #include "worker/child_start.h"
+#include "worker/client_table.h"
 #include "worker/process_main.h"
 
 namespace chorus {
@@ -24,9 +25,6 @@ namespace {
 constexpr int idle_heartbeat_ms_max = 1'000;
 constexpr Nanoseconds load_interval = 20'000'000;
 constexpr Nanoseconds check_interval = 100'000'000;
-constexpr std::size_t events_payload_bytes = std::size_t{8} << 20;
-constexpr std::size_t backlog_bytes_max = std::size_t{32}
-                                          << 20;  // unsent events beyond which the engine waits for the fleet
 
 struct Begun {
   EngineStart start;
@@ -50,10 +48,11 @@ class EngineProcess {
         check_(replica->check),
         epoch_(start.epoch),
         steps_together_(start.config.parallel.replicas_step_together()),
-        stall_timeout_ms_(start.config.engine_heartbeat_timeout_ms),
         idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1,
                                  check_ ? static_cast<int>(check_interval / 1'000'000) : idle_heartbeat_ms_max)),
-        core_(make_engine_core(start.config, start.model, std::move(replica->executor))) {}
+        core_(make_engine_core(start.config, start.model, std::move(replica->executor))),
+        clients_(core_.get(), connection, start.epoch,
+                 ClientLimits{.control_timeout_ms = start.config.engine_heartbeat_timeout_ms}) {}
 
   Result<void> announce(const std::string& profile) {
     return send_message(connection_, MessageType::ready, epoch_,
@@ -64,6 +63,7 @@ class EngineProcess {
   Result<void> run() {
     while (true) {
       CHORUS_TRY_VOID(take_messages());
+      clients_.serve();
       if (shutdown_) return check_ ? finish_wave() : Result<void>();
       CHORUS_TRY_VOID(check_now_and_then());
       if (core_->must_step()) {
@@ -96,30 +96,27 @@ class EngineProcess {
       CHORUS_TRY(std::optional<Frame> frame, connection_->receive());
       if (!frame.has_value()) return {};
       if (frame->epoch != epoch_) continue;
-      CHORUS_TRY_VOID(take(*frame));
+      CHORUS_TRY_VOID(take(std::move(*frame)));
     }
     return {};
   }
 
-  Result<void> take(const Frame& frame) {
+  Result<void> take(Frame frame) {
     switch (static_cast<MessageType>(frame.type)) {
-      case MessageType::add: {
-        CHORUS_TRY(Request request, decode_request(frame.payload));
-        if (core_->contains(request.id)) {
-          return fail(ErrorCode::invalid_argument, "ADD of request {}, which is here already: give each a new id",
-                      request.id);
+      case MessageType::add:
+      case MessageType::abort:
+        return clients_.take_shared(frame);
+      case MessageType::client: {
+        CHORUS_TRY(const ClientMessage message, decode_client(frame.payload));
+        std::unique_ptr<Connection> connection;
+        if (frame.descriptor.valid()) {
+          CHORUS_TRY(connection, make_socket_connection(std::move(frame.descriptor)));
         }
-        core_->add(std::move(request));
-        ++submissions_received_;
-        return {};
+        return clients_.announce(message.client, std::move(connection));
       }
-      case MessageType::abort: {
-        CHORUS_TRY(const AbortMessage message, decode_abort(frame.payload));
-        if (message.choice.has_value()) {
-          core_->abort_choice(message.request, *message.choice);
-        } else {
-          core_->abort(message.request);
-        }
+      case MessageType::client_gone: {
+        CHORUS_TRY(const ClientMessage message, decode_client(frame.payload));
+        clients_.gone(message.client);
         return {};
       }
       case MessageType::wave: {
@@ -143,20 +140,7 @@ class EngineProcess {
       if (workers_ != nullptr) CHORUS_TRY_VOID(workers_->check());
       return stepped;
     }
-    std::vector<std::string> payloads = encode_events(events_, events_payload_bytes);
-    const auto oversized = [](const std::string& payload) { return payload.size() > frame_payload_bytes_max; };
-    if (std::any_of(payloads.begin(), payloads.end(), oversized)) {
-      for (const std::size_t index : refuse_oversized(events_, frame_payload_bytes_max)) {
-        core_->abort_choice(events_[index].request, events_[index].choice);
-      }
-      payloads = encode_events(events_, events_payload_bytes);
-    }
-    for (std::string& payload : payloads) {
-      CHORUS_TRY_VOID(send_message(connection_, MessageType::events, epoch_, std::move(payload)));
-      if (connection_->queued_bytes() > backlog_bytes_max) {
-        CHORUS_TRY_VOID(flush_within(connection_, stall_timeout_ms_));
-      }
-    }
+    CHORUS_TRY_VOID(clients_.tell(&events_));
     if (core_->waves_ended() != waves_ended) {
       CHORUS_TRY_VOID(send_message(connection_, MessageType::wave, epoch_, encode(WaveMessage{core_->waves_ended()})));
     }
@@ -167,10 +151,10 @@ class EngineProcess {
     if (now - reported_at_ < load_interval) return {};
     reported_at_ = now;
     reported_ = core_->load();
-    return send_message(connection_, MessageType::load, epoch_, encode(LoadMessage{reported_, submissions_received_}));
+    return clients_.report(reported_);
   }
 
-  // Tells what the last steps left, then waits for the fleet; a wait that ends without a message says "still here".
+  // Tells what the last steps left, then waits for a message; a wait that ends without a message says "still here".
   Result<void> idle() {
     const EngineLoad load = core_->load();
     if (load.steps != reported_.steps || load.waiting != reported_.waiting || load.running != reported_.running) {
@@ -185,14 +169,14 @@ class EngineProcess {
     return send_message(connection_, MessageType::heartbeat, epoch_, {});
   }
 
-  // For the fleet, or for a worker that ends.
+  // For the parent, a client, or a worker that ends.
   Result<bool> wait() {
-    if (workers_ == nullptr) return connection_->wait(idle_wait_ms_);
     const auto wanted = static_cast<short>(connection_->queued_bytes() > 0 ? POLLIN | POLLOUT : POLLIN);
     descriptors_.assign(1, {connection_->fd(), wanted, 0});
-    workers_->append_descriptors(&descriptors_);
+    clients_.append_descriptors(&descriptors_);
+    if (workers_ != nullptr) workers_->append_descriptors(&descriptors_);
     const int ready = ::poll(descriptors_.data(), descriptors_.size(), idle_wait_ms_);
-    CHORUS_TRY_VOID(workers_->check());
+    if (workers_ != nullptr) CHORUS_TRY_VOID(workers_->check());
     return ready > 0;
   }
 
@@ -203,13 +187,12 @@ class EngineProcess {
   std::vector<pollfd> descriptors_;
   std::uint32_t epoch_;
   bool steps_together_;
-  int stall_timeout_ms_;
   int idle_wait_ms_;
   std::unique_ptr<EngineCore> core_;
+  ClientTable clients_;
   std::vector<TokenEvent> events_;
   EngineLoad reported_;
   Nanoseconds reported_at_ = 0;
-  std::uint64_t submissions_received_ = 0;
   bool shutdown_ = false;
 };
 
