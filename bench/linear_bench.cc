@@ -52,7 +52,7 @@ void linear_rows(benchmark::State& state, Isa isa, LinearShape shape) {
   Scratch scratch;
   std::size_t copy = 0;
   for (auto _ : state) {
-    linear(pool, scratch, {shape, DType::bfloat16, isa, weights.data + copy * bytes}, x.data(), m, shape.columns,
+    linear(pool, scratch, {shape, DType::bfloat16, isa, weights.data + copy * bytes}, {x.data(), m, shape.columns},
            y.data(), shape.rows);
     benchmark::ClobberMemory();
     copy = (copy + 1) % copies;

@@ -34,7 +34,7 @@ std::vector<float> product(Isa isa, const std::vector<float>& weights, const std
   ThreadPool pool(1);
   Scratch scratch;
   std::vector<float> y(static_cast<std::size_t>(m * shape.rows));
-  linear(pool, scratch, {shape, DType::bfloat16, isa, data}, x.data(), m, shape.columns, y.data(), shape.rows);
+  linear(pool, scratch, {shape, DType::bfloat16, isa, data}, {x.data(), m, shape.columns}, y.data(), shape.rows);
   return y;
 }
 

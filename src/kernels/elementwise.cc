@@ -9,19 +9,6 @@ namespace {
 // Below this many elements waking the other threads costs more than their help brings.
 constexpr std::int64_t worth_threads = 16384;
 
-const ElementwiseKernels& kernels_of(Isa isa) {
-  switch (isa) {
-    case Isa::scalar:
-      return elementwise_kernels_scalar();
-    case Isa::avx2_f32:
-      return elementwise_kernels_avx2();
-    case Isa::avx512_bf16:
-    case Isa::amx_bf16:
-      return elementwise_kernels_avx512();
-  }
-  return elementwise_kernels_scalar();
-}
-
 // f(row) for rows [0, m).
 template <typename F>
 void for_each_row(ThreadPool& pool, std::int64_t m, std::int64_t width, F f) {
@@ -36,16 +23,29 @@ void for_each_row(ThreadPool& pool, std::int64_t m, std::int64_t width, F f) {
 
 }  // namespace
 
+const ElementwiseKernels& elementwise_kernels(Isa isa) {
+  switch (isa) {
+    case Isa::scalar:
+      return elementwise_kernels_scalar();
+    case Isa::avx2_f32:
+      return elementwise_kernels_avx2();
+    case Isa::avx512_bf16:
+    case Isa::amx_bf16:
+      return elementwise_kernels_avx512();
+  }
+  return elementwise_kernels_scalar();
+}
+
 void rms_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx,
               const float* weight, float eps, float* out, std::int64_t ldo) {
-  const auto& kernels = kernels_of(isa);
+  const auto& kernels = elementwise_kernels(isa);
   for_each_row(pool, m, width,
                [&](std::int64_t row) { kernels.rms_norm(x + row * ldx, width, weight, eps, out + row * ldo); });
 }
 
 void rms_norm_heads(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int head_dim, std::int64_t ldx,
                     const float* weight, float eps) {
-  const auto& kernels = kernels_of(isa);
+  const auto& kernels = elementwise_kernels(isa);
   for_each_row(pool, m, std::int64_t{heads} * head_dim, [&](std::int64_t row) {
     float* head = x + row * ldx;
     for (int i = 0; i < heads; ++i, head += head_dim) kernels.rms_norm(head, head_dim, weight, eps, head);
@@ -54,7 +54,7 @@ void rms_norm_heads(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int hea
 
 void layer_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx,
                 const float* weight, const float* bias, float eps, float* out, std::int64_t ldo) {
-  const auto& kernels = kernels_of(isa);
+  const auto& kernels = elementwise_kernels(isa);
   for_each_row(pool, m, width,
                [&](std::int64_t row) { kernels.layer_norm(x + row * ldx, width, weight, bias, eps, out + row * ldo); });
 }
@@ -62,7 +62,7 @@ void layer_norm(ThreadPool& pool, Isa isa, const float* x, std::int64_t m, std::
 void rotary(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int head_dim, int rotary_dim,
             std::int64_t ldx, const std::int32_t* positions, const float* cos_sin) {
   CHECK(rotary_dim % 2 == 0 && rotary_dim <= head_dim, "rotary_dim {}, head_dim {}", rotary_dim, head_dim);
-  const auto& kernels = kernels_of(isa);
+  const auto& kernels = elementwise_kernels(isa);
   const int half = rotary_dim / 2;
   for_each_row(pool, m, std::int64_t{heads} * head_dim, [&](std::int64_t row) {
     const float* cosines = cos_sin + std::int64_t{positions[row]} * rotary_dim;
@@ -73,7 +73,7 @@ void rotary(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int 
 
 void silu_mul(ThreadPool& pool, Isa isa, const float* gate_up, std::int64_t m, std::int64_t width, std::int64_t ldx,
               float* out, std::int64_t ldo) {
-  const auto& kernels = kernels_of(isa);
+  const auto& kernels = elementwise_kernels(isa);
   for_each_row(pool, m, width, [&](std::int64_t row) {
     kernels.silu_mul(gate_up + row * ldx, gate_up + row * ldx + width, width, out + row * ldo);
   });

@@ -1,7 +1,10 @@
-// One row of each operation of elementwise.h, as an instruction set offers it. Private to elementwise*.cc.
+// One row of each operation of elementwise.h, as an instruction set offers it. Private to elementwise*.cc and
+// linear.cc.
 #pragma once
 
 #include <cstdint>
+
+#include "kernels/isa.h"
 
 namespace chorus {
 
@@ -14,6 +17,9 @@ struct ElementwiseKernels {
   void (*silu_mul)(const float* gate, const float* up, std::int64_t width, float* out) = nullptr;
 };
 
+const ElementwiseKernels& elementwise_kernels(Isa isa);
+
+// Each in the file of its instruction set; call only where available_isas() has it.
 const ElementwiseKernels& elementwise_kernels_scalar();
 const ElementwiseKernels& elementwise_kernels_avx2();
 const ElementwiseKernels& elementwise_kernels_avx512();

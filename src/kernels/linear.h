@@ -61,9 +61,21 @@ struct LinearEpilogue {
 // Scratch of one worker for all operations: grows to the largest need during warm-up, then stays. See scratch.h.
 class Scratch;
 
-// x: [m, columns] float32, row stride ldx; y: [m, rows] float32, row stride ldy. x and y do not overlap. m may be 0.
-void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const float* x, std::int64_t m,
-            std::int64_t ldx, float* y, std::int64_t ldy, const LinearEpilogue& epilogue = {});
+// x of a product: m rows of float32 [columns], `stride` apart, or what gated_input() made for one packed matrix.
+struct LinearInput {
+  const float* rows = nullptr;
+  std::int64_t m = 0, stride = 0;
+  const std::byte* prepared = nullptr;  // not null: m rows as the kernel of that matrix reads them
+};
+
+// y: [m, rows] float32, row stride ldy. x and y do not overlap. m may be 0.
+void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const LinearInput& x, float* y,
+            std::int64_t ldy, const LinearEpilogue& epilogue = {});
+
+// silu(gate) * up as x of the product with `next`, where [gate, up] = W x + bias: the bits of linear() and silu_mul()
+// one after the other. Lies in memory of the scratch's scope around the call.
+LinearInput gated_input(ThreadPool& pool, Scratch& scratch, const PackedLinear& gate_up, const float* bias,
+                        const LinearInput& x, const PackedLinear& next);
 
 // Row `row` of W as float32 [columns]: the embedding of a model whose embedding is tied to its output matrix.
 void unpack_linear_row(const PackedLinear& weight, std::int64_t row, float* out);

@@ -33,22 +33,21 @@ struct AmxTiles {
     __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(sum), "i"(a), "i"(b));
   }
   template <int tile>
-  static void store(float* out, std::int64_t stride) {
-    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(out), "r"(stride * 4), "i"(tile) : "memory");
+  static void load_sums(const float* sums, std::int64_t stride) {
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(sums), "r"(stride * 4), "i"(tile) : "memory");
   }
-  // The two tiles of a step.
-  static void prefetch(const std::byte* data) {
-    for (int line = 0; line < 32; ++line) _mm_prefetch(reinterpret_cast<const char*>(data) + line * 64, _MM_HINT_T0);
+  template <int tile>
+  static void store_sums(float* sums, std::int64_t stride) {
+    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(sums), "r"(stride * 4), "i"(tile) : "memory");
   }
+  static void prefetch(const std::byte* line) { _mm_prefetch(reinterpret_cast<const char*>(line), _MM_HINT_T1); }
+  static void prefetch_to_write(const float* line) { __asm__ volatile("prefetchw (%0)" ::"r"(line)); }
 };
-
-using Kernel = LinearTiles<AmxTiles>;
-constexpr LinearKernel kernel = {Kernel::block_rows, Kernel::prepared_bytes, Kernel::prepare, Kernel::compute};
 
 }  // namespace
 
 const LinearKernel& linear_kernel_amx() {
-  return kernel;
+  return linear_kernel_tiles<AmxTiles>;
 }
 
 }  // namespace chorus

@@ -25,13 +25,10 @@ struct Avx2 {
   }
 };
 
-using Fma = LinearFma<Avx2>;
-constexpr LinearKernel kernel = {Avx2::block_rows, Fma::prepared_bytes, Fma::prepare, Fma::compute};
-
 }  // namespace
 
 const LinearKernel& linear_kernel_avx2() {
-  return kernel;
+  return linear_kernel_fma<Avx2>;
 }
 
 }  // namespace chorus

@@ -26,13 +26,10 @@ struct Avx512 {
   }
 };
 
-using Fma = LinearFma<Avx512>;
-constexpr LinearKernel kernel = {Avx512::block_rows, Fma::prepared_bytes, Fma::prepare, Fma::compute};
-
 }  // namespace
 
 const LinearKernel& linear_kernel_avx512() {
-  return kernel;
+  return linear_kernel_fma<Avx512>;
 }
 
 }  // namespace chorus

@@ -18,7 +18,7 @@ namespace chorus {
 
 // x of a block as the kernel reads it: element (row, column) of a segment stands at
 // segment_begin + column / 16 * chunk_stride + row * row_stride + column % 16.
-struct LinearInput {
+struct FmaInput {
   const float* data = nullptr;
   std::int64_t segment_stride = 0, chunk_stride = 0, row_stride = 0;
 };
@@ -39,7 +39,7 @@ class LinearTile {
 
  public:
   // y[rows][panels * panel_rows] of one block of x and `panels` neighbouring panels of W.
-  static void compute(const LinearCall& call, const LinearInput& x, std::int64_t row, std::int64_t panel) {
+  static void compute(const LinearCall& call, const FmaInput& x, std::int64_t row, std::int64_t panel) {
     const LinearShape& shape = call.weight.shape;
     const std::int64_t columns = segment_columns(shape);
     const std::int64_t panel_stride = columns * shape.segments * panel_rows;
@@ -92,7 +92,7 @@ class LinearTile {
     }
   }
 
-  static void multiply_segment(const float* x, const LinearInput& input, const Weight* w, std::int64_t panel_stride,
+  static void multiply_segment(const float* x, const FmaInput& input, const Weight* w, std::int64_t panel_stride,
                                std::int64_t columns, Register (&out)[rows][vectors]) {
     // A copy whose address nobody sees, so that it stays in registers.
     Register sum[rows][vectors];
@@ -156,7 +156,7 @@ struct LinearFma {
     const std::int64_t columns = segment_columns(shape);
     for (std::int64_t block = block_begin; block < block_end; ++block) {
       const std::int64_t begin = call.block_begin(block), end = call.block_begin(block + 1);
-      float* out = reinterpret_cast<float*>(call.prepared) + begin * prepared_columns(shape);
+      float* out = reinterpret_cast<float*>(call.preparing) + begin * prepared_columns(shape);
       for (int segment = 0; segment < shape.segments; ++segment) {
         for (std::int64_t k = 0; k < columns; k += chunk_columns) {
           const std::int64_t count = std::min(chunk_columns, columns - k);
@@ -173,7 +173,7 @@ struct LinearFma {
     }
   }
 
-  static LinearInput input_of(const LinearCall& call, std::int64_t block) {
+  static FmaInput input_of(const LinearCall& call, std::int64_t block) {
     const std::int64_t begin = call.block_begin(block), rows = call.block_begin(block + 1) - begin;
     const LinearShape& shape = call.weight.shape;
     if (call.prepared == nullptr) return {call.x + begin * call.ldx, segment_columns(shape), chunk_columns, call.ldx};
@@ -185,7 +185,7 @@ struct LinearFma {
   template <typename Weight, int rows>
   static void compute_block(const LinearCall& call, std::int64_t block, std::int64_t panel, std::int64_t panel_end) {
     constexpr int at_once = Vector::panels_at_once(rows);
-    const LinearInput x = input_of(call, block);
+    const FmaInput x = input_of(call, block);
     const std::int64_t row = call.block_begin(block);
     for (; panel + at_once <= panel_end; panel += at_once) {
       LinearTile<Vector, Weight, rows, at_once>::compute(call, x, row, panel);
@@ -205,29 +205,39 @@ struct LinearFma {
   // A group of blocks whose x stays in the second-level cache meets each panel in turn, so that a panel is read from
   // memory once a group and x once a call.
   template <typename Weight>
-  static void compute_groups(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end,
-                             std::int64_t panel_begin, std::int64_t panel_end) {
+  static void compute_groups(const LinearCall& call, const LinearRectangle& all) {
     constexpr std::int64_t x_bytes_max = 512 * 1024, blocks_min = 4;
-    if (block_end - block_begin == 1) return compute_rows<Weight>(call, block_begin, panel_begin, panel_end);
+    if (all.block_end - all.block_begin == 1) {
+      return compute_rows<Weight>(call, all.block_begin, all.panel_begin, all.panel_end);
+    }
     const std::int64_t block_bytes =
         Vector::block_rows * call.weight.shape.columns * static_cast<std::int64_t>(sizeof(float));
     const std::int64_t group = std::max(blocks_min, x_bytes_max / block_bytes);
-    for (std::int64_t begin = block_begin; begin < block_end; begin += group) {
-      const std::int64_t end = std::min(begin + group, block_end);
-      for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
+    for (std::int64_t begin = all.block_begin; begin < all.block_end; begin += group) {
+      const std::int64_t end = std::min(begin + group, all.block_end);
+      for (std::int64_t panel = all.panel_begin; panel < all.panel_end; ++panel) {
         for (std::int64_t block = begin; block < end; ++block) compute_rows<Weight>(call, block, panel, panel + 1);
       }
     }
   }
 
-  static void compute(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end,
-                      std::int64_t panel_begin, std::int64_t panel_end) {
+  static std::size_t workspace_bytes(const LinearShape&, std::int64_t) { return 0; }
+
+  static void compute(const LinearCall& call, const LinearRectangle& rectangle, std::byte*) {
     if (call.weight.dtype == DType::float32) {
-      compute_groups<float>(call, block_begin, block_end, panel_begin, panel_end);
+      compute_groups<float>(call, rectangle);
     } else {
-      compute_groups<Bfloat16>(call, block_begin, block_end, panel_begin, panel_end);
+      compute_groups<Bfloat16>(call, rectangle);
     }
   }
 };
+
+template <typename Vector>
+constexpr LinearKernel linear_kernel_fma = {Vector::block_rows,
+                                            1,
+                                            LinearFma<Vector>::prepared_bytes,
+                                            LinearFma<Vector>::workspace_bytes,
+                                            LinearFma<Vector>::prepare,
+                                            LinearFma<Vector>::compute};
 
 }  // namespace chorus

@@ -13,8 +13,10 @@
 // L is the number of float32 lanes of a vector: 16 (AVX-512) or 8 (AVX2).
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/linear.h"
 
@@ -41,7 +43,8 @@ inline constexpr std::int64_t tile_columns = 32;  // of a tile of bfloat16
 inline constexpr std::int64_t tile_rows = 16;
 inline constexpr std::int64_t tile_bytes = 1024;
 
-constexpr std::int64_t round_up(std::int64_t value, std::int64_t multiple) {
+template <typename Integer>
+constexpr Integer round_up(Integer value, std::type_identity_t<Integer> multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
@@ -81,19 +84,43 @@ struct LinearCall {
   std::int64_t m = 0, ldx = 0;
   float* y = nullptr;
   std::int64_t ldy = 0;
-  std::int64_t blocks = 0;        // x is cut into this many blocks of rows, as even as can be
-  std::byte* prepared = nullptr;  // x as the kernel wants it, or null: the kernel reads x itself
+  std::int64_t block_unit = 1;          // x is cut into units of this many rows (the last one may have fewer),
+  std::int64_t blocks = 0;              // and the units into this many blocks, none with two units more than another
+  const std::byte* prepared = nullptr;  // x as the kernel wants it, or null: the kernel reads x itself
+  std::byte* preparing = nullptr;       // while prepare() makes it
 
-  std::int64_t block_begin(std::int64_t block) const { return m * block / blocks; }
+  std::int64_t block_begin(std::int64_t block) const {
+    return std::min(m, round_up(m, block_unit) / block_unit * block / blocks * block_unit);
+  }
+};
+
+// One call of gated_input(): silu(gate) * up of [gate, up] = W x becomes the x that the product with `next` reads.
+struct LinearGatedCall {
+  LinearCall product;
+  LinearShape next;
+  void (*silu_mul)(const float* gate, const float* up, std::int64_t width, float* out) = nullptr;
+  std::byte* out = nullptr;
+};
+
+// Blocks of x and panels of W that one thread multiplies.
+struct LinearRectangle {
+  std::int64_t block_begin = 0, block_end = 0, panel_begin = 0, panel_end = 0;
+  bool empty() const { return block_begin == block_end || panel_begin == panel_end; }
 };
 
 // A kernel for one layout. It first may bring x into another form (every block once), then computes rectangles of y.
 struct LinearKernel {
-  std::int64_t block_rows;  // rows of x in a block, at most
+  std::int64_t block_rows;  // rows of x in a block, at most: whole units
+  std::int64_t block_unit;  // rows
   std::size_t (*prepared_bytes)(const LinearShape& shape, std::int64_t m);
+  // Memory that a thread needs to compute; 64-byte aligned.
+  std::size_t (*workspace_bytes)(const LinearShape& shape, std::int64_t m);
   void (*prepare)(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end);
-  void (*compute)(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end, std::int64_t panel_begin,
-                  std::int64_t panel_end);
+  void (*compute)(const LinearCall& call, const LinearRectangle& rectangle, std::byte* workspace);
+  // The same for a gated call, where gate and up and the segments of the next product are whole panels and steps. Null
+  // where it would save nothing: products this much slower hide what passes through memory.
+  std::size_t (*gated_workspace_bytes)(const LinearShape& shape, std::int64_t m) = nullptr;
+  void (*compute_gated)(const LinearGatedCall& call, const LinearRectangle& rectangle, std::byte* workspace) = nullptr;
 };
 
 // Each in the file of its instruction set; call only where available_isas() has it.
@@ -102,9 +129,13 @@ const LinearKernel& linear_kernel_avx2();
 const LinearKernel& linear_kernel_avx512();
 const LinearKernel& linear_kernel_amx();
 
-// linear() by a kernel of the caller's choice: a test of AMX runs where there is none.
+const LinearKernel& linear_kernel(Isa isa, DType dtype);
+
+// linear() and gated_input() by a kernel of the caller's choice: a test of AMX runs where there is none.
 void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch, const PackedLinear& weight,
-                 const float* x, std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy,
-                 const LinearEpilogue& epilogue);
+                 const LinearInput& x, float* y, std::int64_t ldy, const LinearEpilogue& epilogue);
+LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, ThreadPool& pool, Scratch& scratch,
+                             const PackedLinear& gate_up, const float* bias, const LinearInput& x,
+                             const PackedLinear& next);
 
 }  // namespace chorus

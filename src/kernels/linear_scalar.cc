@@ -24,17 +24,16 @@ float tree_sum(const LinearCall& call, const float* x, const std::byte* w, int b
   return segment_sum(x + begin * columns, w + begin * columns * element_bytes, call.weight.dtype, columns);
 }
 
-std::size_t prepared_bytes(const LinearShape&, std::int64_t) {
+std::size_t no_bytes(const LinearShape&, std::int64_t) {
   return 0;
 }
 
 void prepare(const LinearCall&, std::int64_t, std::int64_t) {}
 
-void compute(const LinearCall& call, std::int64_t block_begin, std::int64_t block_end, std::int64_t panel_begin,
-             std::int64_t panel_end) {
+void compute(const LinearCall& call, const LinearRectangle& rectangle, std::byte*) {
   const std::int64_t bytes = panel_bytes(LinearLayout::rows, call.weight.dtype, call.weight.shape);
-  for (std::int64_t n = panel_begin; n < panel_end; ++n) {
-    for (std::int64_t i = call.block_begin(block_begin); i < call.block_begin(block_end); ++i) {
+  for (std::int64_t n = rectangle.panel_begin; n < rectangle.panel_end; ++n) {
+    for (std::int64_t i = call.block_begin(rectangle.block_begin); i < call.block_begin(rectangle.block_end); ++i) {
       float sum = tree_sum(call, call.x + i * call.ldx, call.weight.data + n * bytes, 0, call.weight.shape.segments);
       if (call.epilogue.bias != nullptr) sum += call.epilogue.bias[n];
       float& out = call.y[i * call.ldy + n];
@@ -43,7 +42,7 @@ void compute(const LinearCall& call, std::int64_t block_begin, std::int64_t bloc
   }
 }
 
-constexpr LinearKernel kernel = {16, prepared_bytes, prepare, compute};
+constexpr LinearKernel kernel = {16, 1, no_bytes, no_bytes, prepare, compute};
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <ostream>
 
+#include "kernels/elementwise.h"
 #include "kernels/linear_kernel.h"
 #include "kernels/linear_test_util.h"
 #include "kernels/linear_tiles.h"
@@ -25,6 +26,7 @@ struct EmulatedTiles {
   static void configure() { configured = true; }
   static void release() { configured = false; }
   static void prefetch(const std::byte*) {}
+  static void prefetch_to_write(const float*) {}
   template <int tile>
   static void zero() {
     EXPECT_TRUE(configured);
@@ -35,8 +37,12 @@ struct EmulatedTiles {
     std::memcpy(&tiles[tile], data, 1024);
   }
   template <int tile>
-  static void store(float* out, std::int64_t stride) {
-    for (std::int64_t i = 0; i < 16; ++i) std::copy_n(tiles[tile].floats.begin() + i * 16, 16, out + i * stride);
+  static void load_sums(const float* sums, std::int64_t stride) {
+    for (std::int64_t i = 0; i < 16; ++i) std::copy_n(sums + i * stride, 16, tiles[tile].floats.begin() + i * 16);
+  }
+  template <int tile>
+  static void store_sums(float* sums, std::int64_t stride) {
+    for (std::int64_t i = 0; i < 16; ++i) std::copy_n(tiles[tile].floats.begin() + i * 16, 16, sums + i * stride);
   }
   template <int sum, int a, int b>
   static void dot() {
@@ -88,11 +94,10 @@ class LinearTest : public testing::TestWithParam<Profile> {
   }
   void run(ThreadPool& pool, const PackedLinear& weight, const float* x, std::int64_t m, std::int64_t ldx, float* y,
            std::int64_t ldy, const LinearEpilogue& epilogue) {
-    using Emulated = LinearTiles<EmulatedTiles>;
-    static constexpr LinearKernel emulated = {Emulated::block_rows, Emulated::prepared_bytes, Emulated::prepare,
-                                              Emulated::compute};
-    if (GetParam().emulated) return linear_with(emulated, pool, scratch_, weight, x, m, ldx, y, ldy, epilogue);
-    linear(pool, scratch_, weight, x, m, ldx, y, ldy, epilogue);
+    linear_with(kernel(), pool, scratch_, weight, {x, m, ldx}, y, ldy, epilogue);
+  }
+  const LinearKernel& kernel() const {
+    return GetParam().emulated ? linear_kernel_tiles<EmulatedTiles> : linear_kernel(isa(), dtype());
   }
   static std::vector<float> row_of(const std::vector<float>& y, std::int64_t row, std::int64_t width) {
     return {y.begin() + row * width, y.begin() + (row + 1) * width};
@@ -226,6 +231,55 @@ TEST_P(LinearTest, BiasIsAddedToTheSumAndAccumulateAddsToWhatIsThere) {
             if (accumulate) expected = before[at] + expected;
           }
           ASSERT_EQ(y[at], expected) << "row " << i << " output " << n;
+        }
+      }
+    }
+  }
+}
+
+// Goal: neither a segment of many steps nor more rows than a group holds changes a bit. Method: as above, at sizes
+// where every kernel cuts columns and rows into several parts.
+TEST_P(LinearTest, LongRowsAndManyOfThemKeepTheirBits) {
+  for (const LinearShape shape : {LinearShape{70, 2 * 33 * 32 + 6, 2}, LinearShape{33, 8 * 20 * 32, 8}}) {
+    const SourceMatrix source(DType::bfloat16, shape.rows, shape.columns, 11);
+    const PackedMatrix packed(isa(), dtype(), shape, source);
+    const std::int64_t m = 165, columns = shape.columns;
+    const std::vector<float> x = random_floats(m * columns, 12);
+    const std::vector<float> y = multiply(two_, packed.view, x.data(), m, columns);
+    for (const std::int64_t i : {0, 15, 16, 31, 32, 127, 128, 150, 164}) {
+      const std::vector<float> alone = multiply(one_, packed.view, x.data() + i * columns, 1, columns);
+      ASSERT_EQ(row_of(y, i, shape.rows), alone) << "row " << i << " W " << shape.rows << " x " << columns;
+    }
+  }
+}
+
+// Goal: what gated_input() makes is what the operations give one after the other. Method: the next product of it, bit
+// by bit, for widths and segments that are whole tiles and such that are not.
+TEST_P(LinearTest, GatedInputGivesTheBitsOfItsParts) {
+  const Isa elementwise = GetParam().emulated ? Isa::scalar : isa();
+  ThreadPool three(3);
+  for (const auto& [width, segments] : {std::pair{64, 1}, {64, 2}, {256, 8}, {288, 1}, {96, 4}, {40, 2}, {45, 1}}) {
+    const LinearShape first{2 * width, 70, 1}, second{50, width, segments};
+    const SourceMatrix first_source(DType::bfloat16, first.rows, first.columns, 13);
+    const SourceMatrix second_source(DType::bfloat16, second.rows, second.columns, 14);
+    const PackedMatrix gate_up(isa(), dtype(), first, first_source), next(isa(), dtype(), second, second_source);
+    const std::vector<float> bias = random_floats(first.rows, 15);
+    for (std::int64_t m = 1; m <= 70; m += m < 36 ? 1 : 17) {
+      const std::vector<float> x = random_floats(m * 75, static_cast<std::uint32_t>(m));
+      for (const float* added : {static_cast<const float*>(nullptr), bias.data()}) {
+        std::vector<float> sums(static_cast<std::size_t>(m * first.rows)),
+            activated(static_cast<std::size_t>(m * width));
+        run(one_, gate_up.view, x.data(), m, 75, sums.data(), first.rows, {added, false});
+        silu_mul(one_, elementwise, sums.data(), m, width, first.rows, activated.data(), width);
+        const std::vector<float> expected = multiply(one_, next.view, activated.data(), m, width);
+        for (ThreadPool* pool : {&one_, &two_, &three}) {
+          const Scratch::Scope scope(scratch_);
+          const LinearInput gated = gated_input_with(kernel(), elementwise, *pool, scratch_, gate_up.view, added,
+                                                     {x.data(), m, 75}, next.view);
+          std::vector<float> y(static_cast<std::size_t>(m * second.rows));
+          linear_with(kernel(), *pool, scratch_, next.view, gated, y.data(), second.rows, {});
+          ASSERT_EQ(y, expected) << "m " << m << " width " << width << " segments " << segments << " threads "
+                                 << pool->size();
         }
       }
     }

@@ -40,7 +40,7 @@ Result<void> Attention::add_to(const LayerContext& context, const Parameters& pa
          rotary_table.rotary_dim(), width, positions, rotary_table.cos_sin());
   kv_write(context.pool, context.isa, cache, sequences, qkv + q_width, width, qkv + q_width + kv_width, width);
   CHORUS_TRY_VOID(attend(context, cache, sequences, qkv, mixed));
-  return output_.add_to(context, parameters, mixed, rows, q_width, residual, shape_.hidden_size);
+  return output_.add_to(context, parameters, {mixed, rows, q_width}, residual, shape_.hidden_size);
 }
 
 Result<void> Attention::attend(const LayerContext& context, const KvCacheLayer& cache,

@@ -36,7 +36,7 @@ Result<void> ParallelLmHead::forward(const LayerContext& context, const Paramete
   const PackedLinear weight = parameters.linear(weight_);
   const int ranks = context.tp.size();
   if (ranks == 1) {
-    linear(context.pool, context.scratch, weight, x, m, ldx, logits, vocab_size_, epilogue);
+    linear(context.pool, context.scratch, weight, {x, m, ldx}, logits, vocab_size_, epilogue);
     return {};
   }
   const Scratch::Scope scope(context.scratch);
@@ -46,7 +46,7 @@ Result<void> ParallelLmHead::forward(const LayerContext& context, const Paramete
   float* parts = context.scratch.take_array<float>(rows * vocab_size_);
   std::size_t* to_bytes = context.scratch.take_array<std::size_t>(ranks);
   std::size_t* from_bytes = context.scratch.take_array<std::size_t>(ranks);
-  linear(context.pool, context.scratch, weight, x, m, ldx, own, own_rows_, epilogue);
+  linear(context.pool, context.scratch, weight, {x, m, ldx}, own, own_rows_, epilogue);
   const auto columns = [&](int rank) { return std::clamp<std::int64_t>(vocab_size_ - rank * width, 0, width); };
   for (int rank = 0; rank < ranks; ++rank) {
     to_bytes[rank] = static_cast<std::size_t>(logits_share(m, rank, ranks).count * own_rows_) * sizeof(float);

@@ -18,10 +18,10 @@ ParameterSource bias_of(const std::string& prefix, std::int64_t rows, std::int64
 
 }  // namespace
 
-ColumnParallelLinear::ColumnParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
-                                           const std::vector<MatrixName>& matrices) {
+GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
+                                           const MatrixName& gate, const MatrixName& up) {
   std::vector<ParameterSource> weights, biases;
-  for (const MatrixName& matrix : matrices) {
+  for (const MatrixName& matrix : {gate, up}) {
     CHECK(matrix.rows % tp.size == 0, "{} rows of {} over {} ranks", matrix.rows, matrix.prefix, tp.size);
     const std::int64_t count = matrix.rows / tp.size;
     weights.push_back(rows_of(matrix.prefix, matrix.rows, columns, tp.rank * count, count));
@@ -33,10 +33,10 @@ ColumnParallelLinear::ColumnParallelLinear(Parameters& parameters, TensorParalle
   if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases));
 }
 
-void ColumnParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x,
-                                   std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
-  const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
-  linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, epilogue);
+LinearInput GateUpParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
+                                          const LinearInput& x, const RowParallelLinear& next) const {
+  const float* bias = has_bias_ ? parameters.vector(bias_) : nullptr;
+  return gated_input(context.pool, context.scratch, parameters.linear(weight_), bias, x, next.weight(parameters));
 }
 
 QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix,
@@ -73,7 +73,7 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
 void QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x,
                                 std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
   const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
-  linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, epilogue);
+  linear(context.pool, context.scratch, parameters.linear(weight_), {x, m, ldx}, y, ldy, epilogue);
 }
 
 RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix,
@@ -87,16 +87,17 @@ RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, 
   if (has_bias_) bias_ = parameters.add_vector(rows_, {bias_of(matrix.prefix, rows_, 0, rows_)});
 }
 
-Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const float* x,
-                                       std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
+Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const LinearInput& x,
+                                       float* y, std::int64_t ldy) const {
   const float* bias = has_bias_ ? parameters.vector(bias_) : nullptr;
   if (context.tp.size() == 1) {  // the same operations as below, fused: y + (sum + bias)
-    linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, {bias, true});
+    linear(context.pool, context.scratch, parameters.linear(weight_), x, y, ldy, {bias, true});
     return {};
   }
   const Scratch::Scope scope(context.scratch);
+  const std::int64_t m = x.m;
   float* sum = context.scratch.take_array<float>(m * rows_);
-  partial(context, parameters, x, m, ldx, sum, rows_);
+  partial(context, parameters, x, sum, rows_);
   CHORUS_TRY_VOID(context.tp.all_reduce_tree({sum, static_cast<std::size_t>(m * rows_)}));
   context.pool.for_range(m, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
@@ -109,9 +110,9 @@ Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parame
   return {};
 }
 
-void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const float* x,
-                                std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
-  linear(context.pool, context.scratch, parameters.linear(weight_), x, m, ldx, y, ldy, {});
+void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const LinearInput& x,
+                                float* y, std::int64_t ldy) const {
+  linear(context.pool, context.scratch, parameters.linear(weight_), x, y, ldy, {});
 }
 
 }  // namespace chorus

@@ -17,25 +17,6 @@ struct MatrixName {
   bool bias = false;
 };
 
-// Several matrices over the same input, computed as one: y = [W_0 x, W_1 x, ...]. Each is cut by rows over the group.
-// Dimensions must divide by the group's size. q, k, v and gate, up are such.
-class ColumnParallelLinear {
- public:
-  ColumnParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
-                       const std::vector<MatrixName>& matrices);
-
-  std::int64_t rows() const { return rows_; }  // of this rank
-  // x: [m, columns]; y: [m, rows()], stride ldy.
-  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-               std::int64_t ldx, float* y, std::int64_t ldy) const;
-
- private:
-  std::int64_t rows_ = 0;
-  ParameterId weight_ = 0;
-  bool has_bias_ = false;
-  ParameterId bias_ = 0;
-};
-
 // q, k and v. Query heads are cut over the group; KV heads too, or replicated when there are fewer than ranks.
 class QkvParallelLinear {
  public:
@@ -68,17 +49,36 @@ class RowParallelLinear {
   RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix, std::int64_t columns,
                     int units);
 
+  PackedLinear weight(const Parameters& parameters) const { return parameters.linear(weight_); }
   // x: this rank's columns, [m, columns / tp]; y: [m, rows], the whole sum is added to it on every rank (bias once).
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                      std::int64_t ldx, float* y, std::int64_t ldy) const;
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const LinearInput& x, float* y,
+                      std::int64_t ldy) const;
   // y = this rank's part of the sum, without bias: no collective. The parts are for all_reduce_tree().
-  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-               std::int64_t ldx, float* y, std::int64_t ldy) const;
+  void partial(const LayerContext& context, const Parameters& parameters, const LinearInput& x, float* y,
+               std::int64_t ldy) const;
 
  private:
   std::int64_t rows_;
   ParameterId weight_;
   bool has_bias_;
+  ParameterId bias_ = 0;
+};
+
+// gate and up over the same input, each cut by rows over the group (the rows of one must divide by the group's size),
+// and the activation between them and the next matrix.
+class GateUpParallelLinear {
+ public:
+  GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns, const MatrixName& gate,
+                       const MatrixName& up);
+
+  // silu(gate x) * up x of this rank's rows, as x of `next`; in memory of the scratch's scope around the call.
+  LinearInput forward(const LayerContext& context, const Parameters& parameters, const LinearInput& x,
+                      const RowParallelLinear& next) const;
+
+ private:
+  std::int64_t rows_ = 0;
+  ParameterId weight_ = 0;
+  bool has_bias_ = false;
   ParameterId bias_ = 0;
 };
 

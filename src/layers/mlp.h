@@ -25,11 +25,8 @@ class GatedMlp {
                float* out) const;
 
  private:
-  void activate(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                float* activated) const;
-
   std::int64_t hidden_size_;
-  ColumnParallelLinear gate_up_;
+  GateUpParallelLinear gate_up_;
   RowParallelLinear down_;
 };
 

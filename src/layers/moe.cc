@@ -47,8 +47,8 @@ ExpertChoice* MoeLayer::choose(const LayerContext& context, const Parameters& pa
   ExpertChoice* choices = context.scratch.take_array<ExpertChoice>(rows * k);
   const Scratch::Scope scope(context.scratch);
   float* logits = context.scratch.take_array<float>(rows * shape_.experts);
-  linear(context.pool, context.scratch, parameters.linear(router_), x, rows, shape_.hidden_size, logits, shape_.experts,
-         {});
+  linear(context.pool, context.scratch, parameters.linear(router_), {x, rows, shape_.hidden_size}, logits,
+         shape_.experts, {});
   context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       route(shape_.routing, {logits + row * shape_.experts, static_cast<std::size_t>(shape_.experts)}, shape_.jitter,
