@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "frontend/tokenizer_eos.h"
+#include "jinja/text.h"
 
 namespace chorus {
 namespace {
@@ -70,6 +71,42 @@ Result<std::int64_t> now_of(const Json& request) {
               found->dump());
 }
 
+Result<bool> flag_of(const Json& request, const char* name, bool otherwise) {
+  const auto found = request.find(name);
+  if (found == request.end() || found->is_null()) return otherwise;
+  if (!found->is_boolean()) return fail(ErrorCode::invalid_argument, "{}: give true or false", name);
+  return found->get<bool>();
+}
+
+// The text of a message; of one in parts the last text.
+std::optional<std::string> text_of(const Json& message) {
+  const auto content = message.is_object() ? message.find("content") : message.end();
+  if (content == message.end()) return std::nullopt;
+  if (content->is_string()) return content->get<std::string>();
+  if (!content->is_array()) return std::nullopt;
+  for (auto part = content->rbegin(); part != content->rend(); ++part) {
+    const auto text = part->is_object() ? part->find("text") : part->end();
+    if (text != part->end() && text->is_string()) return text->get<std::string>();
+  }
+  return std::nullopt;
+}
+
+// The prompt up to the end of the last message's text, whose end a template may have stripped of white space. As
+// render_jinja_template in transformers' utils/chat_template_utils.py.
+Result<std::string> cut_after_final_message(std::string prompt, const Json& messages) {
+  const auto text = messages.empty() ? std::nullopt : text_of(messages.back());
+  if (!text) return fail(ErrorCode::invalid_argument, "continue_final_message: the last message has no text to go on");
+  const std::string_view from_first = jinja::strip_left(*text), stripped = jinja::strip_right(from_first);
+  const std::size_t at = prompt.rfind(stripped);
+  if (at == std::string::npos) {
+    return fail(ErrorCode::invalid_argument,
+                "continue_final_message: the chat template does not show the last message's text as it is");
+  }
+  const bool kept = std::string_view(prompt).substr(at).starts_with(from_first);
+  prompt.resize(at + (kept ? from_first : stripped).size());
+  return prompt;
+}
+
 }  // namespace
 
 Result<ChatFormat> ChatFormat::load(const std::string& directory) {
@@ -106,10 +143,26 @@ Result<std::string> ChatFormat::render(const Json& request) const {
   for (const auto& [name, text] : special_tokens_) variables[name] = text;
   variables["tools"] = nullptr;  // None, as transformers passes them: a template may ask "tools is not none"
   variables["documents"] = nullptr;
-  variables["add_generation_prompt"] = true;
-  for (const auto& [key, value] : request.items()) {
-    if (key != "chat_template" && key != "now") variables[key] = value;
+  CHORUS_TRY(const bool goes_on, flag_of(request, "continue_final_message", false));
+  CHORUS_TRY(const bool opens, flag_of(request, "add_generation_prompt", !goes_on));
+  if (goes_on && opens) {
+    return fail(ErrorCode::invalid_argument, "continue_final_message and add_generation_prompt: give one of them");
   }
+  for (const auto& [key, value] : request.items()) {
+    const bool is_variable = key != "chat_template" && key != "chat_template_kwargs" && key != "now";
+    if (is_variable && key != "continue_final_message") variables[key] = value;
+  }
+  variables["add_generation_prompt"] = opens;
+  if (const auto more = request.find("chat_template_kwargs"); more != request.end() && !more->is_null()) {
+    if (!more->is_object()) return fail(ErrorCode::invalid_argument, "chat_template_kwargs: give an object");
+    variables.update(*more);
+  }
+  CHORUS_TRY(std::string prompt, render_template(request, variables, options));
+  return goes_on ? cut_after_final_message(std::move(prompt), request["messages"]) : prompt;
+}
+
+Result<std::string> ChatFormat::render_template(const Json& request, const Json& variables,
+                                                const RenderOptions& options) const {
   const auto own = request.find("chat_template");
   if (own != request.end() && !own->is_null()) {
     if (!own->is_string()) return fail(ErrorCode::invalid_argument, "chat_template: not a string");

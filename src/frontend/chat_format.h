@@ -19,12 +19,17 @@ class ChatFormat {
   // and chat_template.jinja, which wins. A model without a template loads; render() then fails and says so.
   static Result<ChatFormat> load(const std::string& directory);
 
-  // `request`: {"messages", "tools"?, "documents"?, "add_generation_prompt"? (true), "chat_template"?, "bos_token"?,
-  // "eos_token"?, "now"?, <other template variables>}, as `tokenize --render-chat` takes it. `now` is what strftime_now
-  // sees, as UTC: seconds since 1970 or "2026-01-15T12:00:00"; the clock's if not given.
+  // `request`: {"messages", "tools"?, "documents"?, "add_generation_prompt"?, "continue_final_message"?,
+  // "chat_template"?, "chat_template_kwargs"?, "bos_token"?, "eos_token"?, "now"?, <other template variables>}, as
+  // `tokenize --render-chat` takes it. continue_final_message ends the prompt where the last message's text ends, and
+  // excludes add_generation_prompt, which is true otherwise. What is in chat_template_kwargs is a template variable
+  // too, before all others. `now` is what strftime_now sees, as UTC: seconds since 1970 or "2026-01-15T12:00:00"; the
+  // clock's if not given.
   Result<std::string> render(const Json& request) const;
 
  private:
+  Result<std::string> render_template(const Json& request, const Json& variables, const RenderOptions& options) const;
+
   std::string directory_;
   std::optional<std::string> template_source_;
   std::shared_ptr<const Template> template_;                                                    // of template_source_
