@@ -34,7 +34,7 @@ EngineConfig configuration(const char* directory, int replicas) {
   return config;
 }
 
-// Prompts are token ids here: text is the business of frontend/text_generator.h.
+// Prompts are token ids here: text is the business of frontend/text_engine.h.
 std::vector<Request> requests(const ModelConfig& model) {
   const TokenId begin = model.bos_token_ids.empty() ? 0 : model.bos_token_ids.front();
   std::vector<Request> all(6);

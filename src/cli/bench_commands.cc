@@ -1,9 +1,207 @@
-#include "cli/bench_commands.h"
+// chorus bench: the options of its subcommands. What they measure is in bench/.
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <nlohmann/json.hpp>
 
+#include "base/log.h"
+#include "bench/latency.h"
+#include "bench/scaling.h"
+#include "bench/throughput.h"
 #include "cli/commands.h"
+#include "cli/output_file.h"
+#include "cli/progress.h"
+#include "cli/prompt_rows.h"
+#include "cli/read_model.h"
+#include "frontend/prompt_line.h"
 
 namespace chorus {
 namespace {
+
+// What every subcommand takes beside its own.
+struct BenchOptions {
+  std::string output_json;
+  bool disable_progress_bars = false;
+  std::vector<Options::GivenOption> sampling;
+};
+
+void declare_shared(Options& options, EngineConfig* engine, BenchShape* shape, BenchOptions* values,
+                    const char* num_iters_help, const char* warmup_help) {
+  options.positional("MODEL", &engine->model,
+                     "Hugging Face model directory; with --load-format dummy config.json alone is enough");
+  options.number("--input-len", &shape->input_len, "tokens of each random prompt");
+  options.number("--output-len", &shape->output_len, "tokens generated for each prompt, whatever the model says");
+  options.number("--num-iters", &shape->num_iters, num_iters_help);
+  options.number("--warmup", &shape->warmup, warmup_help);
+  options.text("--output-json", &values->output_json, "where the result goes as one JSON object");
+  options.flag("--disable-progress-bars", &values->disable_progress_bars, "no progress on stderr");
+  options.engine(engine);
+  options.sampling(&values->sampling);
+}
+
+Result<BenchModel> prepare_model(const EngineConfig& engine, const BenchShape& shape, const BenchOptions& options) {
+  CHORUS_TRY_VOID(check_at_least("--num-iters", shape.num_iters, 1));
+  CHORUS_TRY_VOID(check_at_least("--warmup", shape.warmup, 0));
+  BenchModel model;
+  CHORUS_TRY(ModelConfig config, read_model(engine));
+  CHORUS_TRY(TextModel text, with_tokenizer(std::move(config)));
+  model.config = std::move(text.config);
+  model.tokenizer = std::move(text.tokenizer);
+  model.defaults = default_generation_options(model.config, engine.generation_config != "chorus");
+  CHORUS_TRY_VOID(apply_given(options.sampling, &model.defaults));
+  return model;
+}
+
+BenchHooks hooks_of(const BenchOptions& options) {
+  BenchHooks hooks;
+  hooks.interrupted = interrupted;
+  hooks.begin_progress = [disabled = options.disable_progress_bars](const std::string& what, std::size_t total) {
+    return [line = std::make_shared<ProgressLine>(what, disabled, total)](const GenerationProgress& now) {
+      line->update(now);
+    };
+  };
+  return hooks;
+}
+
+// Measures, prints the table and writes the JSON object, whose file is opened before anything is measured, so that a
+// wrong name does not cost a run.
+Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure) {
+  std::optional<OutputFile> file;
+  if (!options.output_json.empty()) {
+    CHORUS_TRY(OutputFile opened, OutputFile::open(options.output_json));
+    file.emplace(std::move(opened));
+  }
+  CHORUS_TRY(const BenchResult result, measure(hooks_of(options)));
+  std::fputs(result.table.c_str(), stdout);
+  if (file) {
+    CHORUS_TRY_VOID(file->write(result.json.dump(2) + "\n"));
+    CHORUS_TRY_VOID(file->commit());
+  }
+  if (result.failed == 0) return exit_done;
+  log(LogLevel::error, "{} requests failed; the first one: {}", result.failed, result.first_error);
+  return exit_rows_failed;
+}
+
+// --- throughput
+
+struct ThroughputCommand : BenchOptions {
+  ThroughputOptions what;
+  std::string input;
+};
+
+// The rows of --input as generate would run them; --output-len makes each give exactly that many tokens.
+Result<std::vector<GenerationInput>> read_rows(const ThroughputCommand& command, const BenchModel& model) {
+  const ThroughputOptions& what = command.what;
+  CHORUS_TRY(const ChatFormat chat, ChatFormat::load(what.engine.model));
+  CHORUS_TRY(PromptReader reader, PromptReader::open(command.input, &chat, model.defaults));
+  std::vector<GenerationInput> rows;
+  while (true) {
+    CHORUS_TRY(std::optional<PromptLine> line, reader.next());
+    if (!line) break;
+    if (what.num_prompts > 0 && rows.size() == static_cast<std::size_t>(what.num_prompts)) continue;
+    GenerationInput& row = rows.emplace_back(std::move(line->input));
+    if (what.shape.output_len == 0) continue;
+    row.options.params.max_tokens = static_cast<std::uint32_t>(what.shape.output_len);
+    row.options.params.ignore_eos = true;
+  }
+  if (rows.empty()) return fail(ErrorCode::invalid_argument, "{}: no rows: give at least one prompt", command.input);
+  return rows;
+}
+
+Result<void> complete(ThroughputCommand* command, const BenchModel& model) {
+  ThroughputOptions& what = command->what;
+  if (command->input.empty()) {
+    if (what.num_prompts == 0) what.num_prompts = 256;
+    if (what.shape.input_len == 0) what.shape.input_len = 128;
+    if (what.shape.output_len == 0) what.shape.output_len = 128;
+    return {};
+  }
+  if (what.shape.input_len != 0) return fail(ErrorCode::invalid_argument, "--input-len and --input: give one of them");
+  CHORUS_TRY_VOID(check_at_least("--output-len", what.shape.output_len, 0));
+  CHORUS_TRY_VOID(check_at_least("--num-prompts", what.num_prompts, 0));
+  CHORUS_TRY(what.rows, read_rows(*command, model));
+  return {};
+}
+
+Result<int> run(ThroughputCommand& command) {
+  CHORUS_TRY(const BenchModel model, prepare_model(command.what.engine, command.what.shape, command));
+  CHORUS_TRY_VOID(complete(&command, model));
+  return report(command, [&](const BenchHooks& hooks) { return measure_throughput(command.what, model, hooks); });
+}
+
+std::function<Result<int>()> declare_bench_throughput(Options& options) {
+  auto command = std::make_shared<ThroughputCommand>();
+  command->what.num_prompts = 0;
+  command->what.shape = {0, 0, 1, 1};
+  options.number("--num-prompts", &command->what.num_prompts,
+                 "random prompts (0: 256), or at most that many rows of --input (0: all)");
+  options.text("--input", &command->input, "JSON lines as generate reads them, in place of random prompts");
+  declare_shared(options, &command->what.engine, &command->what.shape, command.get(),
+                 "times that all prompts are run, with fresh random ones; the median counts",
+                 "untimed prompts on each replica first");
+  return [command] { return run(*command); };
+}
+
+// --- latency
+
+struct LatencyCommand : BenchOptions {
+  LatencyOptions what;
+};
+
+Result<int> run(const LatencyCommand& command) {
+  CHORUS_TRY(const BenchModel model, prepare_model(command.what.engine, command.what.shape, command));
+  return report(command, [&](const BenchHooks& hooks) { return measure_latency(command.what, model, hooks); });
+}
+
+std::function<Result<int>()> declare_bench_latency(Options& options) {
+  auto command = std::make_shared<LatencyCommand>();
+  command->what.shape = {32, 128, 10, 2};
+  options.number("--batch-size", &command->what.batch_size, "prompts at once");
+  declare_shared(options, &command->what.engine, &command->what.shape, command.get(),
+                 "batches that count; each has fresh prompts", "untimed batches first");
+  return [command] { return run(*command); };
+}
+
+// --- scaling
+
+struct ScalingCommand : BenchOptions {
+  ScalingOptions what;
+  std::string sizes = "1,2";
+};
+
+Result<std::vector<int>> parse_sizes(const std::string& text) {
+  std::vector<int> sizes;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    int size = 0;
+    const auto parsed = std::from_chars(text.data() + begin, text.data() + end, size);
+    if (parsed.ec != std::errc() || parsed.ptr != text.data() + end || size < 1 ||
+        std::find(sizes.begin(), sizes.end(), size) != sizes.end()) {
+      return fail(ErrorCode::invalid_argument,
+                  "--data-parallel-sizes {}: give different whole numbers from 1, as in 1,2,4", text);
+    }
+    sizes.push_back(size);
+    begin = end + 1;
+  }
+  return sizes;
+}
+
+Result<int> run(ScalingCommand& command) {
+  CHORUS_TRY(command.what.sizes, parse_sizes(command.sizes));
+  CHORUS_TRY(const BenchModel model, prepare_model(command.what.engine, command.what.shape, command));
+  return report(command, [&](const BenchHooks& hooks) { return measure_scaling(command.what, model, hooks); });
+}
+
+std::function<Result<int>()> declare_bench_scaling(Options& options) {
+  auto command = std::make_shared<ScalingCommand>();
+  command->what.shape = {128, 128, 3, 1};
+  options.text("--data-parallel-sizes", &command->sizes,
+               "as in 1,2,4; efficiency is against the smallest (default 1,2)");
+  options.number("--num-prompts", &command->what.num_prompts, "random prompts, the same at each size");
+  declare_shared(options, &command->what.engine, &command->what.shape, command.get(),
+                 "runs at each size, in turn; the median counts", "untimed prompts on each replica first");
+  return [command] { return run(*command); };
+}
 
 std::function<Result<int>()> declare_bench_serve(Options& options) {
   options.ignore_the_rest();

@@ -15,9 +15,10 @@
 #include "cli/version.h"
 #include "fleet/launched_world.h"
 #include "frontend/chat_format.h"
+#include "frontend/offline.h"
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
-#include "frontend/text_generator.h"
+#include "frontend/text_engine.h"
 #include "parallel/launch/launcher.h"
 
 namespace chorus {
@@ -32,50 +33,152 @@ struct GenerateOptions {
   std::vector<Options::GivenOption> sampling;
 };
 
-Result<PromptRows> read_rows(const GenerateOptions& options, const ChatFormat& chat,
-                             const GenerationOptions& defaults) {
-  PromptRows rows;
-  for (const std::string& prompt : options.prompts) {
-    rows.ids.push_back(rows.ids.size());
-    GenerationInput& input = rows.inputs.emplace_back();
-    input.prompt = prompt;
-    input.options = defaults;
+// The rows in input order: those of --prompt, then those of --input or stdin.
+class RowReader {
+ public:
+  static Result<RowReader> open(const GenerateOptions& options, const ChatFormat& chat,
+                                const GenerationOptions& defaults) {
+    RowReader reader(options, defaults);
+    const std::string path = !options.input.empty() ? options.input : options.prompts.empty() ? "-" : "";
+    reader.total_ = options.prompts.size();
+    if (path.empty()) return reader;
+    CHORUS_TRY(const auto rows, check_prompt_file(path, defaults));
+    reader.total_ = rows ? std::optional(*reader.total_ + *rows) : std::nullopt;
+    CHORUS_TRY(PromptReader lines, PromptReader::open(path, &chat, defaults));
+    reader.lines_.emplace(std::move(lines));
+    return reader;
   }
-  if (!options.input.empty() && options.input != "-") {
-    CHORUS_TRY_VOID(read_prompt_file(options.input, chat, defaults, &rows));
-  } else if (options.prompts.empty() || options.input == "-") {
-    CHORUS_TRY_VOID(read_prompt_lines(std::cin, "stdin", chat, defaults, &rows));
+
+  Result<std::optional<PromptLine>> next() {
+    std::optional<PromptLine> row;
+    if (rows_ < prompts_.size()) {
+      row.emplace().input.prompt = prompts_[rows_];
+      row->input.options = defaults_;
+    } else if (lines_) {
+      CHORUS_TRY(row, lines_->next());
+    }
+    if (!row) return row;
+    if (row->id.is_null()) row->id = rows_;
+    row->input.return_prompt = true;
+    ++rows_;
+    return row;
   }
-  return rows;
-}
+
+  bool is_ready() { return rows_ < prompts_.size() || !lines_ || lines_->is_ready(); }
+  std::size_t rows() const { return rows_; }                   // read so far
+  std::optional<std::size_t> total() const { return total_; }  // nullopt: not known yet
+
+ private:
+  RowReader(const GenerateOptions& options, const GenerationOptions& defaults)
+      : prompts_(options.prompts), defaults_(defaults) {}
+
+  const std::vector<std::string>& prompts_;
+  GenerationOptions defaults_;
+  std::optional<PromptReader> lines_;
+  std::size_t rows_ = 0;
+  std::optional<std::size_t> total_;
+};
 
 // Holds results until every earlier one is written.
 class OrderedWriter {
  public:
-  OrderedWriter(OutputFile& file, const PromptRows& rows, bool metrics) : file_(file), rows_(rows), metrics_(metrics) {}
-  void take(std::size_t index, GenerationOutput&& output) {
-    failed_ += output.error ? 1 : 0;
-    waiting_.emplace(index, std::move(output));
-    for (auto first = waiting_.begin(); first != waiting_.end() && first->first == next_; first = waiting_.begin()) {
-      line_.clear();
-      append_output_line(rows_.ids[next_], first->second, rows_.inputs[next_].options, metrics_, &line_);
-      if (status_.ok()) status_ = file_.write(line_);
-      waiting_.erase(first);
-      ++next_;
-    }
+  OrderedWriter(OutputFile& file, bool metrics) : file_(file), metrics_(metrics) {}
+
+  // Before the row runs.
+  void expect(std::size_t index, Json id, const SamplingParams& params) {
+    const OutputLineFields fields{params.logprobs.has_value(), params.prompt_logprobs.has_value(), metrics_};
+    rows_.emplace(index, Row{std::move(id), fields, std::nullopt});
   }
-  const Result<void>& status() const { return status_; }
+
+  Result<void> take(std::size_t index, GenerationOutput&& output) {
+    failed_ += output.error ? 1 : 0;
+    rows_.at(index).output = std::move(output);
+    for (auto first = rows_.begin(); first != rows_.end() && first->second.output; first = rows_.begin()) {
+      line_.clear();
+      append_output_line(first->second.id, *first->second.output, first->second.fields, &line_);
+      CHORUS_TRY_VOID(file_.write(line_));
+      rows_.erase(first);
+    }
+    return {};
+  }
+
+  std::size_t held() const { return rows_.size(); }  // expected and not written
   std::size_t failed() const { return failed_; }
 
  private:
+  struct Row {
+    Json id;
+    OutputLineFields fields;
+    std::optional<GenerationOutput> output;
+  };
   OutputFile& file_;
-  const PromptRows& rows_;
   bool metrics_;
-  std::map<std::size_t, GenerationOutput> waiting_;
-  std::size_t next_ = 0;
+  std::map<std::size_t, Row> rows_;  // by index; the first is the next to be written
   std::size_t failed_ = 0;
   std::string line_;
-  Result<void> status_;
+};
+
+// Who gets a row depends on all rows: they are in memory then.
+bool needs_all_rows(AssignmentName assignment) {
+  return assignment == AssignmentName::contiguous || assignment == AssignmentName::priority;
+}
+
+// From the rows to the output.
+class Generation {
+ public:
+  Generation(const GenerateOptions& options, RowReader reader, OutputFile& file)
+      : options_(options), reader_(std::move(reader)), writer_(file, options.metrics) {}
+
+  Result<void> run(TextEngine& engine) {
+    ProgressLine progress("generate", options_.disable_progress_bars, reader_.total());
+    const bool all_rows = needs_all_rows(options_.engine.assignment);
+    std::vector<OfflineRow> dealt;
+    OfflineWork work;
+    work.next = [this] { return next(); };
+    work.may_read = [this] { return writer_.held() < rows_held_max && reader_.is_ready(); };
+    if (all_rows) {
+      CHORUS_TRY(dealt, read_all());
+      work.next = rows_of(&dealt);
+      work.may_read = {};
+    }
+    work.on_finished = [this](std::size_t index, GenerationOutput&& output) {
+      return writer_.take(index, std::move(output));
+    };
+    work.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
+    work.interrupted = interrupted;
+    return run_offline(engine, work);
+  }
+
+  std::size_t rows() const { return reader_.rows(); }
+  std::size_t failed() const { return writer_.failed(); }
+
+ private:
+  // Rows that are in flight or wait for an earlier one to be written.
+  static constexpr std::size_t rows_held_max = 16384;
+
+  Result<std::optional<OfflineRow>> next() {
+    const std::size_t index = reader_.rows();
+    CHORUS_TRY(std::optional<PromptLine> line, reader_.next());
+    if (!line) return std::optional<OfflineRow>();
+    writer_.expect(index, std::move(line->id), line->input.options.params);
+    OfflineRow row{index, std::move(line->input)};
+    const auto ranks = static_cast<std::size_t>(options_.engine.parallel.data_parallel_size);
+    if (options_.engine.assignment == AssignmentName::modulo) row.input.dp_rank = static_cast<int>(index % ranks);
+    return std::optional<OfflineRow>(std::move(row));
+  }
+
+  Result<std::vector<OfflineRow>> read_all() {
+    std::vector<GenerationInput> inputs;
+    while (true) {
+      CHORUS_TRY(std::optional<OfflineRow> row, next());
+      if (!row) return deal(std::move(inputs), options_.engine);
+      inputs.push_back(std::move(row->input));
+    }
+  }
+
+  const GenerateOptions& options_;
+  RowReader reader_;
+  OrderedWriter writer_;
 };
 
 // From the prompts to the whole output, on the fleet that `start` gives.
@@ -84,27 +187,17 @@ Result<int> generate_with(const GenerateOptions& options, const TextModel& model
   CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));
   GenerationOptions defaults = default_generation_options(model.config, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
-  CHORUS_TRY(const PromptRows rows, read_rows(options, chat, defaults));
+  CHORUS_TRY(RowReader reader, RowReader::open(options, chat, defaults));
   CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
   CHORUS_TRY(const auto fleet, start());
-
-  TextGenerator generator(*fleet, model.tokenizer, options.engine, model.config);
-  OrderedWriter writer(file, rows, options.metrics);
-  ProgressLine progress("generate", options.disable_progress_bars);
-  TextGenerator::Callbacks callbacks;
-  callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) { writer.take(index, std::move(output)); };
-  callbacks.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
-  callbacks.interrupted = [&] { return interrupted() || !writer.status().ok(); };
-  const auto generated = generator.generate(rows.inputs, callbacks);
-  progress.finish();
-  if (!writer.status().ok()) return writer.status().error();
-  CHORUS_TRY_VOID(generated);
+  TextEngine engine(*fleet, model.tokenizer, options.engine, model.config, seed_by_prompt(options.engine.seed),
+                    offline_limits(options.engine));
+  Generation generation(options, std::move(reader), file);
+  CHORUS_TRY_VOID(generation.run(engine));
   CHORUS_TRY_VOID(file.commit());
-  if (writer.failed() > 0) {
-    log(LogLevel::error, "{} of {} rows failed; each line's \"error\" says why", writer.failed(), rows.inputs.size());
-    return exit_rows_failed;
-  }
-  return exit_done;
+  if (generation.failed() == 0) return exit_done;
+  log(LogLevel::error, "{} of {} rows failed; each line's \"error\" says why", generation.failed(), generation.rows());
+  return exit_rows_failed;
 }
 
 // This process is one rank of those that a launcher started: rank 0 does what generate does, the others compute for it.

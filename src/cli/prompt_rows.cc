@@ -1,41 +1,72 @@
 #include "cli/prompt_rows.h"
 
+#include <poll.h>
+#include <unistd.h>
+
 #include <filesystem>
-#include <fstream>
+#include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "cli/options.h"
 #include "cli/read_line.h"
-#include "frontend/prompt_line.h"
 
 namespace chorus {
 namespace {
 
 constexpr std::size_t line_bytes_max = 64 << 20;
+constexpr std::size_t rows_between_interrupts = 1024;
 
 }  // namespace
 
-Result<void> read_prompt_lines(std::istream& in, const std::string& name, const ChatFormat& chat,
-                               const GenerationOptions& defaults, PromptRows* rows) {
-  std::string line;
-  for (std::size_t number = 1;; ++number) {
-    CHORUS_TRY(const bool there, read_line(in, name, number, line_bytes_max, &line));
-    if (!there) return {};
-    if (number == 1 && line.starts_with("\xef\xbb\xbf")) line.erase(0, 3);  // byte order mark
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    auto parsed = parse_prompt_line(line, chat, defaults);
-    if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name, number));
-    rows->ids.push_back(parsed->id.is_null() ? Json(rows->ids.size()) : parsed->id);
-    rows->inputs.push_back(std::move(parsed->input));
+PromptReader::PromptReader(std::string name, std::unique_ptr<std::ifstream> file, const ChatFormat* chat,
+                           const GenerationOptions& defaults)
+    : name_(std::move(name)), file_(std::move(file)), chat_(chat), defaults_(defaults) {}
+
+Result<PromptReader> PromptReader::open(const std::string& path, const ChatFormat* chat,
+                                        const GenerationOptions& defaults) {
+  if (path == "-") {
+    std::ios::sync_with_stdio(false);  // std::cin reads in blocks; nothing else reads stdin
+    return PromptReader("stdin", nullptr, chat, defaults);
+  }
+  auto file = std::make_unique<std::ifstream>(path, std::ios::binary);
+  if (!*file || std::filesystem::is_directory(path)) {
+    return fail(ErrorCode::not_found, "no input file {}: give JSON lines with --input", path);
+  }
+  return PromptReader(path, std::move(file), chat, defaults);
+}
+
+std::istream& PromptReader::in() {
+  return file_ ? static_cast<std::istream&>(*file_) : std::cin;
+}
+
+Result<std::optional<PromptLine>> PromptReader::next() {
+  while (true) {
+    ++line_number_;
+    CHORUS_TRY(const bool there, read_line(in(), name_, line_number_, line_bytes_max, &line_));
+    if (!there) return std::optional<PromptLine>();
+    if (line_number_ == 1 && line_.starts_with("\xef\xbb\xbf")) line_.erase(0, 3);  // byte order mark
+    if (line_.find_first_not_of(" \t\r") == std::string::npos) continue;
+    auto parsed = parse_prompt_line(line_, chat_, defaults_);
+    if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name_, line_number_));
+    return std::optional<PromptLine>(std::move(*parsed));
   }
 }
 
-Result<void> read_prompt_file(const std::string& path, const ChatFormat& chat, const GenerationOptions& defaults,
-                              PromptRows* rows) {
-  std::ifstream in(path, std::ios::binary);
-  if (!in || std::filesystem::is_directory(path)) {
-    return fail(ErrorCode::not_found, "no input file {}: give JSON lines with --input", path);
+bool PromptReader::is_ready() {
+  if (file_ || in().rdbuf()->in_avail() > 0) return true;
+  pollfd stdin_item{STDIN_FILENO, POLLIN, 0};
+  return ::poll(&stdin_item, 1, 0) != 0;
+}
+
+Result<std::optional<std::size_t>> check_prompt_file(const std::string& path, const GenerationOptions& defaults) {
+  std::error_code error;
+  if (path == "-" || !std::filesystem::is_regular_file(path, error)) return std::optional<std::size_t>();
+  CHORUS_TRY(PromptReader reader, PromptReader::open(path, nullptr, defaults));
+  for (std::size_t rows = 0;; ++rows) {
+    CHORUS_TRY(const auto line, reader.next());
+    if (!line) return std::optional<std::size_t>(rows);
+    if (rows % rows_between_interrupts == 0 && interrupted()) return fail(ErrorCode::cancelled, "interrupted");
   }
-  return read_prompt_lines(in, path, chat, defaults, rows);
 }
 
 }  // namespace chorus

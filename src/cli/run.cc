@@ -10,8 +10,9 @@
 #include "cli/read_model.h"
 #include "cli/version.h"
 #include "frontend/chat_format.h"
+#include "frontend/offline.h"
 #include "frontend/prompt_line.h"
-#include "frontend/text_generator.h"
+#include "frontend/text_engine.h"
 #include "workflow/workflow.h"
 
 namespace chorus {
@@ -47,21 +48,22 @@ class FleetGenerator final : public BatchGenerator {
       CHORUS_TRY(GenerationInput input, input_of(row));
       inputs.push_back(std::move(input));
     }
-    Result<void> taken;  // the first error of on_row
-    ProgressLine progress("run", quiet_);
-    TextGenerator::Callbacks callbacks;
-    callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) {
+    ProgressLine progress("run", quiet_, rows.size());
+    std::vector<OfflineRow> dealt = deal(std::move(inputs), engine_);
+    OfflineWork work;
+    work.next = rows_of(&dealt);
+    work.on_finished = [&](std::size_t index, GenerationOutput&& output) -> Result<void> {
       std::optional<RowResult> result = take(std::move(output));
-      if (result && taken.ok()) taken = on_row(index, std::move(*result));
+      return result ? on_row(index, std::move(*result)) : Result<void>();
     };
-    callbacks.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
-    callbacks.interrupted = [&] { return interrupted() || !taken.ok(); };
+    work.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
+    work.interrupted = interrupted;
+    work.deadline = deadline;
+    work.deadline_message = late_;
     const Nanoseconds started = monotonic_now();
-    const auto generated = generator_->generate(inputs, callbacks, deadline, late_);
+    const auto generated = run_offline(*text_, work);
     NodeTotals& totals = (*totals_)[at_];
     totals.elapsed += monotonic_now() - started;
-    progress.finish();
-    CHORUS_TRY_VOID(taken);
     return generated;
   }
 
@@ -79,7 +81,8 @@ class FleetGenerator final : public BatchGenerator {
     for (const auto& [name, value] : options.items()) CHORUS_TRY_VOID(apply_sampling_option(&options_, name, value));
     CHORUS_TRY(chat_, ChatFormat::load(engine_.model));
     CHORUS_TRY_VOID(start_fleet());
-    generator_ = std::make_unique<TextGenerator>(*fleet_, std::move(text.tokenizer), engine_, model_);
+    text_ = std::make_unique<TextEngine>(*fleet_, std::move(text.tokenizer), engine_, model_,
+                                         seed_by_prompt(engine_.seed), offline_limits(engine_));
     totals_->push_back({node.name, 0, std::vector<NodeTotals::Replica>(static_cast<std::size_t>(rank_count()))});
     return {};
   }
@@ -124,7 +127,7 @@ class FleetGenerator final : public BatchGenerator {
     if (output.error == late_) return std::nullopt;
     RowResult result;
     result.error = std::move(output.error);
-    result.prompt_tokens = output.prompt_token_ids.size();
+    result.prompt_tokens = output.prompt_tokens;
     result.dp_rank = output.dp_rank;
     for (const GeneratedChoice& choice : output.choices) result.completion_tokens += choice.token_ids.size();
     if (!output.choices.empty()) {
@@ -149,7 +152,7 @@ class FleetGenerator final : public BatchGenerator {
   GenerationOptions options_;
   ChatFormat chat_;
   std::unique_ptr<Fleet> fleet_;
-  std::unique_ptr<TextGenerator> generator_;  // after the fleet that it drives
+  std::unique_ptr<TextEngine> text_;  // after the fleet that it drives
 };
 
 void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& totals) {

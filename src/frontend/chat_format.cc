@@ -118,7 +118,8 @@ Result<ChatFormat> ChatFormat::load(const std::string& directory) {
     if (!config.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", config_path.string());
     for (const char* name :
          {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
-      if (std::string text = special_token_text(config, name); !text.empty()) format.special_tokens_[name] = std::move(text);
+      if (std::string text = special_token_text(config, name); !text.empty())
+        format.special_tokens_[name] = std::move(text);
     }
     format.template_source_ = template_text(config);
   }

@@ -1,99 +1,15 @@
 #include <gtest/gtest.h>
 
-#include <deque>
 #include <nlohmann/json.hpp>
 
-#include "frontend/front_door.h"
+#include "frontend/offline.h"
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
-#include "frontend/text_generator.h"
+#include "frontend/text_engine.h"
+#include "testing/text_testing.h"
 
 namespace chorus {
 namespace {
-
-class ByteStream final : public TokenStream {
- public:
-  void begin_after(std::span<const std::int32_t>) override {}
-  void push(std::int32_t token, std::string& settled) override { settled.push_back(static_cast<char>(token)); }
-  std::string_view tentative() const override { return {}; }
-  void finish(std::string&) override {}
-};
-
-// A tokenizer whose tokens are the bytes of the text.
-class ByteTokenizer final : public Tokenizer {
- public:
-  Result<std::vector<std::int32_t>> encode(std::string_view text, bool) const override {
-    std::vector<std::int32_t> ids;
-    for (const char c : text) ids.push_back(static_cast<unsigned char>(c));
-    return ids;
-  }
-  Result<std::string> decode(std::span<const std::int32_t> ids, bool) const override {
-    std::string text;
-    for (const std::int32_t id : ids) text.push_back(static_cast<char>(id));
-    return text;
-  }
-  std::unique_ptr<TokenStream> start_decoding(bool) const override { return std::make_unique<ByteStream>(); }
-  std::int32_t vocab_size() const override { return 256; }
-  std::optional<std::int32_t> token_to_id(std::string_view) const override { return std::nullopt; }
-  std::optional<std::string> id_to_token(std::int32_t id) const override {
-    return std::string(1, static_cast<char>(id));
-  }
-  bool is_special(std::int32_t) const override { return false; }
-};
-
-// A fleet of one that answers every request with the bytes of "one two three".
-class EchoFleet final : public Fleet {
- public:
-  Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
-    request.id = {0, ++submitted};
-    ranks.push_back(dp_rank);
-    seeds.push_back(request.params.seed);
-    if (silent) return request.id;
-    const std::string answer = "one two three";
-    for (std::uint32_t choice = 0; choice < request.params.n; ++choice) {
-      for (std::uint32_t i = 0; i < request.params.max_tokens && i < answer.size(); ++i) {
-        TokenEvent event;
-        event.request = request.id;
-        event.choice = choice;
-        event.position = i;
-        event.token = answer[i];
-        if (i + 1 == answer.size()) {
-          event.finish = FinishReason::stop;
-          event.stop_token = answer[i];
-        } else if (i + 1 == request.params.max_tokens) {
-          event.finish = FinishReason::length;
-        }
-        pending.push_back({event, 0});
-      }
-    }
-    return request.id;
-  }
-  void abort(RequestId request) override { aborted.push_back(request); }
-  void abort_choice(RequestId request, std::uint32_t) override { aborted.push_back(request); }
-  Result<void> poll(int, std::vector<FleetEvent>* events) override {
-    for (int i = 0; i < 3 && !pending.empty(); ++i) {
-      events->push_back(pending.front());
-      pending.pop_front();
-    }
-    return {};
-  }
-  std::vector<ReplicaStatus> replicas() const override { return {}; }
-  FleetTimes times() const override { return {}; }
-
-  bool silent = false;
-  std::uint64_t submitted = 0;
-  std::deque<FleetEvent> pending;
-  std::vector<RequestId> aborted;
-  std::vector<std::optional<int>> ranks;
-  std::vector<std::uint64_t> seeds;
-};
-
-ModelConfig byte_model() {
-  ModelConfig model;
-  model.vocab_size = 256;
-  model.max_position_embeddings = 64;
-  return model;
-}
 
 struct OneCall {
   EchoFleet fleet;
@@ -102,16 +18,21 @@ struct OneCall {
   std::vector<GenerationOutput> outputs;
   Result<void> status;
 
-  void generate(const std::vector<GenerationInput>& inputs, std::optional<Nanoseconds> deadline = {},
+  void generate(std::vector<GenerationInput> inputs, std::optional<Nanoseconds> deadline = {},
                 bool stop_at_once = false) {
-    TextGenerator generator(fleet, std::make_shared<ByteTokenizer>(), config, model);
+    TextEngine engine(fleet, std::make_shared<ByteTokenizer>(), config, model, seed_by_prompt(config.seed));
     outputs.resize(inputs.size());
-    TextGenerator::Callbacks callbacks;
-    callbacks.on_finished = [this](std::size_t index, GenerationOutput&& output) {
+    std::vector<OfflineRow> rows = deal(std::move(inputs), config);
+    OfflineWork work;
+    work.next = rows_of(&rows);
+    work.on_finished = [this](std::size_t index, GenerationOutput&& output) -> Result<void> {
       outputs[index] = std::move(output);
+      return {};
     };
-    callbacks.interrupted = [stop_at_once] { return stop_at_once; };
-    status = generator.generate(inputs, callbacks, deadline, "batch_timeout of 1 s ran out");
+    work.interrupted = [stop_at_once] { return stop_at_once; };
+    work.deadline = deadline;
+    work.deadline_message = "batch_timeout of 1 s ran out";
+    status = run_offline(engine, work);
   }
 };
 
@@ -121,7 +42,7 @@ GenerationInput text_input(const std::string& prompt) {
   return input;
 }
 
-TEST(TextGenerator, PutsTheChoicesOfEachRequestTogether) {
+TEST(Offline, PutsTheChoicesOfEachRequestTogether) {
   OneCall run;
   std::vector<GenerationInput> inputs = {text_input("a"), text_input("b")};
   inputs[1].options.params.n = 2;
@@ -135,7 +56,7 @@ TEST(TextGenerator, PutsTheChoicesOfEachRequestTogether) {
   EXPECT_EQ(run.outputs[1].choices[1].finish_reason, FinishReason::length);
 }
 
-TEST(TextGenerator, EveryEosButTheTokenizersOwnIsAStopReason) {
+TEST(Offline, EveryEosButTheTokenizersOwnIsAStopReason) {
   std::vector<GenerationInput> inputs = {text_input("a"), text_input("b")};
   inputs[1].options.params.ignore_eos = true;  // then the token came as a stop id of the request
   OneCall other, own;
@@ -149,7 +70,7 @@ TEST(TextGenerator, EveryEosButTheTokenizersOwnIsAStopReason) {
   EXPECT_EQ(own.outputs[1].choices.at(0).stop_token, 'e');
 }
 
-TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {
+TEST(Offline, AStopStringEndsTheTextAndTheChoice) {
   OneCall run;
   std::vector<GenerationInput> inputs = {text_input("a")};
   inputs[0].options.stop = {" tw"};
@@ -162,7 +83,7 @@ TEST(TextGenerator, AStopStringEndsTheTextAndTheChoice) {
   EXPECT_EQ(run.fleet.aborted.size(), 1U);
 }
 
-TEST(TextGenerator, ABadRowFailsAloneAndByName) {
+TEST(Offline, ABadRowFailsAloneAndByName) {
   OneCall run;
   std::vector<GenerationInput> inputs = {text_input(""), text_input(std::string(64, 'x')), text_input("fine"),
                                          text_input("")};
@@ -174,7 +95,7 @@ TEST(TextGenerator, ABadRowFailsAloneAndByName) {
   EXPECT_NE(run.outputs[3].error->find("token 1 is id 256"), std::string::npos);
 }
 
-TEST(TextGenerator, RowsNotDoneByTheDeadlineFailWithItsReason) {
+TEST(Offline, RowsNotDoneByTheDeadlineFailWithItsReason) {
   OneCall run;
   run.fleet.silent = true;
   run.generate({text_input("a"), text_input("b")}, monotonic_now() - 1);
@@ -183,7 +104,7 @@ TEST(TextGenerator, RowsNotDoneByTheDeadlineFailWithItsReason) {
   EXPECT_EQ(run.fleet.aborted.size(), 2U);
 }
 
-TEST(TextGenerator, AnInterruptEndsTheCall) {
+TEST(Offline, AnInterruptEndsTheCall) {
   OneCall run;
   run.fleet.silent = true;
   run.generate({text_input("a")}, {}, true);
@@ -191,7 +112,7 @@ TEST(TextGenerator, AnInterruptEndsTheCall) {
   EXPECT_EQ(run.status.error().code, ErrorCode::cancelled);
 }
 
-TEST(FrontDoor, SeedsFollowThePromptAndNotTheOrder) {
+TEST(Offline, SeedsFollowThePromptAndNotTheOrder) {
   OneCall forward, backward;
   forward.generate({text_input("a"), text_input("b"), text_input("a")});
   backward.generate({text_input("b"), text_input("a"), text_input("a")});
@@ -201,7 +122,7 @@ TEST(FrontDoor, SeedsFollowThePromptAndNotTheOrder) {
   EXPECT_NE(forward.fleet.seeds[0], forward.fleet.seeds[1]);
 }
 
-TEST(FrontDoor, AssignsRanksAsConfigured) {
+TEST(Offline, AssignsRanksAsConfigured) {
   OneCall run;
   run.config.parallel.data_parallel_size = 4;
   run.config.assignment = AssignmentName::modulo;
@@ -214,7 +135,7 @@ TEST(FrontDoor, AssignsRanksAsConfigured) {
 TEST(PromptLine, SaysWhatIsWrongWithALine) {
   const ChatFormat chat = *ChatFormat::load("nowhere");
   const auto message = [&chat](const char* line) {
-    const auto parsed = parse_prompt_line(line, chat, {});
+    const auto parsed = parse_prompt_line(line, &chat, {});
     return parsed.ok() ? "" : parsed.error().message;
   };
   EXPECT_NE(message("{").find("JSON"), std::string::npos) << message("{");
@@ -228,14 +149,11 @@ TEST(PromptLine, SaysWhatIsWrongWithALine) {
 
 TEST(OutputLine, HoldsWhatTheRequestDetermines) {
   GenerationOutput output;
-  output.prompt = "p";
-  output.prompt_token_ids = {1, 2};
+  output.prompt = {"p", {1, 2}};
   output.choices.push_back(
       {0, "t", {5}, FinishReason::stop, 5, std::nullopt, {{{5, -0.25F}, {{5, -0.25F}, {6, -1.5F}}}}});
-  GenerationOptions options;
-  options.params.logprobs = 2;
   std::string line;
-  append_output_line(Json("x"), output, options, false, &line);
+  append_output_line(Json("x"), output, {.logprobs = true}, &line);
   EXPECT_EQ(line,
             "{\"id\":\"x\",\"prompt\":\"p\",\"prompt_token_ids\":[1,2],\"outputs\":[{\"index\":0,\"text\":\"t\","
             "\"token_ids\":[5],"

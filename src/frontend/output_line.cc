@@ -48,16 +48,15 @@ void write_choice(JsonWriter& writer, const GeneratedChoice& choice, bool logpro
 
 }  // namespace
 
-void append_output_line(const Json& id, const GenerationOutput& output, const GenerationOptions& options, bool metrics,
+void append_output_line(const Json& id, const GenerationOutput& output, const OutputLineFields& fields,
                         std::string* out) {
   JsonWriter writer(out);
-  writer.begin_object().key("id").raw(id).key("prompt").value(output.prompt).key("prompt_token_ids");
-  write_ids(writer, output.prompt_token_ids);
+  writer.begin_object().key("id").raw(id).key("prompt").value(output.prompt.text).key("prompt_token_ids");
+  write_ids(writer, output.prompt.token_ids);
   writer.key("outputs").begin_array();
-  for (const GeneratedChoice& choice : output.choices)
-    write_choice(writer, choice, options.params.logprobs.has_value());
+  for (const GeneratedChoice& choice : output.choices) write_choice(writer, choice, fields.logprobs);
   writer.end_array();
-  if (options.params.prompt_logprobs && !output.error) {
+  if (fields.prompt_logprobs && !output.error) {
     writer.key("prompt_logprobs");
     write_logprobs(writer, output.prompt_logprobs);
   }
@@ -67,7 +66,7 @@ void append_output_line(const Json& id, const GenerationOutput& output, const Ge
   } else {
     writer.null();
   }
-  if (metrics) {
+  if (fields.metrics) {
     writer.key("dp_rank").value(output.dp_rank).key("metrics").begin_object();
     writer.key("ttft_s").value(output.ttft_s).key("latency_s").value(output.latency_s).end_object();
   }

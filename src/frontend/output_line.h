@@ -3,14 +3,19 @@
 
 #include <string>
 
-#include "frontend/text_generator.h"
+#include "frontend/offline.h"
 #include "json/json.h"
 
 namespace chorus {
 
-// Appends {"id", "prompt", "prompt_token_ids", "outputs": [...], "error"} and a newline. `metrics` adds dp_rank and
-// times.
-void append_output_line(const Json& id, const GenerationOutput& output, const GenerationOptions& options, bool metrics,
+// What was asked for beside text and ids.
+struct OutputLineFields {
+  bool logprobs = false, prompt_logprobs = false;
+  bool metrics = false;  // dp_rank and times
+};
+
+// Appends {"id", "prompt", "prompt_token_ids", "outputs": [...], "error"} and a newline.
+void append_output_line(const Json& id, const GenerationOutput& output, const OutputLineFields& fields,
                         std::string* out);
 
 }  // namespace chorus

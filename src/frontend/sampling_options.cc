@@ -132,7 +132,10 @@ const std::vector<SamplingOption>& sampling_options() {
   using O = GenerationOptions;
   static const std::vector<SamplingOption> table = {
       {"max_tokens", "N", "tokens to generate at most (16)",
-       [](O* o, const Json& v) { return set_integer(&o->params.max_tokens, "max_tokens", v, 1, token_count_max); }},
+       [](O* o, const Json& v) {
+         o->fills_context = false;
+         return set_integer(&o->params.max_tokens, "max_tokens", v, 1, token_count_max);
+       }},
       {"min_tokens", "N", "tokens before which nothing may end the output",
        [](O* o, const Json& v) { return set_integer(&o->params.min_tokens, "min_tokens", v, 0, token_count_max); }},
       {"temperature", "X", "0 is greedy",

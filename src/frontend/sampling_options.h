@@ -21,6 +21,9 @@ struct GenerationOptions {
   std::vector<std::string> stop;
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
+  // Until max_tokens is given: as many as max_model_len leaves behind the prompt, whatever params.max_tokens says. What
+  // a chat request means that says nothing (vLLM's chat_completion protocol); generate's rows have the default of 16.
+  bool fills_context = false;
 };
 
 struct SamplingOption {

@@ -1,24 +1,13 @@
-// chorus bench scaling: the same work at several data-parallel sizes.
-//
-// A fair comparison: every size has the same prompts, the same number of threads a replica, pinned to cores of its own
-// where there are enough, and a fresh fleet each time (so that no cache is warm). Sizes take turns (1, 2, 4, 1, 2, 4,
-// ...), so that a machine that gets slower or faster meanwhile does so for all; of each size the median run counts.
+#include "bench/scaling.h"
+
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
-#include "cli/bench.h"
-#include "cli/bench_commands.h"
 #include "config/node.h"
 
 namespace chorus {
 namespace {
-
-struct ScalingOptions : BenchOptions {
-  int num_prompts = 256;
-  std::string sizes = "1,2";
-};
 
 // What was measured at one size.
 struct SizeResult {
@@ -29,23 +18,6 @@ struct SizeResult {
   BenchRun middle() const { return median_run(runs); }
 };
 
-Result<std::vector<int>> parse_sizes(const std::string& text) {
-  std::vector<int> sizes;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    int size = 0;
-    const auto parsed = std::from_chars(text.data() + begin, text.data() + end, size);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + end || size < 1 ||
-        std::find(sizes.begin(), sizes.end(), size) != sizes.end()) {
-      return fail(ErrorCode::invalid_argument,
-                  "--data-parallel-sizes {}: give different whole numbers from 1, as in 1,2,4", text);
-    }
-    sizes.push_back(size);
-    begin = end + 1;
-  }
-  return sizes;
-}
-
 EngineConfig engine_at(const ScalingOptions& options, int size, int threads) {
   EngineConfig engine = options.engine;
   engine.parallel.data_parallel_size = size;
@@ -54,19 +26,18 @@ EngineConfig engine_at(const ScalingOptions& options, int size, int threads) {
 }
 
 Result<void> measure_once(const ScalingOptions& options, const BenchModel& model, int threads,
-                          const std::vector<GenerationInput>& inputs, SizeResult* result) {
+                          const std::vector<GenerationInput>& inputs, const BenchHooks& hooks, SizeResult* result) {
   const EngineConfig engine = engine_at(options, result->data_parallel_size, threads);
-  CHORUS_TRY(const auto fleet, Fleet::start(engine, model.config, interrupted));
-  CHORUS_TRY_VOID(warm_up(options, model, engine, *fleet));
-  ProgressLine progress(fmt::format("bench scaling, {} replicas", result->data_parallel_size),
-                        options.disable_progress_bars);
-  CHORUS_TRY(const BenchRun run, run_workload(model, engine, *fleet, inputs, progress));
+  CHORUS_TRY(const auto fleet, BenchFleet::start(engine, model, hooks));
+  CHORUS_TRY_VOID(warm_up(options.shape, model, *fleet, hooks));
+  const std::string what = fmt::format("bench scaling, {} replicas", result->data_parallel_size);
+  CHORUS_TRY(const BenchRun run, run_workload(*fleet, inputs, what, hooks));
   if (run.failed > 0)
     return fail(ErrorCode::internal, "{} of {} requests failed; the first one: {}", run.failed, inputs.size(),
                 run.first_error);
   result->runs.push_back(run);
-  result->times = fleet->times();
-  result->rss_bytes = std::max(result->rss_bytes, fleet_rss_bytes(*fleet));
+  result->times = fleet->fleet().times();
+  result->rss_bytes = std::max(result->rss_bytes, fleet_rss_bytes(fleet->fleet()));
   return {};
 }
 
@@ -103,11 +74,11 @@ Json json_of(const std::vector<SizeResult>& results, const ScalingOptions& optio
   }
   return {{"results", list},
           {"num_prompts", options.num_prompts},
-          {"input_len", options.input_len},
-          {"output_len", options.output_len},
+          {"input_len", options.shape.input_len},
+          {"output_len", options.shape.output_len},
           {"threads", threads},
           {"cores", cores},
-          {"num_iters", options.num_iters}};
+          {"num_iters", options.shape.num_iters}};
 }
 
 std::string table(const Json& result, const ScalingOptions& options) {
@@ -115,7 +86,7 @@ std::string table(const Json& result, const ScalingOptions& options) {
   std::string text =
       fmt::format("scaling of {}, {}: {} prompts of {} + {} tokens, {} threads a replica, {} cores, median of {}\n",
                   options.engine.model, result["results"][0]["profile"].get<std::string>(), options.num_prompts,
-                  options.input_len, options.output_len, threads, cores, options.num_iters);
+                  options.shape.input_len, options.shape.output_len, threads, cores, options.shape.num_iters);
   text += "  replicas  elapsed_s  requests/s  output tokens/s  memory MiB  efficiency\n";
   for (const Json& row : result["results"]) {
     text += fmt::format("  {:>8}  {:>9.3f}  {:>10.2f}  {:>15.1f}  {:>10.1f}  {:>10.3f}{}\n",
@@ -127,17 +98,17 @@ std::string table(const Json& result, const ScalingOptions& options) {
   return text;
 }
 
-Result<int> run(const ScalingOptions& options) {
-  CHORUS_TRY(const std::vector<int> sizes, parse_sizes(options.sizes));
-  CHORUS_TRY(const BenchModel model, prepare_bench_model(options));
+}  // namespace
+
+Result<BenchResult> measure_scaling(const ScalingOptions& options, const BenchModel& model, const BenchHooks& hooks) {
   CHORUS_TRY_VOID(check_at_least("--num-prompts", options.num_prompts, 1));
-  CHORUS_TRY_VOID(check_lengths(options, model.config));
-  const int size_max = *std::max_element(sizes.begin(), sizes.end()), cores = detect_node().cores();
+  CHORUS_TRY_VOID(check_lengths(options.shape, options.engine, model.config));
+  const int size_max = *std::max_element(options.sizes.begin(), options.sizes.end()), cores = detect_node().cores();
   const int threads = options.engine.threads > 0 ? options.engine.threads : std::max(1, cores / size_max);
-  std::vector<SizeResult> results(sizes.size());
-  for (std::size_t i = 0; i < sizes.size(); ++i) {
-    results[i].data_parallel_size = sizes[i];
-    CHORUS_TRY_VOID(validate(engine_at(options, sizes[i], threads)));
+  std::vector<SizeResult> results(options.sizes.size());
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    results[i].data_parallel_size = options.sizes[i];
+    CHORUS_TRY_VOID(validate(engine_at(options, options.sizes[i], threads)));
   }
   if (static_cast<std::int64_t>(options.num_prompts) < std::int64_t{2} * size_max * options.engine.max_num_seqs) {
     log(LogLevel::warning,
@@ -145,31 +116,16 @@ Result<int> run(const ScalingOptions& options) {
         "--max-num-seqs",
         options.num_prompts, size_max, 4 * size_max * options.engine.max_num_seqs);
   }
-  CHORUS_TRY(BenchJson file, BenchJson::open(options.output_json));
-  const auto inputs = random_inputs(options, model, options.num_prompts, 0);
-  for (int iteration = 0; iteration < options.num_iters; ++iteration) {
-    for (SizeResult& result : results) CHORUS_TRY_VOID(measure_once(options, model, threads, inputs, &result));
+  const auto inputs = random_inputs(options.shape, model, options.engine.seed, options.num_prompts, 0);
+  for (int iteration = 0; iteration < options.shape.num_iters; ++iteration) {
+    for (SizeResult& result : results) {
+      CHORUS_TRY_VOID(measure_once(options, model, threads, inputs, hooks, &result));
+    }
   }
-  const Json result = json_of(results, options, threads, cores);
-  std::fputs(table(result, options).c_str(), stdout);
-  CHORUS_TRY_VOID(file.write(result));
-  return exit_done;
-}
-
-}  // namespace
-
-std::function<Result<int>()> declare_bench_scaling(Options& options) {
-  auto values = std::make_shared<ScalingOptions>();
-  values->input_len = 128;
-  values->output_len = 128;
-  values->num_iters = 3;
-  values->warmup = 1;
-  options.text("--data-parallel-sizes", &values->sizes,
-               "as in 1,2,4; efficiency is against the smallest (default 1,2)");
-  options.number("--num-prompts", &values->num_prompts, "random prompts, the same at each size");
-  declare_bench_options(options, values.get(), "runs at each size, in turn; the median counts",
-                        "untimed prompts on each replica first");
-  return [values] { return run(*values); };
+  BenchResult result;
+  result.json = json_of(results, options, threads, cores);
+  result.table = table(result.json, options);
+  return result;
 }
 
 }  // namespace chorus

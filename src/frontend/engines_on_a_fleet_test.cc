@@ -1,7 +1,7 @@
-// Text generators one after the other on one fleet of toy engines: real processes (main() at the end).
+// Text engines one after the other on one fleet of toy engines: real processes (main() at the end).
 #include <gtest/gtest.h>
 
-#include "frontend/text_generator.h"
+#include "frontend/offline.h"
 #include "testing/fleet_testing.h"
 
 namespace chorus::testing_fleet {
@@ -48,22 +48,24 @@ std::vector<GenerationInput> inputs_with_a_stop_string(int count) {
   return inputs;
 }
 
-std::vector<std::string> texts_of(Fleet& fleet, const EngineConfig& config,
-                                  const std::vector<GenerationInput>& inputs) {
-  TextGenerator generator(fleet, std::make_shared<LetterTokenizer>(), config, toy_model_config());
+std::vector<std::string> texts_of(Fleet& fleet, const EngineConfig& config, std::vector<GenerationInput> inputs) {
+  TextEngine engine(fleet, std::make_shared<LetterTokenizer>(), config, toy_model_config(), seed_by_prompt(0));
   std::vector<std::string> texts(inputs.size());
-  TextGenerator::Callbacks callbacks;
-  callbacks.on_finished = [&](std::size_t index, GenerationOutput&& output) {
+  std::vector<OfflineRow> rows = deal(std::move(inputs), config);
+  OfflineWork work;
+  work.next = rows_of(&rows);
+  work.on_finished = [&](std::size_t index, GenerationOutput&& output) -> Result<void> {
     texts[index] = output.error ? *output.error : output.choices.at(0).text;
+    return {};
   };
-  const auto generated = generator.generate(inputs, callbacks);
-  EXPECT_TRUE(generated.ok()) << generated.error().message;
+  const auto done = run_offline(engine, work);
+  EXPECT_TRUE(done.ok()) << done.error().message;
   return texts;
 }
 
 // The engine computes on after the stop string until it is told; what it says then must not be taken for the next
-// generator's requests.
-TEST(TextGenerators, OneAfterTheOtherOnAFleetHearNothingOfEachOthersRequests) {
+// one's requests.
+TEST(TextEngines, OneAfterTheOtherOnAFleetHearNothingOfEachOthersRequests) {
   const EngineConfig config = toy_engine_config(2, "slow");
   auto fleet = start_toy_fleet(config);
   ASSERT_TRUE(fleet.ok());
