@@ -115,6 +115,21 @@ def test_too_small_a_cache():
     refused(chorus("generate", STORIES, "--prompt", "a", "--kv-cache-memory", "1KiB"), "--kv-cache-memory", "1024 bytes", "give at least")
 
 
+def test_a_length_that_the_cache_cannot_hold():
+    done = chorus("generate", STORIES, "--prompt", "a", "--max-model-len", "512", "--kv-cache-memory", "100KiB")
+    refused(done, "--max-model-len 512", "160 tokens", "--kv-cache-memory")
+    assert not started(done)
+
+
+def test_a_length_that_was_not_given_is_what_the_cache_holds():
+    rows = [{"prompt_token_ids": [5] * 10, "max_tokens": 500, "ignore_eos": True}, {"prompt_token_ids": [5] * 160, "max_tokens": 1}]
+    done = chorus("generate", STORIES, "-dp", "2", "--threads", "1", "--kv-cache-memory", "100KiB", stdin=lines(rows))
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line.endswith("--kv-cache-memory raises it") for line in log_lines(done.stderr)].count(True) == 1
+    assert len(found[0]["outputs"][0]["token_ids"]) == 150 and found[0]["outputs"][0]["finish_reason"] == "length"
+    assert done.returncode == 3 and "max_model_len 160" in found[1]["error"]
+
+
 # ---- the model directory ----
 
 def test_no_such_model():

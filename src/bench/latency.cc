@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "bench/statistics.h"
+#include "exec/kv_capacity.h"
 
 namespace chorus {
 namespace {
@@ -108,10 +109,11 @@ std::string table(const Json& result, const LatencyOptions& options) {
 
 Result<BenchResult> measure_latency(const LatencyOptions& options, BenchModel model, const BenchHooks& hooks) {
   CHORUS_TRY_VOID(check_at_least("--batch-size", options.batch_size, 1));
-  CHORUS_TRY_VOID(check_lengths(options.shape, options.engine, model.config));
+  CHORUS_TRY(const EngineConfig engine, fit_to_kv_memory(options.engine, model.config, detect_node()));
+  CHORUS_TRY_VOID(check_lengths(options.shape, engine, model.config));
   model.defaults.params.n = 1;
   model.tokenizer = nullptr;  // no text is made
-  CHORUS_TRY(const auto fleet, BenchFleet::start(options.engine, model, hooks));
+  CHORUS_TRY(const auto fleet, BenchFleet::start(engine, model, hooks));
   const auto batches = static_cast<std::size_t>(options.shape.num_iters + options.shape.warmup);
   std::function<void(const GenerationProgress&)> on_progress;
   if (hooks.begin_progress) on_progress = hooks.begin_progress("bench latency", batches);

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "config/node.h"
+#include "exec/kv_capacity.h"
 
 namespace chorus {
 namespace {
@@ -27,7 +28,9 @@ EngineConfig engine_at(const ScalingOptions& options, int size, int threads) {
 
 Result<void> measure_once(const ScalingOptions& options, const BenchModel& model, int threads,
                           const std::vector<GenerationInput>& inputs, const BenchHooks& hooks, SizeResult* result) {
-  const EngineConfig engine = engine_at(options, result->data_parallel_size, threads);
+  CHORUS_TRY(const EngineConfig engine,
+             fit_to_kv_memory(engine_at(options, result->data_parallel_size, threads), model.config, detect_node()));
+  CHORUS_TRY_VOID(check_lengths(options.shape, engine, model.config));
   CHORUS_TRY(const auto fleet, BenchFleet::start(engine, model, hooks));
   CHORUS_TRY_VOID(warm_up(options.shape, model, *fleet, hooks));
   const std::string what = fmt::format("bench scaling, {} replicas", result->data_parallel_size);

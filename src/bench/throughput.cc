@@ -3,13 +3,15 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "exec/kv_capacity.h"
+
 namespace chorus {
 namespace {
 
-Result<void> check(const ThroughputOptions& options, const BenchModel& model) {
+Result<void> check(const ThroughputOptions& options, const EngineConfig& engine, const BenchModel& model) {
   if (!options.rows.empty()) return {};
   CHORUS_TRY_VOID(check_at_least("--num-prompts", options.num_prompts, 1));
-  return check_lengths(options.shape, options.engine, model.config);
+  return check_lengths(options.shape, engine, model.config);
 }
 
 // What is measured in each iteration. Rows of a file are the same each time, random prompts are fresh.
@@ -58,8 +60,9 @@ std::string table(const BenchRun& run, const FleetTimes& times, std::uint64_t rs
 
 Result<BenchResult> measure_throughput(const ThroughputOptions& options, const BenchModel& model,
                                        const BenchHooks& hooks) {
-  CHORUS_TRY_VOID(check(options, model));
-  CHORUS_TRY(const auto fleet, BenchFleet::start(options.engine, model, hooks));
+  CHORUS_TRY(const EngineConfig engine, fit_to_kv_memory(options.engine, model.config, detect_node()));
+  CHORUS_TRY_VOID(check(options, engine, model));
+  CHORUS_TRY(const auto fleet, BenchFleet::start(engine, model, hooks));
   CHORUS_TRY_VOID(warm_up(options.shape, model, *fleet, hooks));
   std::uint64_t rss_bytes = fleet_rss_bytes(fleet->fleet());
   std::vector<BenchRun> runs;

@@ -13,6 +13,7 @@
 #include "cli/prompt_rows.h"
 #include "cli/read_model.h"
 #include "cli/version.h"
+#include "exec/kv_capacity.h"
 #include "fleet/launched_world.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
@@ -205,6 +206,7 @@ Result<int> generate_launched(GenerateOptions& options, const ModelConfig& confi
   CHORUS_TRY(const LauncherEnvironment environment, detect_launcher(environment_variable));
   if (environment.rank != 0) set_log_level(std::max(log_level(), LogLevel::warning));
   options.engine.assignment = AssignmentName::modulo;
+  CHORUS_TRY(options.engine, fit_to_kv_memory(options.engine, config, detect_node()));
   CHORUS_TRY(const auto world, LaunchedWorld::join(environment, options.engine, config, interrupted));
   if (world->rank() != 0) {
     CHORUS_TRY_VOID(world->serve());
@@ -225,6 +227,7 @@ Result<int> generate_launched(GenerateOptions& options, const ModelConfig& confi
 Result<int> generate(GenerateOptions& options) {
   CHORUS_TRY(const ModelConfig config, read_model(options.engine));
   if (options.engine.distributed_executor_backend == "external_launcher") return generate_launched(options, config);
+  CHORUS_TRY(options.engine, fit_to_kv_memory(options.engine, config, detect_node()));
   CHORUS_TRY(const TextModel model, with_tokenizer(config));
   return generate_with(options, model, [&] { return Fleet::start(options.engine, model.config, interrupted); });
 }

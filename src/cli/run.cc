@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/read_model.h"
 #include "cli/version.h"
+#include "exec/kv_capacity.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
 #include "frontend/prompt_line.h"
@@ -89,20 +90,26 @@ class FleetGenerator final : public BatchGenerator {
 
   // If the ranks cannot start, one worker does the work, and the log says why (interface.md).
   Result<void> start_fleet() {
-    auto fleet = Fleet::start(engine_, model_, interrupted);
+    EngineConfig given = engine_;
+    auto fleet = start_fitted(given);
     if (!fleet.ok() && rank_count() > 1 && !interrupted() && fleet.error().code != ErrorCode::invalid_argument &&
         fleet.error().code != ErrorCode::not_found) {
       log(LogLevel::warning, "{} data parallel workers could not start ({}): going on with one", rank_count(),
           fleet.error().message);
-      engine_.parallel.data_parallel_size = 1;
-      engine_.parallel.data_parallel_size_local = 0;
-      engine_.parallel.nodes_per_replica = 1;
-      engine_.data_parallel_backend = engine_.distributed_executor_backend = "mp";  // a worker of this machine
-      fleet = Fleet::start(engine_, model_, interrupted);
+      given.parallel.data_parallel_size = 1;
+      given.parallel.data_parallel_size_local = 0;
+      given.parallel.nodes_per_replica = 1;
+      given.data_parallel_backend = given.distributed_executor_backend = "mp";  // a worker of this machine
+      fleet = start_fitted(given);
     }
     if (!fleet.ok()) return fleet.error();
     fleet_ = std::move(fleet).value();
     return {};
+  }
+
+  Result<std::unique_ptr<Fleet>> start_fitted(const EngineConfig& given) {
+    CHORUS_TRY(engine_, fit_to_kv_memory(given, model_, detect_node()));
+    return Fleet::start(engine_, model_, interrupted);
   }
 
   Result<GenerationInput> input_of(const PromptRow& row) const {

@@ -1,6 +1,7 @@
 // chorus serve MODEL --headless: the engines of a node without a front end, for a fleet on another machine.
 #include "cli/commands.h"
 #include "cli/read_model.h"
+#include "exec/kv_capacity.h"
 #include "fleet/remote_node.h"
 
 namespace chorus {
@@ -13,7 +14,8 @@ Result<int> serve(const EngineConfig& engine) {
                 "for offline work");
   }
   CHORUS_TRY(const ModelConfig model, read_model(engine));
-  CHORUS_TRY_VOID(run_remote_node(engine, model, interrupted));
+  CHORUS_TRY(const EngineConfig fitted, fit_to_kv_memory(engine, model, detect_node()));
+  CHORUS_TRY_VOID(run_remote_node(fitted, model, interrupted));
   return exit_done;
 }
 

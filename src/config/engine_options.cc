@@ -144,9 +144,9 @@ constexpr EngineOption kOptions[] = {
     {"fault-point", nullptr, nullptr, "WORKER@NAME:N", "for tests: where a worker is killed", [](Config c, Value v) { c->fault_point = v; return Result<void>(); }},
     {"tokenizer", nullptr, nullptr, "DIR", "the model's own directory", [](Config c, Value v) -> Result<void> { c->tokenizer = is_none(v) ? "" : v; return {}; }},
     // Scheduling and memory
-    {"max-model-len", nullptr, nullptr, "N", "tokens of prompt and output together; 0: the model's", [](Config c, Value v) { return set_optional_integer(&c->max_model_len, v); }},
+    {"max-model-len", nullptr, nullptr, "N", "tokens of prompt and output together; default: the model's, or as many as the KV cache holds", [](Config c, Value v) { return set_optional_integer(&c->max_model_len, v); }},
     {"block-size", nullptr, nullptr, "N", "tokens a KV block, a multiple of 16", [](Config c, Value v) { return set_optional_integer(&c->block_size, v); }},
-    {"kv-cache-memory", nullptr, "kv-cache-memory-bytes", "BYTES", "KV cache a replica, such as 4GiB; 0: from the free memory", [](Config c, Value v) { return set_bytes(&c->kv_cache_bytes, v); }},
+    {"kv-cache-memory", nullptr, "kv-cache-memory-bytes", "BYTES", "KV cache a worker, such as 8GiB; default: half of the free memory, shared by the workers, at most 4GiB each", [](Config c, Value v) { return set_bytes(&c->kv_cache_bytes, v); }},
     {"max-num-seqs", nullptr, nullptr, "N", "sequences in one step", [](Config c, Value v) { return set_optional_integer(&c->max_num_seqs, v); }},
     {"max-num-batched-tokens", nullptr, nullptr, "N", "tokens in one step", [](Config c, Value v) { return set_optional_integer(&c->max_num_batched_tokens, v); }},
     {"enable-prefix-caching", nullptr, nullptr, nullptr, "share KV blocks of equal prompt beginnings", [](Config c, Value v) { return set_flag(&c->enable_prefix_caching, v); }},

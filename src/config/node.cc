@@ -292,7 +292,6 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& co
 
 Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
                                                 std::uint64_t weight_bytes) {
-  constexpr std::uint64_t kDefaultMax = std::uint64_t{4} << 30;
   const auto workers = static_cast<std::uint64_t>(workers_of_node(config));
   const std::uint64_t available = node.memory_available_bytes;
   const std::uint64_t left = available - std::min(available, weight_bytes);
@@ -303,7 +302,7 @@ Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, cons
                 config.kv_cache_bytes, workers, left, weight_bytes, left / workers);
   }
   if (config.kv_cache_bytes > 0) return config.kv_cache_bytes;
-  return std::min(kDefaultMax, left / 2 / workers);
+  return std::min(kv_cache_bytes_default_max, left / 2 / workers);
 }
 
 }  // namespace chorus

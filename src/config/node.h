@@ -43,8 +43,11 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& co
 // "0-3,8|4-7": the sets as they are written. Errors name the part.
 Result<std::vector<std::vector<int>>> parse_cpu_sets(const std::string& text);
 
+// What a worker takes at most where no size was given.
+inline constexpr std::uint64_t kv_cache_bytes_default_max = std::uint64_t{4} << 30;
+
 // Bytes of KV cache a worker: config.kv_cache_bytes if it is set (an error when the workers together pass the memory
-// that is there), else min(4 GiB, half of (available memory - weights) / workers). `weight_bytes`: still to be loaded.
+// that is there), else half of (available memory - weights) / workers, at most kv_cache_bytes_default_max. `weight_bytes`: still to be loaded.
 Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
                                                 std::uint64_t weight_bytes);
 

@@ -113,10 +113,8 @@ std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const M
                                              std::unique_ptr<Executor> executor) {
   const SchedulerConfig scheduler = scheduler_config(config, model, executor->info());
   const KvPools pools = kv_pools(scheduler);
-  std::int64_t kv_blocks = scheduler.kv_blocks;  // of one sequence at most: with several pools some may be left over
-  while (pools.short_of(kv_blocks, scheduler.kv_blocks) >= 0) --kv_blocks;
-  const std::int64_t kv_tokens = kv_blocks * scheduler.block_size;
-  if (kv_tokens < scheduler.max_model_len) {
+  const std::int64_t kv_tokens = pools.longest_sequence(scheduler.kv_blocks) * scheduler.block_size;
+  if (kv_tokens + 1 < scheduler.max_model_len) {  // the last token's keys are never read
     log(LogLevel::warning,
         "the KV cache holds {} tokens, fewer than max_model_len {}: a request that may need more is refused; raise "
         "--kv-cache-memory or lower --max-model-len",

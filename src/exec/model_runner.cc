@@ -98,9 +98,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& mode
 
 // Stages differ in layers, so in how many blocks their memory holds; a block is one on all of them.
 Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
-  // More blocks than every sequence at full length could use are never needed; the page tables of a huge cache are not
-  // free.
-  const std::uint64_t blocks_max = (1U << 24) / static_cast<std::uint64_t>(groups_.cp_size);
+  const std::uint64_t blocks_max = kv_blocks_max / static_cast<std::uint64_t>(groups_.cp_size);
   auto blocks = static_cast<std::int32_t>(std::min(own, blocks_max));
   std::vector<std::int32_t> all(static_cast<std::size_t>(groups_.replica.size()));
   CHORUS_TRY_VOID(

@@ -16,6 +16,10 @@
 
 namespace chorus {
 
+// Of a replica. More than every sequence at full length could use are never needed; the page tables of a huge cache are
+// not free.
+inline constexpr std::uint64_t kv_blocks_max = 1U << 24;
+
 class ModelRunner {
  public:
   struct Options {

@@ -21,7 +21,6 @@ namespace chorus {
 namespace {
 
 constexpr int slice_ms = 100;  // an interrupt waits no longer than this
-constexpr std::uint64_t kv_cache_bytes_max = std::uint64_t{4} << 30;
 
 PlanNode plan_node_of(const RayNode& node) {
   return {node.address, node.cpus, node.cpus_free};
@@ -44,7 +43,7 @@ NodePlanRequest plan_request(const EngineConfig& config) {
 // Nodes know nothing of each other: where several come to one machine, each would take the memory for itself.
 std::uint64_t kv_cache_bytes_of(const EngineConfig& config, const NodePlanRequest& request, const RayCluster& cluster) {
   if (config.kv_cache_bytes > 0) return config.kv_cache_bytes;
-  double bytes = static_cast<double>(kv_cache_bytes_max);
+  double bytes = static_cast<double>(kv_cache_bytes_default_max);
   for (const RayNode& node : cluster.nodes) {
     const int workers = workers_on(request, plan_node_of(node));
     if (workers > 0 && node.memory_bytes > 0) bytes = std::min(bytes, node.memory_bytes / 2 / workers);

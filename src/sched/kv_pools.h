@@ -32,6 +32,13 @@ struct KvPools {
     }
     return -1;
   }
+
+  // Blocks of the longest sequence that fits among `blocks`: with several pools some may be left over.
+  std::int64_t longest_sequence(std::int32_t blocks) const {
+    std::int64_t longest = blocks;
+    while (short_of(longest, blocks) >= 0) --longest;
+    return longest;
+  }
 };
 
 }  // namespace chorus

@@ -1,0 +1,95 @@
+#include "exec/kv_capacity.h"
+
+#include <algorithm>
+#include <limits>
+#include <vector>
+
+#include "base/log.h"
+#include "config/eplb_config.h"
+#include "exec/load_weights.h"
+#include "exec/model_runner.h"
+#include "kernels/attention.h"
+#include "layers/expert_slots.h"
+#include "sched/kv_pools.h"
+
+namespace chorus {
+namespace {
+
+struct Shard {
+  std::uint64_t weight_bytes = 0;
+  std::uint64_t kv_block_bytes = 0;
+};
+
+Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
+  CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
+  CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
+  const DType dtype = compute_dtype(config, model);
+  std::vector<Shard> shards;
+  for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
+    std::optional<ExpertSlots> slots;
+    if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
+    CHORUS_TRY(const DeclaredModel part,
+               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr)));
+    const KvLayout layout{part.decoder.kv_heads(), model.head_dim, config.block_size, dtype};
+    shards.push_back(
+        {part.parameters.arena_bytes(), layout.block_bytes() * static_cast<std::uint64_t>(part.decoder.layers())});
+  }
+  return shards;
+}
+
+// A block is one on all stages, and each context-parallel worker has blocks of its own.
+std::int64_t tokens_in(const EngineConfig& config, const std::vector<Shard>& shards, std::uint64_t kv_cache_bytes) {
+  const std::int32_t pools = config.parallel.decode_context_parallel_size;
+  std::uint64_t blocks_of_pool = std::numeric_limits<std::uint64_t>::max();
+  for (const Shard& shard : shards) blocks_of_pool = std::min(blocks_of_pool, kv_cache_bytes / shard.kv_block_bytes);
+  const auto blocks = static_cast<std::int32_t>(
+                          std::min<std::uint64_t>(blocks_of_pool, kv_blocks_max / static_cast<std::uint64_t>(pools))) *
+                      pools;
+  const KvPools pool_shape{pools, pools == 1 ? 1 : attention_partition_keys / config.block_size};
+  return pool_shape.longest_sequence(blocks)
+}
+*config.block_size;
+}
+
+}  // namespace
+
+Result<KvCapacity> kv_capacity(const EngineConfig& given, const ModelConfig& model, std::uint64_t kv_cache_bytes) {
+  const EngineConfig config = settled(given, model);
+  CHORUS_TRY(const std::vector<Shard> shards, shards_of(config, model));
+  KvCapacity capacity;
+  capacity.tokens = tokens_in(config, shards, kv_cache_bytes);
+  for (const int shard : local_weight_shards(config.parallel)) {
+    capacity.weight_bytes += shards[static_cast<std::size_t>(shard)].weight_bytes;
+  }
+  return capacity;
+}
+
+Result<EngineConfig> fit_to_kv_memory(EngineConfig config, const ModelConfig& model, const NodeResources& node) {
+  const bool starts_all = !config.on_ray() && !config.parallel.several_nodes() &&
+                          config.distributed_executor_backend != "external_launcher";
+  if (config.kv_cache_bytes == 0 && starts_all) {
+    CHORUS_TRY(const KvCapacity none, kv_capacity(config, model, 0));
+    CHORUS_TRY(config.kv_cache_bytes, kv_cache_bytes_per_worker(config, node, none.weight_bytes));
+  }
+  const std::uint64_t bytes = config.kv_cache_bytes > 0 ? config.kv_cache_bytes : kv_cache_bytes_default_max;
+  CHORUS_TRY(const KvCapacity capacity, kv_capacity(config, model, bytes));
+  // Not one block: the worker says what one takes.
+  if (capacity.tokens == 0) return config;
+  const std::int64_t wanted = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
+  if (wanted <= capacity.tokens + 1) return config;  // the last token's keys are never read
+  if (config.max_model_len > 0) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "--max-model-len {} is more than the KV cache of {} bytes a worker holds, {} tokens: lower it, or raise "
+        "--kv-cache-memory",
+        config.max_model_len, bytes, capacity.tokens);
+  }
+  config.max_model_len = static_cast<int>(capacity.tokens);
+  log(LogLevel::info,
+      "max_model_len is {}: the KV cache of {} bytes a worker holds that many tokens, and the model's positions reach "
+      "{}; --kv-cache-memory raises it",
+      config.max_model_len, bytes, model.max_position_embeddings);
+  return config;
+}
+
+}  // namespace chorus
