@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/numerics.h"
 #include "base/result.h"
 #include "sched/step_plan.h"
 
@@ -24,7 +25,7 @@ struct ExecutorInfo {
   // Context parallelism: the keys of a sequence lie on `kv_pools` ranks in turn, kv_pool_tokens at a time. Block i of a
   // sequence must be one of pool (i * block_size / kv_pool_tokens) % kv_pools, and block b is of pool b % kv_pools.
   std::int32_t kv_pools = 1;
-  std::int32_t kv_pool_tokens = 256;
+  std::int32_t kv_pool_tokens = attention_partition_keys;
 };
 
 class Executor {

@@ -11,14 +11,13 @@
 #include <cstdint>
 #include <span>
 
+#include "base/numerics.h"
 #include "kernels/isa.h"
 #include "kernels/linear.h"
 #include "kernels/thread_pool.h"
 #include "tensor/dtype.h"
 
 namespace chorus {
-
-inline constexpr int attention_partition_keys = 256;
 
 // The KV memory of one layer: `blocks` blocks of `block_size` tokens, K and V of all of this rank's KV heads.
 // K of a head is stored transposed ([head_dim][block_size]) and V as [block_size][head_dim], so that 16 keys are one

@@ -12,7 +12,7 @@
 
 namespace chorus::CHORUS_VECTOR_NAMESPACE {
 
-inline constexpr int partition_keys = 256;
+inline constexpr int partition_keys = attention_partition_keys;
 inline constexpr float minus_infinity = -__builtin_inff();
 
 // Lanes that run side by side, and how many key vectors or value vectors they share: as the registers allow.
@@ -32,6 +32,7 @@ constexpr int vectors_together(int) {
   return 1;
 }
 #endif
+static_assert(lanes_together_max <= attention_lanes_max && partition_keys % 16 == 0);
 
 CHORUS_INLINE int smaller(int a, int b) {
   return a < b ? a : b;

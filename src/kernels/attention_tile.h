@@ -8,6 +8,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/numerics.h"
+
 namespace chorus {
 
 struct AttentionCall {
@@ -57,7 +59,9 @@ struct AttentionKernels {
   // out = weighted values / sum.
   void (*finish)(const AttentionCall& call, const AttentionTile& tile, const float* state) = nullptr;
 };
-inline constexpr int attention_weights_floats = 8 * 256;
+// The most lanes of a tile, whatever the instruction set, and a weight of each for every key of a partition.
+inline constexpr int attention_lanes_max = 8;
+inline constexpr int attention_weights_floats = attention_lanes_max * attention_partition_keys;
 
 const AttentionKernels& attention_kernels_scalar();
 const AttentionKernels& attention_kernels_avx2();

@@ -42,6 +42,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/numerics.h"
 #include "request/request.h"
 #include "sched/kv_pools.h"
 #include "sched/prefix_cache.h"
@@ -57,7 +58,7 @@ struct SchedulerConfig {
   std::int32_t kv_blocks = 0;                  // in all
   std::int32_t plans_in_flight_max = 1;        // pipeline stages
   std::int32_t kv_pools = 1;                   // context ranks; a block is of one (exec/executor.h, kv_pools.h)
-  std::int32_t kv_pool_tokens = 256;           // of a sequence on one before the next's turn; whole blocks
+  std::int32_t kv_pool_tokens = attention_partition_keys;  // of a sequence on one before the next's turn; whole blocks
   std::int32_t vocab_size = 0;
   bool enable_prefix_caching = true;
   bool by_priority = false;                           // else first come, first served
