@@ -26,13 +26,6 @@
 
 namespace chorus {
 
-// One tensor of broadcast_tensors().
-struct NamedTensor {
-  std::string name;
-  std::vector<std::int64_t> shape;
-  std::vector<std::byte> data;
-};
-
 class Group {
  public:
   // `members`: ranks of the transport in group order, this one among them; the transport outlives the group. A null
@@ -60,13 +53,7 @@ class Group {
   // piece from s (from_sizes[s] bytes). A rank's piece for itself is copied.
   Result<void> all_to_all_v(std::span<const std::byte> in, std::span<const std::size_t> to_sizes,
                             std::span<std::byte> out, std::span<const std::size_t> from_sizes);
-  // Rank r's sizes[r] bytes follow one another in `out` on `root`; the others' `out` is not touched.
-  Result<void> gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes, std::span<std::byte> out,
-                        int root);
   Result<void> broadcast(std::span<std::byte> data, int root);
-  // Names and shapes first, then the data: receivers need not know what comes. At most tensor_dictionary_bytes_max of
-  // names and shapes; `tensors` is replaced on all ranks but `root`.
-  Result<void> broadcast_tensors(std::vector<NamedTensor>* tensors, int root);
   Result<void> send(std::span<const std::byte> data, int peer);
   Result<void> receive(std::span<std::byte> data, int peer);
   // Returns on no rank before every rank has called it.
@@ -101,8 +88,6 @@ class Group {
   std::vector<float> received_;
   std::vector<const float*> pieces_;  // one a rank: what tree_sum() adds
 };
-
-inline constexpr std::size_t tensor_dictionary_bytes_max = std::size_t{1} << 20;
 
 // `size` groups of one world whose ranks are threads of this process; element r is handed to the thread of rank r.
 std::vector<Group> make_thread_groups(int size, int timeout_ms);

@@ -47,13 +47,6 @@ TEST(SharedWorld, ATooLongMessageIsRefusedAndBreaksTheWorld) {
   EXPECT_THAT(groups[1].barrier().error().message, HasSubstr("5 bytes"));
 }
 
-TEST(SharedWorld, TooLongADictionaryIsRefusedOnAllRanks) {
-  auto groups = make_thread_groups(2, test_timeout_ms);
-  std::vector<NamedTensor> tensors{{std::string(tensor_dictionary_bytes_max, 'n'), {}, {}}}, received;
-  EXPECT_EQ(groups[0].broadcast_tensors(&tensors, 0).error().code, ErrorCode::invalid_argument);
-  EXPECT_EQ(groups[1].broadcast_tensors(&received, 0).error().code, ErrorCode::unavailable);
-}
-
 TEST(SharedWorld, OpenRefusesWhatIsNoWorld) {
   EXPECT_FALSE(SharedWorld::open(-1).ok());
   const int plain = ::memfd_create("plain", MFD_CLOEXEC | MFD_ALLOW_SEALING);
