@@ -37,6 +37,34 @@ constexpr std::size_t member_count() {
   }
 }
 
+// A field with what else is said of it, for lists that say more: visit(self.x, Noted{self.y, Note{...}}).
+template <typename T, typename Note>
+struct Noted {
+  T& value;
+  Note note;
+};
+template <typename T, typename Note>
+Noted(T&, Note) -> Noted<T, Note>;
+
+template <typename T>
+constexpr T& value_of(T& field) {
+  return field;
+}
+template <typename T, typename Note>
+constexpr T& value_of(Noted<T, Note>& field) {
+  return field.value;
+}
+
+struct NoNote {};
+template <typename T>
+constexpr NoNote note_of(T& /*field*/) {
+  return {};
+}
+template <typename T, typename Note>
+constexpr const Note& note_of(Noted<T, Note>& field) {
+  return field.note;
+}
+
 struct FieldCounter {
   template <typename... Fields>
   constexpr std::integral_constant<std::size_t, sizeof...(Fields)> operator()(Fields&&... /*fields*/) const {
@@ -54,14 +82,20 @@ constexpr std::size_t field_count() {
   return decltype(T::fields(std::declval<T&>(), FieldCounter{}))::value;
 }
 
-// visit(field) for each of them, in the order of the list.
+// visit(field) for each of them as it stands in the list, noted or not, in the list's order.
 template <HasFields T, typename Visit>
-constexpr void for_each_field(T& value, Visit&& visit) {
+constexpr void for_each_listed(T& value, Visit&& visit) {
   using Value = std::remove_const_t<T>;
   static_assert(std::is_aggregate_v<Value>);
   static_assert(field_count<Value>() == member_count<Value>(),
                 "fields() of the struct lacks a member, or names it twice");
   Value::fields(value, [&](auto&&... fields) { (visit(fields), ...); });
+}
+
+// visit(value of the field).
+template <HasFields T, typename Visit>
+constexpr void for_each_field(T& value, Visit&& visit) {
+  for_each_listed(value, [&](auto& field) { visit(value_of(field)); });
 }
 
 // Of an enumeration that may be a field, with the values 0, 1, ..., last: a function beside it says so,

@@ -39,6 +39,9 @@ struct RopeConfig {
   }
 };
 
+// Notes a field that no engine needs for its tokens: where the model is, and what the front end takes from it.
+struct OfFrontEnd {};
+
 struct ModelConfig {
   std::string directory;     // as given by the user
   std::string architecture;  // architectures[0], e.g. "LlamaForCausalLM"
@@ -79,14 +82,17 @@ struct ModelConfig {
   std::optional<int> default_top_k;
   bool operator==(const ModelConfig&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.directory, self.architecture, self.model_type, self.vocab_size, self.hidden_size,
-                 self.intermediate_size, self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads,
-                 self.head_dim, self.max_position_embeddings, self.rms_norm_eps, self.rope, self.tie_word_embeddings,
-                 self.attention_bias, self.mlp_bias, self.lm_head_bias, self.layer_window, self.num_experts,
-                 self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob, self.router_jitter_noise,
-                 self.layer_is_moe, self.dtype, self.bos_token_ids, self.eos_token_ids, self.eos_token_id,
-                 self.default_temperature, self.default_top_p, self.default_min_p, self.default_repetition_penalty,
-                 self.default_top_k);
+    return visit(Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size,
+                 self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.num_attention_heads,
+                 self.num_key_value_heads, self.head_dim, self.max_position_embeddings, self.rms_norm_eps, self.rope,
+                 self.tie_word_embeddings, self.attention_bias, self.mlp_bias, self.lm_head_bias, self.layer_window,
+                 self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob,
+                 self.router_jitter_noise, self.layer_is_moe, self.dtype, self.bos_token_ids,
+                 // What ends a choice is the head's to say: a node need not have the tokenizer.
+                 Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
+                 Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
+                 Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_repetition_penalty, OfFrontEnd{}},
+                 Noted{self.default_top_k, OfFrontEnd{}});
   }
 };
 

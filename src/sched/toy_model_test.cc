@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "testing/sample_value.h"
+
 namespace chorus {
 namespace {
 
@@ -68,6 +70,19 @@ TEST_F(ToyModelDeathTest, CatchesTwoWritersAndReadingWhatTheSameStepWrites) {
   EXPECT_DEATH(run(twice), "two rows of one step");
   const std::vector<Row> early = {{{0}, {1, 2}, 0}, {{0, 1}, {1, 2, 3}, 2}};
   EXPECT_DEATH(run(early), "another prefix");
+}
+
+// Goal: a sampling parameter that is lost on its way is seen. Method: each changes alone.
+TEST(ToyModel, EverySamplingParameterChangesItsTokens) {
+  ToyModel::Config config;
+  config.vocab_size = 1 << 30;
+  const ToyModel model(config);
+  const std::vector<TokenId> history = {1, 2, 3};
+  const auto token = [&](const SamplingParams& params) { return model.next_token(history, 3, params, 0, {}); };
+  const auto changed = samples_with_one_change<SamplingParams>(3);
+  for (std::size_t i = 0; i < changed.size(); ++i) {
+    EXPECT_NE(token(changed[i]), token(sample_value<SamplingParams>(3))) << "member " << i;
+  }
 }
 
 }  // namespace

@@ -1,16 +1,21 @@
-// A model of 60 lines for tests and simulation: the next token is a hash of everything the next token may depend on
-// (all tokens so far, where the prompt ends, seed, choice, output position). Two runs of a request agree token by
-// token, or the scheduler, the ledger or the resume has lost or mixed up something.
+// A small model for tests and simulation: the next token is a hash of everything the next token may depend on (all
+// tokens so far, where the prompt ends, every sampling parameter, choice, output position). Two runs of a request agree
+// token by token, or the scheduler, the ledger or the resume has lost or mixed up something.
 //
 // It keeps a KV cache as a real model does: slot (block, offset) holds a hash of the token prefix that ends there,
 // written when the row is computed and read back through the block table. So a block shared wrongly, freed too early or
 // never computed gives a failed CHECK (with verify_context) or other tokens (without).
 #pragma once
 
+#include <bit>
 #include <cstdint>
+#include <optional>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
+#include "base/numerics.h"
 #include "sched/step_plan.h"
 
 namespace chorus {
@@ -25,7 +30,7 @@ class ToyModel {
     // As in SchedulerConfig: of which pool each block must be.
     std::int32_t plans_in_flight_max = 1;
     std::int32_t kv_pools = 1;
-    std::int32_t kv_pool_tokens = 256;
+    std::int32_t kv_pool_tokens = attention_partition_keys;
   };
 
   explicit ToyModel(Config config)
@@ -128,8 +133,8 @@ class ToyModel {
   TokenId sample(std::uint64_t prefix, std::size_t length, std::size_t prompt_length, const SamplingParams& params,
                  std::uint32_t choice, std::span<const TokenId> banned) const {
     const std::uint64_t position = length - prompt_length;
-    std::uint64_t draw =
-        mix(prefix ^ mix(params.seed + (std::uint64_t{choice} << 32) + position * 0x9E3779B97F4A7C15ULL));
+    std::uint64_t draw = mix(prefix ^ hash_of(params) ^
+                             mix(params.seed + (std::uint64_t{choice} << 32) + position * 0x9E3779B97F4A7C15ULL));
     auto token = static_cast<TokenId>(draw % static_cast<std::uint64_t>(config_.vocab_size));
     const auto is_banned = [&] {
       for (const TokenId candidate : banned) {
@@ -139,6 +144,36 @@ class ToyModel {
     };
     while (is_banned()) token = (token + 1) % config_.vocab_size;
     return token;
+  }
+
+  // Of every sampling parameter, whatever it means: one that is lost on its way gives other tokens.
+  static std::uint64_t hash_of(const SamplingParams& params) {
+    std::uint64_t hash = root();
+    for_each_field(params, [&](const auto& field) { add_to_hash(&hash, field); });
+    return hash;
+  }
+  template <typename T>
+  static void add_to_hash(std::uint64_t* hash, const T& value) {
+    if constexpr (std::is_floating_point_v<T>) {
+      add_to_hash(hash, std::bit_cast<std::uint64_t>(static_cast<double>(value)));
+    } else {
+      *hash = mix(*hash * 31 + static_cast<std::uint64_t>(value));
+    }
+  }
+  template <typename T>
+  static void add_to_hash(std::uint64_t* hash, const std::optional<T>& value) {
+    add_to_hash(hash, value.has_value());
+    if (value.has_value()) add_to_hash(hash, *value);
+  }
+  template <typename T>
+  static void add_to_hash(std::uint64_t* hash, const std::vector<T>& values) {
+    add_to_hash(hash, values.size());
+    for (const T& value : values) add_to_hash(hash, value);
+  }
+  template <typename First, typename Second>
+  static void add_to_hash(std::uint64_t* hash, const std::pair<First, Second>& value) {
+    add_to_hash(hash, value.first);
+    add_to_hash(hash, value.second);
   }
 
   static float logprob(std::uint64_t prefix, TokenId token) {
