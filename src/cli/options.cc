@@ -173,10 +173,12 @@ void Options::engine(EngineConfig* config) {
   for (const EngineOption& option : engine_options()) {
     const std::string name = option.name;
     const std::string names = dashed(name) + (option.alias == nullptr ? "" : "," + dashed(option.alias));
+    // Known everywhere, so that a command line that gives it elsewhere is told whose it is.
+    const char* group = option.of_serve && impl_.app->get_name() != "serve" ? "" : "Engine";
     if (option.value_hint == nullptr) {
       const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
       impl_.app->add_flag_function(names + ",!" + dashed("no-" + name), set, option.help)
-          ->group("Engine")
+          ->group(group)
           ->trigger_on_parse();
     } else {
       impl_.app
@@ -187,7 +189,7 @@ void Options::engine(EngineConfig* config) {
               },
               option.help)
           ->type_name(option.value_hint)
-          ->group("Engine")
+          ->group(group)
           ->trigger_on_parse();
     }
   }
@@ -245,6 +247,14 @@ Result<void> apply_given(const std::vector<Options::GivenOption>& given, Generat
 }
 
 namespace {
+
+// An option that only chorus serve shows.
+Result<void> refuse_elsewhere(const std::string& name, const std::string& command) {
+  CHORUS_TRY(const EngineOptionMatch match, find_engine_option(name));
+  if (!match.option->of_serve || command == "serve") return {};
+  return fail(ErrorCode::invalid_argument, "--{} is chorus serve's: chorus {} is its own front end; leave it out", name,
+              command);
+}
 
 struct Declared {
   Options::Impl impl;
@@ -306,6 +316,7 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
     const auto run = [&]() -> Result<int> {
       CHORUS_TRY_VOID(read_log_level(log_level));
       for (const Options::GivenOption& option : entry.impl.engine_given) {
+        CHORUS_TRY_VOID(refuse_elsewhere(option.name, entry.impl.app->get_name()));
         CHORUS_TRY_VOID(apply_engine_option(entry.impl.engine_config, option.name, option.value));
       }
       if (entry.impl.engine_config != nullptr) read_ray_environment(entry.impl.engine_config);

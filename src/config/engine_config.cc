@@ -5,6 +5,7 @@
 #include <cmath>
 #include <string_view>
 
+#include "base/numerics.h"
 #include "config/eplb_config.h"
 #include "config/fault_point.h"
 #include "config/node.h"
@@ -13,9 +14,6 @@
 
 namespace chorus {
 namespace {
-
-constexpr int kRanksMax = 4096;
-constexpr int kTokensMax = 1 << 30;
 
 Error refuse(const char* option, const std::string& value, const std::string& accepted) {
   return fail(ErrorCode::invalid_argument, "--{} is {}; accepted: {}", option, value, accepted);
@@ -26,22 +24,29 @@ Result<void> check_range(const char* option, std::int64_t value, std::int64_t mi
   return refuse(option, fmt::format("{}", value), fmt::format("{} to {}", min, max));
 }
 
-Result<void> check_name(const char* option, const std::string& value, std::initializer_list<const char*> names) {
-  std::string accepted;
-  for (const char* name : names) {
-    if (value == name) return {};
-    accepted += (accepted.empty() ? "" : ", ") + std::string(name);
-  }
-  return refuse(option, fmt::format("\"{}\"", value.substr(0, 100)), accepted);
+// What the option's row says of its field alone.
+template <typename T>
+Result<void> check_field(const EngineOption& /*option*/, const T& /*field*/) {
+  static_assert(std::is_same_v<T, bool> || std::is_same_v<T, std::uint64_t> || std::is_enum_v<T>);
+  return {};
+}
+Result<void> check_field(const EngineOption& option, const int& field) {
+  return check_range(option.name, field, option.min, option.max);
+}
+Result<void> check_field(const EngineOption& option, const std::string& field) {
+  if (option.accepted == nullptr || option.on_nodes == OnNodes::as_path || is_accepted_word(option, field)) return {};
+  return refuse(option.name, fmt::format("\"{}\"", field.substr(0, 100)), option.accepted);
 }
 
-Result<void> check_names(const EngineConfig& config) {
-  CHORUS_TRY_VOID(check_name("dtype", config.dtype, {"auto", "bfloat16", "float32"}));
-  CHORUS_TRY_VOID(check_name("device", config.device, {"auto", "cpu", "cuda"}));
-  CHORUS_TRY_VOID(check_name("cpu-isa", config.cpu_isa, {"auto", "amx-bf16", "avx512-bf16", "avx2-f32", "scalar"}));
-  CHORUS_TRY_VOID(check_name("distributed-executor-backend", config.distributed_executor_backend,
-                             {"uni", "mp", "external_launcher", "ray"}));
-  CHORUS_TRY_VOID(check_name("data-parallel-backend", config.data_parallel_backend, {"mp", "ray"}));
+Result<void> check_rows(const EngineConfig& config) {
+  Result<void> checked;
+  for_each_option(config, [&](const auto& field, const EngineOption& option) {
+    if (checked.ok() && option.name != nullptr) checked = check_field(option, field);
+  });
+  return checked;
+}
+
+Result<void> check_texts(const EngineConfig& config) {
   if (config.cpu_threads_bind != "auto" && config.cpu_threads_bind != "none") {
     const auto sets = parse_cpu_sets(config.cpu_threads_bind);
     if (!sets) return sets.error();
@@ -51,28 +56,16 @@ Result<void> check_names(const EngineConfig& config) {
     return refuse("tokenizer", fmt::format("\"{}\"", config.tokenizer.substr(0, 200)),
                   "the model's own directory (Chorus reads tokenizer.json beside config.json)");
   }
+  CHORUS_TRY_VOID(FaultPoint::parse(config.fault_point));
+  CHORUS_TRY_VOID(parse_eplb_config(config.parallel.expert_balancing_config));
   return {};
 }
 
-Result<void> check_ranges(const EngineConfig& config) {
-  CHORUS_TRY_VOID(check_range("threads", config.threads, 0, 4096));
-  CHORUS_TRY_VOID(check_range("max-model-len", config.max_model_len, 0, kTokensMax));
-  CHORUS_TRY_VOID(check_range("block-size", config.block_size, 16, 1024));
+// The bounds that follow from other sizes.
+Result<void> check_sizes(const EngineConfig& config) {
+  const ParallelConfig& parallel = config.parallel;
   if (config.block_size % 16 != 0)
     return refuse("block-size", fmt::format("{}", config.block_size), "a multiple of 16");
-  CHORUS_TRY_VOID(check_range("max-num-seqs", config.max_num_seqs, 1, 1 << 16));
-  CHORUS_TRY_VOID(check_range("max-num-batched-tokens", config.max_num_batched_tokens, 1, 1 << 20));
-  CHORUS_TRY_VOID(check_range("api-server-count", config.api_server_count, 1, 1024));
-  CHORUS_TRY_VOID(check_range("engine-start-timeout-ms", config.engine_start_timeout_ms, 1, INT32_MAX));
-  CHORUS_TRY_VOID(check_range("engine-heartbeat-timeout-ms", config.engine_heartbeat_timeout_ms, 1, INT32_MAX));
-  return {};
-}
-
-Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
-  CHORUS_TRY_VOID(check_range("data-parallel-size", parallel.data_parallel_size, 1, kRanksMax));
-  CHORUS_TRY_VOID(check_range("tensor-parallel-size", parallel.tensor_parallel_size, 1, kRanksMax));
-  CHORUS_TRY_VOID(check_range("pipeline-parallel-size", parallel.pipeline_parallel_size, 1, kRanksMax));
-  CHORUS_TRY_VOID(check_range("decode-context-parallel-size", parallel.decode_context_parallel_size, 1, kRanksMax));
   const std::int64_t world = std::int64_t{parallel.data_parallel_size} * parallel.tensor_parallel_size *
                              parallel.pipeline_parallel_size * parallel.decode_context_parallel_size;
   constexpr std::int64_t kWorldMax = 65536;
@@ -87,8 +80,6 @@ Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
   CHORUS_TRY_VOID(
       check_range("data-parallel-start-rank", parallel.data_parallel_start_rank, 0, parallel.data_parallel_size - 1));
   CHORUS_TRY_VOID(check_range("data-parallel-rank", parallel.data_parallel_rank, -1, parallel.data_parallel_size - 1));
-  CHORUS_TRY_VOID(check_range("data-parallel-rpc-port", parallel.data_parallel_rpc_port, 0, 65535));
-  CHORUS_TRY_VOID(check_range("nodes-per-replica", parallel.nodes_per_replica, 1, kRanksMax));
   if (parallel.replica_size() % parallel.nodes_per_replica != 0) {
     return fail(ErrorCode::invalid_argument,
                 "--nodes-per-replica {} does not divide the {} workers of a replica (tensor {} x pipeline {} x decode "
@@ -100,15 +91,14 @@ Result<void> check_parallel_ranges(const ParallelConfig& parallel) {
 }
 
 // A sequence's keys lie on the context-parallel workers in turn, a partition of attention at a time
-// (kernels/attention.h): whole blocks.
+// (base/numerics.h): whole blocks.
 Result<void> check_context_parallel(const EngineConfig& config) {
-  constexpr int kPartitionTokens = 256;
-  if (config.parallel.decode_context_parallel_size == 1 || kPartitionTokens % config.block_size == 0) return {};
+  if (config.parallel.decode_context_parallel_size == 1 || attention_partition_keys % config.block_size == 0) return {};
   return fail(
       ErrorCode::invalid_argument,
       "--block-size is {}; with --decode-context-parallel-size {} accepted: 16, 32, 64, 128, 256 (a worker holds "
       "{} tokens of a sequence at a time)",
-      config.block_size, config.parallel.decode_context_parallel_size, kPartitionTokens);
+      config.block_size, config.parallel.decode_context_parallel_size, attention_partition_keys);
 }
 
 // Ray decides which node runs a replica: what this machine would decide has no meaning then.
@@ -234,6 +224,8 @@ Result<void> check_supported(const EngineConfig& config) {
        "has no meaning, the launcher places every rank; leave it out"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",
        "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
+      {config.api_server_count > 1, "api-server-count",
+       "asks for several front ends, which need the HTTP server; this version has none: leave it out"},
       {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},
       {parallel.data_parallel_hybrid_lb, "data-parallel-hybrid-lb", "is not part of this version; leave it out"},
   };
@@ -256,11 +248,9 @@ bool tensor_parallel_fits(const ModelConfig& model, int size) {
 }  // namespace
 
 Result<void> validate(const EngineConfig& config) {
-  CHORUS_TRY_VOID(check_names(config));
-  CHORUS_TRY_VOID(check_ranges(config));
-  CHORUS_TRY_VOID(check_parallel_ranges(config.parallel));
-  CHORUS_TRY_VOID(FaultPoint::parse(config.fault_point));
-  CHORUS_TRY_VOID(parse_eplb_config(config.parallel.expert_balancing_config));
+  CHORUS_TRY_VOID(check_rows(config));
+  CHORUS_TRY_VOID(check_texts(config));
+  CHORUS_TRY_VOID(check_sizes(config));
   if (config.parallel.enable_expert_balancing && !config.parallel.enable_expert_parallel) {
     return fail(ErrorCode::invalid_argument,
                 "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");

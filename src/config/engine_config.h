@@ -4,9 +4,12 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/fields.h"
 #include "base/result.h"
+#include "config/engine_option.h"
 #include "config/model_config.h"
 #include "config/nearest_name.h"
 
@@ -17,17 +20,20 @@ enum class LoadFormat : std::uint8_t { automatic, safetensors, dummy };
 enum class LoadBalancerName : std::uint8_t { round_robin, least_loaded };
 enum class AssignmentName : std::uint8_t { modulo, contiguous, priority, dynamic };
 constexpr auto enumeration_of(SchedulingPolicy) {
-  return Enumeration{"a scheduling policy", SchedulingPolicy::priority};
+  return NamedEnumeration{"a scheduling policy", SchedulingPolicy::priority, "fcfs", "priority"};
 }
 constexpr auto enumeration_of(LoadFormat) {
-  return Enumeration{"a load format", LoadFormat::dummy};
+  return NamedEnumeration{"a load format", LoadFormat::dummy, "auto", "safetensors", "dummy"};
 }
 constexpr auto enumeration_of(LoadBalancerName) {
-  return Enumeration{"a load balancer", LoadBalancerName::least_loaded};
+  return NamedEnumeration{"a load balancer", LoadBalancerName::least_loaded, "round_robin", "least_loaded"};
 }
 constexpr auto enumeration_of(AssignmentName) {
-  return Enumeration{"an assignment", AssignmentName::dynamic};
+  return NamedEnumeration{"an assignment", AssignmentName::dynamic, "modulo", "contiguous", "priority", "dynamic"};
 }
+
+inline constexpr int ranks_max = 4096;
+inline constexpr int tokens_max = 1 << 30;
 
 struct ParallelConfig {
   int data_parallel_size = 1;
@@ -75,15 +81,61 @@ struct ParallelConfig {
   // Where nodes meet.
   std::string head_address() const { return data_parallel_address.empty() ? "127.0.0.1" : data_parallel_address; }
   bool operator==(const ParallelConfig&) const = default;
+  // clang-format off
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.data_parallel_size, self.tensor_parallel_size, self.pipeline_parallel_size,
-                 self.decode_context_parallel_size, self.pipeline_layer_partition, self.enable_expert_parallel,
-                 self.enable_expert_balancing, self.expert_balancing_config, self.data_parallel_size_local,
-                 self.data_parallel_start_rank, self.data_parallel_rank, self.data_parallel_address,
-                 self.data_parallel_rpc_port, self.data_parallel_hybrid_lb, self.data_parallel_external_lb,
-                 self.all_remote, self.nodes_per_replica, self.node_rank, self.launched_workers);
+    using enum Agreement;
+    using enum OnNodes;
+    return visit(
+      option(self.data_parallel_size, agreed, told, {.name = "data-parallel-size", .short_name = "-dp",
+             .alias = "dp-size", .value_hint = "N", .min = 1, .max = ranks_max, .help = "replicas"}),
+      option(self.tensor_parallel_size, agreed, told, {.name = "tensor-parallel-size", .short_name = "-tp",
+             .alias = "tp-size", .value_hint = "N", .min = 1, .max = ranks_max,
+             .help = "workers that share each layer"}),
+      option(self.pipeline_parallel_size, agreed, told, {.name = "pipeline-parallel-size", .short_name = "-pp",
+             .alias = "pp-size", .value_hint = "N", .min = 1, .max = ranks_max,
+             .help = "workers that share the layers"}),
+      option(self.decode_context_parallel_size, agreed, told, {.name = "decode-context-parallel-size",
+             .short_name = "-dcp", .value_hint = "N", .min = 1, .max = ranks_max,
+             .help = "workers that share the KV cache of each sequence"}),
+      option(self.pipeline_layer_partition, agreed, told, {.name = "pp-layer-partition", .value_hint = "N,N",
+             .help = "layers of each pipeline stage; if not given: equal numbers, or the closest to it"}),
+      option(self.enable_expert_parallel, agreed, told, {.name = "enable-expert-parallel", .short_name = "-ep",
+             .alias = "enable-ep", .help = "spread experts over all ranks"}),
+      option(self.enable_expert_balancing, agreed, told, {.name = "enable-eplb",
+             .help = "balance experts over the ranks"}),
+      option(self.expert_balancing_config, agreed, told, {.name = "eplb-config", .value_hint = "JSON",
+             .help = "how experts are balanced"}),
+      option(self.data_parallel_size_local, own, told, {.name = "data-parallel-size-local", .short_name = "-dpl",
+             .value_hint = "N", .max = ranks_max, .takes_none = true,
+             .help = "replicas on this node; 0: all from --data-parallel-start-rank on"}),
+      option(self.data_parallel_start_rank, own, told, {.name = "data-parallel-start-rank", .short_name = "-dpr",
+             .value_hint = "N", .max = ranks_max, .takes_none = true, .help = "first replica on this node"}),
+      option(self.data_parallel_rank, own, unsaid, {.name = "data-parallel-rank", .short_name = "-dpn",
+             .value_hint = "N", .min = -1, .max = ranks_max, .takes_none = true,
+             .help = "not in this version (the one replica of a process behind an outer balancer)"}),
+      option(self.data_parallel_address, own, told, {.name = "data-parallel-address", .short_name = "-dpa",
+             .value_hint = "ADDRESS", .takes_none = true, .help = "of the first node"}),
+      option(self.data_parallel_rpc_port, own, told, {.name = "data-parallel-rpc-port", .short_name = "-dpp",
+             .value_hint = "PORT", .max = 65535, .takes_none = true,
+             .help = "of the first node; 0: it chooses one and logs it"}),
+      option(self.data_parallel_hybrid_lb, own, unsaid, {.name = "data-parallel-hybrid-lb", .short_name = "-dph",
+             .help = "not in this version (an outer balancer between nodes)"}),
+      option(self.data_parallel_external_lb, own, unsaid, {.name = "data-parallel-external-lb", .short_name = "-dpe",
+             .help = "not in this version (an outer balancer sees every rank)"}),
+      option(self.all_remote, own, unsaid, {}),
+      option(self.nodes_per_replica, agreed, told, {.name = "nodes-per-replica", .value_hint = "N", .min = 1,
+             .max = ranks_max, .help = "machines that a replica's workers are spread over"}),
+      option(self.node_rank, own, told, {.name = "node-rank", .value_hint = "N", .max = ranks_max, .takes_none = true,
+             .help = "which part of its replicas a --headless node has"}),
+      option(self.launched_workers, own, unsaid, {}));
   }
+  // clang-format on
 };
+
+// vLLM's own name for "without the model's sampling defaults" is that of the program.
+inline std::string respell_generation_config(const std::string& value) {
+  return value == "vllm" ? "chorus" : value;
+}
 
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
 struct EngineConfig {
@@ -123,15 +175,75 @@ struct EngineConfig {
   // model on a slow machine takes minutes; a crash is noticed at once by other means, only a hang waits for this.
   int engine_heartbeat_timeout_ms = 600000;
   bool operator==(const EngineConfig&) const = default;
+  // clang-format off
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.model, self.tokenizer, self.dtype, self.device, self.cpu_isa, self.threads, self.cpu_threads_bind,
-                 self.max_model_len, self.block_size, self.kv_cache_bytes, self.max_num_seqs,
-                 self.max_num_batched_tokens, self.enable_prefix_caching, self.scheduling_policy, self.seed,
-                 self.load_format, self.generation_config, self.trust_remote_code, self.distributed_executor_backend,
-                 self.data_parallel_backend, self.load_balancer, self.assignment, self.ray_address,
-                 self.ray_pack_strategy, self.parallel, self.api_server_count, self.fault_point, self.headless,
-                 self.cluster_key_file, self.engine_start_timeout_ms, self.engine_heartbeat_timeout_ms);
+    using enum Agreement;
+    using enum OnNodes;
+    return visit(
+      option(self.model, digested, unsaid, {}),
+      option(self.tokenizer, own, unsaid, {.name = "tokenizer", .value_hint = "DIR", .takes_none = true,
+             .help = "the model's own directory"}),
+      option(self.dtype, digested, told, {.name = "dtype", .value_hint = "NAME",
+             .accepted = "auto, bfloat16, float32", .help = "type of weights and KV cache: auto, bfloat16, float32"}),
+      option(self.device, digested, told, {.name = "device", .value_hint = "NAME", .accepted = "auto, cpu, cuda",
+             .help = "auto, cpu (cuda is not in this version)"}),
+      option(self.cpu_isa, digested, told, {.name = "cpu-isa", .value_hint = "NAME",
+             .accepted = "auto, amx-bf16, avx512-bf16, avx2-f32, scalar",
+             .help = "kernels: auto, amx-bf16, avx512-bf16, avx2-f32, scalar"}),
+      option(self.threads, own, told, {.name = "threads", .value_hint = "N", .max = 4096,
+             .help = "threads per worker; 0: the worker's share of the cores"}),
+      option(self.cpu_threads_bind, own, told, {.name = "cpu-threads-bind", .value_hint = "CORES",
+             .help = "auto, none, or a core list for each worker: 0-3|4-7"}),
+      option(self.max_model_len, agreed, told, {.name = "max-model-len", .value_hint = "N", .max = tokens_max,
+             .takes_none = true, .help = "tokens of prompt and output together; default: the model's, or what the KV cache holds"}),
+      option(self.block_size, agreed, told, {.name = "block-size", .value_hint = "N", .min = 16, .max = 1024,
+             .takes_none = true, .help = "tokens per KV block, a multiple of 16"}),
+      option(self.kv_cache_bytes, own, told, {.name = "kv-cache-memory", .alias = "kv-cache-memory-bytes",
+             .value_hint = "BYTES", .is_bytes = true,
+             .help = "KV cache per worker, such as 4GiB; 0: half of its share of the free memory, at most 4GiB"}),
+      option(self.max_num_seqs, launched, told, {.name = "max-num-seqs", .value_hint = "N", .min = 1, .max = 1 << 16,
+             .takes_none = true, .help = "sequences in one step of a replica"}),
+      option(self.max_num_batched_tokens, launched, told, {.name = "max-num-batched-tokens", .value_hint = "N",
+             .min = 1, .max = 1 << 20, .takes_none = true, .help = "tokens in one step of a replica"}),
+      option(self.enable_prefix_caching, own, told, {.name = "enable-prefix-caching",
+             .help = "share KV blocks of equal prompt beginnings (on; --no-enable-prefix-caching)"}),
+      option(self.scheduling_policy, own, told, {.name = "scheduling-policy", .value_hint = "NAME",
+             .help = "fcfs, priority"}),
+      option(self.seed, launched, told, {.name = "seed", .value_hint = "N", .takes_none = true,
+             .help = "of dummy weights, and of requests that bring none"}),
+      option(self.load_format, digested, told, {.name = "load-format", .value_hint = "NAME",
+             .help = "auto, safetensors, dummy (seeded random weights)"}),
+      option(self.generation_config, digested, as_path, {.name = "generation-config", .value_hint = "NAME",
+             .accepted = "auto, chorus", .respell = respell_generation_config,
+             .help = "sampling defaults: auto (the model's), chorus (none), or a directory"}),
+      option(self.trust_remote_code, own, unsaid, {.name = "trust-remote-code",
+             .help = "accepted; Chorus never runs a model's code"}),
+      option(self.distributed_executor_backend, own, unsaid, {.name = "distributed-executor-backend",
+             .value_hint = "NAME", .accepted = "uni, mp, external_launcher, ray", .takes_none = true,
+             .help = "what starts workers: mp or uni (this program), external_launcher, ray"}),
+      option(self.data_parallel_backend, own, told, {.name = "data-parallel-backend", .short_name = "-dpb",
+             .value_hint = "NAME", .accepted = "mp, ray",
+             .help = "what places replicas: mp (this program and --headless nodes), ray"}),
+      option(self.load_balancer, own, unsaid, {.name = "load-balancer", .value_hint = "NAME",
+             .help = "which replica is next where --assignment is dynamic: round_robin, least_loaded"}),
+      option(self.assignment, own, unsaid, {.name = "assignment", .value_hint = "NAME",
+             .help = "of prompts to replicas: modulo, contiguous, priority, dynamic; under a launcher always modulo"}),
+      option(self.ray_address, own, unsaid, {}),
+      option(self.ray_pack_strategy, own, unsaid, {}),
+      self.parallel,
+      option(self.api_server_count, own, unsaid, {.name = "api-server-count", .short_name = "-asc", .value_hint = "N",
+             .min = 1, .max = 1024, .of_serve = true, .help = "front-end processes; only 1 in this version"}),
+      option(self.fault_point, own, unsaid, {.name = "fault-point", .value_hint = "WORKER@NAME:N",
+             .help = "for tests: where a worker is killed"}),
+      option(self.headless, own, told, {.name = "headless", .of_serve = true, .help = "engines without a front end"}),
+      option(self.cluster_key_file, own, as_path, {.name = "cluster-key-file", .value_hint = "FILE",
+             .takes_none = true, .help = "the secret that the nodes share"}),
+      option(self.engine_start_timeout_ms, own, told, {.name = "engine-start-timeout-ms", .value_hint = "MS",
+             .min = 1, .help = "from an engine's start until it is ready"}),
+      option(self.engine_heartbeat_timeout_ms, own, told, {.name = "engine-heartbeat-timeout-ms", .value_hint = "MS",
+             .min = 1, .help = "silence after which an engine counts as dead"}));
   }
+  // clang-format on
 };
 
 // Checks every bound that needs no file and no machine, and refuses what this version does not run. One line: option,
@@ -157,17 +269,10 @@ DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
 // "4GiB", "512MiB", "1.5G", "1000000": bytes. K, M, G, T (also as KiB ...) are powers of 1024; KB, MB, GB, TB of 1000.
 Result<std::uint64_t> parse_bytes(const std::string& text);
 
-// Engine options as the CLI, workflow JSON and later the server name them: one readable table. Applying "max_model_len"
-// or "max-model-len" with a value sets the field; an unknown name is an error that names the nearest known one; options
-// of vLLM that Chorus accepts and has no use for (gpu_memory_utilization, enforce_eager, ...) are in the table too.
-struct EngineOption {
-  const char* name;        // with dashes: "max-model-len"
-  const char* short_name;  // "-tp" style alias or nullptr
-  const char* alias;       // another long spelling, "tp-size", or nullptr
-  const char* value_hint;  // "N", "NAME", nullptr for a flag
-  const char* help;
-  Result<void> (*apply)(EngineConfig* config, const std::string& value);
-};
+// Engine options as the CLI, workflow JSON and later the server name them: one readable table, which is the lists of
+// fields above, and what vLLM has and Chorus accepts without a use for it (gpu_memory_utilization, enforce_eager, ...).
+// Applying "max_model_len" or "max-model-len" with a value sets the field; an unknown name is an error that names the
+// nearest known one.
 std::span<const EngineOption> engine_options();
 
 // The option that `name` means, in any spelling: dashes or underscores, with or without leading dashes, alias, and for
@@ -177,6 +282,12 @@ struct EngineOptionMatch {
   bool negated = false;
 };
 Result<EngineOptionMatch> find_engine_option(const std::string& name);
+
+// Names and values of the options with this agreement, in the order of the table.
+std::vector<std::pair<std::string, std::string>> options_with(const EngineConfig& config, Agreement agreement);
+
+// "--name=value" of each option that nodes are told and that is not at its default.
+std::vector<std::string> options_for_nodes(const EngineConfig& config);
 
 // `name` in any spelling. For a flag the value is "true" or "false"; "" is "true". Errors name the option.
 Result<void> apply_engine_option(EngineConfig* config, const std::string& name, const std::string& value);

@@ -40,9 +40,7 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   options.exchange_timeout_ms = config.engine_heartbeat_timeout_ms;
   CHORUS_TRY(const LoadedWeights described, load_weights(config, model, {}, 1));
   options.fingerprint = cluster_fingerprint(config, model, described);
-  options.fingerprint.emplace_back("max-num-seqs", fmt::format("{}", config.max_num_seqs));
-  options.fingerprint.emplace_back("max-num-batched-tokens", fmt::format("{}", config.max_num_batched_tokens));
-  options.fingerprint.emplace_back("seed", fmt::format("{}", config.seed));
+  for (auto& option : options_with(config, Agreement::launched)) options.fingerprint.push_back(std::move(option));
   options.key = key;
   CHORUS_TRY(const MeetingPlace place, open_meeting_place(environment, key, options.timeout_ms));
   CHORUS_TRY(auto transport, join_world(place.store, environment.rank, environment.world_size, options));

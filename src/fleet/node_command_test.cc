@@ -30,6 +30,8 @@ TEST(NodeCommand, CarriesTheHeadsConfiguration) {
   head.load_format = LoadFormat::dummy;
   head.generation_config = "models/other";
   head.seed = 18'000'000'000'000'000'000u;
+  head.enable_prefix_caching = false;
+  head.scheduling_policy = SchedulingPolicy::priority;
   head.threads = 3;
   head.cpu_threads_bind = "none";
   head.max_model_len = 99;
@@ -64,6 +66,8 @@ TEST(NodeCommand, CarriesTheHeadsConfiguration) {
   EXPECT_EQ(node.cpu_isa, head.cpu_isa);
   EXPECT_EQ(node.load_format, head.load_format);
   EXPECT_EQ(node.seed, head.seed);
+  EXPECT_EQ(node.enable_prefix_caching, head.enable_prefix_caching);
+  EXPECT_EQ(node.scheduling_policy, head.scheduling_policy);
   EXPECT_EQ(node.threads, head.threads);
   EXPECT_EQ(node.cpu_threads_bind, head.cpu_threads_bind);
   EXPECT_EQ(node.max_model_len, head.max_model_len);

@@ -4,50 +4,35 @@
 #include <map>
 #include <set>
 
+#include "net/archive.h"
 #include "net/authentication.h"
 #include "worker/engine_process.h"
 
 namespace chorus {
 namespace {
 
-// Where it lies and what the front end takes from it by default concern no engine. What ends a choice is the head's to
-// say: a node need not have the tokenizer.
-std::string hash_of(ModelConfig model) {
-  const ModelConfig none;
-  model.directory.clear();
-  model.eos_token_ids.clear();
-  model.eos_token_id.reset();
-  model.default_temperature = none.default_temperature;
-  model.default_top_p = none.default_top_p;
-  model.default_min_p = none.default_min_p;
-  model.default_top_k = none.default_top_k;
-  model.default_repetition_penalty = none.default_repetition_penalty;
-  return sha256_hex({encode(model)}).substr(0, 16);
+// Of what concerns an engine.
+std::string hash_of(const ModelConfig& model) {
+  archive::Encoder encoder;
+  for_each_listed(model, [&](auto& field) {
+    if constexpr (!std::is_same_v<std::remove_cvref_t<decltype(note_of(field))>, OfFrontEnd>) visit(encoder, field);
+  });
+  return sha256_hex({encoder.wire.bytes()}).substr(0, 16);
 }
 
 }  // namespace
 
 Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& model, const LoadedWeights& weights) {
-  const ParallelConfig& parallel = config.parallel;
-  const int max_model_len = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
-  const auto text = [](auto number) { return fmt::format("{}", number); };
-  return {
+  EngineConfig resolved = config;
+  if (resolved.max_model_len == 0) resolved.max_model_len = model.max_position_embeddings;
+  Fingerprint fingerprint = {
       {"version", fmt::format("{} (protocol {})", CHORUS_VERSION, protocol_version)},
       {"model config", fmt::format("{} {}", model.architecture, hash_of(model))},
       {"numerics profile", numerics_profile(weights)},
       {"weights", weights.digest},
-      {"max-model-len", text(max_model_len)},
-      {"block-size", text(config.block_size)},
-      {"data-parallel-size", text(parallel.data_parallel_size)},
-      {"tensor-parallel-size", text(parallel.tensor_parallel_size)},
-      {"pipeline-parallel-size", text(parallel.pipeline_parallel_size)},
-      {"pp-layer-partition", parallel.pipeline_layer_partition},
-      {"decode-context-parallel-size", text(parallel.decode_context_parallel_size)},
-      {"nodes-per-replica", text(parallel.nodes_per_replica)},
-      {"enable-expert-parallel", text(parallel.enable_expert_parallel)},
-      {"enable-eplb", text(parallel.enable_expert_balancing)},
-      {"eplb-config", parallel.expert_balancing_config},
   };
+  for (auto& option : options_with(resolved, Agreement::agreed)) fingerprint.push_back(std::move(option));
+  return fingerprint;
 }
 
 std::string differences(const Fingerprint& head, const Fingerprint& node, const std::string& node_name) {
