@@ -1,8 +1,10 @@
 // chorus COMMAND [MODEL] [options]. The same program, under another name, is an engine process of a fleet.
+#include "base/last_words.h"
 #include "cli/commands.h"
 #include "worker/process_main.h"
 
 int main(int argc, char** argv) {
+  chorus::install_last_words();
   if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);
   if (chorus::is_worker_process(argc, argv)) return chorus::worker_process_main(chorus::engine_socket_fd);
   return chorus::run_command_line(

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "worker/memory_events.h"
 
 namespace chorus {
 namespace {
@@ -72,6 +73,7 @@ Result<ChildProcess> ChildProcess::spawn(const std::string& name, const UniqueFd
 
 Result<ChildProcess> ChildProcess::spawn_program(const std::string& program, const std::string& name,
                                                  const UniqueFd& socket, int socket_fd) {
+  const auto kills_before = out_of_memory_kills();
   SpawnSettings settings;
   int error = prepare(&settings, socket.get(), socket_fd);
   std::string argument = name;
@@ -82,6 +84,7 @@ Result<ChildProcess> ChildProcess::spawn_program(const std::string& program, con
   }
   if (error != 0) return fail(ErrorCode::unavailable, "cannot start \"{}\": {}", name, std::strerror(error));
   ChildProcess child;
+  child.out_of_memory_kills_before_ = kills_before;
   child.pid_ = child.last_pid_ = pid;
   child.pidfd_ = open_pidfd(pid);
   if (!child.pidfd_.valid())
@@ -106,7 +109,10 @@ std::optional<ExitStatus> ChildProcess::reap(int timeout_ms) {
       pidfd_.reset();
       // ECHILD: somebody ignores SIGCHLD, so the kernel has reaped it and forgotten how it ended.
       if (ended < 0) return ExitStatus{1, 0};
-      return WIFSIGNALED(status) ? ExitStatus{0, WTERMSIG(status)} : ExitStatus{WEXITSTATUS(status), 0};
+      if (!WIFSIGNALED(status)) return ExitStatus{WEXITSTATUS(status), 0};
+      const auto kills = out_of_memory_kills();
+      const bool more_kills = kills && out_of_memory_kills_before_ && *kills > *out_of_memory_kills_before_;
+      return ExitStatus{0, WTERMSIG(status), WTERMSIG(status) == SIGKILL && more_kills};
     }
     const Nanoseconds left = deadline - monotonic_now();
     if (left <= 0) return std::nullopt;
@@ -117,6 +123,15 @@ std::optional<ExitStatus> ChildProcess::reap(int timeout_ms) {
 
 std::string describe(const ExitStatus& status) {
   if (status.signal == 0) return fmt::format("exited with status {}", status.code);
+  if (status.out_of_memory) {
+    return "was killed by SIGKILL: by the kernel, because the memory limit of its cgroup or machine was reached "
+           "(memory.events of the cgroup, dmesg); give a smaller --kv-cache-memory or fewer replicas";
+  }
+  if (status.signal == SIGKILL) {
+    return "was killed by SIGKILL (where nobody did that: by the kernel for want of memory; see dmesg and "
+           "memory.events "
+           "of its cgroup)";
+  }
   const char* name = ::sigabbrev_np(status.signal);
   return name == nullptr ? fmt::format("was killed by signal {}", status.signal)
                          : fmt::format("was killed by SIG{}", name);

@@ -21,6 +21,7 @@ class ChildProcess {
     std::swap(pid_, other.pid_);
     std::swap(last_pid_, other.last_pid_);
     std::swap(pidfd_, other.pidfd_);
+    std::swap(out_of_memory_kills_before_, other.out_of_memory_kills_before_);
     return *this;
   }
   // One that still runs is killed and reaped (waits for its end, which SIGKILL makes short).
@@ -46,6 +47,7 @@ class ChildProcess {
   int pid_ = 0;  // 0: none, or reaped
   int last_pid_ = 0;
   UniqueFd pidfd_;
+  std::optional<std::uint64_t> out_of_memory_kills_before_;  // when it was started
 };
 
 // Becomes readable when the process ends; invalid (errno) if there is none.
