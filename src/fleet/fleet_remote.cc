@@ -59,9 +59,11 @@ Result<void> FleetImpl::check_missing_nodes() {
         missing_workers(), remote_->address().port());
     return {};
   }
+  const std::string& refused = remote_->last_refusal();
   return with_deaths(
-      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms){}{}", ranks,
-           limits_.start_timeout / 1'000'000, missing_workers(), ray_ ? ": " + missing_on_ray() : ""),
+      fail(ErrorCode::deadline_exceeded, "ranks {} did not come within {} ms (--engine-start-timeout-ms){}{}{}", ranks,
+           limits_.start_timeout / 1'000'000, missing_workers(), ray_ ? ": " + missing_on_ray() : "",
+           refused.empty() ? "" : "; the last connection that was refused: " + refused),
       true);
 }
 

@@ -83,6 +83,7 @@ bool RemoteReplicas::advance(Joining* joining, Nanoseconds now, const Objection&
   if (!refusal && std::ranges::any_of(*joined, taken))
     refusal = fail(ErrorCode::unavailable, "rank {} has just joined", join->dp_rank);
   if (refusal) {
+    last_refusal_ = fmt::format("node {} ({}): {}", join.ok() ? join->node : "", joining->peer, refusal->message);
     log(LogLevel::error, "Node {} ({}) is refused: {}", join.ok() ? join->node : "", joining->peer, refusal->message);
     (void)send_message(joining->connection.get(), MessageType::fatal, 0,
                        encode(FatalMessage{refusal->code, refusal->message}))

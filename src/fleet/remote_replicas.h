@@ -25,6 +25,7 @@ class RemoteReplicas {
   static Result<std::unique_ptr<RemoteReplicas>> listen(const EngineConfig& config);
   void set_fingerprint(Fingerprint fingerprint) { fingerprint_ = std::move(fingerprint); }
   const tcp::Address& address() const { return listener_.address(); }
+  const std::string& last_refusal() const { return last_refusal_.empty() ? listener_.last_refusal() : last_refusal_; }
 
   void append_descriptors(std::vector<pollfd>* items) const;
   std::optional<Nanoseconds> next_deadline() const;
@@ -54,6 +55,7 @@ class RemoteReplicas {
   ParallelConfig parallel_;
   FrameListener listener_;
   Fingerprint fingerprint_;
+  std::string last_refusal_;     // of a node that held the key
   std::deque<Joining> joining_;  // authenticated, and JOIN not yet there; oldest first
 };
 

@@ -86,6 +86,7 @@ void FrameListener::take_new(Nanoseconds now) {
 }
 
 void FrameListener::refuse(const std::string& why, Nanoseconds now) {
+  last_refusal_ = why;
   if (now < log_again_at_) {
     ++refusals_unlogged_;
     return;

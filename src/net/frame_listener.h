@@ -49,6 +49,8 @@ class FrameListener {
   // Goes on with everything that can go on; gives the connections that are through.
   std::vector<Accepted> accept(Nanoseconds now);
   std::size_t pending() const { return pending_.size(); }
+  // Why the last connection that did not get through was refused; empty: none was.
+  const std::string& last_refusal() const { return last_refusal_; }
 
  private:
   FrameListener() = default;
@@ -62,6 +64,7 @@ class FrameListener {
   Nanoseconds paused_until_ = 0;         // no descriptors are left for new ones
   Nanoseconds log_again_at_ = 0;
   std::uint64_t refusals_unlogged_ = 0;
+  std::string last_refusal_;
 };
 
 }  // namespace chorus
