@@ -2,7 +2,9 @@
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
 # make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
 # make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
-# make bench   the kernels' benchmarks; make format: clang-format over our sources
+# make bench   the kernels' benchmarks
+# make format  clang-format over our sources; make tidy: clang-tidy over all of them, make tidy-changed: over what changed since BASE (default: the
+#              last tag, else main)
 PYTHON ?= /usr/bin/python3
 JOBS ?= $(shell nproc)
 LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
@@ -11,7 +13,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build demo test ray test-launchers fast asan tsan bench format tidy install-packages clean
+.PHONY: build demo test ray test-launchers fast asan tsan bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -56,11 +58,16 @@ bench: install-packages
 	@ninja -C build -j$(JOBS)
 	@for program in build/bench/*_bench; do $$program || exit 1; done
 
-format:
+install-dev-packages: install-packages
+	@tools/install_packages.sh packages-dev.txt
+
+format: install-dev-packages
 	@clang-format -i $$(git ls-files '*.h' '*.cc')
 
-tidy:
-	@clang-tidy -p build --quiet $$(git ls-files 'src/*.cc' | grep -v _test.cc)
+# The preset tidy is only configured, for its compile commands.
+tidy tidy-changed: install-dev-packages
+	@$(call CONFIGURE,tidy)
+	@tools/tidy.py build-tidy --jobs $(JOBS) $(if $(filter tidy-changed,$@),--since "$(BASE)")
 
 clean:
-	rm -rf build build-asan build-tsan build-*.log
+	rm -rf build build-asan build-tsan build-tidy build-*.log

@@ -1,4 +1,4 @@
-// The Clock seam: production reads the monotonic clock, the simulator moves its own hand.
+// The Clock seam: production reads the monotonic clock, the simulator sets its own time.
 #pragma once
 
 #include <chrono>

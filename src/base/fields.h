@@ -105,5 +105,7 @@ struct Enumeration {
   const char* what;  // in "WHAT is 7, at most 2"
   E last;
 };
+template <typename E>
+Enumeration(const char*, E) -> Enumeration<E>;  // clang 14, whose clang-tidy we use, deduces no aggregates
 
 }  // namespace chorus

@@ -14,7 +14,7 @@ void set_log_level(LogLevel level);
 LogLevel log_level();
 // Accepts what VLLM_LOGGING_LEVEL and --log-level accept (debug, info, warning, error, off; any case); else false.
 bool parse_log_level(std::string_view text, LogLevel* level);
-// One write(2) a line, so that lines of several processes do not mix.
+// One write(2) per line, so that lines of several processes do not mix.
 void log_line(LogLevel level, const std::string& message);
 
 template <typename... Args>

@@ -82,6 +82,7 @@ class [[nodiscard]] Result<void> {
 };
 
 // CHORUS_TRY(auto file, open_file(path));   returns the error from the enclosing function.
+// NOLINTBEGIN(bugprone-macro-parentheses): a declaration cannot stand in parentheses
 #define CHORUS_TRY_CAT2(a, b) a##b
 #define CHORUS_TRY_CAT(a, b) CHORUS_TRY_CAT2(a, b)
 #define CHORUS_TRY(declaration, expression) \
@@ -90,6 +91,7 @@ class [[nodiscard]] Result<void> {
   auto name = (expression);                            \
   if (!name.ok()) return name.error();                 \
   declaration = std::move(name).value()
+// NOLINTEND(bugprone-macro-parentheses)
 // CHORUS_TRY_VOID(write(...));
 #define CHORUS_TRY_VOID(expression) \
   if (auto try_void_result = (expression); !try_void_result.ok()) return try_void_result.error()

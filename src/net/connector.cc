@@ -84,8 +84,9 @@ Result<std::unique_ptr<Connection>> finish(Connector connector) {
 
 }  // namespace
 
-Result<std::unique_ptr<Connection>> connect_to(const std::string& host, int port, std::shared_ptr<const ClusterKey> key,
-                                               Nanoseconds deadline, const ConnectionLimits& limits) {
+Result<std::unique_ptr<Connection>> connect_to(const std::string& host, int port,
+                                               const std::shared_ptr<const ClusterKey>& key, Nanoseconds deadline,
+                                               const ConnectionLimits& limits) {
   while (true) {
     Result<std::unique_ptr<Connection>> made = std::unique_ptr<Connection>();
     if (auto addresses = tcp::resolve(host, port); addresses.ok()) {

@@ -43,7 +43,8 @@ class Connector {
 };
 
 // Waits, and tries again until the deadline while nobody listens.
-Result<std::unique_ptr<Connection>> connect_to(const std::string& host, int port, std::shared_ptr<const ClusterKey> key,
-                                               Nanoseconds deadline, const ConnectionLimits& limits = {});
+Result<std::unique_ptr<Connection>> connect_to(const std::string& host, int port,
+                                               const std::shared_ptr<const ClusterKey>& key, Nanoseconds deadline,
+                                               const ConnectionLimits& limits = {});
 
 }  // namespace chorus

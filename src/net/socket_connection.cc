@@ -15,7 +15,7 @@ namespace {
 
 // Descriptors that arrived and whose frame is not whole yet. The peer of an engine sends one in its life.
 constexpr std::size_t pending_descriptors_max = 4;
-constexpr std::size_t read_bytes = 64 * 1024;
+constexpr std::size_t read_bytes = 64U << 10;
 
 struct Outgoing {
   std::string bytes;
