@@ -16,7 +16,7 @@
 
 namespace {
 
-constexpr int kLoads = 20;
+constexpr int loads = 20;
 
 // Ascending.
 std::vector<double> seconds_of(int rounds, const std::function<void()>& work) {
@@ -60,7 +60,7 @@ int main(int argc, char** argv) {
   }
   const auto lines = lines_of(*text);
   std::size_t whole_tokens = 0, line_tokens = 0;
-  const auto loads_s = seconds_of(kLoads, [&] { (void)chorus::load_tokenizer(argv[1]); });
+  const auto loads_s = seconds_of(loads, [&] { (void)chorus::load_tokenizer(argv[1]); });
   const double whole_s =
       best_seconds(rounds, [&] { whole_tokens = (*tokenizer)->encode(*text, false).value().size(); });
   const double lines_s = best_seconds(rounds, [&] {

@@ -10,8 +10,8 @@
 namespace chorus {
 namespace {
 
-constexpr std::size_t kSparePadding = 64;
-constexpr std::size_t kPieceBytes = std::size_t{1} << 16;
+constexpr std::size_t spare_padding = 64;
+constexpr std::size_t piece_bytes = std::size_t{1} << 16;
 
 class Descriptor {
  public:
@@ -47,11 +47,11 @@ Result<std::string> read_file(const std::string& path, std::size_t bytes_max) {
   if (size_expected > bytes_max) return too_large(path, bytes_max);
 
   std::string text;
-  text.reserve(size_expected + kSparePadding);
+  text.reserve(size_expected + spare_padding);
   std::size_t size = 0;
   while (true) {
     // One byte more than expected, to see the end of the file; what has no size is read in pieces.
-    text.resize(size < size_expected + 1 ? size_expected + 1 : size + kPieceBytes);
+    text.resize(size < size_expected + 1 ? size_expected + 1 : size + piece_bytes);
     const ssize_t got = ::read(file.get(), text.data() + size, text.size() - size);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return fail(ErrorCode::internal, "{}: read at byte {}: {}", path, size, std::strerror(errno));
@@ -60,7 +60,7 @@ Result<std::string> read_file(const std::string& path, std::size_t bytes_max) {
     if (size > bytes_max) return too_large(path, bytes_max);
   }
   text.resize(size);
-  text.reserve(size + kSparePadding);
+  text.reserve(size + spare_padding);
   return text;
 }
 

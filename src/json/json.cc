@@ -30,7 +30,7 @@ class ErrorPosition : public nlohmann::json_sax<Json> {
   bool start_array(std::size_t) override { return true; }
   bool end_array() override { return true; }
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    out_of_range = error.id == kNumberOutOfRange;
+    out_of_range = error.id == number_out_of_range;
     byte = position == 0 ? 0 : position - 1;
     return false;
   }
@@ -38,7 +38,7 @@ class ErrorPosition : public nlohmann::json_sax<Json> {
   bool out_of_range = false;
 
  private:
-  static constexpr int kNumberOutOfRange = 406;
+  static constexpr int number_out_of_range = 406;
 };
 
 ErrorPosition find_error(std::string_view text) {
@@ -67,18 +67,18 @@ Error parse_failure(simdjson::error_code code, std::string_view text, const Json
   return fail(ErrorCode::invalid_argument, "invalid JSON{}: {}", describe_position(found, text), what);
 }
 
-constexpr std::size_t kFewKeys = 12;  // below this, comparing all pairs is cheaper than sorting
+constexpr std::size_t few_keys = 12;  // below this, comparing all pairs is cheaper than sorting
 
 Result<void> refuse_duplicate_keys(dom::object object, std::size_t size) {
   std::vector<std::string_view> keys;
   keys.reserve(size);
   for (const auto& field : object) {
-    if (size <= kFewKeys && std::find(keys.begin(), keys.end(), field.key) != keys.end()) {
+    if (size <= few_keys && std::find(keys.begin(), keys.end(), field.key) != keys.end()) {
       return fail(ErrorCode::invalid_argument, "duplicate key \"{}\" in a JSON object", field.key);
     }
     keys.push_back(field.key);
   }
-  if (size <= kFewKeys) return {};
+  if (size <= few_keys) return {};
   std::sort(keys.begin(), keys.end());
   const auto twin = std::adjacent_find(keys.begin(), keys.end());
   if (twin == keys.end()) return {};

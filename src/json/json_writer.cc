@@ -10,10 +10,10 @@
 namespace chorus {
 namespace {
 
-constexpr std::string_view kReplacement = "\xEF\xBF\xBD";  // U+FFFD
+constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD
 
 void append_escaped(std::string& out, unsigned char byte) {
-  static constexpr std::string_view kHex = "0123456789abcdef";
+  static constexpr std::string_view hex = "0123456789abcdef";
   switch (byte) {
     case '"':
       out += "\\\"";
@@ -40,8 +40,8 @@ void append_escaped(std::string& out, unsigned char byte) {
       break;
   }
   out += "\\u00";
-  out += kHex[byte >> 4];
-  out += kHex[byte & 15];
+  out += hex[byte >> 4];
+  out += hex[byte & 15];
 }
 
 bool needs_escape(unsigned char byte) {
@@ -63,7 +63,7 @@ void append_string(std::string& out, std::string_view text) {
       continue;
     }
     const Utf8Step step = utf8_step(text, at);
-    out += step.valid ? text.substr(at, step.size) : kReplacement;
+    out += step.valid ? text.substr(at, step.size) : replacement;
     at += step.size;
   }
   out += '"';

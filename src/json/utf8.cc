@@ -5,7 +5,7 @@
 namespace chorus {
 namespace {
 
-constexpr char32_t kReplacementCharacter = 0xFFFD;
+constexpr char32_t replacement_character = 0xFFFD;
 
 // How long the sequence is that `lead` begins and what its second byte may be (table 3-7); length 0: no lead byte.
 struct Lead {
@@ -30,14 +30,14 @@ Utf8Step utf8_step(std::string_view text, std::size_t at) {
   const auto first = static_cast<unsigned char>(text[at]);
   if (first < 0x80) return {first, 1, true, false};
   const Lead lead = describe_lead(first);
-  if (lead.length == 0) return {kReplacementCharacter, 1, false, false};
+  if (lead.length == 0) return {replacement_character, 1, false, false};
   char32_t code_point = first & (0x7Fu >> lead.length);
   for (std::uint8_t n = 1; n < lead.length; ++n) {
-    if (at + n >= text.size()) return {kReplacementCharacter, n, false, true};
+    if (at + n >= text.size()) return {replacement_character, n, false, true};
     const auto next = static_cast<unsigned char>(text[at + n]);
     const unsigned char low = n == 1 ? lead.second_min : 0x80;
     const unsigned char high = n == 1 ? lead.second_max : 0xBF;
-    if (next < low || next > high) return {kReplacementCharacter, n, false, false};
+    if (next < low || next > high) return {replacement_character, n, false, false};
     code_point = (code_point << 6) | (next & 0x3Fu);
   }
   return {code_point, lead.length, true, false};

@@ -30,19 +30,19 @@ class BlockManagerPools : public testing::TestWithParam<std::int32_t> {};
 // Goal: counts, free lists and eviction order hold under any use. Method: a naive model with a deque for each pool,
 // 200000 random calls.
 TEST_P(BlockManagerPools, AgreesWithANaiveModel) {
-  constexpr std::int32_t kBlocks = 7;
+  constexpr std::int32_t block_total = 7;
   const std::int32_t pools = GetParam();
-  PrefixCache cache(kBlocks, 1, {1, 2});
-  BlockManager blocks(kBlocks, &cache, {pools, 1});
+  PrefixCache cache(block_total, 1, {1, 2});
+  BlockManager blocks(block_total, &cache, {pools, 1});
   std::map<std::int32_t, std::deque<BlockId>> all_free;  // by pool, handed out from the front
   std::map<BlockId, int> users;                          // of blocks in use
   std::map<BlockId, TokenId> known;                      // cache entries
-  for (BlockId block = 0; block < kBlocks; ++block) all_free[block % pools].push_back(block);
+  for (BlockId block = 0; block < block_total; ++block) all_free[block % pools].push_back(block);
   std::uint32_t state = 7;
   const auto random = [&](std::uint32_t bound) { return (state = state * 1664525 + 1013904223) / 65536 % bound; };
   TokenId next_token = 0;
   for (int round = 0; round < 200000; ++round) {
-    const auto block = static_cast<BlockId>(random(kBlocks));
+    const auto block = static_cast<BlockId>(random(block_total));
     const std::int32_t pool = block % pools;
     std::deque<BlockId>& free = all_free[pool];
     switch (random(4)) {

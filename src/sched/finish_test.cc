@@ -9,10 +9,10 @@ namespace chorus {
 namespace {
 
 using testing::HasSubstr;
-const std::vector<TokenId> kEos = {2, 5};
+const std::vector<TokenId> eos = {2, 5};
 
 Finish check(const SamplingParams& params, std::vector<TokenId> output, std::int64_t limit = 100) {
-  return finish_check(params, kEos, output, limit);
+  return finish_check(params, eos, output, limit);
 }
 
 TEST(FinishCheck, EndsByEosStopIdOrLength) {
@@ -42,9 +42,9 @@ TEST(FinishCheck, NothingButLengthEndsAChoiceBelowMinTokens) {
   EXPECT_EQ(check(params, {1, 1, 2}), (Finish{FinishReason::stop, 2}));
   EXPECT_EQ(check(params, {1}, 1), (Finish{FinishReason::length, std::nullopt}));
   params.stop_token_ids = {2, 9};
-  EXPECT_EQ(banned_below_min_tokens(params, kEos), (std::vector<TokenId>{2, 5, 9}));
+  EXPECT_EQ(banned_below_min_tokens(params, eos), (std::vector<TokenId>{2, 5, 9}));
   params.min_tokens = 0;
-  EXPECT_TRUE(banned_below_min_tokens(params, kEos).empty());
+  EXPECT_TRUE(banned_below_min_tokens(params, eos).empty());
 }
 
 TEST(OutputLimit, IsClampedToTheModelLength) {

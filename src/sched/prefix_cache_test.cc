@@ -9,7 +9,7 @@
 namespace chorus {
 namespace {
 
-constexpr std::array<std::uint64_t, 2> kKey = {0x0706050403020100ULL, 0x0f0e0d0c0b0a0908ULL};
+constexpr std::array<std::uint64_t, 2> test_key = {0x0706050403020100ULL, 0x0f0e0d0c0b0a0908ULL};
 using Tokens = std::vector<TokenId>;
 
 Hash128 everything_collides(const std::array<std::uint64_t, 2>&, const Hash128&, std::span<const TokenId>) {
@@ -21,7 +21,7 @@ Hash128 everything_collides(const std::array<std::uint64_t, 2>&, const Hash128&,
 TEST(SipHash128, MatchesThePublishedVectors) {
   std::array<unsigned char, 64> input;
   std::iota(input.begin(), input.end(), static_cast<unsigned char>(0));
-  const auto hash = [&](std::size_t bytes) { return siphash128(kKey, std::span(input).first(bytes)); };
+  const auto hash = [&](std::size_t bytes) { return siphash128(test_key, std::span(input).first(bytes)); };
   EXPECT_EQ(hash(0), (Hash128{0xe6a825ba047f81a3ULL, 0x930255c71472f66dULL}));
   EXPECT_EQ(hash(1), (Hash128{0x44af996bd8c187daULL, 0x45fc229b11597634ULL}));
   EXPECT_EQ(hash(2), (Hash128{0xc75da4a48d227781ULL, 0xe4ff0af6de8ba3fcULL}));
@@ -34,14 +34,14 @@ TEST(PrefixHash, IsTheHashOfTheBytes) {
     std::vector<unsigned char> bytes(16 + 4 * tokens.size());
     std::memcpy(bytes.data(), &parent, 16);
     std::memcpy(bytes.data() + 16, tokens.data(), 4 * tokens.size());
-    EXPECT_EQ(prefix_hash(kKey, parent, tokens), siphash128(kKey, bytes));
+    EXPECT_EQ(prefix_hash(test_key, parent, tokens), siphash128(test_key, bytes));
   }
-  EXPECT_NE(prefix_hash(kKey, parent, Tokens{1, 2}), prefix_hash({0, 1}, parent, Tokens{1, 2})) << "the key counts";
+  EXPECT_NE(prefix_hash(test_key, parent, Tokens{1, 2}), prefix_hash({0, 1}, parent, Tokens{1, 2})) << "the key counts";
 }
 
 class PrefixCacheTest : public testing::TestWithParam<PrefixHash> {
  protected:
-  PrefixCache cache_{8, 2, kKey, GetParam()};
+  PrefixCache cache_{8, 2, test_key, GetParam()};
   PrefixLink root_;
 };
 

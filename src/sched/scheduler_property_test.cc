@@ -12,8 +12,8 @@
 namespace chorus {
 namespace {
 
-constexpr std::int32_t kVocabSize = 40;
-constexpr std::int32_t kMaxModelLen = 64;
+constexpr std::int32_t vocab_size = 40;
+constexpr std::int32_t max_model_len = 64;
 using Random = std::mt19937_64;
 
 std::uint64_t below(Random& random, std::uint64_t bound) {
@@ -25,8 +25,8 @@ bool one_in(Random& random, std::uint64_t n) {
 
 SchedulerConfig base_config() {
   SchedulerConfig config;
-  config.max_num_seqs = 64, config.max_model_len = kMaxModelLen, config.block_size = 4, config.kv_blocks = 512;
-  config.vocab_size = kVocabSize, config.eos_token_ids = {0};
+  config.max_num_seqs = 64, config.max_model_len = max_model_len, config.block_size = 4, config.kv_blocks = 512;
+  config.vocab_size = vocab_size, config.eos_token_ids = {0};
   return config;
 }
 
@@ -37,9 +37,9 @@ Request random_request(std::uint64_t number, Random& random) {
   const auto family = static_cast<TokenId>(below(random, 3));
   const std::uint64_t common = below(random, 30);
   for (std::uint64_t i = 0; i < common; ++i)
-    request.prompt.push_back((family * 7 + static_cast<TokenId>(i)) % kVocabSize);
+    request.prompt.push_back((family * 7 + static_cast<TokenId>(i)) % vocab_size);
   const std::uint64_t own = 1 + below(random, 12);
-  for (std::uint64_t i = 0; i < own; ++i) request.prompt.push_back(static_cast<TokenId>(below(random, kVocabSize)));
+  for (std::uint64_t i = 0; i < own; ++i) request.prompt.push_back(static_cast<TokenId>(below(random, vocab_size)));
   SamplingParams& params = request.params;
   params.n = one_in(random, 3) ? 1 + static_cast<std::uint32_t>(below(random, 4)) : 1;
   params.seed = below(random, 5);
@@ -106,7 +106,7 @@ struct Shape {
 };
 
 // 64 tokens are 16 blocks: with 18 nearly every sequence is preempted.
-constexpr Shape kShapes[] = {
+constexpr Shape shapes[] = {
     {"OneAtATime", 1, 2048, 512, true, false},
     {"OneAtATimeWithoutCache", 1, 16, 512, false, false},
     {"SmallBudget", 64, 16, 512, true, false},
@@ -243,7 +243,7 @@ TEST_P(SchedulerProperty, PlansAreDeterministic) {
   EXPECT_EQ(runs[0], runs[1]);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, SchedulerProperty, testing::ValuesIn(kShapes),
+INSTANTIATE_TEST_SUITE_P(Shapes, SchedulerProperty, testing::ValuesIn(shapes),
                          [](const auto& info) { return info.param.name; });
 
 }  // namespace

@@ -8,16 +8,16 @@
 namespace chorus {
 namespace {
 
-constexpr std::int32_t kIdMax = (4 << 20) - 1;
-constexpr std::size_t kContentBytesMax = 64 << 10;
+constexpr std::int32_t id_max = (4 << 20) - 1;
+constexpr std::size_t content_bytes_max = 64 << 10;
 
 Result<AddedToken> read_token(const Json& config) {
   AddedToken token;
-  CHORUS_TRY(const std::int64_t id, read_whole_number(config, "id", 0, kIdMax));
+  CHORUS_TRY(const std::int64_t id, read_whole_number(config, "id", 0, id_max));
   token.id = static_cast<std::int32_t>(id);
   CHORUS_TRY(token.content, read_string(config, "content"));
-  if (token.content.size() > kContentBytesMax) {
-    return fail(ErrorCode::invalid_argument, "content: longer than the limit of {} bytes", kContentBytesMax);
+  if (token.content.size() > content_bytes_max) {
+    return fail(ErrorCode::invalid_argument, "content: longer than the limit of {} bytes", content_bytes_max);
   }
   CHORUS_TRY(token.single_word, read_bool(config, "single_word", false));
   CHORUS_TRY(token.lstrip, read_bool(config, "lstrip", false));
@@ -52,10 +52,10 @@ std::size_t space_end(std::string_view text, std::size_t begin) {
 
 Result<void> check_id(const AddedToken& token, const StringTable& vocabulary) {
   const std::int32_t known = vocabulary.find(token.content);
-  if (known != StringTable::kNone && known != token.id) {
+  if (known != StringTable::none && known != token.id) {
     return fail(ErrorCode::invalid_argument, "\"{}\" has id {}, but {} in model.vocab", token.content, token.id, known);
   }
-  if (known == StringTable::kNone && vocabulary.has(token.id)) {
+  if (known == StringTable::none && vocabulary.has(token.id)) {
     return fail(ErrorCode::invalid_argument, "\"{}\" has id {}, which is that of \"{}\" in model.vocab", token.content,
                 token.id, vocabulary.at(token.id));
   }
@@ -86,7 +86,7 @@ void TokenFinder::add(std::string_view text, std::int32_t id) {
     }
     at = next;
   }
-  if (nodes_[at].id == StringTable::kNone) nodes_[at].id = id;
+  if (nodes_[at].id == StringTable::none) nodes_[at].id = id;
 }
 
 std::optional<TokenFinder::Found> TokenFinder::find(std::string_view text, std::size_t from) const {
@@ -98,7 +98,7 @@ std::optional<TokenFinder::Found> TokenFinder::find(std::string_view text, std::
     for (std::size_t at = begin; at < text.size(); ++at) {
       node = child_of(nodes_[node], static_cast<unsigned char>(text[at]));
       if (node == 0) break;
-      if (nodes_[node].id != StringTable::kNone) longest = Found{begin, at + 1, nodes_[node].id};
+      if (nodes_[node].id != StringTable::none) longest = Found{begin, at + 1, nodes_[node].id};
     }
     if (longest) return longest;
   }

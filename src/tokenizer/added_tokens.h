@@ -47,7 +47,7 @@ class TokenFinder {
  private:
   struct Node {
     std::vector<std::pair<unsigned char, std::uint32_t>> children;
-    std::int32_t id = StringTable::kNone;
+    std::int32_t id = StringTable::none;
   };
   std::uint32_t child_of(const Node& node, unsigned char byte) const;  // 0: none
   std::vector<Node> nodes_;                                            // nodes_[0]: the root

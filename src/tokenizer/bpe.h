@@ -30,9 +30,9 @@ struct BpeOptions {
 // (left id, right id) -> (rank, new id); open addressing, sixteen bytes an entry, at most two thirds full.
 class MergeTable {
  public:
-  static constexpr std::uint32_t kNoRank = 0xFFFFFFFFu;
+  static constexpr std::uint32_t no_rank = 0xFFFFFFFFu;
   struct Merge {
-    std::uint32_t rank = kNoRank;  // the lower, the earlier
+    std::uint32_t rank = no_rank;  // the lower, the earlier
     std::int32_t id = -1;
   };
   void reserve(std::size_t count);
@@ -100,7 +100,7 @@ class Bpe {
   std::optional<std::int32_t> unknown_;
   std::string prefix_, suffix_;
   std::vector<std::int32_t> fallback_;          // byte -> id of "<0xNN>"; empty unless all 256 are there
-  std::vector<std::int32_t> byte_ids_;          // raw byte, or ASCII character -> id, StringTable::kNone if none
+  std::vector<std::int32_t> byte_ids_;          // raw byte, or ASCII character -> id, StringTable::none if none
   std::vector<MergeTable::Merge> byte_merges_;  // (left byte, right byte), with raw bytes only
   std::vector<std::uint16_t> byte_of_id_;       // the reverse of byte_ids_ with raw bytes; 256: no byte
   // Which neighbours some merged token contains. Where a text has others, no merge crosses, and a long text is cut.

@@ -29,9 +29,9 @@ Result<std::string> read_text(dom::element model, const char* key) {
   return fail(ErrorCode::invalid_argument, "model.{}: must be a string or null", key);
 }
 
-constexpr std::size_t kMergeBatch = 32;
-constexpr std::uint16_t kNoByte = 256;
-constexpr std::size_t kPrefetchAhead = 16;  // tokens
+constexpr std::size_t merge_batch = 32;
+constexpr std::uint16_t no_byte = 256;
+constexpr std::size_t prefetch_ahead = 16;  // tokens
 
 using MergeParts = Bpe::MergeParts;
 
@@ -102,7 +102,7 @@ Result<void> Bpe::load_options(const dom::element& model) {
   CHORUS_TRY(const std::string unknown, read_text(model, "unk_token"));
   if (unknown.empty()) return {};
   const std::int32_t id = vocabulary_.find(unknown);
-  if (id == StringTable::kNone) {
+  if (id == StringTable::none) {
     return fail(ErrorCode::invalid_argument, "model.unk_token: \"{}\" is not in model.vocab", unknown);
   }
   unknown_ = id;
@@ -130,26 +130,26 @@ Result<void> Bpe::load_vocabulary(const dom::element& model, const BpeOptions& o
   std::size_t index = 0;
   for (const auto& [token, value] : vocabulary) {
     const std::uint64_t hash = hashes[index++];
-    if (index + kPrefetchAhead < count) vocabulary_.prefetch_slot(hashes[index + kPrefetchAhead]);
+    if (index + prefetch_ahead < count) vocabulary_.prefetch_slot(hashes[index + prefetch_ahead]);
     std::uint64_t id = 0;
     if (value.get(id) != simdjson::SUCCESS || id >= options.tokens_max) {
       return fail(ErrorCode::invalid_argument, "model.vocab[\"{}\"]: the id must be a whole number from 0 to {}", token,
                   options.tokens_max - 1);
     }
     if (vocabulary_.insert(token, static_cast<std::int32_t>(id), hash)) continue;
-    const bool twice = vocabulary_.find(token) != StringTable::kNone;
+    const bool twice = vocabulary_.find(token) != StringTable::none;
     if (twice) return fail(ErrorCode::invalid_argument, "model.vocab[\"{}\"]: the token is there twice", token);
     return fail(ErrorCode::invalid_argument, "model.vocab[\"{}\"]: id {} is also that of \"{}\"", token, id,
                 vocabulary_.at(static_cast<std::int32_t>(id)));
   }
-  byte_ids_.assign(256, StringTable::kNone);
+  byte_ids_.assign(256, StringTable::none);
   for (unsigned byte = 0; byte < 128; ++byte) {
     const char text = static_cast<char>(byte);
     byte_ids_[byte] = vocabulary_.find({&text, 1});
   }
   for (unsigned byte = 0; byte < 256; ++byte) {
     const std::int32_t id = vocabulary_.find(byte_token(byte));
-    if (id == StringTable::kNone) {
+    if (id == StringTable::none) {
       fallback_.clear();
       break;
     }
@@ -172,13 +172,13 @@ Result<void> Bpe::load_merges(const dom::element& model, const BpeOptions& optio
   merges_.reserve(count);
   expect_cuts();
   std::vector<MergeParts> batch;
-  batch.reserve(kMergeBatch);
-  std::int32_t last_merged = StringTable::kNone;
+  batch.reserve(merge_batch);
+  std::int32_t last_merged = StringTable::none;
   std::size_t index = 0;
   for (const dom::element entry : merges) {
     CHORUS_TRY(const MergeParts parts, read_merge(entry, index + batch.size()));
     batch.push_back(parts);
-    if (batch.size() < kMergeBatch) continue;
+    if (batch.size() < merge_batch) continue;
     CHORUS_TRY(last_merged, add_merges(batch, index, last_merged));
     index += batch.size();
     batch.clear();
@@ -208,7 +208,7 @@ Result<std::int32_t> Bpe::add_merges(std::span<const MergeParts> batch, std::siz
     std::array<std::int32_t, 2> ids;  // left, right
     std::int32_t merged;
   };
-  std::array<Entry, kMergeBatch> entries;
+  std::array<Entry, merge_batch> entries;
   for (std::size_t n = 0; n < batch.size(); ++n) {
     const auto& [left, right] = batch[n];
     if (right.size() < prefix_.size()) {
@@ -227,9 +227,9 @@ Result<std::int32_t> Bpe::add_merges(std::span<const MergeParts> batch, std::siz
     Entry& entry = entries[n];
     const auto& [left, right] = batch[n];
     entry.ids = {vocabulary_.find(left, entry.hashes[0]), vocabulary_.find(right, entry.hashes[1])};
-    if (entry.ids[0] == StringTable::kNone) return no_such_token(first_index + n, left);
-    if (entry.ids[1] == StringTable::kNone) return no_such_token(first_index + n, right);
-    if (entry.merged == StringTable::kNone) {
+    if (entry.ids[0] == StringTable::none) return no_such_token(first_index + n, left);
+    if (entry.ids[1] == StringTable::none) return no_such_token(first_index + n, right);
+    if (entry.merged == StringTable::none) {
       return no_such_token(first_index + n, std::string(left).append(right.substr(prefix_.size())));
     }
     merges_.prefetch(entry.ids[0], entry.ids[1]);
@@ -247,7 +247,7 @@ Result<std::int32_t> Bpe::add_merges(std::span<const MergeParts> batch, std::siz
 bool Bpe::has_raw_bytes() const {
   if (!prefix_.empty() || !suffix_.empty()) return false;
   for (unsigned byte = 0; byte < 256; ++byte) {
-    if (vocabulary_.find(byte_level_character(static_cast<unsigned char>(byte))) == StringTable::kNone) return false;
+    if (vocabulary_.find(byte_level_character(static_cast<unsigned char>(byte))) == StringTable::none) return false;
   }
   return true;
 }
@@ -259,7 +259,7 @@ StringTable Bpe::raw_strings() const {
     std::uint64_t hash;
     std::int32_t id;
   };
-  std::array<Entry, kPrefetchAhead> batch;
+  std::array<Entry, prefetch_ahead> batch;
   StringTable raw;
   raw.reserve(vocabulary_.size(), vocabulary_.size() * 8);
   std::size_t size = 0;
@@ -279,7 +279,7 @@ StringTable Bpe::raw_strings() const {
 }
 
 void Bpe::use_raw_bytes() {
-  byte_of_id_.assign(static_cast<std::size_t>(vocabulary_.id_end()), kNoByte);
+  byte_of_id_.assign(static_cast<std::size_t>(vocabulary_.id_end()), no_byte);
   for (unsigned byte = 0; byte < 256; ++byte) {
     byte_ids_[byte] = vocabulary_.find(byte_level_character(static_cast<unsigned char>(byte)));
     byte_of_id_[static_cast<std::size_t>(byte_ids_[byte])] = static_cast<std::uint16_t>(byte);
@@ -293,7 +293,7 @@ void Bpe::use_raw_bytes() {
   may_cut_ = false;
 }
 
-// Cutting is safe where every character has an id of its own or falls back to bytes (so none vanishes and lets its
+// Cutting is safe where every character has its own id or falls back to bytes (so none vanishes and lets its
 // neighbours meet) and no byte token takes part in a merge, which add_merges() watches.
 void Bpe::expect_cuts() {
   may_cut_ = byte_fallback_ && !fallback_.empty() && !ignore_merges_ && prefix_.empty() && suffix_.empty();

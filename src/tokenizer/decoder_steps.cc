@@ -11,8 +11,8 @@ namespace chorus {
 namespace {
 
 using Steps = std::vector<std::unique_ptr<const DecoderStep>>;
-constexpr int kNestingMax = 8;
-constexpr std::int64_t kStripMax = 1 << 20;
+constexpr int nesting_max = 8;
+constexpr std::int64_t strip_max = 1 << 20;
 
 class ByteLevelStep : public DecoderStep {
  public:
@@ -36,7 +36,7 @@ class ByteFallbackStep : public DecoderStep {
       if (!find_invalid_utf8(run)) {
         out.push_back(run);
       } else {
-        out.insert(out.end(), run.size(), std::string(kReplacementText));
+        out.insert(out.end(), run.size(), std::string(replacement_text));
       }
       run.clear();
     };
@@ -145,7 +145,7 @@ class JoinStep : public DecoderStep {
 Result<void> load(const Json& config, Steps& steps, int nesting);
 
 Result<void> load_sequence(const Json& config, Steps& steps, int nesting) {
-  if (nesting >= kNestingMax) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", kNestingMax);
+  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
   CHORUS_TRY(const Json* const list, read_array(config, "decoders"));
   for (const Json& entry : *list) CHORUS_TRY_VOID(load(entry, steps, nesting + 1));
   return {};
@@ -157,8 +157,8 @@ Result<void> load_strip(const Json& config, Steps& steps) {
   if (rule.content.empty() || character_at(rule.content, 0).size != rule.content.size()) {
     return fail(ErrorCode::invalid_argument, "content: must be one character");
   }
-  CHORUS_TRY(const std::int64_t start, read_whole_number(config, "start", 0, kStripMax));
-  CHORUS_TRY(const std::int64_t stop, read_whole_number(config, "stop", 0, kStripMax));
+  CHORUS_TRY(const std::int64_t start, read_whole_number(config, "start", 0, strip_max));
+  CHORUS_TRY(const std::int64_t stop, read_whole_number(config, "stop", 0, strip_max));
   rule.start = static_cast<std::size_t>(start);
   rule.stop = static_cast<std::size_t>(stop);
   steps.push_back(std::make_unique<StripStep>(std::move(rule)));
@@ -234,7 +234,7 @@ void move_utf8(std::string& bytes, std::string& text, bool all) {
   while (at < bytes.size()) {
     const Utf8Step step = utf8_step(bytes, at);
     if (step.cut_off && !all) break;
-    text += step.valid ? std::string_view(bytes).substr(at, step.size) : kReplacementText;
+    text += step.valid ? std::string_view(bytes).substr(at, step.size) : replacement_text;
     at += step.size;
   }
   bytes.erase(0, at);

@@ -1,4 +1,4 @@
-// The single steps that a "decoder" is made of. Each maps a list of strings, one a token at first, to another list.
+// The single steps that a "decoder" is made of. Each maps a list of strings, one per token at first, to another list.
 #pragma once
 
 #include <memory>
@@ -39,7 +39,7 @@ void append_byte_level(std::string_view token, std::string& bytes);
 // stays in `bytes`, unless `all`.
 void move_utf8(std::string& bytes, std::string& text, bool all);
 
-inline constexpr std::string_view kReplacementText = "\xEF\xBF\xBD";  // U+FFFD
+inline constexpr std::string_view replacement_text = "\xEF\xBF\xBD";  // U+FFFD
 
 // A Sequence gives several steps, null one that joins by spaces.
 Result<std::vector<std::unique_ptr<const DecoderStep>>> load_decoder_steps(const Json& config);

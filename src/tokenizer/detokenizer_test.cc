@@ -43,7 +43,7 @@ Ids encode(const char* name, const std::string& text) {
 // end in whole characters.
 TEST(Detokenizer, EqualsTheWholeDecode) {
   std::mt19937 random(11);
-  for (const char* name : kTestTokenizers) {
+  for (const char* name : test_tokenizer_names) {
     const Tokenizer& tokenizer = test_tokenizer(name);
     for (int round = 0; round < 400; ++round) {
       const Ids prompt = round % 3 == 0 ? Ids{} : encode(name, round % 3 == 1 ? "Once" : "A \xE4\xBD\xA0 b");
@@ -128,7 +128,7 @@ TEST(Detokenizer, LooksForNoStopStringInTheFirstTokens) {
 // characters and byte runs among them, and the stream over all of them as the model.
 TEST(Detokenizer, StartsNearThePromptsEnd) {
   std::mt19937 random(17);
-  for (const char* name : kTestTokenizers) {
+  for (const char* name : test_tokenizer_names) {
     const Tokenizer& tokenizer = test_tokenizer(name);
     const auto random_ids = [&](std::size_t count) {
       Ids ids;

@@ -13,7 +13,7 @@ namespace chorus {
 template <typename T>
 struct HugePages {
   using value_type = T;
-  static constexpr std::size_t kPageBytes = std::size_t{2} << 20;
+  static constexpr std::size_t page_bytes = std::size_t{2} << 20;
 
   HugePages() = default;
   template <typename U>
@@ -22,7 +22,7 @@ struct HugePages {
   T* allocate(std::size_t count) {
     const std::size_t bytes = count * sizeof(T);
     void* const memory = ::operator new(bytes, alignment(bytes));
-    if (bytes >= kPageBytes) ::madvise(memory, bytes / kPageBytes * kPageBytes, MADV_HUGEPAGE);  // a wish: may fail
+    if (bytes >= page_bytes) ::madvise(memory, bytes / page_bytes * page_bytes, MADV_HUGEPAGE);  // a wish: may fail
     return static_cast<T*>(memory);
   }
   void deallocate(T* memory, std::size_t count) { ::operator delete(memory, alignment(count * sizeof(T))); }
@@ -31,7 +31,7 @@ struct HugePages {
 
  private:
   static std::align_val_t alignment(std::size_t bytes) {
-    return std::align_val_t{bytes >= kPageBytes ? kPageBytes : __STDCPP_DEFAULT_NEW_ALIGNMENT__};
+    return std::align_val_t{bytes >= page_bytes ? page_bytes : __STDCPP_DEFAULT_NEW_ALIGNMENT__};
   }
 };
 

@@ -16,7 +16,7 @@ namespace chorus {
 namespace {
 
 using Loaded = Result<std::unique_ptr<const Normalizer>>;
-constexpr int kNestingMax = 8;
+constexpr int nesting_max = 8;
 
 class SequenceNormalizer : public Normalizer {
  public:
@@ -77,7 +77,7 @@ class UnicodeForm : public Normalizer {
   const icu::Normalizer2* form_;  // owned by ICU, immutable
 };
 
-// Character by character, without context: the reference gives a final sigma no form of its own.
+// Character by character, without context: the reference has no separate form for a final sigma.
 class Lowercase : public Normalizer {
  public:
   Result<void> normalize(std::string& text) const override {
@@ -144,7 +144,7 @@ Loaded make(Args&&... args) {
 Loaded load(const Json& config, int nesting);
 
 Loaded load_sequence(const Json& config, int nesting) {
-  if (nesting >= kNestingMax) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", kNestingMax);
+  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
   CHORUS_TRY(const Json* const list, read_array(config, "normalizers"));
   std::vector<std::unique_ptr<const Normalizer>> parts;
   for (const Json& entry : *list) {

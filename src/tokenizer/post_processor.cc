@@ -5,8 +5,8 @@
 namespace chorus {
 namespace {
 
-constexpr int kNestingMax = 8;
-constexpr std::size_t kItemsMax = 1024;
+constexpr int nesting_max = 8;
+constexpr std::size_t items_max = 1024;
 
 Result<std::int32_t> read_id(const Json& value, std::int32_t id_end) {
   if (value.is_number_unsigned() && value.get<std::uint64_t>() < static_cast<std::uint64_t>(id_end)) {
@@ -41,7 +41,7 @@ Result<std::vector<std::int32_t>> special_ids(const Json& config, const Json& it
 
 Result<PostProcessor> load_template(const Json& config, std::int32_t id_end) {
   CHORUS_TRY(const Json* const items, read_array(config, "single"));
-  if (items->size() > kItemsMax) return fail(ErrorCode::invalid_argument, "single: over {} items", kItemsMax);
+  if (items->size() > items_max) return fail(ErrorCode::invalid_argument, "single: over {} items", items_max);
   PostProcessor post;
   int sequences = 0;
   for (const Json& item : *items) {
@@ -70,7 +70,7 @@ Result<PostProcessor> load(const Json& config, std::int32_t id_end, int nesting)
     return PostProcessor{{first}, {last}};
   }
   if (type != "Sequence") return fail(ErrorCode::invalid_argument, "type \"{}\" is not supported", type);
-  if (nesting >= kNestingMax) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", kNestingMax);
+  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
   CHORUS_TRY(const Json* const list, read_array(config, "processors"));
   PostProcessor all;
   for (const Json& entry : *list) {

@@ -12,7 +12,7 @@ namespace chorus {
 namespace {
 
 using Loaded = Result<std::unique_ptr<const PreTokenizer>>;
-constexpr int kNestingMax = 8;
+constexpr int nesting_max = 8;
 
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
@@ -258,7 +258,7 @@ Loaded load_pair(Loaded first, Loaded second) {
 Loaded load(const Json& config, const PreTokenizerOptions& options, int nesting);
 
 Loaded load_sequence(const Json& config, const PreTokenizerOptions& options, int nesting) {
-  if (nesting >= kNestingMax) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", kNestingMax);
+  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
   CHORUS_TRY(const Json* const list, read_array(config, "pretokenizers"));
   std::vector<std::unique_ptr<const PreTokenizer>> parts;
   for (const Json& entry : *list) {
@@ -310,7 +310,7 @@ Loaded load(const Json& config, const PreTokenizerOptions& options, int nesting)
 
 bool ends_in_byte_level(const Json& config) {
   const Json* step = &config;
-  for (int nesting = 0; nesting <= kNestingMax; ++nesting) {
+  for (int nesting = 0; nesting <= nesting_max; ++nesting) {
     const Json* const type = find_field(*step, "type");
     if (type == nullptr) return false;
     if (*type == "ByteLevel") return true;

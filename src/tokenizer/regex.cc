@@ -13,21 +13,21 @@
 namespace chorus {
 namespace {
 
-constexpr std::size_t kPatternBytesMax = 64 << 10;
-constexpr std::size_t kJitStackBytesMin = 64 << 10;
-constexpr std::size_t kJitStackBytesMax = 64 << 20;
-constexpr std::uint32_t kMatchSteps = 50'000'000;
+constexpr std::size_t pattern_bytes_max = 64 << 10;
+constexpr std::size_t jit_stack_bytes_min = 64 << 10;
+constexpr std::size_t jit_stack_bytes_max = 64 << 20;
+constexpr std::uint32_t match_steps = 50'000'000;
 
 // What Oniguruma's escapes stand for in Unicode, written so that it may stand inside a [class].
-constexpr std::string_view kSpaceSet =
+constexpr std::string_view space_set =
     R"(\x{9}-\x{d}\x{20}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-constexpr std::string_view kWordSet = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
-constexpr std::string_view kHexSet = "0-9a-fA-F";
+constexpr std::string_view word_set = R"(\p{Alphabetic}\p{M}\p{Nd}\p{Pc})";
+constexpr std::string_view hex_set = "0-9a-fA-F";
 
 struct LongName {
   std::string_view name, category;
 };
-constexpr std::array<LongName, 16> kLongNames{{{"Letter", "L"},
+constexpr std::array<LongName, 16> long_names{{{"Letter", "L"},
                                                {"Number", "N"},
                                                {"Punctuation", "P"},
                                                {"Symbol", "S"},
@@ -49,7 +49,7 @@ std::string property(std::string_view name, char letter) {
   const bool negated = name.starts_with('^');
   if (negated) name.remove_prefix(1);
   const std::string escape = negated == (letter == 'P') ? "\\p{" : "\\P{";
-  for (const LongName& known : kLongNames) {
+  for (const LongName& known : long_names) {
     if (known.name == name) return escape + std::string(known.category) + "}";
   }
   if (name.size() <= 2 || name == "Any" || name == "Alphabetic" || name == "Lowercase" || name == "Uppercase") {
@@ -69,9 +69,9 @@ std::string members(const std::array<CodePointRange, count>& ranges) {
 
 // A property's members that PCRE2's Unicode version may lack, to be written beside it in a class.
 std::string recent_members(std::string_view escape) {
-  if (escape == "\\p{L}") return members(kRecentLetters);
-  if (escape == "\\p{N}") return members(kRecentNumbers);
-  if (escape == "\\p{P}") return members(kRecentPunctuation);
+  if (escape == "\\p{L}") return members(recent_letters);
+  if (escape == "\\p{N}") return members(recent_numbers);
+  if (escape == "\\p{P}") return members(recent_punctuation);
   return "";
 }
 
@@ -125,17 +125,17 @@ class Translator {
     const char letter = in_[at_ + 1];
     switch (letter) {
       case 's':
-        return set(kSpaceSet, false);
+        return set(space_set, false);
       case 'S':
-        return set(kSpaceSet, true);
+        return set(space_set, true);
       case 'w':
-        return set(kWordSet, false);
+        return set(word_set, false);
       case 'W':
-        return set(kWordSet, true);
+        return set(word_set, true);
       case 'h':
-        return set(kHexSet, false);
+        return set(hex_set, false);
       case 'H':
-        return set(kHexSet, true);
+        return set(hex_set, true);
       default:
         return copy_escape(false);
     }
@@ -214,9 +214,9 @@ class Translator {
   Result<void> bracket_escape() {
     if (at_ + 1 >= in_.size()) return refuse("ends in a backslash");
     const char letter = in_[at_ + 1];
-    const std::string_view members = letter == 's'   ? kSpaceSet
-                                     : letter == 'w' ? kWordSet
-                                     : letter == 'h' ? kHexSet
+    const std::string_view members = letter == 's'   ? space_set
+                                     : letter == 'w' ? word_set
+                                     : letter == 'h' ? hex_set
                                                      : std::string_view();
     if (members.empty()) return copy_escape(true);
     out_ += members;
@@ -283,9 +283,9 @@ struct Regex::Code {
 };
 
 Result<Regex> Regex::compile(std::string_view pattern) {
-  if (pattern.size() > kPatternBytesMax) {
+  if (pattern.size() > pattern_bytes_max) {
     return fail(ErrorCode::invalid_argument, "regular expression of {} bytes is over the limit of {}", pattern.size(),
-                kPatternBytesMax);
+                pattern_bytes_max);
   }
   CHORUS_TRY(const std::string translated, translate_oniguruma(pattern));
   const Owned<pcre2_compile_context> context(pcre2_compile_context_create(nullptr));
@@ -314,7 +314,7 @@ Result<std::vector<Span>> Regex::find_all(std::string_view text) const {
   const Owned<pcre2_match_data> data(pcre2_match_data_create(1, nullptr));
   const Owned<pcre2_match_context> context(pcre2_match_context_create(nullptr));
   CHECK(data != nullptr && context != nullptr);
-  pcre2_set_match_limit(context.get(), kMatchSteps);
+  pcre2_set_match_limit(context.get(), match_steps);
   Owned<pcre2_jit_stack> stack;
   std::vector<Span> matches;
   std::optional<std::size_t> last_end;
@@ -324,7 +324,7 @@ Result<std::vector<Span>> Regex::find_all(std::string_view text) const {
                                  PCRE2_NO_UTF_CHECK, data.get(), context.get());
     if (code == PCRE2_ERROR_NOMATCH) break;
     if (code == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
-      stack.reset(pcre2_jit_stack_create(kJitStackBytesMin, kJitStackBytesMax, nullptr));
+      stack.reset(pcre2_jit_stack_create(jit_stack_bytes_min, jit_stack_bytes_max, nullptr));
       pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
       continue;
     }

@@ -58,36 +58,36 @@ TEST(Regex, BoundsTheStepsOfAHostilePattern) {
 }
 
 std::string random_text(std::mt19937& random) {
-  static constexpr std::string_view kParts[] = {"'",
-                                                "'s",
-                                                "'LL",
-                                                "'\xC5\xBF",
-                                                "\r",
-                                                "\n",
-                                                " ",
-                                                "  ",
-                                                "\t",
-                                                "\xC2\xA0",
-                                                "\xE3\x80\x80",
-                                                "a",
-                                                "Z",
-                                                "\xC3\xA9",
-                                                "\xE4\xBD\xA0",
-                                                "1",
-                                                "23",
-                                                "\xD9\xA1",
-                                                "\xE2\x85\xA0",
-                                                "!",
-                                                "?!",
-                                                "\xF0\x9F\x98\x80",
-                                                "\xCC\x81",
-                                                "_",
-                                                "\xE1\xA0\x8E",
-                                                "\xF0\x93\xA4\x9A",
-                                                "\xF0\x90\xB5\x80",
-                                                "\xF0\xB1\xB9\xBC"};
+  static constexpr std::string_view parts[] = {"'",
+                                               "'s",
+                                               "'LL",
+                                               "'\xC5\xBF",
+                                               "\r",
+                                               "\n",
+                                               " ",
+                                               "  ",
+                                               "\t",
+                                               "\xC2\xA0",
+                                               "\xE3\x80\x80",
+                                               "a",
+                                               "Z",
+                                               "\xC3\xA9",
+                                               "\xE4\xBD\xA0",
+                                               "1",
+                                               "23",
+                                               "\xD9\xA1",
+                                               "\xE2\x85\xA0",
+                                               "!",
+                                               "?!",
+                                               "\xF0\x9F\x98\x80",
+                                               "\xCC\x81",
+                                               "_",
+                                               "\xE1\xA0\x8E",
+                                               "\xF0\x93\xA4\x9A",
+                                               "\xF0\x90\xB5\x80",
+                                               "\xF0\xB1\xB9\xBC"};
   std::string text;
-  for (std::size_t n = random() % 14; n > 0; --n) text += kParts[random() % std::size(kParts)];
+  for (std::size_t n = random() % 14; n > 0; --n) text += parts[random() % std::size(parts)];
   return text;
 }
 
@@ -98,7 +98,7 @@ TEST(SplitScanner, EqualsItsPattern) {
   std::string llama3 = qwen2;
   llama3.replace(llama3.find(R"(|\p{N}|)"), 7, R"(|\p{N}{1,3}|)");
   std::mt19937 random(3);
-  for (const std::string& pattern : {std::string(kGpt2Pattern), qwen2, llama3}) {
+  for (const std::string& pattern : {std::string(gpt2_pattern), qwen2, llama3}) {
     const SplitScanner scanner = find_split_scanner(pattern);
     ASSERT_NE(scanner, nullptr) << pattern;
     const auto regex = Regex::compile(pattern).value();

@@ -7,17 +7,17 @@
 
 namespace chorus {
 
-const std::string_view kGpt2Pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+const std::string_view gpt2_pattern = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 namespace {
 
 // Llama 3 (cl100k's shape), with digits in threes; Qwen2 takes one digit at a time.
-constexpr std::string_view kLlama3Pattern =
+constexpr std::string_view llama3_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-constexpr std::string_view kQwen2Pattern =
+constexpr std::string_view qwen2_pattern =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-constexpr std::size_t kUnlimited = std::numeric_limits<std::size_t>::max();
+constexpr std::size_t unlimited = std::numeric_limits<std::size_t>::max();
 
 class Scanner {
  public:
@@ -34,7 +34,7 @@ class Scanner {
   bool is(std::size_t at, std::uint8_t kind) const { return at < text_.size() && look(at).kind == kind; }
 
   // The end of the run of characters of one class, at most `limit` of them.
-  std::size_t run_end(std::size_t at, std::uint8_t kind, std::size_t limit = kUnlimited) const {
+  std::size_t run_end(std::size_t at, std::uint8_t kind, std::size_t limit = unlimited) const {
     for (; limit > 0 && at < text_.size(); --limit) {
       const Seen seen = look(at);
       if (seen.kind != kind) break;
@@ -71,10 +71,10 @@ class Scanner {
     std::size_t end = at, last = at, newline_end = at;
     while (end < text_.size()) {
       const Seen seen = look(end);
-      if (!(seen.kind & kSpace)) break;
+      if (!(seen.kind & class_space)) break;
       last = end;
       end += seen.size;
-      if (seen.kind == kNewline) newline_end = end;
+      if (seen.kind == class_newline) newline_end = end;
     }
     if (newline_first && newline_end > at) return newline_end;
     return end < text_.size() && last > at ? last : end;
@@ -93,11 +93,11 @@ std::size_t scan_llama3_word(std::string_view text, std::size_t at) {
     if (const std::size_t end = scan.contraction_end(at, true); end > at) return end;
   }
   const std::size_t next = at + seen.size;
-  if (seen.kind == kLetter) return scan.run_end(next, kLetter);
-  if (seen.kind == kNumber) return scan.run_end(next, kNumber, digits_max - 1);
-  if (seen.kind != kNewline && scan.is(next, kLetter)) return scan.run_end(next, kLetter);
-  if (seen.kind == kOther || (text[at] == ' ' && scan.is(next, kOther))) {
-    return scan.newlines_end(scan.run_end(next, kOther));
+  if (seen.kind == class_letter) return scan.run_end(next, class_letter);
+  if (seen.kind == class_number) return scan.run_end(next, class_number, digits_max - 1);
+  if (seen.kind != class_newline && scan.is(next, class_letter)) return scan.run_end(next, class_letter);
+  if (seen.kind == class_other || (text[at] == ' ' && scan.is(next, class_other))) {
+    return scan.newlines_end(scan.run_end(next, class_other));
   }
   return scan.space_end(at, true);
 }
@@ -113,12 +113,12 @@ std::size_t scan_gpt2_word(std::string_view text, std::size_t at) {
   std::size_t begin = at;
   if (text[at] == ' ' && at + 1 < text.size()) {
     const Scanner::Seen next = scan.look(at + 1);
-    if (!(next.kind & kSpace)) {
+    if (!(next.kind & class_space)) {
       seen = next;
       begin = at + 1;
     }
   }
-  if (!(seen.kind & kSpace)) return scan.run_end(begin, seen.kind);
+  if (!(seen.kind & class_space)) return scan.run_end(begin, seen.kind);
   return scan.space_end(at, false);
 }
 
@@ -127,9 +127,9 @@ SplitScanner find_split_scanner(std::string_view pattern) {
     std::string_view pattern;
     SplitScanner scanner;
   };
-  static const std::array<Known, 3> kKnown{
-      {{kGpt2Pattern, scan_gpt2_word}, {kLlama3Pattern, scan_llama3_word<3>}, {kQwen2Pattern, scan_llama3_word<1>}}};
-  for (const Known& known : kKnown) {
+  static const std::array<Known, 3> known_patterns{
+      {{gpt2_pattern, scan_gpt2_word}, {llama3_pattern, scan_llama3_word<3>}, {qwen2_pattern, scan_llama3_word<1>}}};
+  for (const Known& known : known_patterns) {
     if (known.pattern == pattern) return known.scanner;
   }
   return nullptr;

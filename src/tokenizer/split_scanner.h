@@ -11,7 +11,7 @@ namespace chorus {
 using SplitScanner = std::size_t (*)(std::string_view text, std::size_t at);
 
 // GPT-2's pattern, built into the ByteLevel pre-tokenizer.
-extern const std::string_view kGpt2Pattern;
+extern const std::string_view gpt2_pattern;
 std::size_t scan_gpt2_word(std::string_view text, std::size_t at);
 
 // The scanner for exactly this pattern, or nullptr.

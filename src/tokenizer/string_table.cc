@@ -25,7 +25,7 @@ bool StringTable::insert(std::string_view text, std::int32_t id, std::uint64_t h
   if (slots_.size() < (count_ + 1) * 2) grow(std::bit_ceil((count_ + 8) * 2));
   if (has(id)) return false;
   Slot& slot = slots_[slot_of(text, hash)];
-  if (slot.id != kNone) return false;
+  if (slot.id != none) return false;
   if (static_cast<std::size_t>(id) >= spans_.size()) spans_.resize(static_cast<std::size_t>(id) + 1);
   Span& span = spans_[static_cast<std::size_t>(id)];
   span.offset = static_cast<std::uint32_t>(arena_.size());

@@ -14,11 +14,11 @@ namespace chorus {
 
 // 64-bit multiply-and-fold (as in wyhash): all input bytes reach all output bits. For tables in memory only.
 inline std::uint64_t hash_bytes(std::string_view text) {
-  constexpr std::uint64_t kMultiplier = 0x9E3779B97F4A7C15u;
-  constexpr std::uint64_t kSecret = 0xA0761D6478BD642Fu;
+  constexpr std::uint64_t multiplier = 0x9E3779B97F4A7C15u;
+  constexpr std::uint64_t secret = 0xA0761D6478BD642Fu;
   const auto fold = [](std::uint64_t value) {
     __extension__ using Wide = unsigned __int128;
-    const Wide product = static_cast<Wide>(value) * kSecret;
+    const Wide product = static_cast<Wide>(value) * secret;
     return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
   };
   const auto load = [](const char* from, auto word) {
@@ -27,7 +27,7 @@ inline std::uint64_t hash_bytes(std::string_view text) {
   };
   const char* at = text.data();
   std::size_t left = text.size();
-  std::uint64_t hash = left * kMultiplier;
+  std::uint64_t hash = left * multiplier;
   for (; left > 8; left -= 8, at += 8) hash = fold(hash ^ load(at, std::uint64_t{}));
   std::uint64_t tail = 0;
   if (left >= 4) {
@@ -36,12 +36,12 @@ inline std::uint64_t hash_bytes(std::string_view text) {
     const auto byte = [&](std::size_t n) { return static_cast<std::uint64_t>(static_cast<unsigned char>(at[n])); };
     tail = byte(0) << 16 | byte(left / 2) << 8 | byte(left - 1);
   }
-  return fold(hash ^ tail ^ kMultiplier);
+  return fold(hash ^ tail ^ multiplier);
 }
 
 class StringTable {
  public:
-  static constexpr std::int32_t kNone = -1;
+  static constexpr std::int32_t none = -1;
 
   void reserve(std::size_t count, std::size_t bytes);
   // False if the string or the id is there already; then nothing is changed. `id` >= 0. Empty strings are allowed.
@@ -51,7 +51,7 @@ class StringTable {
   // For many at once: hash, prefetch the slots of all, prefetch their strings (to find), then find or insert with the
   // hash.
   std::int32_t find(std::string_view text, std::uint64_t hash) const {
-    return slots_.empty() ? kNone : slots_[slot_of(text, hash)].id;
+    return slots_.empty() ? none : slots_[slot_of(text, hash)].id;
   }
   void prefetch_slot(std::uint64_t hash) const {
     if (!slots_.empty()) __builtin_prefetch(&slots_[hash & (slots_.size() - 1)]);
@@ -79,7 +79,7 @@ class StringTable {
   // The place of the string is kept here too: a look-up touches the slot and the arena, nothing between.
   struct Slot {
     std::uint32_t tag = 0;  // the hash's upper half
-    std::int32_t id = kNone;
+    std::int32_t id = none;
     std::uint32_t offset = 0, length = 0;
   };
   std::size_t slot_of(std::string_view text, std::uint64_t hash) const {
@@ -87,7 +87,7 @@ class StringTable {
     const std::size_t mask = slots_.size() - 1;
     for (std::size_t at = hash & mask;; at = (at + 1) & mask) {
       const Slot& slot = slots_[at];
-      if (slot.id == kNone) return at;
+      if (slot.id == none) return at;
       if (slot.tag == tag && std::string_view(arena_.data() + slot.offset, slot.length) == text) return at;
     }
   }

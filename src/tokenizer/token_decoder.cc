@@ -13,7 +13,7 @@ using Steps = std::vector<std::unique_ptr<const DecoderStep>>;
 
 // A valid byte run this long is settled although one wrong byte behind it would make the reference show the whole run
 // as U+FFFD: otherwise text in a script that the vocabulary lacks would not appear before its end.
-constexpr std::size_t kByteRunMax = 64;
+constexpr std::size_t byte_run_max = 64;
 
 // ByteLevel alone: bytes in, characters out.
 class ByteLevelDecoder : public TokenDecoder {
@@ -97,7 +97,7 @@ class PieceDecoder : public TokenDecoder {
       }
       run_ += static_cast<char>(*byte);
       check_run();
-      if (run_.size() >= kByteRunMax && run_is_text()) close_run(settled);
+      if (run_.size() >= byte_run_max && run_is_text()) close_run(settled);
     }
 
     std::string_view tentative() const override { return tentative_; }
@@ -137,7 +137,7 @@ class PieceDecoder : public TokenDecoder {
       if (run_is_text()) {
         add(run_, settled);
       } else {
-        for (std::size_t n = 0; n < run_.size(); ++n) add(kReplacementText, settled);
+        for (std::size_t n = 0; n < run_.size(); ++n) add(replacement_text, settled);
       }
       run_.clear();
       tentative_.clear();
@@ -210,7 +210,7 @@ class GeneralDecoder : public TokenDecoder {
       }
       all_ = decoder_.run(texts_);
       std::string_view whole = all_;  // without a character that may become complete
-      while (whole.ends_with(kReplacementText)) whole.remove_suffix(kReplacementText.size());
+      while (whole.ends_with(replacement_text)) whole.remove_suffix(replacement_text.size());
       settled_ = whole.size();
     }
     void push(std::int32_t token, std::string& settled) override {

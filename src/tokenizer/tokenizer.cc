@@ -17,7 +17,7 @@ namespace chorus {
 namespace {
 
 namespace dom = simdjson::dom;
-constexpr std::size_t kDepthMax = 64;
+constexpr std::size_t depth_max = 64;
 
 struct Parts {
   Bpe bpe;
@@ -99,7 +99,7 @@ class BpeTokenizer : public Tokenizer, private TokenText {
   std::optional<std::int32_t> token_to_id(std::string_view token) const override {
     if (const AddedToken* const added = parts_.added.find(token)) return added->id;
     const std::int32_t id = parts_.bpe.vocabulary().find(token);
-    if (id == StringTable::kNone) return std::nullopt;
+    if (id == StringTable::none) return std::nullopt;
     return id;
   }
 
@@ -202,7 +202,7 @@ Result<Parts> load_parts(dom::object root, const TokenizerLimits& limits) {
 Result<Parts> load_text(const std::string& text, const std::string& path, const TokenizerLimits& limits) {
   dom::parser parser;
   dom::element root;
-  auto code = parser.allocate(std::max<std::size_t>(text.size(), 1), kDepthMax);
+  auto code = parser.allocate(std::max<std::size_t>(text.size(), 1), depth_max);
   const bool padded = text.capacity() >= text.size() + simdjson::SIMDJSON_PADDING;
   if (code == simdjson::SUCCESS) code = parser.parse(text.data(), text.size(), !padded).get(root);
   if (code != simdjson::SUCCESS) {

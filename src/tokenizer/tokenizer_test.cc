@@ -65,7 +65,7 @@ TEST_P(Reference, DecodesPrefixes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Tokenizers, Reference, testing::ValuesIn(kTestTokenizers), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Tokenizers, Reference, testing::ValuesIn(test_tokenizer_names), [](const auto& info) {
   std::string name = info.param;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
@@ -126,8 +126,8 @@ TEST(Tokenizer, RoundTripsRandomText) {
     for (int round = 0; round < 300; ++round) {
       std::string text;
       for (std::uint32_t size = 1 + below(60); size > 0; --size) {
-        static constexpr char32_t kBases[] = {0x20, 0x20, 0x61, 0x41, 0x30, 0xA0, 0x3B1, 0x4E00, 0x1F600, 0x2028};
-        const char32_t base = kBases[below(10)];
+        static constexpr char32_t bases[] = {0x20, 0x20, 0x61, 0x41, 0x30, 0xA0, 0x3B1, 0x4E00, 0x1F600, 0x2028};
+        const char32_t base = bases[below(10)];
         append_utf8(text, base + below(base == 0x20 ? 2 : 26));
       }
       const auto ids = test_tokenizer(name).encode(text, false).value();
@@ -137,7 +137,7 @@ TEST(Tokenizer, RoundTripsRandomText) {
 }
 
 TEST(Tokenizer, EncodesHostileTextInTime) {
-  for (const char* name : kTestTokenizers) {
+  for (const char* name : test_tokenizer_names) {
     for (const std::string_view unit : {"a", " ", "\n", "ab", "\xE4\xBD\xA0", "'", "<", "\xE2\x96\x81"}) {
       std::string text;
       while (text.size() < 100'000) text += unit;

@@ -43,12 +43,12 @@ struct ByteLevelAlphabet {
     }
   }
 };
-constexpr ByteLevelAlphabet kAlphabet;
+constexpr ByteLevelAlphabet alphabet;
 
 }  // namespace
 
 CharClasses::CharClasses() {
-  for (std::size_t code_point = 0; code_point < kTableSize; ++code_point) {
+  for (std::size_t code_point = 0; code_point < table_size; ++code_point) {
     table_[code_point] = classify(static_cast<char32_t>(code_point));
   }
 }
@@ -60,10 +60,10 @@ const CharClasses& CharClasses::get() {
 
 std::uint8_t CharClasses::classify(char32_t code_point) {
   const std::uint32_t category = category_bit(code_point);
-  if ((category & U_GC_L_MASK) || in_ranges(kRecentLetters, code_point)) return kLetter;
-  if ((category & U_GC_N_MASK) || in_ranges(kRecentNumbers, code_point)) return kNumber;
-  if (code_point == U'\r' || code_point == U'\n') return kNewline;
-  return is_white_space(code_point) ? kSpace : kOther;
+  if ((category & U_GC_L_MASK) || in_ranges(recent_letters, code_point)) return class_letter;
+  if ((category & U_GC_N_MASK) || in_ranges(recent_numbers, code_point)) return class_number;
+  if (code_point == U'\r' || code_point == U'\n') return class_newline;
+  return is_white_space(code_point) ? class_space : class_other;
 }
 
 bool is_white_space(char32_t code_point) {
@@ -88,13 +88,13 @@ bool is_word(char32_t code_point) {
 }
 
 std::string_view byte_level_character(unsigned char byte) {
-  const ByteLevelAlphabet::Text& text = kAlphabet.text_of[byte];
+  const ByteLevelAlphabet::Text& text = alphabet.text_of[byte];
   return {text.utf8.data(), text.size};
 }
 
 std::optional<unsigned char> byte_of_character(char32_t character) {
-  if (character >= kAlphabet.byte_of.size() || kAlphabet.byte_of[character] < 0) return std::nullopt;
-  return static_cast<unsigned char>(kAlphabet.byte_of[character]);
+  if (character >= alphabet.byte_of.size() || alphabet.byte_of[character] < 0) return std::nullopt;
+  return static_cast<unsigned char>(alphabet.byte_of[character]);
 }
 
 bool from_byte_level(std::string_view token, std::string& bytes) {

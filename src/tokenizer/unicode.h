@@ -31,28 +31,28 @@ inline Character character_before(std::string_view text, std::size_t end) {
   return character_at(text, begin);
 }
 
-// The classes that Split patterns are made of; they exclude each other. kOther has no bit.
+// The classes that Split patterns are made of; they exclude each other. class_other has no bit.
 enum CharClass : std::uint8_t {
-  kOther = 0,
-  kLetter = 1,   // \p{L}
-  kNumber = 2,   // \p{N}
-  kSpace = 4,    // \s, White_Space
-  kNewline = 12  // \r and \n: space, and one bit more
+  class_other = 0,
+  class_letter = 1,   // \p{L}
+  class_number = 2,   // \p{N}
+  class_space = 4,    // \s, White_Space
+  class_newline = 12  // \r and \n: space, and one bit more
 };
 
-// One byte a code point, read once from ICU. The first call in a process builds it (under a millisecond).
+// One byte per code point, read once from ICU. The first call in a process builds it (under a millisecond).
 class CharClasses {
  public:
   static const CharClasses& get();
   std::uint8_t of(char32_t code_point) const {
-    return code_point < kTableSize ? table_[code_point] : classify(code_point);
+    return code_point < table_size ? table_[code_point] : classify(code_point);
   }
 
  private:
-  static constexpr std::size_t kTableSize = 0x20000;
+  static constexpr std::size_t table_size = 0x20000;
   CharClasses();
   static std::uint8_t classify(char32_t code_point);
-  std::uint8_t table_[kTableSize];
+  std::uint8_t table_[table_size];
 };
 
 bool is_white_space(char32_t code_point);  // White_Space

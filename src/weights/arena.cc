@@ -15,7 +15,7 @@
 namespace chorus {
 namespace {
 
-constexpr int kSeals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
+constexpr int required_seals = F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
 Error system_error(const char* call, std::size_t bytes) {
   const int error = errno;
@@ -90,10 +90,10 @@ Result<WeightArena> WeightArena::open(int fd) {
   arena.fd_ = fd;
   const int seals = ::fcntl(fd, F_GET_SEALS);
   if (seals < 0) return fail(ErrorCode::invalid_argument, "weight arena: descriptor {} is no sealable memory file", fd);
-  if ((seals & kSeals) != kSeals) {
+  if ((seals & required_seals) != required_seals) {
     return fail(ErrorCode::invalid_argument,
                 "weight arena: descriptor {} is not sealed (seals {:#x}, needed {:#x}), so its maker could change it",
-                fd, seals, kSeals);
+                fd, seals, required_seals);
   }
   struct stat status {};
   if (::fstat(fd, &status) != 0) return system_error("fstat", 0);
@@ -108,7 +108,7 @@ Result<void> WeightArena::seal() {
   CHECK(data_ != nullptr && !sealed_, "sealed twice, or nothing to seal");
   // The kernel refuses F_SEAL_WRITE while a writable mapping exists, so this one goes first.
   ::munmap(std::exchange(data_, nullptr), size_);
-  if (::fcntl(fd_, F_ADD_SEALS, kSeals) != 0) return system_error("fcntl(F_ADD_SEALS)", size_);
+  if (::fcntl(fd_, F_ADD_SEALS, required_seals) != 0) return system_error("fcntl(F_ADD_SEALS)", size_);
   CHORUS_TRY(data_, map_read_only(fd_, size_));
   sealed_ = true;
   return {};

@@ -16,11 +16,11 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr std::size_t kBytes = 3 * 4096 + 17;
+constexpr std::size_t arena_bytes = 3 * 4096 + 17;
 
 WeightArena filled_arena() {
-  WeightArena arena = WeightArena::create(kBytes).value();
-  for (std::size_t i = 0; i < kBytes; ++i) arena.writable_data()[i] = static_cast<std::byte>(i * 7);
+  WeightArena arena = WeightArena::create(arena_bytes).value();
+  for (std::size_t i = 0; i < arena_bytes; ++i) arena.writable_data()[i] = static_cast<std::byte>(i * 7);
   return arena;
 }
 
@@ -28,12 +28,12 @@ bool holds_pattern(const WeightArena& arena) {
   for (std::size_t i = 0; i < arena.size(); ++i) {
     if (arena.data()[i] != static_cast<std::byte>(i * 7)) return false;
   }
-  return arena.size() == kBytes;
+  return arena.size() == arena_bytes;
 }
 
 TEST(WeightArena, StartsZeroAndKeepsWhatIsWrittenThroughTheSeal) {
-  WeightArena arena = WeightArena::create(kBytes).value();
-  for (std::size_t i = 0; i < kBytes; ++i) ASSERT_EQ(arena.data()[i], std::byte{0});
+  WeightArena arena = WeightArena::create(arena_bytes).value();
+  for (std::size_t i = 0; i < arena_bytes; ++i) ASSERT_EQ(arena.data()[i], std::byte{0});
   arena = filled_arena();
   ASSERT_TRUE(arena.seal().ok());
   EXPECT_TRUE(holds_pattern(arena));
@@ -47,8 +47,8 @@ TEST(WeightArena, ASealedOneCannotBeChangedByAnyMeans) {
   EXPECT_EQ(::ftruncate(arena.fd(), 1), -1);
   EXPECT_EQ(::ftruncate(arena.fd(), 1 << 20), -1);
   EXPECT_EQ(::fcntl(arena.fd(), F_ADD_SEALS, F_SEAL_FUTURE_WRITE), -1);
-  EXPECT_EQ(::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena.fd(), 0), MAP_FAILED);
-  EXPECT_NE(::mprotect(const_cast<std::byte*>(arena.data()), kBytes, PROT_READ | PROT_WRITE), 0);
+  EXPECT_EQ(::mmap(nullptr, arena_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, arena.fd(), 0), MAP_FAILED);
+  EXPECT_NE(::mprotect(const_cast<std::byte*>(arena.data()), arena_bytes, PROT_READ | PROT_WRITE), 0);
   EXPECT_TRUE(holds_pattern(arena));
 }
 

@@ -18,8 +18,8 @@
 namespace chorus {
 namespace {
 
-constexpr const char* kSingleName = "model.safetensors";
-constexpr const char* kIndexName = "model.safetensors.index.json";
+constexpr const char* single_name = "model.safetensors";
+constexpr const char* index_name = "model.safetensors.index.json";
 
 constexpr std::size_t digest_sample_bytes = 1024, digest_samples = 64;  // of a tensor, from its first byte to its last
 
@@ -216,13 +216,13 @@ Result<std::unique_ptr<Checkpoint>> open_sharded(const std::string& directory, c
 }  // namespace
 
 Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory) {
-  const std::string single = directory + "/" + kSingleName;
-  const std::string index = directory + "/" + kIndexName;
+  const std::string single = directory + "/" + single_name;
+  const std::string index = directory + "/" + index_name;
   if (exists(single)) return open_single(single);
   if (exists(index)) return open_sharded(directory, index);
   return fail(ErrorCode::not_found,
-              "no {} and no {} in {}: convert the weights to safetensors, or use --load-format dummy", kSingleName,
-              kIndexName, directory);
+              "no {} and no {} in {}: convert the weights to safetensors, or use --load-format dummy", single_name,
+              index_name, directory);
 }
 
 }  // namespace chorus

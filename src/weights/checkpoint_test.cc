@@ -205,11 +205,11 @@ TEST(Checkpoint, RefusesHostileHeadersWithTheReason) {
 }
 
 std::string damaged(std::string bytes, std::mt19937* random) {
-  constexpr std::string_view kAlphabet = "0123456789{}[],:\"-.";
+  constexpr std::string_view alphabet = "0123456789{}[],:\"-.";
   const std::size_t header_end = bytes.size() - 22;
   for (auto edits = 1 + (*random)() % 3; edits > 0; --edits) {
     const std::size_t at = (*random)() % header_end;
-    const char letter = kAlphabet[(*random)() % kAlphabet.size()];
+    const char letter = alphabet[(*random)() % alphabet.size()];
     switch ((*random)() % 4) {
       case 0:
         bytes[at] = static_cast<char>((*random)());

@@ -29,8 +29,8 @@ std::uint64_t key_of(std::uint64_t seed, const std::string& name) {
 
 // 65536 values spread evenly over +-sqrt(3) * 0.02: standard deviation 0.02, mean 0.
 inline float value_of(std::uint16_t bits) {
-  constexpr float kStep = 2.0F * 1.7320508F * 0.02F / 65536.0F;
-  return (static_cast<float>(bits) - 32767.5F) * kStep;
+  constexpr float step = 2.0F * 1.7320508F * 0.02F / 65536.0F;
+  return (static_cast<float>(bits) - 32767.5F) * step;
 }
 
 // Round to nearest even for |value| < 1, which is all that is needed here: adding and taking away 2^13 times the
@@ -63,15 +63,15 @@ inline void draw(std::uint64_t key, std::uint64_t group, std::size_t groups, std
   }
 }
 
-// Draws a block at a time and converts it in a loop of its own, which the compiler turns into vector instructions.
+// Draws a block at a time and converts it in a separate loop, which the compiler turns into vector instructions.
 template <DType dtype>
 void fill_uniform(std::uint64_t key, std::uint64_t first, std::uint64_t count, std::byte* out) {
-  constexpr std::size_t kGroups = 256;
-  std::uint16_t bits[4 * kGroups];
+  constexpr std::size_t group_rows = 256;
+  std::uint16_t bits[4 * group_rows];
   const std::uint64_t end = first + count;
   for (std::uint64_t index = first; index < end;) {
     const std::uint64_t group = index / 4;
-    const auto groups = static_cast<std::size_t>(std::min<std::uint64_t>(kGroups, (end + 3) / 4 - group));
+    const auto groups = static_cast<std::size_t>(std::min<std::uint64_t>(group_rows, (end + 3) / 4 - group));
     draw(key, group, groups, bits);
     const std::uint16_t* from = bits + index % 4;
     const auto elements = static_cast<std::size_t>(std::min<std::uint64_t>(end, 4 * (group + groups)) - index);
@@ -147,8 +147,8 @@ void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t 
   if (!norm) return fill_dummy(seed, name, dtype, 0, count, out);
   for (std::uint64_t index = 0; index < count; ++index) {
     if (dtype == DType::float16) {
-      constexpr std::uint16_t kOne = 0x3C00;
-      std::memcpy(out + index * 2, &kOne, 2);
+      constexpr std::uint16_t one = 0x3C00;
+      std::memcpy(out + index * 2, &one, 2);
     } else {
       store(1.0F, dtype, out + index * bytes_of(dtype));
     }

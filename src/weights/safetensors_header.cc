@@ -15,7 +15,7 @@ struct ElementType {
   std::optional<DType> dtype;
 };
 // Every type of the format; the last column is what weights may be.
-constexpr std::array kElementTypes = {
+constexpr std::array element_types = {
     ElementType{"F32", 32, DType::float32},  ElementType{"BF16", 16, DType::bfloat16},
     ElementType{"F16", 16, DType::float16},  ElementType{"F64", 64, std::nullopt},
     ElementType{"C64", 64, std::nullopt},    ElementType{"I64", 64, std::nullopt},
@@ -33,9 +33,9 @@ Error refuse(const std::string& name, const std::string& reason) {
 }
 
 const ElementType* find_element_type(std::string_view name) {
-  const auto found = std::find_if(kElementTypes.begin(), kElementTypes.end(),
+  const auto found = std::find_if(element_types.begin(), element_types.end(),
                                   [&](const ElementType& type) { return type.name == name; });
-  return found == kElementTypes.end() ? nullptr : &*found;
+  return found == element_types.end() ? nullptr : &*found;
 }
 
 // A JSON integer from 0 on that fits an int64 (so that sums of two cannot wrap a uint64).
@@ -146,9 +146,9 @@ Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8]
     return fail(ErrorCode::invalid_argument, "{} bytes are no safetensors file: it has at least 8", file_bytes);
   std::uint64_t length = 0;
   for (int byte = 7; byte >= 0; --byte) length = length << 8 | prefix[byte];
-  if (length > kSafetensorsHeaderBytesMax) {
+  if (length > safetensors_header_bytes_max) {
     return fail(ErrorCode::invalid_argument, "header length {} is over the limit of {} bytes: not a safetensors file?",
-                length, kSafetensorsHeaderBytesMax);
+                length, safetensors_header_bytes_max);
   }
   if (length > file_bytes - 8) {
     return fail(ErrorCode::invalid_argument, "header length {} passes the end of the file ({} bytes): cut short?",
@@ -159,7 +159,7 @@ Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8]
 
 Result<std::vector<SafetensorsEntry>> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes) {
   // Depth: the header, an entry, its lists. parse_json refuses duplicate keys, and with them duplicate tensor names.
-  auto document = parse_json(header, JsonLimits{.bytes_max = kSafetensorsHeaderBytesMax, .depth_max = 3});
+  auto document = parse_json(header, JsonLimits{.bytes_max = safetensors_header_bytes_max, .depth_max = 3});
   if (!document) return with_context(document.error(), "header");
   if (!document->is_object()) return fail(ErrorCode::invalid_argument, "header: not a JSON object");
   std::vector<SafetensorsEntry> entries;

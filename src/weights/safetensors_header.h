@@ -13,8 +13,8 @@
 
 namespace chorus {
 
-constexpr std::uint64_t kSafetensorsHeaderBytesMax = 100U
-                                                     << 20;  // the format's own limit (safetensors, MAX_HEADER_SIZE)
+constexpr std::uint64_t safetensors_header_bytes_max = 100U
+                                                       << 20;  // the format's own limit (safetensors, MAX_HEADER_SIZE)
 
 struct SafetensorsEntry {
   std::string name;
