@@ -2,7 +2,7 @@
 // between two in less than 10 us (median), and 8 MiB at no less than 60 % of the speed of a plain memcpy of 8 MiB. Over
 // TCP on the loopback, without a key and with one: what the tags cost (docs/decisions/008).
 //   cmake --preset release -DCHORUS_BENCH=ON && ninja -C build collectives_bench
-// In a world of two pretended nodes, half of the ranks each: memory inside a node, TCP with a key between them.
+// In a world of two pretended nodes with half of the ranks each: memory inside a node, TCP with a key between them.
 //   build/bench/collectives_bench [RANKS [shared | tcp | tcp-key | nodes]]
 #include <sched.h>
 #include <sys/wait.h>
@@ -55,7 +55,7 @@ double all_reduce_us(Group& group, std::size_t bytes, int rounds) {
   return median_us(times);
 }
 
-// Each rank on a core of its own, as an engine binds its workers: otherwise the kernel may put both on one core, since
+// Each rank on its own core, as an engine binds its workers: otherwise the kernel may put both on one core, since
 // they wake each other.
 void bind_to_core(int rank) {
   cpu_set_t allowed, own;

@@ -1,5 +1,5 @@
 // What the reduction of a mixture of experts costs over two tensor-parallel ranks as threads of this process, and what
-// other ways would (docs/decisions/007-moe-reduction.md). Microseconds a layer, the best of many.
+// other ways would (docs/decisions/007-moe-reduction.md). Microseconds per layer, the best of many.
 //   cmake --preset release -DCHORUS_BENCH=ON && ninja -C build moe_reduction_bench && build/bench/moe_reduction_bench
 #include <fmt/format.h>
 

@@ -470,7 +470,7 @@ def flow(tmp_path):
 
 
 class Flow:
-    """A small workflow in a directory of its own, to be broken."""
+    """A small workflow in its own directory, to be broken."""
 
     def __init__(self, root):
         self.root = root

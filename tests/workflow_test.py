@@ -17,7 +17,7 @@ ROWS = [json.loads(line) for line in (EXAMPLE / "data" / "dataset.jsonl").read_t
 
 
 class Stories:
-    """The example in a directory of its own."""
+    """The example in its own directory."""
 
     def __init__(self, root):
         self.root = root
@@ -343,7 +343,7 @@ def test_a_batch_that_takes_too_long(stories):
 
 
 def test_rows_done_before_the_timeout_are_kept(stories):
-    """Four rows a step: the first are done long before, the last of 600 thousand tokens long after the timeout."""
+    """Four rows per step: the first are done long before, the last of 600 thousand tokens long after the timeout."""
     stories.many(2000, 300)
     stories.tell["engine_options"]["max_num_seqs"] = 4
     stories.tell.update(batch_size=2000, batch_timeout=3)

@@ -1,4 +1,4 @@
-// The engine inside a program of one's own: example_embed MODEL
+// The engine inside your own program: example_embed MODEL
 //
 // Loads the weights, looks at some of them by name, generates greedily in this process, and then once more with a fleet
 // of two engine processes and an assignment of prompts to ranks of our own. Both give the same tokens; exit status 1 if

@@ -1,5 +1,5 @@
 // One replica without its process: scheduler + executor. Requests are added and aborted between steps; step() gives the
-// executor as many batches as it takes, waits for the oldest and tells what came of it. Single-threaded. Knows nothing
+// executor as many batches as it takes, waits for the oldest and reports its result. Single-threaded. Knows nothing
 // of text, sockets or other replicas.
 #pragma once
 

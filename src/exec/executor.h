@@ -22,8 +22,9 @@ struct ExecutorInfo {
   // The replica computes its experts together with others (design.md section 2): while a wave lasts every step submits
   // a plan, one without rows if there is no work.
   bool steps_together = false;
-  // Context parallelism: the keys of a sequence lie on `kv_pools` ranks in turn, kv_pool_tokens at a time. Block i of a
-  // sequence must be one of pool (i * block_size / kv_pool_tokens) % kv_pools, and block b is of pool b % kv_pools.
+  // Context parallelism: the keys of a sequence go to `kv_pools` ranks round-robin, kv_pool_tokens at a time. Block i
+  // of a sequence must belong to pool (i * block_size / kv_pool_tokens) % kv_pools, and block b belongs to pool b %
+  // kv_pools.
   std::int32_t kv_pools = 1;
   std::int32_t kv_pool_tokens = attention_partition_keys;
 };
@@ -36,7 +37,7 @@ class Executor {
   // after the call. At most plans_in_flight_max plans are submitted and not collected (CHECK). An error is the death of
   // the replica.
   virtual Result<void> submit(const StepPlan& plan) = 0;
-  // Waits for what came of the oldest submitted plan. What concerns one sequence alone (NaN logits) is in its
+  // Waits for the result of the oldest submitted plan. What concerns one sequence alone (NaN logits) is in its
   // SequenceResult. `result` keeps its capacity between calls.
   virtual Result<void> collect(StepResult* result) = 0;
   // Whether any of the replicas that step together says so; all of them ask after the same step.

@@ -254,7 +254,7 @@ void ModelRunner::for_rows_of(int rank, const Visit& visit) const {
   }
 }
 
-// What came of a row changes places between the step's result and a result of that row alone.
+// The result of a row moves between the step's result and a result of that row alone.
 void ModelRunner::swap_sample(const WantedRow& wanted, StepResult* step, SequenceResult* row) {
   SequenceResult& sequence = step->sequences[static_cast<std::size_t>(wanted.sequence)];
   if (wanted.target < 0) {

@@ -29,8 +29,8 @@ class ModelRunner {
     int block_size = 16;
     std::uint64_t kv_cache_bytes = 0;
     int threads = 1;
-    std::vector<int> cpus;  // one a thread, or empty
-    // Experts move between the ranks of the ep group while serving, as this says; nullopt: they stay.
+    std::vector<int> cpus;  // one per thread, or empty
+    // Experts move between the ranks of the ep group while serving, by this configuration; nullopt: they stay.
     std::optional<EplbConfig> balancing = {};
   };
   // `shard`: number of the worker's part (exec/worker_groups.h), `arena` its packed weights, which outlive the runner;
@@ -49,7 +49,7 @@ class ModelRunner {
   const Parameters& parameters() const { return parameters_; }
   // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order.
   // With expert parallelism a plan without rows is a step, too: of the experts, for the rows of other replicas. On the
-  // output worker `result` is what came of it; on others it means nothing. `result` keeps its capacity.
+  // output worker `result` is its result; on others it means nothing. `result` keeps its capacity.
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
@@ -90,7 +90,7 @@ class ModelRunner {
   std::size_t kv_mapped_bytes_ = 0;
   std::int32_t kv_blocks_ = 0;
   std::vector<KvCacheLayer> caches_;
-  std::vector<Sampler> samplers_;  // one a thread
+  std::vector<Sampler> samplers_;  // one per thread
   std::vector<std::vector<SampledLogprob>> tops_;
   // The step's rows; kept between steps for their capacity.
   std::vector<std::int32_t> tokens_, positions_, wanted_rows_, block_tables_;

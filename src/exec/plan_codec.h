@@ -1,7 +1,7 @@
 // Step plans as they go from a replica's engine to its workers, and results on their way back.
 //
 // A plan message holds only what changed: a worker keeps each sequence's tokens, blocks and parameters until the plan
-// says that it ended. A decode step costs about 40 bytes a sequence. Encoder and decoder are a pair: every message of
+// says that it ended. A decode step costs about 40 bytes per sequence. Encoder and decoder are a pair: every message of
 // the one goes to the other, in order.
 #pragma once
 

@@ -2,8 +2,8 @@
 //
 // The engine process is worker 0 of its replica (docs/decisions/005). A submitted plan is broadcast to the other
 // workers, then every worker computes its part; the output worker's result comes back to worker 0. With pipeline stages
-// several plans are under way, one a stage. What kind of processes the workers are, and who started them, is not known
-// here.
+// several plans are under way, one per stage. What kind of processes the workers are, and who started them, is not
+// known here.
 #pragma once
 
 #include <functional>
@@ -17,14 +17,14 @@
 
 namespace chorus {
 
-// What one worker needs to begin.
+// What one worker needs to start.
 struct WorkerSetup {
   EngineConfig config;
   ModelConfig model;
   int world_rank = 0;
   std::uint64_t kv_cache_bytes = 0;  // of this worker
   int threads = 1;
-  std::vector<int> cpus = {};  // one a thread, or empty: not pinned
+  std::vector<int> cpus = {};  // one per thread, or empty: not pinned
   // Joins the world ranks from first_world_rank on: those of the replica, or of all where the transport is the whole
   // world; null for a replica of one.
   std::shared_ptr<Transport> transport = {};
@@ -32,7 +32,7 @@ struct WorkerSetup {
   FaultPoint fault = {};  // where this worker dies, in a test
 };
 
-// For worker 0. `weights` outlive it. Waits for the other workers to begin. Its end tells them to end.
+// For worker 0. `weights` outlive it. Waits for the other workers to begin. Its destructor tells them to end.
 Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup, const LoadedWeights& weights);
 
 // For the others: computes what worker 0 sends, until that says it is over (ok), a worker is gone or `interrupted`

@@ -22,8 +22,8 @@ struct WorkerGroups {
 
   bool first_stage() const { return at.pp == 0; }
   bool last_stage() const { return at.pp == pp_size - 1; }
-  // The one worker that answers: the tensor-parallel ranks of its stage sample side by side and give it what came of
-  // it. Its rank in `replica` is output_rank().
+  // The one worker that answers: the tensor-parallel ranks of its stage sample side by side and give it their
+  // results. Its rank in `replica` is output_rank().
   bool is_output() const { return last_stage() && at.cp == 0 && at.tp == 0; }
   int output_rank() const { return (pp_size - 1) * cp_size * tp_size; }
 };

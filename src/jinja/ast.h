@@ -85,7 +85,7 @@ struct Statement {
     call,          // expressions[0] (a call) with macro as its caller
     filter_block,  // body through filter
     with,          // targets[i] = expressions[i]: body
-    scope,         // body in a scope of its own: block, generation
+    scope,         // body in its own scope: block, generation
     break_loop,
     continue_loop,
   };

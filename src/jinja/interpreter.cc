@@ -52,7 +52,7 @@ class Interpreter::ScopeGuard {
   std::unique_ptr<Scope> scope_;
 };
 
-// Output goes to a string of its own while this lives.
+// Output goes to a separate string while this lives.
 class Interpreter::Capture {
  public:
   explicit Capture(Interpreter* interpreter) : interpreter_(interpreter), before_(interpreter->out_) {
@@ -302,7 +302,7 @@ Value Interpreter::call_macro(const MacroDefinition& macro, Scope* defined_in, A
 }
 
 Value Interpreter::filter_through(const Expression& filter, std::string text, Scope* scope) {
-  // The innermost filter of the chain has no input of its own.
+  // The innermost filter of the chain has no input.
   const Expression* inner = filter.children[0].get();
   const Value input =
       inner != nullptr ? filter_through(*inner, std::move(text), scope) : make_string(std::move(text), budget_);

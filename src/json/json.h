@@ -25,9 +25,9 @@ Result<Json> parse_json(std::string_view text, const JsonLimits& limits = {});
 // The message begins with `path`.
 Result<Json> read_json_file(const std::string& path, const JsonLimits& limits = {});
 
-// One value a line, lines of white space alone skipped: calls `take` with the line's number (from 1) and its value. The
-// first bad line, or the first error of `take`, ends the reading; the message names the line. `limits` holds for each
-// line.
+// One value per line, lines of white space alone skipped: calls `take` with the line's number (from 1) and its value.
+// The first bad line, or the first error of `take`, ends the reading; the message names the line. `limits` holds for
+// each line.
 Result<void> for_each_json_line(std::string_view text,
                                 const std::function<Result<void>(std::size_t line, Json&& value)>& take,
                                 const JsonLimits& limits = {});

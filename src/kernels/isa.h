@@ -22,7 +22,7 @@ const char* name_of(Isa isa);  // "amx-bf16", ...
 constexpr auto enumeration_of(Isa) {
   return Enumeration{"an instruction set", Isa::amx_bf16};
 }
-// What this processor and kernel can run, best first. Asks Linux for AMX (arch_prctl) once a process.
+// What this processor and kernel can run, best first. Asks Linux for AMX (arch_prctl) once per process.
 const std::vector<Isa>& available_isas();
 // "auto" is available_isas().front(); a name that is unknown or not available here is an error that says what is.
 Result<Isa> choose_isa(const std::string& name);

@@ -1,5 +1,5 @@
 // Memory that operations borrow within one call: bump allocation from buffers that only ever grow, so that a warmed-up
-// step allocates nothing. One a worker; not for sharing between concurrent operations.
+// step allocates nothing. One per worker; not for sharing between concurrent operations.
 #pragma once
 
 #include <cstddef>

@@ -11,7 +11,7 @@
 
 namespace chorus {
 
-// weights.size() objects into `packs` packs of equally many, each pack's weight as even as the greedy rule makes it:
+// weights.size() objects into `packs` packs of equally many, the packs' weights balanced by the greedy rule:
 // the heaviest object first, always into the lightest pack that has room.
 struct Packing {
   std::vector<int> pack;      // of each object
@@ -20,7 +20,7 @@ struct Packing {
 Packing balanced_packing(std::span<const double> weights, int packs);
 
 // The expert that each of `physical` replicas is of: one each, in order, then one more at a time for the expert with
-// the largest load a replica.
+// the largest load per replica.
 std::vector<int> replicate_experts(std::span<const double> loads, int physical);
 
 // `physical` (a multiple of `ranks`) slots on `ranks` ranks of `nodes` nodes. Experts come in `groups` equal groups,

@@ -16,7 +16,7 @@ std::size_t aligned(std::size_t bytes) {
   return (bytes + alignment - 1) / alignment * alignment;
 }
 
-// Where each row of a parameter lies in the checkpoint, resolved once a parameter.
+// Where each row of a parameter lies in the checkpoint, resolved once per parameter.
 struct ResolvedSource {
   std::int64_t first = 0, end = 0;  // rows of the parameter
   const std::byte* data = nullptr;  // of row `first`, at first_column

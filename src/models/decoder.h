@@ -57,7 +57,7 @@ class Decoder {
   int kv_heads() const;                                            // of this rank
   int layers() const { return static_cast<int>(layers_.size()); }  // of this stage
   // hidden: [rows, hidden_size]: what the stage before left (the first stage ignores it) becomes what this stage
-  // leaves, before the final norm. `caches`: one a layer of this stage. Writes K and V of these rows. With expert
+  // leaves, before the final norm. `caches`: one per layer of this stage. Writes K and V of these rows. With expert
   // parallelism a rank without rows calls it with an empty batch: it then takes part in the collectives of the experts
   // alone.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,

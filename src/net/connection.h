@@ -26,7 +26,7 @@ class Connection {
  public:
   virtual ~Connection() = default;
 
-  // Queues the frame and writes what can be written. `descriptor` (or -1) is duplicated, the caller keeps his.
+  // Queues the frame and writes what can be written. `descriptor` (or -1) is duplicated; the caller's stays open.
   // Errors: invalid_argument (payload over the limit), resource_exhausted (queue full: flush and try again; nothing was
   // queued), unavailable (the peer is gone).
   virtual Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor = -1) = 0;

@@ -3,7 +3,7 @@
 //
 // What a stranger can cost: handshake_bytes_max bytes of memory and one descriptor for at most handshake_timeout_ms,
 // pending_max times; where more come at once, the one that has waited longest goes. Refusals are logged, at most one
-// line a second.
+// line per second.
 #pragma once
 
 #include <poll.h>
@@ -46,7 +46,7 @@ class FrameListener {
     std::unique_ptr<Connection> connection;
     std::string peer;  // its address
   };
-  // Goes on with everything that can go on; gives the connections that are through.
+  // Advances every handshake; returns the connections that completed theirs.
   std::vector<Accepted> accept(Nanoseconds now);
   std::size_t pending() const { return pending_.size(); }
   // Why the last connection that did not get through was refused; empty: none was.

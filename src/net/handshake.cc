@@ -46,7 +46,7 @@ std::string Handshake::greeting() const {
   return bytes + (role_ == Role::listener ? listener_nonce_ : connector_nonce_);
 }
 
-// Under a label of its own for each purpose, so that no value stands for another.
+// Each purpose has its own label, so that no value stands for another.
 std::string Handshake::keyed(std::string_view purpose) {
   if (!hmac_) return std::string(tag_bytes, '\0');
   return hmac_->tag({"chorus handshake 1: ", purpose, listener_nonce_, connector_nonce_});

@@ -6,7 +6,7 @@
 //   listener  -> connector   verdict, proof = HMAC(key, "listener", both nonces)
 //
 // Both nonces are fresh, so an old proof is worth nothing; the roles' words differ, so one's own proof cannot be sent
-// back. The listener proves last: a stranger gets from it only a nonce. Each direction then has a key of its own, from
+// back. The listener proves last: a stranger gets from it only a nonce. Each direction then has its own key, from
 // the same nonces. Mode 0 is a cluster without a key (on one machine, FrameListener sees to that): nobody proves
 // anything.
 #pragma once

@@ -10,7 +10,7 @@
 // Thread rule: a Group belongs to one rank and is called by one thread of it. Two groups of one rank are called by the
 // same thread.
 //
-// Each collective has a file of its own. Sums of floats follow the tree of design.md section 1, rule 2, and are the
+// Each collective has its own file. Sums of floats follow the tree of design.md section 1, rule 2, and are the
 // same bits on every rank.
 #pragma once
 
@@ -46,7 +46,7 @@ class Group {
   // Rank r's `in` goes to out[r * in.size() ..) on every rank. in.size() is the same on all ranks. `in` may be that
   // part of `out` itself.
   Result<void> all_gather_bytes(std::span<const std::byte> in, std::span<std::byte> out);
-  // With sizes of their own: rank r gives sizes[r] bytes; they follow one another in `out`.
+  // With different sizes: rank r gives sizes[r] bytes; they follow one another in `out`.
   Result<void> all_gather_v(std::span<const std::byte> in, std::span<const std::size_t> sizes,
                             std::span<std::byte> out);
   // Rank s's piece for rank r (to_sizes[r] bytes there, the pieces follow one another) arrives in r's `out` as the
@@ -86,7 +86,7 @@ class Group {
   std::vector<Transport::Outgoing> outgoing_;
   std::vector<Transport::Incoming> incoming_;
   std::vector<float> received_;
-  std::vector<const float*> pieces_;  // one a rank: what tree_sum() adds
+  std::vector<const float*> pieces_;  // one per rank: what tree_sum() adds
 };
 
 // `size` groups of one world whose ranks are threads of this process; element r is handed to the thread of rank r.

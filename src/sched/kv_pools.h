@@ -1,6 +1,6 @@
-// Which pool a KV block is of. With context parallelism the keys of a sequence lie on several ranks in turn, and each
-// rank has its own blocks: block b is of pool b % pools, and block index i of a sequence is one of pool
-// (i / turn) % pools, where a turn is the run of blocks whose tokens lie on one rank. One pool: everything is pool 0.
+// Which pool a KV block belongs to. With context parallelism the keys of a sequence lie on several ranks in turn, and
+// each rank has its own blocks: block b is of pool b % pools, and block index i of a sequence is one of pool (i / turn)
+// % pools, where a turn is the run of blocks whose tokens lie on one rank. One pool: everything is pool 0.
 #pragma once
 
 #include <algorithm>

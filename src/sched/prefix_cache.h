@@ -31,7 +31,7 @@ Hash128 prefix_hash(const std::array<std::uint64_t, 2>& key, const Hash128& pare
 
 class PrefixCache {
  public:
-  // Entries for blocks 0..blocks-1, at most one a block. `hash` is another function only in tests.
+  // Entries for blocks 0..blocks-1, at most one per block. `hash` is another function only in tests.
   PrefixCache(std::int32_t blocks, std::int32_t block_size, const std::array<std::uint64_t, 2>& key,
               PrefixHash hash = prefix_hash);
 

@@ -14,8 +14,8 @@
 //
 // Rules. A sequence is one choice of one request. Its rank is its arrival, or (priority, arrival) under the priority
 // policy, and never changes.
-//  * One token budget a step (max_num_batched_tokens), one row a token. Running sequences take from it first, in rank
-//    order: one row when decoding, as many rows as are left when part of the prompt is still to be computed (chunked
+//  * One token budget per step (max_num_batched_tokens), one row per token. Running sequences take from it first, by
+//    rank: one row when decoding, as many rows as are left when part of the prompt is still to be computed (chunked
 //    prefill). Then waiting sequences are admitted in rank order, none overtaking one that does not fit.
 //  * A sequence is admitted when blocks for all its known tokens are free. It takes one more block whenever it grows
 //    over the end of the last one. When none is free the running sequence of the last rank is preempted: its blocks
@@ -52,12 +52,12 @@ namespace chorus {
 
 struct SchedulerConfig {
   std::int32_t max_num_seqs = 256;             // running at a time
-  std::int32_t max_num_batched_tokens = 2048;  // rows a step
+  std::int32_t max_num_batched_tokens = 2048;  // rows per step
   std::int32_t max_model_len = 2048;           // prompt + output tokens of a sequence
-  std::int32_t block_size = 16;                // tokens a KV block
+  std::int32_t block_size = 16;                // tokens per KV block
   std::int32_t kv_blocks = 0;                  // in all
   std::int32_t plans_in_flight_max = 1;        // pipeline stages
-  std::int32_t kv_pools = 1;                   // context ranks; a block is of one (exec/executor.h, kv_pools.h)
+  std::int32_t kv_pools = 1;                   // context ranks; a block belongs to one (exec/executor.h, kv_pools.h)
   std::int32_t kv_pool_tokens = attention_partition_keys;  // of a sequence on one before the next's turn; whole blocks
   std::int32_t vocab_size = 0;
   bool enable_prefix_caching = true;
@@ -102,7 +102,7 @@ class Scheduler {
   // all that there is waits for plans in flight; such a plan is not in flight and names nothing. What the plan points
   // to is valid until the next call of this object. CHECK: fewer than plans_in_flight_max plans are in flight.
   virtual const StepPlan& schedule() = 0;
-  // What came of the oldest plan in flight, parallel to it; appends to `events` in plan order, failed requests first.
+  // The result of the oldest plan in flight, parallel to it; appends to `events` in plan order, failed requests first.
   // With no plan in flight `result` is not looked at, and failed requests alone are told.
   virtual void complete(const StepResult& result, std::vector<TokenEvent>* events) = 0;
   virtual std::int32_t plans_in_flight() const = 0;

@@ -1,5 +1,5 @@
 // Goal: a step of decoding allocates nothing, with one plan in flight or several. Method: operator new counts; 1000
-// steps of 16 sequences after warm-up. Not under the sanitizers, which bring an operator new of their own and watch it.
+// steps of 16 sequences after warm-up. Not under the sanitizers, which replace operator new themselves.
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #include <gtest/gtest.h>
 

@@ -54,7 +54,7 @@ TEST(Scheduler, ChoicesShareTheFullPromptBlocksWithTheCacheOff) {
   engine.step();
   engine.step();
   EXPECT_EQ(engine.scheduler().stats().running, 3U);
-  // 2 shared blocks, and one of its own for each of three.
+  // 2 shared blocks, and one more for each of three.
   EXPECT_EQ(engine.scheduler().stats().kv_blocks_free, 32U - 5U);
   engine.run();
   EXPECT_EQ(engine.outcomes().size(), 3U);

@@ -1,4 +1,4 @@
-// The scheduler's view of a request: one Sequence a choice. Plain values; the scheduler owns them and changes them.
+// The scheduler's view of a request: one Sequence per choice. Plain values; the scheduler owns them and changes them.
 #pragma once
 
 #include <cstdint>

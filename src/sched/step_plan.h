@@ -4,8 +4,9 @@
 // whoever needs them for longer copies them. A row is one token at one absolute position of one sequence. Rows of a
 // sequence are adjacent and in order.
 //
-// Several plans may be in flight at a time (pipeline stages). They are computed in the order in which they were made,
-// by every stage, so a later one finds what an earlier one has written, and may write where an earlier one reads.
+// Several plans may be in flight at a time (pipeline stages). They are computed in the order in which they were
+// planned, by every stage, so a later one finds what an earlier one has written, and may write where an earlier one
+// reads.
 #pragma once
 
 #include <cstdint>
@@ -39,9 +40,9 @@ struct SequencePlan {
 struct StepPlan {
   std::vector<SequencePlan> sequences;
   std::int32_t rows = 0;  // sum of count
-  // Sequences (their `sequence`) of earlier plans that finished, failed or were aborted since the last plan: whoever
-  // keeps something of them may forget it. One that was preempted has not ended. One that was aborted may still be in a
-  // plan in flight, that is in an earlier one.
+  // The `sequence` numbers of earlier plans' sequences that finished, failed or were aborted since the last plan:
+  // whoever keeps something of them may forget it. One that was preempted has not ended. One that was aborted may still
+  // be in a plan in flight, that is in an earlier one.
   std::vector<std::uint64_t> ended;
 };
 

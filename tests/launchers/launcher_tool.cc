@@ -1,7 +1,7 @@
 // Chorus's store and rendezvous as a program, for tests with real launchers and with torch:
 //
 //   launcher_tool serve             a TCP store; prints its port; ends when stdin does
-//   launcher_tool client HOST PORT  commands from stdin, an answer a line: set K V | get K | add K N | wait K.. |
+//   launcher_tool client HOST PORT  commands from stdin, one answer per line: set K V | get K | add K N | wait K.. |
 //                                   check K.. | compare_set K EXPECTED DESIRED | delete K
 //   launcher_tool join              joins the world of the launcher's environment and prints what it found
 #include <algorithm>
@@ -83,7 +83,7 @@ int join() {
   if (!place.ok()) return failed(place.error());
   JoinOptions options;
   options.timeout_ms = options.exchange_timeout_ms = timeout_ms;
-  const char* identity = std::getenv("LAUNCHER_TOOL_TCP");  // pretend that every rank has a node of its own
+  const char* identity = std::getenv("LAUNCHER_TOOL_TCP");  // pretend that every rank is on another node
   if (identity != nullptr) options.node_identity = fmt::format("node {}", environment->rank);
   if (const char* key = std::getenv("LAUNCHER_TOOL_KEY"); key != nullptr) {
     auto read = ClusterKey::read(key);

@@ -116,7 +116,7 @@ def test_torchs_client_with_our_server(our_server, use_libuv):
 
 
 def test_torch_ranks_meet_at_our_server(our_server):
-    """wait_for_workers counts and waits in its own way; the group's barrier makes keys of its own."""
+    """wait_for_workers counts and waits in its own way; the group's barrier makes its own keys."""
     program = ("import sys, datetime, torch, torch.distributed as d\n"
                "r = int(sys.argv[2])\n"
                "s = d.TCPStore('127.0.0.1', int(sys.argv[1]), 2, False, datetime.timedelta(seconds=60))\n"

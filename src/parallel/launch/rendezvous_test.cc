@@ -88,8 +88,8 @@ TEST(Rendezvous, RanksOfOneNodeShareMemory) {
   expect_sums(joined);
 }
 
-// Goal: memory inside a node, TCP between nodes, and one end for all. Method: threads pretend nodes (one a digit); the
-// last one leaves.
+// Goal: memory inside a node, TCP between nodes, and one end for all. Method: threads pretend nodes (one per digit);
+// the last one leaves.
 TEST(Rendezvous, RanksOfSeveralNodesShareMemoryInsideANode) {
   struct Case {
     std::string nodes;

@@ -21,7 +21,7 @@ namespace chorus {
 Result<std::unique_ptr<Store>> connect_tcp_store(const std::string& host, int port, int timeout_ms,
                                                  std::shared_ptr<const ClusterKey> key = nullptr);
 
-// Runs in a thread of its own from start() to the destructor, which closes all connections. What a client may hold is
+// Runs in its own thread from start() to the destructor, which closes all connections. What a client may hold is
 // bounded: keys and values as in store.h, 1 GiB in all, 4,096 connections. A client that sends what is no request is
 // cut off.
 class TcpStoreServer {

@@ -1,9 +1,9 @@
 // The memory of a SharedWorld (transport.h) and its layout. Private to this room.
 //
 //   header        what this is, how many ranks, whether it is broken and why
-//   rank slots    one a rank: who joined, and the doorbell on which it sleeps
-//   ring controls one an ordered pair of ranks: bytes written and read so far, each on cache lines of its own
-//   rings         one an ordered pair of ranks, ring_bytes each: a queue of bytes with one writer and one reader
+//   rank slots    one per rank: who joined, and the doorbell on which it sleeps
+//   ring controls one per ordered pair of ranks: bytes written and read so far, each on its own cache lines
+//   rings         one per ordered pair of ranks, ring_bytes each: a queue of bytes with one writer and one reader
 //
 // The file is sparse: a page exists once it was touched, so a world takes memory for the pairs of ranks that talk. All
 // rings together have at most 64 MiB up to 128 ranks (256 KiB a ring up to 16 ranks, 16 KiB at 64 ranks), and 4 KiB

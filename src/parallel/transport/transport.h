@@ -100,9 +100,9 @@ class SharedWorld {
   int size() const { return size_; }
   int fd() const { return fd_; }  // stays owned; close-on-exec
 
-  // Joins as `rank`, once a rank. The memory lives on in the transport. `timeout_ms`: the deadline of every exchange().
-  // The first exchange waits for the others to join, too. A rank whose process ends counts as dead from then on.
-  // `names`: what messages call the ranks, where they are part of a larger world; empty: by their numbers.
+  // Joins as `rank`, once per rank. The memory lives on in the transport. `timeout_ms`: the deadline of every
+  // exchange(). The first exchange waits for the others to join, too. A rank whose process ends counts as dead from
+  // then on. `names`: what messages call the ranks, where they are part of a larger world; empty: by their numbers.
   Result<std::unique_ptr<Transport>> join(int rank, int timeout_ms, std::vector<int> names = {}) const;
 
  private:
@@ -110,7 +110,7 @@ class SharedWorld {
       : fd_(fd), size_(size), memory_(std::move(memory)) {}
   int fd_ = -1;
   int size_ = 0;
-  std::shared_ptr<SharedMemory> memory_;  // mapped once a process: its ranks share it
+  std::shared_ptr<SharedMemory> memory_;  // mapped once per process: its ranks share it
 };
 
 }  // namespace chorus

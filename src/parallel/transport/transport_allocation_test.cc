@@ -1,5 +1,5 @@
 // Goal: the collectives of a step allocate nothing, over any backend. Method: operator new counts, each rank for its
-// own thread. Not under the sanitizers, which bring an operator new of their own and watch it.
+// own thread. Not under the sanitizers, which replace operator new themselves.
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #include <gtest/gtest.h>
 

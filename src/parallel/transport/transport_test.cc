@@ -266,7 +266,7 @@ TEST_P(TransportDeathTest, EndsTheWorldOfTheIdle) {
   });
 }
 
-// Goal: what came of a message whose sender died in the middle is not taken for all of it. Method: it is more than
+// Goal: a part of a message whose sender died is not taken for all of it. Method: it is more than
 // rings and sockets hold, and its receiver begins when the sender is dead.
 TEST_P(TransportDeathTest, HalfWayThroughAMessageIsNoticed) {
   const auto [backend, sender] = GetParam();
