@@ -379,59 +379,9 @@ def test_a_wrong_line_is_named_and_nothing_runs(tmp_path, line, words):
     assert output.read_bytes() == b"precious" and sorted(os.listdir(tmp_path)) == ["in.jsonl", "out.jsonl"]
 
 
-# ---- the output ----
-
-def test_output_in_no_directory(tmp_path):
-    done = chorus("generate", STORIES, "--prompt", "a", "--output", tmp_path / "nowhere" / "out.jsonl")
-    refused(done, tmp_path / "nowhere" / "out.jsonl", "No such file")
-    assert not started(done) and os.listdir(tmp_path) == []
-
-
-def test_output_is_a_directory(tmp_path):
-    refused(chorus("generate", STORIES, "--prompt", "a", "--output", tmp_path), tmp_path, "is a directory")
-
-
-def test_output_may_not_be_written():
-    # /proc takes no new files from anybody, root included.
-    done = chorus("generate", STORIES, "--prompt", "a", "--output", "/proc/out.jsonl")
-    refused(done, "/proc/out.jsonl", "cannot be written")
-    assert not started(done)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_output_directory_without_permission(tmp_path):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    refused(chorus("generate", STORIES, "--prompt", "a", "--output", tmp_path / "closed" / "o"), "closed/o", "Permission denied")
-
-
-def test_a_full_device():
-    refused(chorus("generate", STORIES, "--prompt", "a", "--output", "/dev/full"), "/dev/full", "No space left", status=1)
-
-
-def test_a_full_stdout():
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run([CHORUS, "generate", STORIES, "--prompt", "a"], stdout=full, stderr=subprocess.PIPE, timeout=60, check=False)
-    assert done.returncode == 1 and "No space left" in other_lines(done.stderr)[0]
-
-
-def limit_files():
-    """Every file the program writes may have 2 MiB: its weights fit, its output does not."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))
-
-
-def test_a_full_disk(tmp_path):
-    output = tmp_path / "out.jsonl"
-    output.write_bytes(b"precious")
-    rows = [{"id": "x" * 50000, "prompt": "a", "max_tokens": 2} for _ in range(60)]
-    done = subprocess.run([CHORUS, "generate", STORIES, *SMALL, "--output", str(output)], input=lines(rows), capture_output=True,
-                          timeout=60, preexec_fn=limit_files, check=False)
-    refused(done, output, "File too large", status=1)
-    assert output.read_bytes() == b"precious" and os.listdir(tmp_path) == ["out.jsonl"]
-
-
 # ---- interrupts ----
 
-@pytest.mark.parametrize("name, whole_group", [("SIGINT", False), ("SIGINT", True), ("SIGTERM", False)])
+@pytest.mark.parametrize("name, whole_group", [("SIGINT", False), ("SIGINT", True), ("SIGTERM", False), ("SIGHUP", False), ("SIGHUP", True)])
 def test_an_interrupt(tmp_path, name, whole_group):
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(lines([{"prompt": "Once", "max_tokens": 500, "ignore_eos": True, "seed": seed, "temperature": 1} for seed in range(3000)]))
@@ -619,6 +569,11 @@ def test_an_output_directory_that_is_a_file(flow):
     done = flow.run()
     refused(done, "output_dir", flow.root / "out")
     assert (flow.root / "out").read_text() == "precious"
+
+
+def limit_files():
+    """Every file the program writes may have 2 MiB: its weights fit, its output does not."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, 2 << 20))
 
 
 def test_a_full_disk_under_a_workflow(flow):

@@ -21,6 +21,7 @@ namespace {
 // What every subcommand takes beside its own.
 struct BenchOptions {
   std::string output_json;
+  std::string input;  // of throughput
   bool disable_progress_bars = false;
   std::vector<Options::GivenOption> sampling;
 };
@@ -68,7 +69,7 @@ BenchHooks hooks_of(const BenchOptions& options) {
 Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure) {
   std::optional<OutputFile> file;
   if (!options.output_json.empty()) {
-    CHORUS_TRY(OutputFile opened, OutputFile::open(options.output_json));
+    CHORUS_TRY(OutputFile opened, OutputFile::open(options.output_json, {options.input}));
     file.emplace(std::move(opened));
   }
   CHORUS_TRY(const BenchResult result, measure(hooks_of(options)));
@@ -86,7 +87,6 @@ Result<int> report(const BenchOptions& options, const std::function<Result<Bench
 
 struct ThroughputCommand : BenchOptions {
   ThroughputOptions what;
-  std::string input;
 };
 
 // The rows of --input as generate would run them; --output-len makes each give exactly that many tokens.

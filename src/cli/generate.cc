@@ -34,6 +34,12 @@ struct GenerateOptions {
   std::vector<Options::GivenOption> sampling;
 };
 
+// Where the rows come from; nothing: only --prompt was given.
+std::string input_file(const GenerateOptions& options) {
+  if (!options.input.empty() && options.input != "-") return options.input;
+  return options.prompts.empty() || options.input == "-" ? "/dev/stdin" : "";
+}
+
 // The rows in input order: those of --prompt, then those of --input or stdin.
 class RowReader {
  public:
@@ -189,7 +195,7 @@ Result<int> generate_with(const GenerateOptions& options, const TextModel& model
   GenerationOptions defaults = default_generation_options(model.config, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
   CHORUS_TRY(RowReader reader, RowReader::open(options, chat, defaults));
-  CHORUS_TRY(OutputFile file, OutputFile::open(options.output));
+  CHORUS_TRY(OutputFile file, OutputFile::open(options.output, {input_file(options)}));
   CHORUS_TRY(const auto fleet, start());
   TextEngine engine(*fleet, model.tokenizer, options.engine, model.config, seed_by_prompt(options.engine.seed),
                     offline_limits(options.engine));

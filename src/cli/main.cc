@@ -1,9 +1,11 @@
 // chorus COMMAND [MODEL] [options]. The same program, under another name, is an engine process of a fleet.
 #include "base/last_words.h"
+#include "base/standard_descriptors.h"
 #include "cli/commands.h"
 #include "worker/process_main.h"
 
 int main(int argc, char** argv) {
+  if (!chorus::open_standard_descriptors()) return 1;  // there is nowhere to say it
   chorus::install_last_words();
   if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);
   if (chorus::is_worker_process(argc, argv)) return chorus::worker_process_main(chorus::engine_socket_fd);

@@ -62,7 +62,7 @@ std::optional<std::string> environment_variable(const std::string& name);
 // vLLM's name).
 void read_ray_environment(EngineConfig* config);
 
-// True once SIGINT or SIGTERM has come (handlers are installed by run_command_line).
+// True once SIGINT, SIGTERM or SIGHUP has come (handlers are installed by run_command_line).
 bool interrupted();
 
 }  // namespace chorus

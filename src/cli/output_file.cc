@@ -1,62 +1,62 @@
 #include "cli/output_file.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
+#include <cstdio>
 #include <utility>
+
+#include "json/file_write.h"
 
 namespace chorus {
 
-Result<OutputFile> OutputFile::open(const std::string& path) {
-  if (path.empty() || path == "-") return OutputFile(stdout, "stdout", "");
+Result<OutputFile> OutputFile::open(const std::string& path, const std::vector<std::string>& inputs) {
+  if (path.empty() || path == "-") return OutputFile(STDOUT_FILENO, "stdout", "");
   struct stat status {};
-  const bool special = ::stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode);
-  if (special && S_ISDIR(status.st_mode))
+  const bool there = ::stat(path.c_str(), &status) == 0;
+  if (there && S_ISDIR(status.st_mode)) {
     return fail(ErrorCode::invalid_argument, "output {} is a directory: give a file name", path);
-  // A device or pipe (/dev/stdout, /dev/full) has no partial form.
-  const std::string partial = special ? "" : path + ".partial";
-  std::FILE* file = std::fopen(special ? path.c_str() : partial.c_str(), "we");
-  if (file == nullptr)
-    return fail(ErrorCode::invalid_argument, "output {} cannot be written ({}): give another place", path,
-                std::strerror(errno));
-  return OutputFile(file, path, partial);
+  }
+  if (there && !S_ISREG(status.st_mode)) {
+    const int file = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
+    if (file < 0) return with_context(file_error("open", path, errno), "output cannot be written");
+    return OutputFile(file, path, "");
+  }
+  const std::string partial = path + ".partial";
+  for (const std::string& written : {path, partial}) CHORUS_TRY_VOID(refuse_overwriting(written, inputs));
+  const auto file = open_locked(partial);
+  if (!file.ok()) return with_context(file.error(), "output cannot be written");
+  OutputFile output(*file, path, partial);
+  if (::ftruncate(*file, 0) != 0) return file_error("ftruncate", partial, errno);
+  return output;
 }
 
 OutputFile::OutputFile(OutputFile&& other) noexcept
-    : file_(std::exchange(other.file_, nullptr)),
-      path_(std::move(other.path_)),
-      partial_(std::exchange(other.partial_, "")) {}
+    : file_(std::exchange(other.file_, -1)), path_(std::move(other.path_)), partial_(std::move(other.partial_)) {}
 
 OutputFile::~OutputFile() {
-  if (file_ == nullptr || file_ == stdout) return;
-  std::fclose(file_);
-  if (!partial_.empty()) ::unlink(partial_.c_str());
+  if (file_ < 0 || file_ == STDOUT_FILENO) return;
+  // While it is still locked: it could be another process's a moment later.
+  if (!partial_.empty() && is_still_named(file_, partial_)) ::unlink(partial_.c_str());
+  ::close(file_);
 }
 
-Error OutputFile::failed(const char* what) const {
-  return fail(ErrorCode::resource_exhausted,
-              "cannot {} {} ({}): nothing was left under that name; make room and run again", what, path_,
-              std::strerror(errno));
-}
-
-Result<void> OutputFile::write(const std::string& text) {
-  if (std::fwrite(text.data(), 1, text.size(), file_) != text.size()) return failed("write");
-  return {};
+Result<void> OutputFile::write(std::string_view text) {
+  return write_all(file_, text, path_);
 }
 
 Result<void> OutputFile::commit() {
-  if (std::fflush(file_) != 0) return failed("write");
   if (partial_.empty()) return {};
-  if (::fsync(::fileno(file_)) != 0) return failed("sync");
-  if (std::fclose(std::exchange(file_, nullptr)) != 0 || std::rename(partial_.c_str(), path_.c_str()) != 0) {
-    const Error error = failed("put in place");
-    ::unlink(partial_.c_str());
-    return error;
+  if (::fsync(file_) != 0) return file_error("fsync", partial_, errno);
+  if (!is_still_named(file_, partial_)) {
+    return fail(ErrorCode::unavailable, "{} was removed or replaced while it was written: {} is as it was; run again",
+                partial_, path_);
   }
+  if (std::rename(partial_.c_str(), path_.c_str()) != 0) return file_error("rename", path_, errno);
   partial_.clear();
-  return {};
+  return sync_directory_of(path_);
 }
 
 }  // namespace chorus

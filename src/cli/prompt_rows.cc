@@ -44,7 +44,6 @@ Result<std::optional<PromptLine>> PromptReader::next() {
     ++line_number_;
     CHORUS_TRY(const bool there, read_line(in(), name_, line_number_, line_bytes_max, &line_));
     if (!there) return std::optional<PromptLine>();
-    if (line_number_ == 1 && line_.starts_with("\xef\xbb\xbf")) line_.erase(0, 3);  // byte order mark
     if (line_.find_first_not_of(" \t\r") == std::string::npos) continue;
     auto parsed = parse_prompt_line(line_, chat_, defaults_);
     if (!parsed.ok()) return with_context(parsed.error(), fmt::format("{} line {}", name_, line_number_));

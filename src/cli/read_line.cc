@@ -17,6 +17,7 @@ Result<bool> read_line(std::istream& in, const std::string& name, std::size_t nu
     }
     line->push_back(byte);
   }
+  if (number == 1 && line->starts_with("\xef\xbb\xbf")) line->erase(0, 3);  // byte order mark
   return true;
 } catch (const std::ios_base::failure& error) {  // read(2) failed: a disk, a network file system, a directory
   return fail(ErrorCode::invalid_argument, "{} line {}: cannot be read: {}", name, number, error.what());

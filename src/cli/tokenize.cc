@@ -1,4 +1,5 @@
 // chorus tokenize MODEL: text to ids, ids to text, chats to prompts. MODEL may hold tokenizer files alone.
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -9,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/read_line.h"
 #include "frontend/chat_format.h"
+#include "json/file_write.h"
 #include "tokenizer/tokenizer.h"
 
 namespace chorus {
@@ -28,7 +30,7 @@ struct TokenizeOptions {
 
 Result<void> write_out(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size()) return {};
-  return fail(ErrorCode::internal, "stdout: cannot write: the reader is gone or the disk is full");
+  return file_error("write", "stdout", errno);
 }
 
 Result<std::string> read_stdin() {
@@ -176,8 +178,7 @@ Result<int> tokenize(const TokenizeOptions& options) {
   }
   std::ios::sync_with_stdio(false);  // std::cin reads in blocks; one of stdin and std::cin is used, never both
   CHORUS_TRY(const int status, options.render_chat.empty() ? convert(options) : render_chats(options));
-  if (std::fflush(stdout) != 0)
-    return fail(ErrorCode::internal, "stdout: cannot write: the reader is gone or the disk is full");
+  if (std::fflush(stdout) != 0) return file_error("write", "stdout", errno);
   return status;
 }
 

@@ -64,4 +64,10 @@ Result<std::string> read_file(const std::string& path, std::size_t bytes_max) {
   return text;
 }
 
+Result<std::string> read_text_file(const std::string& path, std::size_t bytes_max) {
+  CHORUS_TRY(std::string text, read_file(path, bytes_max));
+  if (text.starts_with("\xef\xbb\xbf")) text.erase(0, 3);
+  return text;
+}
+
 }  // namespace chorus

@@ -171,6 +171,7 @@ int main(int argc, char** argv) {
   }
   ::signal(SIGINT, SIG_IGN);  // the head's business
   ::signal(SIGTERM, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);
   ::signal(SIGPIPE, SIG_IGN);
   Channel channel(channel_fd);
   try {

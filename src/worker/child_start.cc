@@ -22,6 +22,7 @@ constexpr int last_words_timeout_ms = 1'000;
 
 Result<void> adopt_process_rules(int socket_fd, const char* name) {
   ::signal(SIGINT, SIG_IGN);
+  ::signal(SIGHUP, SIG_IGN);  // a closed terminal tells its whole group; the parent ends us
   ::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, name);
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) {

@@ -1,16 +1,13 @@
 #include "workflow/durable_file.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <filesystem>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
+#include "json/file_write.h"
 #include "json/json.h"
 
 namespace chorus {
@@ -19,61 +16,11 @@ namespace {
 // A sync of each row would take longer than generating it.
 constexpr Nanoseconds sync_interval = 1'000'000'000;
 
-// What the user can put right by naming another place or changing its rights is an invalid argument.
-ErrorCode code_of(int number) {
-  switch (number) {
-    case ENOSPC:
-    case EDQUOT:
-    case EFBIG:
-      return ErrorCode::resource_exhausted;
-    case EACCES:
-    case EPERM:
-    case EROFS:
-    case ENOTDIR:
-    case EISDIR:
-    case ELOOP:
-    case ENAMETOOLONG:
-      return ErrorCode::invalid_argument;
-    default:
-      return ErrorCode::internal;
-  }
-}
-
-Error system_error(const char* call, const std::string& path, int number) {
-  const ErrorCode code = code_of(number);
-  const char* advice = "";
-  if (code == ErrorCode::resource_exhausted) advice = "; make room and run again, finished rows are kept";
-  if (code == ErrorCode::invalid_argument) advice = "; give an output_dir that can be written";
-  return fail(code, "{}: {}: {}{}", path, call, std::generic_category().message(number), advice);
-}
-
-Result<void> write_all(int file, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const ssize_t written = ::write(file, text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return system_error("write", path, errno);
-    text.remove_prefix(static_cast<std::size_t>(written));
-  }
+Result<void> write_temporary(int file, const std::string& temporary, std::string_view text) {
+  if (::ftruncate(file, 0) != 0) return file_error("ftruncate", temporary, errno);
+  CHORUS_TRY_VOID(write_all(file, text, temporary));
+  if (::fsync(file) != 0) return file_error("fsync", temporary, errno);
   return {};
-}
-
-Result<void> sync_directory_of(const std::string& path) {
-  const std::string directory = std::filesystem::path(path).parent_path().string();
-  const int file = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (file < 0) return system_error("open", directory, errno);
-  const int result = ::fsync(file);
-  const int number = errno;
-  ::close(file);
-  return result == 0 ? Result<void>() : Result<void>(system_error("fsync", directory, number));
-}
-
-Result<void> write_temporary(const std::string& temporary, std::string_view text) {
-  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0666);
-  if (file < 0) return system_error("open", temporary, errno);
-  Result<void> result = write_all(file, text, temporary);
-  if (result.ok() && ::fsync(file) != 0) result = system_error("fsync", temporary, errno);
-  if (::close(file) != 0 && result.ok()) result = system_error("close", temporary, errno);
-  return result;
 }
 
 }  // namespace
@@ -81,23 +28,18 @@ Result<void> write_temporary(const std::string& temporary, std::string_view text
 Result<void> replace_file(const std::string& path, std::string_view text) {
   const std::filesystem::path target(path);
   const std::string temporary = (target.parent_path() / fmt::format(".{}.tmp", target.filename().string())).string();
-  Result<void> result = write_temporary(temporary, text);
-  if (result.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) result = system_error("rename", path, errno);
-  if (!result.ok()) {
-    ::unlink(temporary.c_str());
-    return result;
-  }
+  CHORUS_TRY(const int file, open_locked(temporary));
+  Result<void> result = write_temporary(file, temporary, text);
+  if (result.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) result = file_error("rename", path, errno);
+  if (!result.ok()) ::unlink(temporary.c_str());
+  ::close(file);  // it is locked until it has its name, or none
+  if (!result.ok()) return result;
   return sync_directory_of(path);
 }
 
 Result<Journal> Journal::open(const std::string& path, const std::string& fingerprint, std::int64_t now_unix_s) {
-  const int file = ::open(path.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
-  if (file < 0) return system_error("open", path, errno);
+  CHORUS_TRY(const int file, open_locked(path));
   Journal journal(path, file);
-  if (::flock(file, LOCK_EX | LOCK_NB) != 0) {
-    return fail(ErrorCode::unavailable, "{}: another run is writing here; wait for it or give another output_dir",
-                path);
-  }
   CHORUS_TRY_VOID(journal.load(fingerprint, now_unix_s));
   CHORUS_TRY_VOID(sync_directory_of(path));
   return journal;
@@ -131,7 +73,7 @@ Result<void> Journal::load(const std::string& fingerprint, std::int64_t now_unix
   for (;;) {
     const ssize_t count = ::read(file_, buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return system_error("read", path_, errno);
+    if (count < 0) return file_error("read", path_, errno);
     if (count == 0) break;
     text.append(buffer.data(), static_cast<std::size_t>(count));
   }
@@ -143,20 +85,20 @@ Result<void> Journal::load(const std::string& fingerprint, std::int64_t now_unix
   // Without work to go on with, the time is now: an attempt that failed at once last week does not date this one.
   if (belongs && lines_.size() > 1) {
     lines_.erase(lines_.begin());
-    if (::ftruncate(file_, static_cast<off_t>(size_)) != 0) return system_error("ftruncate", path_, errno);
+    if (::ftruncate(file_, static_cast<off_t>(size_)) != 0) return file_error("ftruncate", path_, errno);
     return {};
   }
   was_other_ = !lines_.empty() && !belongs;
   lines_.clear();
   size_ = 0;
   begun_unix_s_ = now_unix_s;
-  if (::ftruncate(file_, 0) != 0) return system_error("ftruncate", path_, errno);
+  if (::ftruncate(file_, 0) != 0) return file_error("ftruncate", path_, errno);
   CHORUS_TRY_VOID(write_line(Json{{"fingerprint", fingerprint}, {"now", now_unix_s}}.dump()));
   return sync();
 }
 
 Result<void> Journal::write_line(std::string_view line) {
-  if (::lseek(file_, static_cast<off_t>(size_), SEEK_SET) < 0) return system_error("lseek", path_, errno);
+  if (::lseek(file_, static_cast<off_t>(size_), SEEK_SET) < 0) return file_error("lseek", path_, errno);
   const std::string text = fmt::format("{}\n", line);
   if (Result<void> result = write_all(file_, text, path_); !result.ok()) {
     // Leaves no torn line if it can; opening drops one anyway.
@@ -173,13 +115,13 @@ Result<void> Journal::append(std::string_view line) {
 }
 
 Result<void> Journal::sync() {
-  if (::fdatasync(file_) != 0) return system_error("fdatasync", path_, errno);
+  if (::fdatasync(file_) != 0) return file_error("fdatasync", path_, errno);
   synced_at_ = monotonic_now();
   return {};
 }
 
 Result<void> Journal::remove() {
-  if (::unlink(path_.c_str()) != 0) return system_error("unlink", path_, errno);
+  if (::unlink(path_.c_str()) != 0) return file_error("unlink", path_, errno);
   return {};
 }
 

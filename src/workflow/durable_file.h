@@ -13,7 +13,7 @@
 namespace chorus {
 
 // Writes `text` beside `path` under a temporary name, syncs, and renames it to `path`. After an error `path` is as it
-// was and the temporary file is gone.
+// was and the temporary file is gone. `unavailable` while another process writes the same file.
 Result<void> replace_file(const std::string& path, std::string_view text);
 
 // Lines that are appended. The first names what the rest belongs to and when that began: lines of another fingerprint

@@ -40,7 +40,8 @@ Result<PromptSource> PromptSource::load(const std::string& prompts_dir, const st
     std::error_code error;
     if (!std::filesystem::exists(path, error)) continue;
     PromptSource source;
-    CHORUS_TRY(source.content_, read_file(path, prompt_bytes_max));
+    source.path_ = path;
+    CHORUS_TRY(source.content_, read_text_file(path, prompt_bytes_max));
     source.is_chat_ = std::string_view(extension) == ".json";
     if (source.is_chat_) {
       CHORUS_TRY(source.parts_, parse_messages(source.content_, path));

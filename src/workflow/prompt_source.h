@@ -22,10 +22,11 @@ class PromptSource {
   };
   // `fields`: a JSON object. A field that is missing is an error that names it.
   Result<Prompt> render(const Json& fields, std::int64_t now_unix_s) const;
+  const std::string& path() const { return path_; }
   const std::string& content() const { return content_; }  // of the file
 
  private:
-  std::string content_;
+  std::string path_, content_;
   bool is_chat_ = false;
   std::vector<std::pair<std::string, Template>> parts_;  // role (empty for a plain prompt) and template
 };

@@ -12,11 +12,9 @@ namespace {
 constexpr std::size_t file_bytes_max = std::size_t{4} << 30;
 
 Result<std::vector<Json>> load_json_lines(const std::string& path) {
-  CHORUS_TRY(const std::string text, read_file(path, file_bytes_max));
-  std::string_view content = text;
-  if (content.starts_with("\xef\xbb\xbf")) content.remove_prefix(3);  // byte order mark
+  CHORUS_TRY(const std::string text, read_text_file(path, file_bytes_max));
   std::vector<Json> records;
-  const auto read = for_each_json_line(content, [&](std::size_t line, Json&& value) -> Result<void> {
+  const auto read = for_each_json_line(text, [&](std::size_t line, Json&& value) -> Result<void> {
     if (!value.is_object()) return fail(ErrorCode::invalid_argument, "line {}: not a JSON object", line);
     records.push_back(std::move(value));
     return {};
@@ -28,7 +26,10 @@ Result<std::vector<Json>> load_json_lines(const std::string& path) {
 Result<std::vector<Json>> load_json_array(const std::string& path) {
   JsonLimits limits;
   limits.bytes_max = file_bytes_max;
-  CHORUS_TRY(Json array, read_json_file(path, limits));
+  CHORUS_TRY(const std::string text, read_text_file(path, limits.bytes_max));
+  auto parsed = parse_json(text, limits);
+  if (!parsed) return with_context(parsed.error(), path);
+  Json& array = *parsed;
   if (!array.is_array()) return fail(ErrorCode::invalid_argument, "{}: must be a JSON array of records", path);
   std::vector<Json> records;
   for (Json& record : array) {

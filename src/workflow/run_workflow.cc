@@ -6,6 +6,7 @@
 
 #include "base/siphash.h"
 #include "json/file.h"
+#include "json/file_write.h"
 #include "workflow/confined_path.h"
 #include "workflow/node_run.h"
 #include "workflow/prompt_source.h"
@@ -114,6 +115,10 @@ Result<const WorkflowNode*> load_node_of(const Workflow& workflow, const Workflo
   return found;
 }
 
+std::string path_in(const std::string& directory, const std::string& name) {
+  return (fs::path(directory) / name).string();
+}
+
 std::int64_t unix_now_s() {
   return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
@@ -124,6 +129,21 @@ Result<void> make_output_directory(const std::string& path) {
   if (error || !fs::is_directory(path, error)) {
     return fail(ErrorCode::invalid_argument, "output_dir {}: {}", path, error ? error.message() : "not a directory");
   }
+  return {};
+}
+
+// A run that writes over its own workflow, data or templates could not go on where it was.
+Result<void> refuse_overwriting_inputs(const Workflow& workflow, const Inputs& inputs) {
+  std::vector<std::string> read = {workflow.path}, written = {path_in(workflow.output_dir, "report.json")};
+  for (const auto& [id, prompt] : inputs.prompts) read.push_back(prompt.path());
+  for (const WorkflowNode& node : workflow.nodes) {
+    if (const auto* load = std::get_if<LoadParams>(&node.params)) {
+      read.push_back(load->input_data_path);
+    } else {
+      written.push_back(path_in(workflow.output_dir, std::get<TextPromptParams>(node.params).name + ".jsonl"));
+    }
+  }
+  for (const std::string& output : written) CHORUS_TRY_VOID(refuse_overwriting(output, read));
   return {};
 }
 
@@ -141,9 +161,8 @@ Result<std::vector<NodeRun>> prepare(const Workflow& workflow, const Inputs& inp
     input.primary_key = std::get<LoadParams>(load->params).primary_key;
     input.prompt = &inputs.prompts.at(node.id);
     // The last component of an output may be a link: it is replaced, never followed.
-    input.output_path = (fs::path(workflow.output_dir) / (params->name + ".jsonl")).string();
-    const std::string journal_path =
-        (fs::path(workflow.output_dir) / fmt::format(".{}.progress.jsonl", params->name)).string();
+    input.output_path = path_in(workflow.output_dir, params->name + ".jsonl");
+    const std::string journal_path = path_in(workflow.output_dir, fmt::format(".{}.progress.jsonl", params->name));
     for (const char* taken : {"finish_reason", "usage", "error"}) {
       if (input.primary_key == taken || params->name == taken || input.primary_key == params->name) {
         return fail(ErrorCode::invalid_argument,
@@ -178,7 +197,7 @@ Result<void> write_report(const Workflow& workflow, const WorkflowReport& report
                      {"resumed", node.resumed}});
   }
   const Json all = {{"workflow", workflow.name}, {"failed", report.failed()}, {"nodes", std::move(nodes)}};
-  return replace_file((fs::path(workflow.output_dir) / "report.json").string(),
+  return replace_file(path_in(workflow.output_dir, "report.json"),
                       all.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
@@ -194,6 +213,7 @@ Result<WorkflowReport> run_workflow(const Workflow& workflow, const BatchGenerat
                                     const WorkflowHooks& hooks) {
   CHORUS_TRY(const Inputs inputs, load_inputs(workflow));
   CHORUS_TRY_VOID(make_output_directory(workflow.output_dir));
+  CHORUS_TRY_VOID(refuse_overwriting_inputs(workflow, inputs));
   CHORUS_TRY(std::vector<NodeRun> runs, prepare(workflow, inputs, hooks));
   WorkflowReport report;
   std::map<std::string, NodeOutputs> outputs;
