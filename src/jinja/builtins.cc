@@ -50,7 +50,7 @@ std::int64_t Bound::integer(std::size_t index, std::int64_t otherwise) const {
   if (value == nullptr) return otherwise;
   if (value->is_undefined()) value->raise_undefined();
   if (!value->is_integral()) raise("TypeError", "'{}' object cannot be interpreted as an integer", value->type_name());
-  return value->integer();
+  return value->index();
 }
 
 std::string Bound::text(std::size_t index, const std::string& otherwise) const {

@@ -211,15 +211,15 @@ Value Interpreter::item(const Value& value, const Value& key) {
   } else if (key.is_integral()) {
     bool found = false;
     if (value.is_sequence()) {
-      Value element = at_index(value.items(), key.integer(), &found);
+      Value element = at_index(value.items(), key.index(), &found);
       if (found) return element;
     } else if (value.is_string()) {
       const auto part =
-          slice(value, key, key.integer() == -1 ? Value::none() : Value::of(key.integer() + 1), Value::none(), budget_);
+          slice(value, key, key.index() == -1 ? Value::none() : Value::of(key.index() + 1), Value::none(), budget_);
       if (part && !part->string().empty()) return *part;
     } else if (const auto range = value.object_as<Range>()) {
       const auto size = static_cast<std::int64_t>(*range->length());
-      const std::int64_t index = key.integer() < 0 ? key.integer() + size : key.integer();
+      const std::int64_t index = key.index() < 0 ? key.index() + size : key.index();
       if (index >= 0 && index < size) return Value::of(range->at(static_cast<std::size_t>(index)));
     }
   } else if (key.is_undefined() && strict_) {

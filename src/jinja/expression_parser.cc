@@ -296,11 +296,9 @@ ExpressionPtr ExpressionParser::parse_number() {
   } else {
     const char prefix = token.text.size() > 1 ? static_cast<char>(token.text[1] | 0x20) : ' ';
     const int base = prefix == 'x' ? 16 : prefix == 'o' ? 8 : prefix == 'b' ? 2 : 10;
-    std::int64_t number = 0;
-    if (std::from_chars(base == 10 ? begin : begin + 2, end, number, base).ec != std::errc()) {
-      fail("the integer " + token.text + " has more than 64 bits");
-    }
-    expression->constant = Value::of(number);
+    const auto number = parse_digits(std::string_view(token.text).substr(base == 10 ? 0 : 2), base);
+    if (!number) fail("the integer " + token.text + " has a digit that is none");
+    expression->constant = Value::of(*number);
   }
   next();
   return expression;

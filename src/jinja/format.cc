@@ -116,9 +116,9 @@ std::string real_text(const Specification& spec, double value) {
   return pad(spec, sign_of(spec, std::signbit(value) && !std::isnan(value)), grouped(body, spec.grouping), '>');
 }
 
-std::string integer_text(const Specification& spec, std::int64_t value) {
-  const std::uint64_t magnitude =
-      value < 0 ? ~static_cast<std::uint64_t>(value) + 1 : static_cast<std::uint64_t>(value);
+std::string integer_text(const Specification& spec, Integer value) {
+  using Magnitude = unsigned __int128;
+  const Magnitude magnitude = value < 0 ? ~static_cast<Magnitude>(value) + 1 : static_cast<Magnitude>(value);
   std::string prefix = sign_of(spec, value < 0);
   std::string body;
   switch (spec.type) {
@@ -135,10 +135,10 @@ std::string integer_text(const Specification& spec, std::int64_t value) {
       body = fmt::format("{:b}", magnitude);
       break;
     case 'c':
-      append_utf8(static_cast<char32_t>(std::min<std::uint64_t>(magnitude, 0x110000)), &body);
+      append_utf8(static_cast<char32_t>(std::min<Magnitude>(magnitude, 0x110000)), &body);
       break;
     default:
-      body = std::to_string(magnitude);
+      body = fmt::format("{}", magnitude);
   }
   if (spec.alternate && (spec.type == 'x' || spec.type == 'X' || spec.type == 'o' || spec.type == 'b')) {
     prefix += std::string("0") + spec.type;
@@ -259,7 +259,7 @@ class Percent {
     ++at_;
     const Value& value = next();
     if (!value.is_integral() || value.integer() < 0 || value.integer() > width_max) raise("TypeError", "* wants int");
-    return value.integer();
+    return value.index();
   }
 
   std::string convert(Specification spec, char type, const Value& value) {
@@ -285,7 +285,7 @@ class Percent {
         spec.type = type == 'i' || type == 'u' ? 'd' : type;
         if (value.is(Kind::real) && !(std::fabs(value.real()) < 9e18))
           raise("OverflowError", "cannot convert float to integer");
-        return integer_text(spec, value.is(Kind::real) ? static_cast<std::int64_t>(value.real()) : value.integer());
+        return integer_text(spec, value.is(Kind::real) ? static_cast<Integer>(value.real()) : value.integer());
       }
       case 'e':
       case 'E':

@@ -23,7 +23,7 @@ class Writer {
         out += value.boolean() ? "true" : "false";
         break;
       case Kind::integer:
-        out += std::to_string(value.integer());
+        out += fmt::format("{}", value.integer());
         break;
       case Kind::real:
         write_float(value.real());
@@ -133,7 +133,7 @@ class Writer {
       case Kind::boolean:
         return key.boolean() ? "true" : "false";
       case Kind::integer:
-        return std::to_string(key.integer());
+        return fmt::format("{}", key.integer());
       case Kind::real:
         return float_repr(key.real());
       default:

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "jinja/builtins.h"
+#include "jinja/operators.h"
 #include "jinja/text.h"
 
 namespace chorus::jinja {
@@ -29,7 +30,7 @@ std::optional<std::string> without_underscores(std::string_view text) {
   return out;
 }
 
-std::optional<std::int64_t> parse_integer(std::string_view source, std::int64_t base) {
+std::optional<Integer> parse_integer(std::string_view source, std::int64_t base) {
   auto text = without_underscores(strip_left(strip_right(source)));
   if (!text || text->empty()) return std::nullopt;
   const bool negative = (*text)[0] == '-';
@@ -43,13 +44,9 @@ std::optional<std::int64_t> parse_integer(std::string_view source, std::int64_t 
     }
   }
   if (base == 0) base = 10;
-  if (base < 2 || base > 36 || digits.empty() || digits[0] == '-') return std::nullopt;
-  if (negative) digits.insert(0, "-");
-  std::int64_t number = 0;
-  const auto result = std::from_chars(digits.data(), digits.data() + digits.size(), number, static_cast<int>(base));
-  if (result.ec == std::errc::result_out_of_range) raise("OverflowError", "integers in templates have 64 bits");
-  if (result.ec != std::errc() || result.ptr != digits.data() + digits.size()) return std::nullopt;
-  return number;
+  if (base < 2 || base > 36) return std::nullopt;
+  const auto number = parse_digits(digits, static_cast<int>(base));
+  return number && negative ? -*number : number;
 }
 
 std::optional<double> parse_real(std::string_view source) {
@@ -66,11 +63,11 @@ std::optional<double> parse_real(std::string_view source) {
   return number;
 }
 
-std::int64_t truncate(double number) {
+Integer truncate(double number) {
   if (std::isnan(number)) raise("ValueError", "cannot convert float NaN to integer");
-  if (!(std::fabs(number) < 9.2e18))
-    raise("OverflowError", "cannot convert float {} to an integer of 64 bits", float_repr(number));
-  return static_cast<std::int64_t>(number);
+  if (!(std::fabs(number) < 0x1p127))
+    raise("OverflowError", "cannot convert float {} to an integer of 128 bits", float_repr(number));
+  return static_cast<Integer>(number);
 }
 
 Value to_integer(I&, const V& value, const Bound& a) {
@@ -117,7 +114,7 @@ Value round(I&, const V& value, const Bound& a) {
   if (method == "common") {
     if (value.is_integral() && precision >= 0) return V::of(value.integer());
     const double rounded = round_decimal(number, precision);
-    return value.is_integral() ? V::of(static_cast<std::int64_t>(rounded)) : V::of(rounded);
+    return value.is_integral() ? V::of(truncate(rounded)) : V::of(rounded);
   }
   const double scale = std::pow(10.0, static_cast<double>(precision));
   return V::of((method == "ceil" ? std::ceil(number * scale) : std::floor(number * scale)) / scale);
@@ -127,8 +124,7 @@ Value absolute(I&, const V& value, const Bound&) {
   if (value.is_undefined()) value.raise_undefined();
   if (value.is(Kind::real)) return V::of(std::fabs(value.real()));
   if (!value.is_integral()) raise("TypeError", "bad operand type for abs(): '{}'", value.type_name());
-  if (value.integer() == INT64_MIN) raise("OverflowError", "integers in templates have 64 bits");
-  return V::of(std::abs(value.integer()));
+  return value.integer() < 0 ? negate(value) : V::of(value.integer());
 }
 
 Value file_size(I&, const V& value, const Bound& a) {

@@ -10,21 +10,21 @@ namespace chorus::jinja {
 namespace {
 
 [[noreturn]] void overflow() {
-  raise("OverflowError", "integers in templates have 64 bits");
+  raise("OverflowError", "integers in templates have 128 bits");
 }
 
-std::int64_t floor_divide(std::int64_t a, std::int64_t b) {
+Integer floor_divide(Integer a, Integer b) {
   if (b == -1) {
-    std::int64_t result = 0;
-    if (__builtin_sub_overflow(std::int64_t{0}, a, &result)) overflow();
+    Integer result = 0;
+    if (__builtin_sub_overflow(Integer{0}, a, &result)) overflow();
     return result;
   }
-  const std::int64_t quotient = a / b;
+  const Integer quotient = a / b;
   return a % b != 0 && (a < 0) != (b < 0) ? quotient - 1 : quotient;
 }
 
-Value power(std::int64_t base, std::int64_t exponent) {
-  std::int64_t result = 1;
+Value power(Integer base, Integer exponent) {
+  Integer result = 1;
   while (exponent > 0) {
     if ((exponent & 1) != 0 && __builtin_mul_overflow(result, base, &result)) overflow();
     exponent >>= 1;
@@ -33,8 +33,8 @@ Value power(std::int64_t base, std::int64_t exponent) {
   return Value::of(result);
 }
 
-Value integers(std::string_view symbol, std::int64_t a, std::int64_t b) {
-  std::int64_t result = 0;
+Value integers(std::string_view symbol, Integer a, Integer b) {
+  Integer result = 0;
   if (symbol == "+") {
     if (__builtin_add_overflow(a, b, &result)) overflow();
   } else if (symbol == "-") {
@@ -142,7 +142,7 @@ std::int64_t clamp_bound(const Value& bound, std::int64_t size, std::int64_t oth
   if (bound.is_none()) return otherwise;
   if (bound.is_undefined()) bound.raise_undefined();
   if (!bound.is_integral()) raise("TypeError", "slice indices must be integers or None or have an __index__ method");
-  std::int64_t index = bound.integer();
+  auto index = static_cast<std::int64_t>(std::clamp<Integer>(bound.integer(), -INT64_MAX, INT64_MAX));
   if (index < 0) {
     index = index < -size ? -1 : index + size;
     return std::max<std::int64_t>(index, backward ? -1 : 0);
@@ -162,8 +162,8 @@ Value binary(std::string_view symbol, const Value& left, const Value& right, Bud
   if (left.is_integral() && right.is_integral()) return integers(symbol, left.integer(), right.integer());
   if (left.is_number() && right.is_number()) return reals(symbol, left.real(), right.real());
   if (symbol == "+" && is_repeatable(left) && left.kind() == right.kind()) return add_sequences(left, right, budget);
-  if (symbol == "*" && is_repeatable(left) && right.is_integral()) return repeat(left, right.integer(), budget);
-  if (symbol == "*" && is_repeatable(right) && left.is_integral()) return repeat(right, left.integer(), budget);
+  if (symbol == "*" && is_repeatable(left) && right.is_integral()) return repeat(left, right.index(), budget);
+  if (symbol == "*" && is_repeatable(right) && left.is_integral()) return repeat(right, left.index(), budget);
   raise_operands(symbol, left, right);
 }
 
@@ -200,7 +200,7 @@ std::optional<Value> slice(const Value& value, const Value& begin, const Value& 
   if (!value.is_string() && !value.is_sequence() && range == nullptr) return std::nullopt;
   if (!step.is_none() && !step.is_integral())
     raise("TypeError", "slice indices must be integers or None or have an __index__ method");
-  const std::int64_t stride = step.is_none() ? 1 : step.integer();
+  const std::int64_t stride = step.is_none() ? 1 : step.index();
   if (stride == 0) raise("ValueError", "slice step cannot be zero");
   const bool backward = stride < 0;
   const auto size = static_cast<std::int64_t>(*length_of(value));

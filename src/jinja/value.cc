@@ -105,11 +105,8 @@ Value Value::from_json(const Json& json) {
       return of(json.get<bool>());
     case Json::value_t::number_integer:
       return of(json.get<std::int64_t>());
-    case Json::value_t::number_unsigned: {
-      const auto number = json.get<std::uint64_t>();
-      if (number > INT64_MAX) return of(static_cast<double>(number));
-      return of(static_cast<std::int64_t>(number));
-    }
+    case Json::value_t::number_unsigned:
+      return of(static_cast<Integer>(json.get<std::uint64_t>()));
     case Json::value_t::number_float:
       return of(json.get<double>());
     case Json::value_t::string: {
@@ -135,8 +132,14 @@ Kind Value::kind() const {
   return static_cast<Kind>(state_.index());
 }
 
-std::int64_t Value::integer() const {
-  return is(Kind::boolean) ? static_cast<std::int64_t>(std::get<bool>(state_)) : std::get<std::int64_t>(state_);
+Integer Value::integer() const {
+  return is(Kind::boolean) ? Integer{std::get<bool>(state_)} : std::get<Integer>(state_);
+}
+
+std::int64_t Value::index() const {
+  const Integer number = integer();
+  if (number < INT64_MIN || number > INT64_MAX) raise("OverflowError", "{} does not fit into 64 bits", number);
+  return static_cast<std::int64_t>(number);
 }
 
 double Value::real() const {
@@ -195,6 +198,20 @@ std::string Value::type_name() const {
       return object()->type_name();
   }
   return "object";
+}
+
+std::optional<Integer> parse_digits(std::string_view digits, int base) {
+  if (digits.empty()) return std::nullopt;
+  Integer number = 0;
+  for (const char c : digits) {
+    const bool is_letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    const int digit = c >= '0' && c <= '9' ? c - '0' : is_letter ? (c | 0x20) - 'a' + 10 : base;
+    if (digit >= base) return std::nullopt;
+    if (__builtin_mul_overflow(number, Integer{base}, &number) ||
+        __builtin_add_overflow(number, Integer{digit}, &number))
+      raise("OverflowError", "integers in templates have 128 bits");
+  }
+  return number;
 }
 
 bool truth(const Value& value) {
@@ -274,7 +291,7 @@ std::string repr(const Value& value, Budget& budget) {
     case Kind::boolean:
       return value.boolean() ? "True" : "False";
     case Kind::integer:
-      return std::to_string(value.integer());
+      return fmt::format("{}", value.integer());
     case Kind::real:
       return float_repr(value.real());
     case Kind::string:

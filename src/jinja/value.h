@@ -20,6 +20,8 @@ namespace chorus::jinja {
 class Value;
 class Interpreter;
 using Items = std::vector<Value>;
+// Python's integers have no bound. These hold all of JSON's, unsigned 64-bit ids too, and what is computed with them.
+using Integer = __int128;
 
 // Order of the alternatives of Value::state_.
 enum class Kind : std::uint8_t { undefined, none, boolean, integer, real, string, list, tuple, dict, object };
@@ -75,7 +77,8 @@ class Value {
   static Value none() { return Value(State(std::monostate())); }
   static Value undefined(std::string message, bool strict, std::string kind = "UndefinedError");
   static Value of(bool value) { return Value(State(value)); }
-  static Value of(std::int64_t value) { return Value(State(value)); }
+  static Value of(Integer value) { return Value(State(value)); }
+  static Value of(std::int64_t value) { return of(static_cast<Integer>(value)); }
   static Value of(std::size_t value) { return of(static_cast<std::int64_t>(value)); }
   static Value of(int value) { return of(static_cast<std::int64_t>(value)); }
   static Value of(double value) { return Value(State(value)); }
@@ -105,8 +108,9 @@ class Value {
 
   // Each wants the right kind.
   bool boolean() const { return std::get<bool>(state_); }
-  std::int64_t integer() const;  // a bool too
-  double real() const;           // any number
+  Integer integer() const;     // a bool too
+  std::int64_t index() const;  // the same for a place, a count or a width; raises OverflowError beyond 64 bits
+  double real() const;         // any number
   const Text& text() const { return **std::get_if<std::shared_ptr<const Text>>(&state_); }
   const std::string& string() const { return text().bytes; }
   const Items& items() const;  // list or tuple
@@ -129,7 +133,7 @@ class Value {
   struct TupleBox {
     Items items;
   };
-  using State = std::variant<std::shared_ptr<const UndefinedInfo>, std::monostate, bool, std::int64_t, double,
+  using State = std::variant<std::shared_ptr<const UndefinedInfo>, std::monostate, bool, Integer, double,
                              std::shared_ptr<const Text>, std::shared_ptr<const ListBox>,
                              std::shared_ptr<const TupleBox>, std::shared_ptr<const Dict>, std::shared_ptr<Object>>;
   explicit Value(State state) : state_(std::move(state)) {}
@@ -140,6 +144,9 @@ struct Arguments {
   Items positional;
   std::vector<std::pair<std::string, Value>> named;
 };
+
+// The number that `digits` write in `base`, without sign. nullopt: they do not. Raises OverflowError beyond 128 bits.
+std::optional<Integer> parse_digits(std::string_view digits, int base);
 
 bool truth(const Value& value);
 std::optional<std::size_t> length_of(const Value& value);  // len(); nullopt where Python raises
