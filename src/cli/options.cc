@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "cli/version.h"
 #include "config/nearest_name.h"
+#include "config/vllm_options.h"
 
 namespace chorus {
 namespace {
@@ -170,28 +171,25 @@ void Options::ignore_the_rest() {
 void Options::engine(EngineConfig* config) {
   impl_.engine_config = config;
   auto* given = &impl_.engine_given;
-  for (const EngineOption& option : engine_options()) {
+  const auto declare = [given, app = impl_.app](const EngineOption& option, const char* group) {
     const std::string name = option.name;
     const std::string names = dashed(name) + (option.alias == nullptr ? "" : "," + dashed(option.alias));
-    // Known everywhere, so that a command line that gives it elsewhere is told whose it is.
-    const char* group = option.of_serve && impl_.app->get_name() != "serve" ? "" : "Engine";
+    CLI::Option* declared = nullptr;
     if (option.value_hint == nullptr) {
       const auto set = [given, name](std::int64_t count) { given->push_back({name, count > 0 ? "true" : "false"}); };
-      impl_.app->add_flag_function(names + ",!" + dashed("no-" + name), set, option.help)
-          ->group(group)
-          ->trigger_on_parse();
+      declared = app->add_flag_function(names + ",!" + dashed("no-" + name), set, option.help);
     } else {
-      impl_.app
-          ->add_option_function<std::string>(
-              names,
-              [given, name](const std::string& value) {
-                given->push_back({name, value});
-              },
-              option.help)
-          ->type_name(option.value_hint)
-          ->group(group)
-          ->trigger_on_parse();
+      const auto set = [given, name](const std::string& value) { given->push_back({name, value}); };
+      declared = app->add_option_function<std::string>(names, set, option.help)->type_name(option.value_hint);
     }
+    declared->group(group)->trigger_on_parse();
+  };
+  for (const EngineOption& option : engine_options()) {
+    // Known everywhere, so that a command line that gives it elsewhere is told whose it is.
+    declare(option, option.of_serve && impl_.app->get_name() != "serve" ? "" : "Engine");
+  }
+  for (const EngineOption& option : options_without_effect()) {  // not in --help; --log-level is our own
+    if (impl_.app->get_option_no_throw(dashed(option.name)) == nullptr) declare(option, "");
   }
 }
 

@@ -6,7 +6,9 @@
 #include <map>
 #include <string_view>
 
+#include "base/log.h"
 #include "config/engine_config.h"
+#include "config/vllm_options.h"
 
 namespace chorus {
 namespace {
@@ -132,29 +134,28 @@ Result<void> only_auto(Value value) {
 }
 
 // vLLM's, without a field here.
-constexpr const char* no_effect = "accepted as vLLM has it; no effect";
 constexpr EngineOption accepted_options[] = {
-    {.name = "gpu-memory-utilization", .value_hint = "FRACTION", .help = no_effect, .accept = ignore_fraction},
-    {.name = "enforce-eager", .help = no_effect, .accept = ignore_flag},
-    {.name = "swap-space", .value_hint = "GIB", .help = no_effect, .accept = ignore_number},
-    {.name = "cpu-offload-gb", .value_hint = "GIB", .help = no_effect, .accept = ignore_number},
-    {.name = "tokenizer-mode", .value_hint = "NAME", .help = no_effect, .accept = only_tokenizer_mode},
-    {.name = "revision", .value_hint = "NAME", .help = no_effect, .accept = ignore},
-    {.name = "code-revision", .value_hint = "NAME", .help = no_effect, .accept = ignore},
-    {.name = "tokenizer-revision", .value_hint = "NAME", .help = no_effect, .accept = ignore},
-    {.name = "download-dir", .value_hint = "DIR", .help = no_effect, .accept = ignore},
-    {.name = "disable-log-stats", .help = no_effect, .accept = ignore_flag},
-    {.name = "disable-log-requests", .help = no_effect, .accept = ignore_flag},
-    {.name = "max-seq-len-to-capture", .value_hint = "N", .help = no_effect, .accept = ignore_integer},
-    {.name = "num-scheduler-steps", .value_hint = "N", .help = no_effect, .accept = ignore_integer},
-    {.name = "max-parallel-loading-workers", .value_hint = "N", .help = no_effect, .accept = ignore_integer},
-    {.name = "disable-custom-all-reduce", .help = no_effect, .accept = ignore_flag},
+    {.name = "gpu-memory-utilization", .value_hint = "FRACTION", .help = no_effect_help, .accept = ignore_fraction},
+    {.name = "enforce-eager", .help = no_effect_help, .accept = ignore_flag},
+    {.name = "swap-space", .value_hint = "GIB", .help = no_effect_help, .accept = ignore_number},
+    {.name = "cpu-offload-gb", .value_hint = "GIB", .help = no_effect_help, .accept = ignore_number},
+    {.name = "tokenizer-mode", .value_hint = "NAME", .help = no_effect_help, .accept = only_tokenizer_mode},
+    {.name = "revision", .value_hint = "NAME", .help = no_effect_help, .accept = ignore},
+    {.name = "code-revision", .value_hint = "NAME", .help = no_effect_help, .accept = ignore},
+    {.name = "tokenizer-revision", .value_hint = "NAME", .help = no_effect_help, .accept = ignore},
+    {.name = "download-dir", .value_hint = "DIR", .help = no_effect_help, .accept = ignore},
+    {.name = "disable-log-stats", .help = no_effect_help, .accept = ignore_flag},
+    {.name = "disable-log-requests", .help = no_effect_help, .accept = ignore_flag},
+    {.name = "max-seq-len-to-capture", .value_hint = "N", .help = no_effect_help, .accept = ignore_integer},
+    {.name = "num-scheduler-steps", .value_hint = "N", .help = no_effect_help, .accept = ignore_integer},
+    {.name = "max-parallel-loading-workers", .value_hint = "N", .help = no_effect_help, .accept = ignore_integer},
+    {.name = "disable-custom-all-reduce", .help = no_effect_help, .accept = ignore_flag},
     {.name = "enable-chunked-prefill",
      .help = "accepted as vLLM has it; prefill is always chunked",
      .accept = ignore_flag},
-    {.name = "async-scheduling", .help = no_effect, .accept = ignore_flag},
-    {.name = "use-v2-block-manager", .help = no_effect, .accept = ignore_flag},
-    {.name = "compilation-config", .value_hint = "JSON", .help = no_effect, .accept = ignore},
+    {.name = "async-scheduling", .help = no_effect_help, .accept = ignore_flag},
+    {.name = "use-v2-block-manager", .help = no_effect_help, .accept = ignore_flag},
+    {.name = "compilation-config", .value_hint = "JSON", .help = no_effect_help, .accept = ignore},
     {.name = "kv-cache-dtype", .value_hint = "NAME", .help = "auto: the model's dtype", .accept = only_auto},
     {.name = "quantization", .short_name = "-q", .value_hint = "NAME", .help = "none", .accept = only_none},
     {.name = "disable-sliding-window", .help = "false", .accept = only_false},
@@ -199,10 +200,12 @@ std::span<const EngineOption> engine_options() {
 namespace {
 
 const EngineOption* find_exact(const std::string& name) {
-  for (const EngineOption& option : engine_options()) {
-    const bool found = name == option.name || (option.alias != nullptr && name == option.alias) ||
-                       (option.short_name != nullptr && name == option.short_name + 1);
-    if (found) return &option;
+  for (const auto& options : {engine_options(), options_without_effect()}) {
+    for (const EngineOption& option : options) {
+      const bool found = name == option.name || (option.alias != nullptr && name == option.alias) ||
+                         (option.short_name != nullptr && name == option.short_name + 1);
+      if (found) return &option;
+    }
   }
   return nullptr;
 }
@@ -218,6 +221,7 @@ Result<EngineOptionMatch> find_engine_option(const std::string& name) {
   }
   std::vector<std::string> known;
   for (const EngineOption& option : engine_options()) known.emplace_back(option.name);
+  for (const EngineOption& option : options_without_effect()) known.emplace_back(option.name);
   const auto nearest = nearest_name(wanted, known);
   return fail(ErrorCode::invalid_argument, "unknown engine option \"{}\"{}", name.substr(0, 100),
               nearest ? fmt::format("; did you mean {}?", *nearest) : "");
@@ -233,6 +237,8 @@ Result<void> apply_engine_option(EngineConfig* config, const std::string& name, 
   }
   auto applied = set_option(config, *match.option, effective);
   if (!applied) return fail(applied.error().code, "--{} is {}", match.option->name, applied.error().message);
+  const bool has_effect = std::string_view(match.option->help) != no_effect_help;
+  if (!has_effect) log(LogLevel::info, "engine option {} has no effect here", match.option->name);
   return {};
 }
 

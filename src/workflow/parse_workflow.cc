@@ -4,6 +4,7 @@
 
 #include "config/nearest_name.h"
 #include "frontend/sampling_options.h"
+#include "json/file.h"
 #include "workflow/confined_path.h"
 #include "workflow/json_object.h"
 #include "workflow/workflow.h"
@@ -60,6 +61,11 @@ Result<bool> apply_workflow_option(const JsonObject& options, const std::string&
   return true;
 }
 
+bool is_known(const std::string& name) {
+  return std::ranges::find(workflow_engine_options, name) != std::end(workflow_engine_options) ||
+         find_engine_option(name).ok();
+}
+
 // apply_engine_option's error for an unknown name knows nothing of the options that only workflows have.
 std::optional<std::string> near_workflow_option(const std::string& name) {
   if (find_engine_option(name).ok()) return std::nullopt;
@@ -71,7 +77,7 @@ Result<void> apply_engine_options(const Json& source, const std::string& where, 
   if (!source.is_object()) return fail(ErrorCode::invalid_argument, "{}: must be a JSON object", where);
   const JsonObject options(source, where);
   for (const auto& [name, value] : source.items()) {
-    if (value.is_null()) continue;  // the default
+    if (value.is_null() && is_known(name)) continue;  // the default
     CHORUS_TRY(const bool taken, apply_workflow_option(options, name, value, params, extra));
     if (taken) continue;
     if (const auto near = near_workflow_option(name)) {
@@ -239,7 +245,10 @@ Result<std::vector<WorkflowNode>> in_order(std::vector<WorkflowNode> nodes, cons
 Result<Workflow> parse_workflow(const std::string& path) {
   JsonLimits limits;
   limits.bytes_max = 16u << 20;
-  CHORUS_TRY(const Json source, read_json_file(path, limits));
+  CHORUS_TRY(const std::string text, read_text_file(path, limits.bytes_max));
+  const auto parsed = parse_json(text, limits);
+  if (!parsed) return with_context(parsed.error(), path);
+  const Json& source = *parsed;
   const JsonObject object(source, path);
   CHORUS_TRY_VOID(object.check({"name", "data_dir", "output_dir", "prompts_dir", "nodes"}));
   Workflow workflow;
