@@ -19,8 +19,9 @@ namespace {
 
 std::atomic<bool> signal_came{false};
 
-void on_signal(int) {
-  if (signal_came.exchange(true)) ::_exit(exit_interrupted);  // the second one does not wait
+void on_signal(int number) {
+  // The second one does not wait. A closed terminal is no second one: its shell and the kernel may both tell of it.
+  if (signal_came.exchange(true) && number != SIGHUP) ::_exit(exit_interrupted);
 }
 
 void install_signal_handlers() {
@@ -28,6 +29,9 @@ void install_signal_handlers() {
   action.sa_handler = on_signal;
   ::sigaction(SIGINT, &action, nullptr);
   ::sigaction(SIGTERM, &action, nullptr);
+  struct sigaction inherited {};
+  ::sigaction(SIGHUP, nullptr, &inherited);
+  if (inherited.sa_handler != SIG_IGN) ::sigaction(SIGHUP, &action, nullptr);  // ignored: nohup
   ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is an error of write(), with a message
   ::signal(SIGXFSZ, SIG_IGN);  // and so is a file that outgrows ulimit -f
 }

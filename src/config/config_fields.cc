@@ -78,6 +78,15 @@ std::optional<double> ConfigFields::number(const char* key, double min, double m
   return number;
 }
 
+std::optional<int> ConfigFields::whole_number(const char* key, int min, int max) {
+  const Json* value = find(key);
+  if (value == nullptr) return std::nullopt;
+  const auto number = as_number(*value, min, max);
+  if (number && *number == std::floor(*number)) return static_cast<int>(*number);
+  refuse_value(key, *value, fmt::format("a whole number from {} to {}", min, max));
+  return std::nullopt;
+}
+
 double ConfigFields::number_or(const char* key, double min, double max, double fallback) {
   return number(key, min, max).value_or(fallback);
 }

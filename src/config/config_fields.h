@@ -27,6 +27,8 @@ class ConfigFields {
   std::optional<std::int64_t> integer(const char* key, std::int64_t min, std::int64_t max);
   std::int64_t integer_or(const char* key, std::int64_t min, std::int64_t max, std::int64_t fallback);
   std::int64_t required_integer(const char* key, std::int64_t min, std::int64_t max);
+  // An integer, written as 5 or 5.0.
+  std::optional<int> whole_number(const char* key, int min, int max);
   // Finite, min <= value <= max. Integers are numbers too.
   std::optional<double> number(const char* key, double min, double max);
   double number_or(const char* key, double min, double max, double fallback);

@@ -2,14 +2,18 @@
 // src/transformers/models/*.
 #include "config/model_config.h"
 
+#include <fmt/ranges.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <string_view>
 
 #include "config/config_fields.h"
+#include "config/nearest_name.h"
+#include "json/python_json.h"
 
 namespace chorus {
 namespace {
@@ -35,7 +39,7 @@ struct Family {
   double rope_theta;
   int head_dim;  // 0: hidden_size / num_attention_heads
 };
-constexpr std::array kFamilies = {
+constexpr std::array families = {
     Family{"LlamaForCausalLM", Window::none, 0, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 0},
     Family{"MistralForCausalLM", Window::all, 4096, AttentionBias::as_declared, Experts::none, 1e-6, 1e4, 0},
     Family{"Qwen2ForCausalLM", Window::upper_layers_if_used, 4096, AttentionBias::always, Experts::none, 1e-6, 1e4, 0},
@@ -49,9 +53,25 @@ constexpr std::array kFamilies = {
 };
 
 const Family* find_family(std::string_view architecture) {
-  const auto found = std::find_if(kFamilies.begin(), kFamilies.end(),
+  const auto found = std::find_if(families.begin(), families.end(),
                                   [&](const Family& family) { return family.architecture == architecture; });
-  return found == kFamilies.end() ? nullptr : &*found;
+  return found == families.end() ? nullptr : &*found;
+}
+
+// The architecture whose name is nearest to a model_type: "qwen2_moe" to "Qwen2MoeForCausalLM".
+std::optional<std::string> nearest_architecture(std::string model_type) {
+  std::erase(model_type, '_');
+  std::vector<std::string> stems;
+  for (const Family& family : families) {
+    std::string stem(family.architecture.substr(0, family.architecture.find("For")));
+    std::transform(stem.begin(), stem.end(), stem.begin(),
+                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+    stems.push_back(std::move(stem));
+  }
+  const auto nearest = nearest_name(model_type, stems);
+  if (!nearest) return std::nullopt;
+  const auto place = static_cast<std::size_t>(std::find(stems.begin(), stems.end(), *nearest) - stems.begin());
+  return std::string(families[place].architecture);
 }
 
 void read_dtype(ConfigFields* fields, ModelConfig* model) {
@@ -313,13 +333,16 @@ std::vector<std::int32_t> read_token_ids(ConfigFields* fields, const char* key) 
   return ids;
 }
 
+// The values that vLLM takes (0.32, ModelConfig.get_diff_sampling_param), which asks of each whether it is there and
+// never looks at do_sample. The bounds are those of a request.
 void read_sampling_defaults(ConfigFields* fields, ModelConfig* model) {
-  if (!fields->flag_or("do_sample", false)) return;
-  model->default_temperature = fields->number("temperature", 0, 1e4);
+  constexpr int sampling_tokens_max = 1 << 24;
+  model->default_temperature = fields->number("temperature", 0, 1000);
   model->default_top_p = fields->number("top_p", 0, 1);
+  if (model->default_top_p == 0.0) fields->refuse_value("top_p", *fields->find("top_p"), "a number above 0, at most 1");
   model->default_min_p = fields->number("min_p", 0, 1);
-  model->default_repetition_penalty = fields->number("repetition_penalty", 1e-6, 1e6);
-  if (const auto top_k = fields->integer("top_k", -1, INT32_MAX)) model->default_top_k = static_cast<int>(*top_k);
+  model->default_repetition_penalty = fields->number("repetition_penalty", 0.01, 100);
+  model->default_top_k = fields->whole_number("top_k", -1, sampling_tokens_max);
 }
 
 bool exists(const std::string& path) {
@@ -328,7 +351,7 @@ bool exists(const std::string& path) {
 }
 
 // A config file is small; a larger one is not one.
-constexpr JsonLimits kConfigLimits{.bytes_max = 16U << 20, .depth_max = 32};
+constexpr std::size_t config_bytes_max = 16U << 20;
 
 Result<void> read_generation_config(const std::string& directory, bool required, bool sampling, ModelConfig* model) {
   const std::string path = directory + "/generation_config.json";
@@ -337,7 +360,7 @@ Result<void> read_generation_config(const std::string& directory, bool required,
     return fail(ErrorCode::not_found, "no {}: --generation-config takes auto, chorus or a directory that has one",
                 path);
   }
-  CHORUS_TRY(const Json document, read_json_file(path, kConfigLimits));
+  CHORUS_TRY(const Json document, read_python_json_file(path, config_bytes_max));
   if (!document.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", path);
   ConfigFields fields(document, path);
   if (auto ids = read_token_ids(&fields, "eos_token_id"); !ids.empty()) model->eos_token_ids = std::move(ids);
@@ -349,11 +372,15 @@ Result<void> read_generation_config(const std::string& directory, bool required,
 Result<std::string> read_architecture(const std::string& path, ConfigFields* fields) {
   const auto names = fields->texts("architectures", 64);
   CHORUS_TRY_VOID(fields->finish());
-  if (names.empty()) {
-    return fail(ErrorCode::invalid_argument,
-                "{}: architectures is missing or empty; needed: a list such as [\"LlamaForCausalLM\"]", path);
-  }
-  return names.front();
+  if (!names.empty()) return names.front();
+  std::vector<std::string> known;
+  for (const Family& family : families) known.emplace_back(family.architecture);
+  const std::string model_type = fields->text("model_type").value_or("");
+  const auto nearest = nearest_architecture(model_type);
+  return fail(ErrorCode::invalid_argument,
+              "{}: architectures is missing or empty{}; needed: a list with one of {}, such as [\"{}\"]", path,
+              model_type.empty() ? "" : fmt::format(" (model_type is \"{}\")", model_type.substr(0, 40)),
+              fmt::join(known, ", "), nearest.value_or("LlamaForCausalLM"));
 }
 
 Result<void> read_family(const Family& family, const std::string& path, ConfigFields* fields, ModelConfig* model) {
@@ -382,7 +409,7 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
   if (!exists(path)) {
     return fail(ErrorCode::not_found, "no config.json in {}: give a Hugging Face model directory", directory);
   }
-  CHORUS_TRY(const Json document, read_json_file(path, kConfigLimits));
+  CHORUS_TRY(const Json document, read_python_json_file(path, config_bytes_max));
   if (!document.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", path);
 
   ConfigFields fields(document, path);

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "json/json.h"
@@ -245,10 +246,56 @@ TEST(ModelConfig, GenerationConfigGivesStopIdsAndDefaults) {
   other.write("generation_config.json", R"({"do_sample":false,"temperature":0.5})");
   model = std::move(read_model_config(folder.path(), other.path())).value();
   EXPECT_THAT(model.eos_token_ids, ElementsAre(7));
-  EXPECT_EQ(model.default_temperature, std::nullopt) << "do_sample is false";
+  EXPECT_EQ(model.default_temperature, 0.5) << "do_sample does not matter";
+  other.write("generation_config.json", R"({"temperature":0.01,"top_k":50.0,"top_p":null,"min_p":0.1,
+      "presence_penalty":0.5,"frequency_penalty":-0.5,"repetition_penalty":1.1,"max_new_tokens":300})");
+  model = std::move(read_model_config(folder.path(), other.path())).value();
+  EXPECT_EQ(model.default_temperature, 0.01);
+  EXPECT_EQ(model.default_top_k, 50);
+  EXPECT_EQ(model.default_top_p, std::nullopt);
+  EXPECT_EQ(model.default_min_p, 0.1);
+  EXPECT_EQ(model.default_repetition_penalty, 1.1);
   folder.write("generation_config.json", R"({"do_sample":true,"temperature":"hot"})");
   EXPECT_THAT(read_model_config(folder.path()).error().message,
               AllOf(HasSubstr("generation_config.json"), HasSubstr("temperature"), HasSubstr("hot")));
+}
+
+TEST(ModelConfig, AWrongSamplingDefaultIsNamed) {
+  const ModelFolder folder;
+  folder.write("config.json", base().dump());
+  for (const auto& [text, word] : std::map<std::string, std::string>{{R"({"temperature":NaN})", "temperature"},
+                                                                     {R"({"temperature":1e400})", "temperature"},
+                                                                     {R"({"top_p":0})", "top_p is 0"},
+                                                                     {R"({"top_k":2.5})", "top_k is 2.5"},
+                                                                     {R"({"eos_token_id":1e30})", "eos_token_id"}}) {
+    folder.write("generation_config.json", text);
+    const auto model = read_model_config(folder.path());
+    ASSERT_FALSE(model.ok()) << text;
+    EXPECT_THAT(model.error().message, AllOf(HasSubstr("generation_config.json"), HasSubstr(word)));
+  }
+}
+
+// What nobody reads never stops a load, though it be no JSON but Python's
+// (https://docs.python.org/3/library/json.html).
+TEST(ModelConfig, WhatNobodyReadsDoesNotMatter) {
+  std::string deep;
+  for (int level = 0; level < 900; ++level) deep += '[';
+  deep += std::string(900, ']');
+  const ModelFolder folder;
+  for (const std::string& value :
+       {std::string("1000000000000000019884624838656"), std::string("1e400"), std::string("NaN"),
+        std::string("-Infinity"), std::string("\"\\ud800\""), std::string("1,\"unread\":2"), deep}) {
+    std::string config = base().dump();
+    config.insert(1, "\"unread\":" + value + ",");
+    folder.write("config.json", config);
+    folder.write("generation_config.json", "{\"unread\":" + value + "}");
+    const auto model = read_model_config(folder.path());
+    EXPECT_TRUE(model.ok()) << value.substr(0, 40) << ": " << model.error().message;
+  }
+  folder.write("config.json", R"({"hidden_size":1000000000000000019884624838656,)" + base().dump().substr(1));
+  EXPECT_TRUE(read_model_config(folder.path()).ok()) << "the last of equal keys counts";
+  folder.write("config.json", with(base(), R"({"unread":1})").dump().insert(1, "\"vocab_size\":1,") + " x");
+  EXPECT_FALSE(read_model_config(folder.path()).ok()) << "what is no JSON at all is refused";
 }
 
 TEST(ModelConfig, RefusesWithKeyValueAndWhatIsAccepted) {

@@ -1,18 +1,46 @@
 #include "exec/load_weights.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "base/check.h"
+#include "base/log.h"
 #include "config/eplb_config.h"
 #include "exec/model_runner.h"
 #include "layers/expert_slots.h"
+#include "weights/tied_head.h"
 
 namespace chorus {
 namespace {
 
 constexpr std::size_t shard_alignment = 64;  // of packed matrices; a shard's length is a multiple of it
+
+// A tensor that nobody reads may mean that config.json does not tell all of the model: biases, say, that it has.
+void warn_of_unread_tensors(const Checkpoint& checkpoint, const std::vector<DeclaredModel>& shards,
+                            const ModelConfig& model) {
+  constexpr std::size_t named_max = 5;
+  std::set<std::string> read;
+  for (const DeclaredModel& shard : shards) {
+    for (const NamedParameter& parameter : shard.parameters.named_parameters()) read.insert(parameter.name);
+  }
+  std::vector<std::string> unread = checkpoint.names();
+  std::erase_if(unread, [&](const std::string& name) {
+    // Old checkpoints keep the rotary table, and tied ones the head beside the embedding.
+    const bool is_known = name.ends_with("rotary_emb.inv_freq") ||
+                          (model.tie_word_embeddings && (name == head_name || name == embedding_name));
+    return is_known || read.contains(name);
+  });
+  if (unread.empty()) return;
+  const std::size_t count = unread.size();
+  unread.resize(std::min(count, named_max));
+  log(LogLevel::warning, "{}: {} tensors of the checkpoint are not read by {}: {}{}", model.directory, count,
+      model.architecture, fmt::join(unread, ", "), count > named_max ? ", .." : "");
+}
 
 }  // namespace
 
@@ -60,6 +88,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
     declared.push_back(std::move(part));
   }
   CHORUS_TRY(const auto checkpoint, open_weights_of(config, dtype));
+  if (!config.parallel.enable_expert_balancing) warn_of_unread_tensors(*checkpoint, declared, model);
   LoadedWeights weights;
   weights.isa = isa;
   weights.dtype = dtype;

@@ -3,46 +3,14 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
-#include "frontend/tokenizer_eos.h"
+#include "frontend/content_parts.h"
 #include "jinja/text.h"
+#include "tokenizer/folder_tokens.h"
 
 namespace chorus {
 namespace {
-
-constexpr std::uintmax_t template_bytes_max = 4 << 20;
-
-// Several named templates: the one called default.
-std::optional<std::string> template_text(const Json& config) {
-  const auto found = config.find("chat_template");
-  if (found == config.end()) return std::nullopt;
-  if (found->is_string()) return found->get<std::string>();
-  if (!found->is_array()) return std::nullopt;
-  for (const Json& entry : *found) {
-    if (entry.is_object() && entry.value("name", "") == "default" && entry.contains("template") &&
-        entry["template"].is_string()) {
-      return entry["template"].get<std::string>();
-    }
-  }
-  return std::nullopt;
-}
-
-Result<std::string> read_text(const std::filesystem::path& path) {
-  std::error_code error;
-  const auto bytes = std::filesystem::file_size(path, error);
-  if (error || bytes > template_bytes_max) {
-    return fail(ErrorCode::invalid_argument, "{}: not a readable file of at most {} bytes", path.string(),
-                template_bytes_max);
-  }
-  std::ifstream in(path, std::ios::binary);
-  std::ostringstream text;
-  text << in.rdbuf();
-  return text.str();
-}
 
 // "now" of a request: seconds since 1970, or "2026-01-15T12:00:00", both UTC. Not given: the clock's.
 Result<std::int64_t> now_of(const Json& request) {
@@ -111,26 +79,9 @@ Result<std::string> cut_after_final_message(std::string prompt, const Json& mess
 
 Result<ChatFormat> ChatFormat::load(const std::string& directory) {
   ChatFormat format;
-  format.directory_ = directory;
-  const std::filesystem::path config_path = std::filesystem::path(directory) / "tokenizer_config.json";
-  if (std::filesystem::exists(config_path)) {
-    CHORUS_TRY(const Json config, read_json_file(config_path.string()));
-    if (!config.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", config_path.string());
-    for (const char* name :
-         {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"}) {
-      if (std::string text = special_token_text(config, name); !text.empty())
-        format.special_tokens_[name] = std::move(text);
-    }
-    format.template_source_ = template_text(config);
-  }
-  const std::filesystem::path template_path = std::filesystem::path(directory) / "chat_template.jinja";
-  if (std::filesystem::exists(template_path)) {
-    CHORUS_TRY(format.template_source_, read_text(template_path));
-  }
-  if (format.template_source_) {
-    CHORUS_TRY(Template parsed, Template::parse(*format.template_source_, "chat_template"));
-    format.template_ = std::make_shared<const Template>(std::move(parsed));
-  }
+  CHORUS_TRY(const FolderTokens tokens, read_folder_tokens(directory));
+  for (const auto& [name, text] : tokens.named) format.special_tokens_[name] = text;
+  CHORUS_TRY(format.templates_, ChatTemplates::load(directory, tokens.config));
   return format;
 }
 
@@ -162,20 +113,13 @@ Result<std::string> ChatFormat::render(const Json& request) const {
   return goes_on ? cut_after_final_message(std::move(prompt), request["messages"]) : prompt;
 }
 
-Result<std::string> ChatFormat::render_template(const Json& request, const Json& variables,
+Result<std::string> ChatFormat::render_template(const Json& request, Json& variables,
                                                 const RenderOptions& options) const {
-  const auto own = request.find("chat_template");
-  if (own != request.end() && !own->is_null()) {
-    if (!own->is_string()) return fail(ErrorCode::invalid_argument, "chat_template: not a string");
-    CHORUS_TRY(const Template parsed, Template::parse(own->get<std::string>(), "chat_template"));
-    return parsed.render(variables, options);
+  CHORUS_TRY(const auto chosen, templates_.choose(request));
+  if (!chosen->takes_content_in_parts()) {
+    CHORUS_TRY(variables["messages"], with_contents_as_text(request["messages"]));
   }
-  if (template_ == nullptr) {
-    return fail(ErrorCode::invalid_argument,
-                "{}: the model has no chat template; give \"prompt\" instead of \"messages\", or a chat_template",
-                directory_);
-  }
-  return template_->render(variables, options);
+  return chosen->render(variables, options);
 }
 
 }  // namespace chorus

@@ -2,12 +2,10 @@
 #pragma once
 
 #include <map>
-#include <memory>
-#include <optional>
 #include <string>
 
 #include "base/result.h"
-#include "jinja/chat_template.h"
+#include "frontend/chat_templates.h"
 #include "json/json.h"
 
 namespace chorus {
@@ -15,8 +13,8 @@ namespace chorus {
 // Immutable after load.
 class ChatFormat {
  public:
-  // Reads DIRECTORY/tokenizer_config.json (chat_template: a string or a list of named ones, bos_token, eos_token, ...)
-  // and chat_template.jinja, which wins. A model without a template loads; render() then fails and says so.
+  // Reads DIRECTORY's special tokens (tokenizer/folder_tokens.h) and its templates (frontend/chat_templates.h). A model
+  // without a template loads; render() then fails and says so.
   static Result<ChatFormat> load(const std::string& directory);
 
   // `request`: {"messages", "tools"?, "documents"?, "add_generation_prompt"?, "continue_final_message"?,
@@ -28,11 +26,9 @@ class ChatFormat {
   Result<std::string> render(const Json& request) const;
 
  private:
-  Result<std::string> render_template(const Json& request, const Json& variables, const RenderOptions& options) const;
+  Result<std::string> render_template(const Json& request, Json& variables, const RenderOptions& options) const;
 
-  std::string directory_;
-  std::optional<std::string> template_source_;
-  std::shared_ptr<const Template> template_;                                                    // of template_source_
+  ChatTemplates templates_;
   std::map<std::string, std::string> special_tokens_ = {{"bos_token", ""}, {"eos_token", ""}};  // by variable name
 };
 

@@ -85,6 +85,7 @@ Result<void> set_prompt(const Json& line, const ChatFormat* chat, GenerationInpu
 }
 
 Result<void> set_priority(const Json& value, GenerationInput* input) {
+  if (value.is_null()) return {};
   const bool whole =
       value.is_number_integer() && (!value.is_number_unsigned() || value.get<std::uint64_t>() <= INT32_MAX);
   if (!whole || value.get<std::int64_t>() < INT32_MIN) {

@@ -27,8 +27,18 @@ Result<double> number(const char* name, const Json& value, double low, double hi
   return number;
 }
 
-Result<std::int64_t> integer(const char* name, const Json& value, std::int64_t low, std::int64_t high) {
+// 5.0 is 5: Python and JavaScript write whole numbers so.
+Json as_whole(const Json& value) {
+  constexpr double exact_max = 9007199254740992;  // 2^53: above it doubles are no count any more
+  if (!value.is_number_float()) return value;
+  const double number = value.get<double>();
+  const bool whole = std::abs(number) <= exact_max && number == std::floor(number);
+  return whole ? Json(static_cast<std::int64_t>(number)) : value;
+}
+
+Result<std::int64_t> integer(const char* name, const Json& given, std::int64_t low, std::int64_t high) {
   const std::string accepted = fmt::format("a whole number from {} to {}", low, high);
+  const Json value = as_whole(given);
   if (!value.is_number_integer() ||
       (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(high))) {
     return bad_value(name, value, accepted);
@@ -57,20 +67,13 @@ Result<void> set_integer(T* field, const char* name, const Json& value, std::int
 }
 
 Result<void> set_logprobs(std::optional<std::uint32_t>* field, const char* name, const Json& value) {
-  if (value.is_null()) {
-    field->reset();
-    return {};
-  }
   CHORUS_TRY(const std::int64_t count, integer(name, value, 0, 1000));
   *field = static_cast<std::uint32_t>(count);
   return {};
 }
 
-Result<void> set_seed(GenerationOptions* options, const Json& value) {
-  if (value.is_null()) {
-    options->seed.reset();
-    return {};
-  }
+Result<void> set_seed(GenerationOptions* options, const Json& given) {
+  const Json value = as_whole(given);
   if (!value.is_number_integer()) return bad_value("seed", value, "a whole number of 64 bits");
   options->seed =
       value.is_number_unsigned() ? value.get<std::uint64_t>() : static_cast<std::uint64_t>(value.get<std::int64_t>());
@@ -80,7 +83,6 @@ Result<void> set_seed(GenerationOptions* options, const Json& value) {
 Result<void> set_stop(GenerationOptions* options, const Json& value) {
   options->stop.clear();
   const Json list = value.is_string() ? Json::array({value}) : value;
-  if (list.is_null()) return {};
   const std::string accepted =
       fmt::format("a string or a list of at most {} strings of 1 to {} bytes", stop_strings_max, stop_string_bytes_max);
   if (!list.is_array() || list.size() > stop_strings_max) return bad_value("stop", value, accepted);
@@ -95,8 +97,7 @@ Result<void> set_stop(GenerationOptions* options, const Json& value) {
 
 Result<void> set_stop_token_ids(GenerationOptions* options, const Json& value) {
   options->params.stop_token_ids.clear();
-  if (value.is_null()) return {};
-  const Json list = value.is_number_integer() ? Json::array({value}) : value;
+  const Json list = value.is_number() ? Json::array({value}) : value;
   if (!list.is_array() || list.size() > 1024)
     return bad_value("stop_token_ids", value, "a list of at most 1024 token ids");
   for (const Json& entry : list) {
@@ -112,7 +113,6 @@ Result<void> set_stop_token_ids(GenerationOptions* options, const Json& value) {
 Result<void> set_logit_bias(GenerationOptions* options, const Json& value) {
   auto& bias = options->params.logit_bias;
   bias.clear();
-  if (value.is_null()) return {};
   if (!value.is_object() || value.size() > 1024)
     return bad_value("logit_bias", value, "an object of at most 1024 token ids and biases");
   for (const auto& [key, entry] : value.items()) {
@@ -192,7 +192,7 @@ Result<void> apply_sampling_option(GenerationOptions* options, const std::string
   std::replace(wanted.begin(), wanted.end(), '-', '_');
   std::vector<std::string> known;
   for (const SamplingOption& option : sampling_options()) {
-    if (wanted == option.name) return option.apply(options, value);
+    if (wanted == option.name) return value.is_null() ? Result<void>() : option.apply(options, value);
     known.emplace_back(option.name);
   }
   const auto near = nearest_name(wanted, known);

@@ -34,8 +34,8 @@ struct SamplingOption {
 };
 const std::vector<SamplingOption>& sampling_options();
 
-// Sets one option; `name` with dashes or underscores. Unknown: an error that names the nearest. A bad value: the
-// option, the value and what is accepted.
+// Sets one option; null is as if it were not given. `name` with dashes or underscores. Unknown: an error that names the
+// nearest. A bad value: the option, the value and what is accepted.
 Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value);
 // The same from the command line: numbers, JSON and plain words.
 Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value);

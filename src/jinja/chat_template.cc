@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "jinja/content_format.h"
 #include "jinja/interpreter.h"
 #include "jinja/parser.h"
 
@@ -28,6 +29,10 @@ Result<Template> Template::parse(std::string_view source, std::string name) {
   }
   result.name_ = std::move(name);
   return result;
+}
+
+bool Template::takes_content_in_parts() const {
+  return jinja::loops_over_content(root_->body);
 }
 
 Result<std::string> Template::render(const Json& variables, const RenderOptions& options) const {

@@ -32,6 +32,8 @@ class Template {
   static Result<Template> parse(std::string_view source, std::string name);
   // `variables`: a JSON object. What raise_exception(message) says comes as "name:line: message".
   Result<std::string> render(const Json& variables, const RenderOptions& options = {}) const;
+  // Whether it goes through the parts of a message's content itself (jinja/content_format.h).
+  bool takes_content_in_parts() const;
 
  private:
   struct Node;

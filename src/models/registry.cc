@@ -2,6 +2,7 @@
 
 #include <fmt/ranges.h>
 
+#include "config/nearest_name.h"
 #include "models/families.h"
 
 namespace chorus {
@@ -21,8 +22,10 @@ Result<const ModelFamily*> find_model_family(const ModelConfig& config) {
     if (config.architecture == family.architecture) return &family;
     known.emplace_back(family.architecture);
   }
-  return fail(ErrorCode::invalid_argument, "{}/config.json: architecture {} is not supported; known: {}",
-              config.directory, config.architecture, fmt::join(known, ", "));
+  const auto nearest = nearest_name(config.architecture, known);
+  return fail(ErrorCode::invalid_argument, "{}/config.json: architecture {} is not supported; known: {}{}",
+              config.directory, config.architecture, fmt::join(known, ", "),
+              nearest ? fmt::format("; nearest: {}", *nearest) : "");
 }
 
 }  // namespace chorus

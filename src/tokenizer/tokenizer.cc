@@ -3,11 +3,14 @@
 #include <simdjson.h>
 
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "json/file.h"
+#include "json/python_json.h"
 #include "json/utf8.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/bpe.h"
+#include "tokenizer/folder_tokens.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/post_processor.h"
 #include "tokenizer/pre_tokenizer.h"
@@ -17,7 +20,8 @@ namespace chorus {
 namespace {
 
 namespace dom = simdjson::dom;
-constexpr std::size_t depth_max = 64;
+constexpr std::size_t part_bytes_max = 256U << 20;
+constexpr std::size_t depth_max = 1001;  // Python's json nests about as deep; the document itself is a level
 
 struct Parts {
   Bpe bpe;
@@ -149,18 +153,24 @@ class BpeTokenizer : public Tokenizer, private TokenText {
   std::vector<Role> roles_;  // by id
 };
 
-// The small parts, as values; null when missing.
+// The small parts, as values; null when missing. Of equal keys the last counts, as in Python.
 Result<Json> part_of(dom::object root, const char* key) {
-  dom::element value;
-  if (root[key].get(value) != simdjson::SUCCESS) return Json(nullptr);
-  auto part = parse_json(simdjson::minify(value));
+  std::optional<dom::element> value;
+  for (const auto& field : root) {
+    if (field.key == key) value = field.value;
+  }
+  if (!value) return Json(nullptr);
+  auto part = parse_python_json(simdjson::minify(*value), part_bytes_max);
   if (!part) return with_context(part.error(), key);
   return part;
 }
 
 Result<dom::element> model_of(dom::object root) {
   dom::element model;
-  if (root["model"].get(model) != simdjson::SUCCESS || !model.is_object()) {
+  for (const auto& field : root) {
+    if (field.key == "model") model = field.value;
+  }
+  if (root["model"].error() != simdjson::SUCCESS || !model.is_object()) {
     return fail(ErrorCode::invalid_argument, "model: must be an object");
   }
   std::string_view type;
@@ -173,7 +183,36 @@ Result<dom::element> model_of(dom::object root) {
   return fail(ErrorCode::invalid_argument, "model: type \"{}\" is not supported, only BPE is", type);
 }
 
-Result<Parts> load_parts(dom::object root, const TokenizerLimits& limits) {
+// Tokens that the folder names and `added`, the list in tokenizer.json, lacks. One that the model's vocabulary has
+// keeps its id there, the others follow all others (tokenizers' AddedVocabulary::add_tokens).
+Json with_folder_tokens(Json added, const std::vector<AddedToken>& tokens, const StringTable& vocabulary) {
+  if (added.is_null()) added = Json::array();
+  if (!added.is_array()) return added;  // refused by whoever reads it
+  std::set<std::string> known;
+  std::int32_t next = vocabulary.id_end();
+  for (const Json& entry : added) {
+    if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string()) return added;
+    known.insert(entry["content"].get<std::string>());
+    const bool has_id = entry.contains("id") && entry["id"].is_number_integer();
+    if (has_id && entry["id"].get<std::int64_t>() < (1 << 24))
+      next = std::max(next, entry["id"].get<std::int32_t>() + 1);
+  }
+  for (const AddedToken& token : tokens) {
+    if (!known.insert(token.content).second) continue;
+    const std::int32_t in_vocabulary = vocabulary.find(token.content);
+    added.push_back({{"id", in_vocabulary == StringTable::none ? next++ : in_vocabulary},
+                     {"content", token.content},
+                     {"single_word", token.single_word},
+                     {"lstrip", token.lstrip},
+                     {"rstrip", token.rstrip},
+                     {"normalized", token.normalized},
+                     {"special", token.special}});
+  }
+  return added;
+}
+
+Result<Parts> load_parts(dom::object root, const std::vector<AddedToken>& folder_tokens,
+                         const TokenizerLimits& limits) {
   const auto within = [](const char* part, auto result) {
     if (result.ok()) return result;
     return decltype(result)(with_context(result.error(), part));
@@ -181,12 +220,13 @@ Result<Parts> load_parts(dom::object root, const TokenizerLimits& limits) {
   CHORUS_TRY(const dom::element model, model_of(root));
   CHORUS_TRY(const Json normalizer, part_of(root, "normalizer"));
   CHORUS_TRY(const Json pre_tokenizer, part_of(root, "pre_tokenizer"));
-  CHORUS_TRY(const Json added_tokens, part_of(root, "added_tokens"));
+  CHORUS_TRY(Json added_tokens, part_of(root, "added_tokens"));
   CHORUS_TRY(const Json post_processor, part_of(root, "post_processor"));
   CHORUS_TRY(const Json decoder, part_of(root, "decoder"));
   Parts parts;
   parts.limits = limits;
   CHORUS_TRY(parts.bpe, Bpe::load(model, {.raw_bytes = ends_in_byte_level(pre_tokenizer)}));
+  added_tokens = with_folder_tokens(std::move(added_tokens), folder_tokens, parts.bpe.vocabulary());
   CHORUS_TRY(parts.normalizer, within("normalizer", load_normalizer(normalizer)));
   PreTokenizerOptions options;
   options.raw_bytes = parts.bpe.raw_bytes();
@@ -199,20 +239,23 @@ Result<Parts> load_parts(dom::object root, const TokenizerLimits& limits) {
   return parts;
 }
 
-Result<Parts> load_text(const std::string& text, const std::string& path, const TokenizerLimits& limits) {
+Result<Parts> load_text(const std::string& text, const std::string& path, const std::vector<AddedToken>& folder_tokens,
+                        const TokenizerLimits& limits, bool is_strict = false) {
   dom::parser parser;
   dom::element root;
   auto code = parser.allocate(std::max<std::size_t>(text.size(), 1), depth_max);
   const bool padded = text.capacity() >= text.size() + simdjson::SIMDJSON_PADDING;
   if (code == simdjson::SUCCESS) code = parser.parse(text.data(), text.size(), !padded).get(root);
   if (code != simdjson::SUCCESS) {
-    const auto detail = parse_json(text);  // says where
-    if (!detail) return with_context(detail.error(), path);
+    // JSON of Python's alone is read by the slower parser and written again as everybody's; else that says where.
+    const auto python = parse_python_json(text, limits.file_bytes_max);
+    if (!python) return with_context(python.error(), path);
+    if (!is_strict) return load_text(python->dump(), path, folder_tokens, limits, true);
     return fail(ErrorCode::invalid_argument, "{}: {}", path, simdjson::error_message(code));
   }
   dom::object object;
   if (root.get(object) != simdjson::SUCCESS) return fail(ErrorCode::invalid_argument, "{}: must be an object", path);
-  auto parts = load_parts(object, limits);
+  auto parts = load_parts(object, folder_tokens, limits);
   if (!parts) return with_context(parts.error(), path);
   return parts;
 }
@@ -222,7 +265,8 @@ Result<Parts> load_text(const std::string& text, const std::string& path, const 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory, const TokenizerLimits& limits) {
   const std::string path = directory + "/tokenizer.json";
   CHORUS_TRY(const std::string text, read_file(path, limits.file_bytes_max));
-  CHORUS_TRY(Parts parts, load_text(text, path, limits));
+  CHORUS_TRY(const FolderTokens folder, read_folder_tokens(directory));
+  CHORUS_TRY(Parts parts, load_text(text, path, folder.added, limits));
   return std::shared_ptr<const Tokenizer>(std::make_shared<BpeTokenizer>(std::move(parts)));
 }
 

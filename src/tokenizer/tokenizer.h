@@ -57,8 +57,9 @@ struct TokenizerLimits {
   std::size_t text_bytes_max = 1u << 30;  // of one encode()
 };
 
-// Reads DIRECTORY/tokenizer.json. "truncation" and "padding" are not applied. Errors name the file, the part
-// (normalizer, pre_tokenizer, ...) and its type.
+// Reads DIRECTORY/tokenizer.json and adds the tokens that the other files of the folder name
+// (tokenizer/folder_tokens.h). "truncation" and "padding" are not applied. Errors name the file, the part (normalizer,
+// pre_tokenizer, ...) and its type.
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory,
                                                         const TokenizerLimits& limits = {});
 

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include "json/json.h"
 #include "json/utf8.h"
 #include "testing/test_tokenizers.h"
+#include "tokenizer/folder_tokens.h"
 
 namespace chorus {
 namespace {
@@ -231,6 +233,63 @@ TEST_F(LoadErrors, CheckAddedTokens) {
   EXPECT_THAT(error_of(added(R"({"id": -2, "content": "x"})")), HasSubstr("id: must be a whole number"));
   EXPECT_THAT(error_of(added(R"({"id": 3000000000, "content": "x"})")), HasSubstr("id: must be a whole number"));
   EXPECT_THAT(error_of(added(R"({"id": 2})")), HasSubstr("content: must be a string"));
+}
+
+// Expected: transformers 5.23, AutoTokenizer on such a folder.
+class FolderTokensTest : public testing::Test {
+ protected:
+  FolderTokensTest() {
+    std::filesystem::create_directories(folder_);
+    write("tokenizer.json",
+          R"({"model": {"type": "BPE", "vocab": {"h": 0, "i": 1, ".": 2}, "merges": []},
+              "added_tokens": [{"id": 3, "content": "<s>", "special": true}]})");
+  }
+  ~FolderTokensTest() override { std::filesystem::remove_all(folder_); }
+  void write(const std::string& name, const std::string& text) { std::ofstream(folder_ / name) << text; }
+  Ids ids(const std::string& text) {
+    const auto tokenizer = load_tokenizer(folder_.string());
+    if (!tokenizer) ADD_FAILURE() << tokenizer.error().message;
+    return tokenizer ? (*tokenizer)->encode(text, false).value() : Ids{};
+  }
+  std::string folder() const { return folder_.string(); }
+
+ private:
+  const std::filesystem::path folder_ =
+      std::filesystem::path(testing::TempDir()) / fmt::format("folder_tokens_{}", ::getpid());
+};
+
+TEST_F(FolderTokensTest, AreThoseOfTheAddedTokensDecoder) {
+  write("tokenizer_config.json",
+        R"({"model_max_length": 1000000000000000019884624838656, "unread": NaN,
+            "added_tokens_decoder": {"5": {"content": "<e>", "special": true}, "4": {"content": "<b>", "special": true}}})");
+  EXPECT_EQ(ids("<b>hi<e><s>"), (Ids{4, 0, 1, 5, 3}));
+}
+
+TEST_F(FolderTokensTest, AreThoseOfAddedTokensJsonAndTheSpecialTokensMap) {
+  write("added_tokens.json", R"({"<b>": 4, "<e>": 5})");
+  write("special_tokens_map.json", R"({"eos_token": {"content": "<e>"}, "additional_special_tokens": ["<x>"]})");
+  EXPECT_EQ(ids("<b>hi<e><x>"), (Ids{4, 0, 1, 5, 6}));
+  const auto tokenizer = load_tokenizer(folder());
+  EXPECT_TRUE((*tokenizer)->is_special(5));
+  EXPECT_FALSE((*tokenizer)->is_special(4));
+  write("tokenizer_config.json", R"({"added_tokens_decoder": {}})");
+  EXPECT_EQ(ids("h<e>"), (Ids{0})) << "then the older files are not read, and the vocabulary has no '<'";
+}
+
+TEST_F(FolderTokensTest, ASpecialTokenOfTheVocabularyKeepsItsId) {
+  write("tokenizer_config.json", R"({"eos_token": ".", "bos_token": "<s>", "image_token": "<i>"})");
+  EXPECT_EQ(ids("<s>h.<i>"), (Ids{3, 0, 2, 4}));
+  const auto tokens = read_folder_tokens(folder());
+  ASSERT_TRUE(tokens.ok());
+  EXPECT_EQ(tokens->named.at("eos_token"), ".");
+  EXPECT_EQ(tokens->named.at("image_token"), "<i>");
+}
+
+TEST_F(FolderTokensTest, JsonOfPythonsAloneIsRead) {
+  write("tokenizer.json",
+        R"({"unread": [Infinity, 1e400, 100000000000000000000, "\ud800"], "model": 1, "model": {"type": "BPE",
+            "vocab": {"h": 0, "i": 1}, "merges": [], "unread": NaN}})");
+  EXPECT_EQ(ids("hi"), (Ids{0, 1}));
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include <unordered_map>
 
 #include "config/nearest_name.h"
-#include "json/json.h"
+#include "json/python_json.h"
 #include "weights/mapped_file.h"
 #include "weights/safetensors_header.h"
 
@@ -23,11 +23,16 @@ constexpr const char* index_name = "model.safetensors.index.json";
 
 constexpr std::size_t digest_sample_bytes = 1024, digest_samples = 64;  // of a tensor, from its first byte to its last
 
+bool exists(const std::string& path) {
+  struct stat status {};
+  return ::stat(path.c_str(), &status) == 0;
+}
+
 struct Shard {
   std::string path;
   MappedFile file;
   std::size_t data_begin = 0;  // bytes in front of the first tensor's
-  std::vector<SafetensorsEntry> entries;
+  SafetensorsHeader header;
 };
 
 Result<Shard> open_shard(const std::string& path) {
@@ -41,9 +46,9 @@ Result<Shard> open_shard(const std::string& path) {
   shard.data_begin = 8 + static_cast<std::size_t>(*length);
   const std::string_view header(reinterpret_cast<const char*>(shard.file.data()) + 8,
                                 static_cast<std::size_t>(*length));
-  auto entries = parse_safetensors_header(header, shard.file.size() - shard.data_begin);
-  if (!entries) return with_context(entries.error(), path);
-  shard.entries = std::move(*entries);
+  auto parsed = parse_safetensors_header(header, shard.file.size() - shard.data_begin);
+  if (!parsed) return with_context(parsed.error(), path);
+  shard.header = std::move(*parsed);
   return shard;
 }
 
@@ -56,8 +61,20 @@ class SafetensorsCheckpoint final : public Checkpoint {
     return *shards_.back();
   }
   void place(const Shard& shard, const SafetensorsEntry& entry) { places_.emplace(entry.name, Place{&shard, &entry}); }
+  // The index puts `name` into `file`, which does not have it.
+  void note_absent(const std::string& name, const std::string& file) { absent_.emplace(name, file); }
+  // `alias` is the tensor `name` where it is none itself.
+  void add_alias(const std::string& alias, const std::string& name) {
+    const Place* const place = find(name);
+    if (place != nullptr) aliases_.emplace(alias, *place);
+  }
+  void add_aliases() {
+    for (const auto& shard : shards_) {
+      for (const auto& [alias, name] : shard->header.aliases) add_alias(alias, name);
+    }
+  }
 
-  bool has(const std::string& name) const override { return places_.contains(name); }
+  bool has(const std::string& name) const override { return find(name) != nullptr; }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override;
   std::vector<std::string> names() const override;
   std::string digest() const override;
@@ -68,18 +85,25 @@ class SafetensorsCheckpoint final : public Checkpoint {
     const Shard* shard;
     const SafetensorsEntry* entry;
   };
+  const Place* find(const std::string& name) const {
+    const auto found = places_.find(name);
+    if (found != places_.end()) return &found->second;
+    const auto alias = aliases_.find(name);
+    return alias == aliases_.end() ? nullptr : &alias->second;
+  }
   Error missing(const std::string& name) const;
 
   std::string source_;  // the file or the index, for messages
   std::vector<std::unique_ptr<Shard>> shards_;
-  std::unordered_map<std::string, Place> places_;
+  std::unordered_map<std::string, Place> places_, aliases_;  // by tensor
+  std::unordered_map<std::string, std::string> absent_;      // tensor -> file
 };
 
 Result<TensorView> SafetensorsCheckpoint::tensor(const std::string& name,
                                                  const std::vector<std::int64_t>& shape) const {
-  const auto found = places_.find(name);
-  if (found == places_.end()) return missing(name);
-  const auto& [shard, entry] = found->second;
+  const Place* const found = find(name);
+  if (found == nullptr) return missing(name);
+  const auto& [shard, entry] = *found;
   if (!entry->dtype) {
     return fail(ErrorCode::invalid_argument, "{}: tensor {} has dtype {}; weights may be F32, BF16 or F16", shard->path,
                 name, entry->type);
@@ -92,6 +116,10 @@ Result<TensorView> SafetensorsCheckpoint::tensor(const std::string& name,
 }
 
 Error SafetensorsCheckpoint::missing(const std::string& name) const {
+  if (const auto absent = absent_.find(name); absent != absent_.end()) {
+    return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in {}, which {}", source_, name,
+                absent->second, exists(absent->second) ? "does not have it" : "is not there");
+  }
   const auto nearest = nearest_name(name, names());
   return fail(ErrorCode::not_found, "{}: no tensor {} among {}{}", source_, name, places_.size(),
               nearest ? fmt::format("; nearest: {}", *nearest) : "");
@@ -137,23 +165,18 @@ std::string SafetensorsCheckpoint::digest() const {
 }
 
 void SafetensorsCheckpoint::release(const std::string& name) const {
-  const auto found = places_.find(name);
-  if (found == places_.end()) return;
-  const auto& [shard, entry] = found->second;
+  const Place* const found = find(name);
+  if (found == nullptr) return;
+  const auto& [shard, entry] = *found;
   shard->file.release(shard->data_begin + entry->begin, shard->data_begin + entry->end);
 }
 
-bool exists(const std::string& path) {
-  struct stat status {};
-  return ::stat(path.c_str(), &status) == 0;
-}
-
-Result<std::unique_ptr<Checkpoint>> open_single(const std::string& path) {
+Result<std::unique_ptr<SafetensorsCheckpoint>> open_single(const std::string& path) {
   CHORUS_TRY(Shard opened, open_shard(path));
   auto checkpoint = std::make_unique<SafetensorsCheckpoint>(path);
   const Shard& shard = checkpoint->add(std::move(opened));
-  for (const SafetensorsEntry& entry : shard.entries) checkpoint->place(shard, entry);
-  return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+  for (const SafetensorsEntry& entry : shard.header.entries) checkpoint->place(shard, entry);
+  return checkpoint;
 }
 
 // A shard is a file of the model's own directory: a name with a separator could lead anywhere.
@@ -171,7 +194,7 @@ Result<void> check_shard_name(const std::string& index, const std::string& tenso
 using ShardTensors = std::map<std::string, std::vector<std::string>>;
 
 Result<ShardTensors> read_index(const std::string& path) {
-  CHORUS_TRY(const Json document, read_json_file(path, JsonLimits{.bytes_max = 256U << 20, .depth_max = 8}));
+  CHORUS_TRY(const Json document, read_python_json_file(path, 256U << 20));
   const auto map = document.is_object() ? document.find("weight_map") : document.end();
   if (!document.is_object() || map == document.end() || !map->is_object() || map->empty()) {
     return fail(ErrorCode::invalid_argument, "{}: weight_map is missing, empty or no object", path);
@@ -186,31 +209,36 @@ Result<ShardTensors> read_index(const std::string& path) {
   return shards;
 }
 
-Result<void> place_tensors(const std::string& index, const Shard& shard, const std::vector<std::string>& names,
-                           SafetensorsCheckpoint* checkpoint) {
+// A tensor that is not there is an error when it is asked for: an index may list more than the model needs (a tied
+// head, inv_freq of old rotary embeddings, layers for multi-token prediction).
+void place_tensors(const Shard& shard, const std::vector<std::string>& names, SafetensorsCheckpoint* checkpoint) {
   std::unordered_map<std::string_view, const SafetensorsEntry*> by_name;
-  for (const SafetensorsEntry& entry : shard.entries) by_name.emplace(entry.name, &entry);
+  for (const SafetensorsEntry& entry : shard.header.entries) by_name.emplace(entry.name, &entry);
   for (const std::string& name : names) {
     const auto found = by_name.find(name);
     if (found == by_name.end()) {
-      return fail(ErrorCode::invalid_argument, "{}: tensor {} is said to be in {}, which does not have it", index, name,
-                  shard.path);
+      checkpoint->note_absent(name, shard.path);
+    } else {
+      checkpoint->place(shard, *found->second);
     }
-    checkpoint->place(shard, *found->second);
   }
-  return {};
 }
 
-Result<std::unique_ptr<Checkpoint>> open_sharded(const std::string& directory, const std::string& index) {
+Result<std::unique_ptr<SafetensorsCheckpoint>> open_sharded(const std::string& directory, const std::string& index) {
   CHORUS_TRY(const ShardTensors shards, read_index(index));
   auto checkpoint = std::make_unique<SafetensorsCheckpoint>(index);
   for (const auto& [file, names] : shards) {
-    auto opened = open_shard(directory + "/" + file);
+    const std::string path = directory + "/" + file;
+    if (!exists(path)) {
+      for (const std::string& name : names) checkpoint->note_absent(name, path);
+      continue;
+    }
+    auto opened = open_shard(path);
     if (!opened) return with_context(opened.error(), index);
     const Shard& shard = checkpoint->add(std::move(*opened));
-    CHORUS_TRY_VOID(place_tensors(index, shard, names, checkpoint.get()));
+    place_tensors(shard, names, checkpoint.get());
   }
-  return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+  return checkpoint;
 }
 
 }  // namespace
@@ -218,8 +246,11 @@ Result<std::unique_ptr<Checkpoint>> open_sharded(const std::string& directory, c
 Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory) {
   const std::string single = directory + "/" + single_name;
   const std::string index = directory + "/" + index_name;
-  if (exists(single)) return open_single(single);
-  if (exists(index)) return open_sharded(directory, index);
+  if (exists(single) || exists(index)) {
+    CHORUS_TRY(auto checkpoint, exists(single) ? open_single(single) : open_sharded(directory, index));
+    checkpoint->add_aliases();
+    return std::unique_ptr<Checkpoint>(std::move(checkpoint));
+  }
   return fail(ErrorCode::not_found,
               "no {} and no {} in {}: convert the weights to safetensors, or use --load-format dummy", single_name,
               index_name, directory);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "json/json.h"
 
@@ -108,10 +109,13 @@ Result<SafetensorsEntry> read_entry(const std::string& name, const Json& value, 
   return entry;
 }
 
-Result<void> check_metadata(const Json& metadata) {
+// Its pairs of strings.
+Result<void> read_metadata(const Json& metadata, std::vector<std::pair<std::string, std::string>>* pairs) {
+  if (metadata.is_null()) return {};
   if (!metadata.is_object()) return fail(ErrorCode::invalid_argument, "__metadata__ is not an object of strings");
   for (const auto& [key, value] : metadata.items()) {
     if (!value.is_string()) return fail(ErrorCode::invalid_argument, "__metadata__ is not an object of strings");
+    pairs->emplace_back(key, value.get<std::string>());
   }
   return {};
 }
@@ -139,6 +143,13 @@ Result<void> check_cover(std::vector<SafetensorsEntry>* entries, std::uint64_t d
   return {};
 }
 
+void keep_aliases(SafetensorsHeader* header) {
+  std::unordered_set<std::string_view> names;
+  for (const SafetensorsEntry& entry : header->entries) names.insert(entry.name);
+  std::erase_if(header->aliases,
+                [&](const auto& pair) { return names.contains(pair.first) || !names.contains(pair.second); });
+}
+
 }  // namespace
 
 Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8], std::uint64_t file_bytes) {
@@ -157,23 +168,24 @@ Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8]
   return length;
 }
 
-Result<std::vector<SafetensorsEntry>> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes) {
+Result<SafetensorsHeader> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes) {
   // Depth: the header, an entry, its lists. parse_json refuses duplicate keys, and with them duplicate tensor names.
   auto document = parse_json(header, JsonLimits{.bytes_max = safetensors_header_bytes_max, .depth_max = 3});
   if (!document) return with_context(document.error(), "header");
   if (!document->is_object()) return fail(ErrorCode::invalid_argument, "header: not a JSON object");
-  std::vector<SafetensorsEntry> entries;
-  entries.reserve(document->size());
+  SafetensorsHeader parsed;
+  parsed.entries.reserve(document->size());
   for (const auto& [name, value] : document->items()) {
     if (name == "__metadata__") {
-      CHORUS_TRY_VOID(check_metadata(value));
+      CHORUS_TRY_VOID(read_metadata(value, &parsed.aliases));
       continue;
     }
     CHORUS_TRY(SafetensorsEntry entry, read_entry(name, value, data_bytes));
-    entries.push_back(std::move(entry));
+    parsed.entries.push_back(std::move(entry));
   }
-  CHORUS_TRY_VOID(check_cover(&entries, data_bytes));
-  return entries;
+  CHORUS_TRY_VOID(check_cover(&parsed.entries, data_bytes));
+  keep_aliases(&parsed);
+  return parsed;
 }
 
 }  // namespace chorus

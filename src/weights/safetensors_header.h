@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -25,12 +26,19 @@ struct SafetensorsEntry {
   std::uint64_t end = 0;
 };
 
+struct SafetensorsHeader {
+  std::vector<SafetensorsEntry> entries;
+  // Of __metadata__, (alias, name) where the name is an entry's and the alias is not: safetensors.torch.save_model
+  // writes of tensors that share their memory only one, and the others' names there.
+  std::vector<std::pair<std::string, std::string>> aliases;
+};
+
 // Where the header lies: [8, 8 + length) of a file of `file_bytes` whose first 8 bytes are `prefix`. Errors: a file
 // shorter than that, a length past its end or over the limit.
 Result<std::uint64_t> safetensors_header_length(const unsigned char (&prefix)[8], std::uint64_t file_bytes);
 
 // The entries in the order of their bytes, which they cover from 0 to `data_bytes` without overlap or hole. Errors name
-// the tensor and the reason. `__metadata__` must be an object of strings and is left out.
-Result<std::vector<SafetensorsEntry>> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes);
+// the tensor and the reason. `__metadata__` must be null or an object of strings.
+Result<SafetensorsHeader> parse_safetensors_header(std::string_view header, std::uint64_t data_bytes);
 
 }  // namespace chorus
