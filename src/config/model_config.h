@@ -39,7 +39,7 @@ struct RopeConfig {
   }
 };
 
-// Notes a field that no engine needs for its tokens: where the model is, and what the front end takes from it.
+// Notes a field that nodes need not agree about: where the model is, what ends a choice, and the defaults of requests.
 struct OfFrontEnd {};
 
 struct ModelConfig {
