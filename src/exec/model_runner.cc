@@ -187,7 +187,7 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
   const Scratch::Scope scope(scratch_);
   float* hidden = scratch_.take_array<float>(static_cast<std::int64_t>(tokens_.size()) * model_.hidden_size);
   CHORUS_TRY_VOID(pass_through_layers(hidden));
-  if (balancer_) CHORUS_TRY_VOID(balancer_->finish_step(groups_.ep));
+  if (balancer_) CHORUS_TRY_VOID(balancer_->finish_step(groups_.ep, options_.progress));
   // Context ranks hold the same hidden rows: one of them is enough for what follows.
   if (!groups_.last_stage() || groups_.at.cp != 0) return {};
   return sample_rows(plan, hidden, result);
@@ -197,7 +197,8 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
 Result<void> ModelRunner::pass_through_layers(float* hidden) {
   Group* ep = groups_.ep.size() > 1 ? &groups_.ep : nullptr;
   Group* cp = groups_.cp_size > 1 ? &groups_.cp : nullptr;
-  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp, ep, slots_ ? &*slots_ : nullptr, cp};
+  const LayerContext context{pool_, scratch_,         options_.isa, groups_.tp, ep, slots_ ? &*slots_ : nullptr,
+                             cp,    options_.progress};
   const std::span<float> rows(hidden, tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
   if (!groups_.first_stage()) CHORUS_TRY_VOID(groups_.pp.receive(std::as_writable_bytes(rows), groups_.at.pp - 1));
   CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));
@@ -240,6 +241,7 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden,
         copy_top(top, &scored.top);
       }
     });
+    options_.progress.moved();
   }
   return gather_samples(result);
 }

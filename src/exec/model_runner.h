@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/progress.h"
 #include "exec/executor.h"
 #include "exec/worker_groups.h"
 #include "kernels/sample.h"
@@ -32,6 +33,7 @@ class ModelRunner {
     std::vector<int> cpus;  // one per thread, or empty
     // Experts move between the ranks of the ep group while serving, by this configuration; nullopt: they stay.
     std::optional<EplbConfig> balancing = {};
+    Progress progress = {};
   };
   // `shard`: number of the worker's part (exec/worker_groups.h), `arena` its packed weights, which outlive the runner;
   // of `checkpoint` (needed with `balancing` alone) the experts that move are read. All workers of the replica call

@@ -30,6 +30,7 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   options.kv_cache_bytes = setup.kv_cache_bytes;
   options.threads = std::max(1, setup.threads);
   options.cpus = setup.cpus;
+  options.progress = setup.progress;
   std::unique_ptr<Checkpoint> checkpoint;
   if (parallel.enable_expert_balancing) {
     CHORUS_TRY(options.balancing, parse_eplb_config(parallel.expert_balancing_config));

@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/progress.h"
 #include "config/fault_point.h"
 #include "exec/executor.h"
 #include "exec/load_weights.h"
@@ -29,7 +30,8 @@ struct WorkerSetup {
   // world; null for a replica of one.
   std::shared_ptr<Transport> transport = {};
   int first_world_rank = 0;
-  FaultPoint fault = {};  // where this worker dies, in a test
+  FaultPoint fault = {};   // where this worker dies, in a test
+  Progress progress = {};  // where it shows its own
 };
 
 // For worker 0. `weights` outlive it. Waits for the other workers to begin. Its destructor tells them to end.

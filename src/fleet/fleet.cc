@@ -213,6 +213,8 @@ void FleetImpl::turn(int timeout_ms) {
   for (int rank = 0; rank < ranks_; ++rank) {
     const auto& replica = link(rank);
     if (!replica) continue;
+    if (works(rank))
+      timeout_ms = std::min(timeout_ms, wait_ms(monotonic_now() + replica->hang_watch.limits().look_interval));
     const auto wanted = static_cast<short>(replica->wants_to_write() ? POLLIN | POLLOUT : POLLIN);
     items.push_back({replica->socket(), wanted, 0});  // a negative descriptor is skipped by poll(2)
     items.push_back({replica->process().pidfd(), POLLIN, 0});
@@ -234,6 +236,7 @@ void FleetImpl::turn(int timeout_ms) {
   read_followers();
   hear_ray();
   welcome_nodes();
+  watch_progress();
   supervisor_.tick(monotonic_now());
   act_on_supervisor();
   hand_out();

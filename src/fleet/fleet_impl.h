@@ -49,6 +49,9 @@ class FleetImpl final : public Fleet {
   void check_exit(int rank, int timeout_ms);
   void fault(ReplicaLink& link, const std::string& reason);
   void check_sending();
+  void watch_progress();
+  ProgressSample progress_of(int rank) const;
+  bool works(int rank) const;
   Result<ReplicaLink> start_in_world(Placement replica);
   void end_world_of(int rank);
   struct Death {

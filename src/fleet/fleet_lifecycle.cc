@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "base/log.h"
 #include "fleet/fleet_impl.h"
 
@@ -169,6 +171,38 @@ void FleetImpl::check_sending() {
   for (int rank = 0; rank < ranks_; ++rank) {
     const auto& to = link(rank);
     if (to && to->connected() && to->send_error()) fault(*link(rank), to->send_error()->message);
+  }
+}
+
+// What the rank shows of its progress. Of replicas that step together each waits in every layer for the slowest: the
+// longest step that one of them expects counts for all.
+ProgressSample FleetImpl::progress_of(int rank) const {
+  const auto sample_of = [&](int one) {
+    const auto& shown = links_[static_cast<std::size_t>(one)];
+    return shown ? shown->progress_memory().progress().sample() : ProgressSample();
+  };
+  ProgressSample sample = sample_of(rank);
+  for (int other = 0; other < ranks_ && config_.parallel.replicas_step_together(); ++other) {
+    const Nanoseconds expected = sample_of(other).expected_step_time;
+    // Unknown of one is unknown.
+    sample.expected_step_time = expected == 0 ? 0 : std::max(sample.expected_step_time, expected);
+    if (expected == 0) break;
+  }
+  return sample;
+}
+
+// It has something to do, as far as is known here: its progress is looked at.
+bool FleetImpl::works(int rank) const {
+  const auto& watched = links_[static_cast<std::size_t>(rank)];
+  if (!watched || !is_ready(rank) || !watched->progress_memory().progress().watched()) return false;
+  return watched->progress_memory().progress().sample().busy || router_.ledger().requests_on(rank) > 0;
+}
+
+void FleetImpl::watch_progress() {
+  for (int rank = 0; rank < ranks_; ++rank) {
+    if (!link(rank) || !is_ready(rank) || !link(rank)->progress_memory().progress().watched()) continue;
+    const auto hung_for = link(rank)->hang_watch.look(progress_of(rank), monotonic_now());
+    if (hung_for) fault(*link(rank), fmt::format("hung: no layer finished for {} ms", *hung_for / 1'000'000));
   }
 }
 

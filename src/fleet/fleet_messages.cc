@@ -87,7 +87,10 @@ EngineStart FleetImpl::engine_start_of(Placement replica) const {
 Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(const HelloMessage hello, greet(link, frame));
   if (link.adopted()) link.set_pid(hello.pid);
-  link.post(MessageType::config, encode(engine_start_of(link.replica())), link.adopted() ? -1 : weights_.arena.fd());
+  EngineStart start = engine_start_of(link.replica());
+  start.shows_progress = link.progress_memory().progress().watched();
+  link.post(MessageType::config, encode(start), link.adopted() ? -1 : weights_.arena.fd());
+  if (start.shows_progress) link.post(MessageType::progress, {}, link.progress_memory().fd());
   if (world_) link.post(MessageType::world, encode(WorldMessage{}), world_->fd());
   return {};
 }

@@ -254,6 +254,41 @@ TEST(Fleet, AStoppedReplicaIsKilledAndReplaced) {
   EXPECT_EQ(errno, ESRCH);
 }
 
+// A step of 60 rows, 1.2 s without a finished layer, after steps of 20 ms; and a second without work before it.
+TEST(Fleet, ALongStepAfterShortOnesAndAnIdleSecondAreNoHang) {
+  auto fleet = start_toy_fleet(toy_engine_config(1, "heavy"));
+  ASSERT_TRUE(fleet.ok());
+  const int pid = (*fleet)->replicas()[0].pid;
+  Request request = mixed_requests(1)[0];
+  request.params = {};
+  request.params.ignore_eos = true;
+  request.params.max_tokens = 10;
+  request.prompt = {5};
+  run_all(fleet->get(), {request});
+  std::vector<FleetEvent> events;
+  const Nanoseconds idle_until = monotonic_now() + 1'200'000'000;
+  while (monotonic_now() < idle_until) ASSERT_TRUE((*fleet)->poll(100, &events).ok());
+  request.prompt.assign(60, 5);
+  run_all(fleet->get(), {request});
+  EXPECT_EQ((*fleet)->replicas()[0].pid, pid);
+}
+
+TEST(Fleet, AReplicaThatFinishesNoStepIsEndedAndItsRequestsGoOn) {
+  const std::vector<Request> requests = mixed_requests(60);
+  const Outputs expected = direct_outputs(requests);
+  auto fleet = start_toy_fleet(toy_engine_config(2, "slow"));
+  ASSERT_TRUE(fleet.ok());
+  int stopped = 0;
+  Outputs outputs;
+  const std::string lines = log_of([&] {
+    outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+      if (stopped == 0 && collector.events() > 50) ::kill(stopped = running.replicas()[0].pid, SIGSTOP);
+    });
+  });
+  EXPECT_EQ(outputs, expected);
+  EXPECT_THAT(lines, HasSubstr(fmt::format("Worker rank 0 (pid {}) was ended (hung: no layer finished for ", stopped)));
+}
+
 TEST(Fleet, AnIdleReplicaLivesOnPastTheHeartbeatDeadline) {
   EngineConfig config = toy_engine_config(1);
   config.engine_heartbeat_timeout_ms = 400;
@@ -533,10 +568,10 @@ int garbage_engine() {
   if (!frame.ok()) return 1;
   const std::uint32_t epoch = frame->epoch;
   send(MessageType::ready, epoch, encode(ReadyMessage{1, "scalar/bfloat16"}));
-  for (int i = 0; i < 2; ++i) {  // CLIENT, ADD
+  do {
     frame = receive_within(connection->get(), 60'000);
     if (!frame.ok()) return 0;
-  }
+  } while (frame->type != static_cast<std::uint8_t>(MessageType::add));
   auto request = decode_request(frame->payload);
   if (!request.ok()) return 1;
   TokenEvent event;

@@ -17,6 +17,7 @@ Result<ReplicaLink> ReplicaLink::start(Placement replica) {
   ReplicaLink link;
   link.replica_ = replica;
   CHORUS_TRY(link.connection_, make_socket_connection(std::move(sockets.first)));
+  CHORUS_TRY(link.progress_, ProgressMemory::create());
   CHORUS_TRY(link.process_,
              ChildProcess::spawn(fmt::format("chorus engine dp={}", replica.rank), sockets.second, engine_socket_fd));
   link.pid_ = link.process_.pid();

@@ -8,10 +8,12 @@
 #include <string>
 
 #include "base/result.h"
+#include "cluster/hang_watch.h"
 #include "cluster/placement.h"
 #include "net/connection.h"
 #include "protocol/messages.h"
 #include "worker/child_process.h"
+#include "worker/progress_memory.h"
 
 namespace chorus {
 
@@ -28,6 +30,7 @@ class ReplicaLink {
   void set_pid(int pid) { pid_ = pid; }
   int present_pid() const { return adopted_ ? pid_ : process_.pid(); }  // 0: none
   ChildProcess& process() { return process_; }
+  const ProgressMemory& progress_memory() const { return progress_; }  // none of an adopted one
   const ChildProcess& process() const { return process_; }
 
   // Queues a message; it goes out with this or a later pump(), as the engine takes it.
@@ -46,6 +49,7 @@ class ReplicaLink {
   bool wants_to_write() const { return connection_ && (connection_->queued_bytes() > 0 || !outbox_.empty()); }
 
   bool said_hello = false;
+  HangWatch hang_watch;
   std::optional<FatalMessage> last_words;  // the engine's own
   // Why it is dead, for "Worker rank 1 ...": set by who noticed; empty when a deadline ran out.
   std::string reason;
@@ -61,6 +65,7 @@ class ReplicaLink {
   int pid_ = 0;
   bool adopted_ = false;
   ChildProcess process_;
+  ProgressMemory progress_;
   std::unique_ptr<Connection> connection_;
   std::deque<Outgoing> outbox_;
   std::optional<Error> send_error_;

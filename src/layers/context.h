@@ -2,6 +2,7 @@
 // down, nothing process-wide.
 #pragma once
 
+#include "base/progress.h"
 #include "config/reduction_segments.h"
 #include "kernels/isa.h"
 #include "kernels/linear.h"
@@ -26,6 +27,7 @@ struct LayerContext {
   ExpertSlots* expert_slots = nullptr;
   // The ranks that share the KV cache of a sequence and compute the same rows; null where each has all of it.
   Group* cp = nullptr;
+  Progress progress = {};  // moves with each layer
 };
 
 // Where a rank stands in its tensor-parallel group; enough to declare parameters.

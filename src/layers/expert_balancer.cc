@@ -32,16 +32,16 @@ ExpertBalancer::ExpertBalancer(const EplbConfig& config, const Site& site, Exper
         config.step_interval);
 }
 
-Result<void> ExpertBalancer::finish_step(Group& ep) {
+Result<void> ExpertBalancer::finish_step(Group& ep, const Progress& progress) {
   window_.push(slots_.loads());
   slots_.clear_loads();
   if (++steps_ < config_.step_interval) return {};
   steps_ = 0;
   ++rearrangements_;
-  return rearrange(ep);
+  return rearrange(ep, progress);
 }
 
-Result<void> ExpertBalancer::rearrange(Group& ep) {
+Result<void> ExpertBalancer::rearrange(Group& ep, const Progress& progress) {
   CHORUS_TRY(const std::vector<double> loads, sum_over_ranks(ep, window_.totals()));
   const auto experts = static_cast<std::size_t>(slots_.experts());
   double before = 0, after = 0;
@@ -54,6 +54,7 @@ Result<void> ExpertBalancer::rearrange(Group& ep) {
     before += as_is / slots_.layers();
     after += std::max(as_is, as_moved) / slots_.layers();
     if (as_moved > as_is) CHORUS_TRY_VOID(slots_.rearrange(ep, layer, next));
+    progress.moved();
   }
   if (config_.log_balancedness && ep.rank() == 0) {
     log(LogLevel::info,

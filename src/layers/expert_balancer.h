@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "base/progress.h"
 #include "config/eplb_config.h"
 #include "layers/expert_load_window.h"
 #include "layers/expert_slots.h"
@@ -23,13 +24,14 @@ class ExpertBalancer {
 
   // After every step, on every rank of the group, also on one that had no rows. On the step_interval-th it adds the
   // windows of all ranks (as integers: one exchange of 8 * layers * experts bytes), computes the new placements, which
-  // are the same on every rank, and moves the experts of the layers that become more even by it.
-  Result<void> finish_step(Group& ep);
+  // are the same on every rank, and moves the experts of the layers that become more even by it; `progress` moves with
+  // each of these layers.
+  Result<void> finish_step(Group& ep, const Progress& progress = {});
 
   int rearrangements() const { return rearrangements_; }
 
  private:
-  Result<void> rearrange(Group& ep);
+  Result<void> rearrange(Group& ep, const Progress& progress);
 
   EplbConfig config_;
   Site site_;

@@ -70,6 +70,7 @@ Result<void> Decoder::forward(const LayerContext& context, const Parameters& par
     layer.mlp_norm.forward(context, parameters, hidden, rows, width, normed, width);
     CHORUS_TRY_VOID(
         std::visit([&](const auto& mlp) { return mlp.add_to(context, parameters, normed, rows, hidden); }, layer.mlp));
+    context.progress.moved();
   }
   return {};
 }

@@ -8,6 +8,7 @@
 //   READY   it can take requests            CLIENT    this client sends requests, over the descriptor that comes along
 //                                                     or, without one, over this connection; CLIENT_GONE: no longer
 //   LOAD    now and then                    SHUTDOWN  end without finishing anything
+//                                           PROGRESS  after CONFIG, where it says so: the memory to show progress in
 //   HEARTBEAT  while idle                   WORLD     after CONFIG, to replicas that step together: their shared memory
 //   WAVE    has ended                       WAVE      begins
 //   FATAL   its last words
@@ -45,7 +46,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 6;
+inline constexpr std::uint32_t protocol_version = 7;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -65,6 +66,7 @@ enum class MessageType : std::uint8_t {
   contact,
   client,
   client_gone,
+  progress,
 };
 
 struct HelloMessage {
@@ -93,12 +95,13 @@ struct EngineStart {
   std::string world_address;
   std::string world_key_file;
   std::vector<std::int32_t> world_neighbours;  // the world's ranks on this node; several share the memory of WORLD
+  bool shows_progress = false;  // PROGRESS follows, with the memory to show it in (worker/progress_memory.h)
   bool world_spans_nodes() const { return !world_address.empty(); }
   bool operator==(const EngineStart&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.config, self.model, self.dp_rank, self.epoch, self.kv_cache_bytes, self.threads, self.worker_cpus,
                  self.shard_offsets, self.isa, self.dtype, self.world_address, self.world_key_file,
-                 self.world_neighbours);
+                 self.world_neighbours, self.shows_progress);
   }
 };
 

@@ -25,7 +25,7 @@ namespace chorus::testing_fleet {
 
 // Manners: "slow" 1 ms a step, "crawl" 20 ms a step (a model's speed, not a synchronisation), "wrong" refuses its
 // configuration, "stuck" never ends a step, "crash" ends while loading, "hang" never ends loading, "fail" fails its
-// first step, "poison" is killed by a request whose prompt begins with poison_token.
+// first step, "poison" is killed by a request whose prompt begins with poison_token, "heavy" 20 ms a row.
 constexpr TokenId poison_token = 998;
 
 class ToyExecutor final : public Executor {
@@ -38,6 +38,7 @@ class ToyExecutor final : public Executor {
     if (manner_ == "fail") return fail(ErrorCode::unavailable, "the toy breaks on purpose");
     if (manner_ == "slow") std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (manner_ == "crawl") std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    if (manner_ == "heavy") std::this_thread::sleep_for(std::chrono::milliseconds(20) * plan.rows);
     while (manner_ == "stuck") ::pause();
     if (manner_ == "poison") {
       for (const SequencePlan& sequence : plan.sequences) {
@@ -70,7 +71,7 @@ inline Result<std::unique_ptr<Executor>> make_toy(const EngineStart& start, cons
 
 // As what an engine process is given: no other workers.
 inline Result<StartedReplica> start_toy(const EngineStart& start, const LoadedWeights& weights,
-                                        Connection* /*connection*/) {
+                                        Connection* /*connection*/, const ProgressMemory& /*progress*/) {
   StartedReplica replica;
   CHORUS_TRY(replica.executor, make_toy(start, weights));
   return replica;

@@ -71,6 +71,12 @@ Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, 
   return frame;
 }
 
+Result<ProgressMemory> receive_progress_memory(Connection* connection, const EngineStart& start) {
+  if (!start.shows_progress) return ProgressMemory();
+  CHORUS_TRY(Frame frame, receive_with_descriptor(connection, MessageType::progress, "PROGRESS"));
+  return ProgressMemory::open(std::move(frame.descriptor));
+}
+
 Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd) {
   if (!fd.valid()) return fail(ErrorCode::invalid_argument, "CONFIG came without the weights' descriptor");
   LoadedWeights weights;

@@ -9,6 +9,7 @@
 #include "net/connection.h"
 #include "net/unique_fd.h"
 #include "protocol/messages.h"
+#include "worker/progress_memory.h"
 
 namespace chorus {
 
@@ -32,6 +33,9 @@ inline constexpr int handshake_timeout_ms = 60'000;  // the parent answers at on
 Result<Frame> receive_message(Connection* connection, MessageType type, const char* what,
                               int timeout_ms = handshake_timeout_ms);
 Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what);
+
+// The memory that comes with PROGRESS; none where `start` does not announce it.
+Result<ProgressMemory> receive_progress_memory(Connection* connection, const EngineStart& start);
 
 // The weights that came with CONFIG.
 Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd);

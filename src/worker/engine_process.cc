@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/engine_core.h"
+#include "exec/watched_executor.h"
 #include "net/connection.h"
 #include "worker/child_start.h"
 #include "worker/client_table.h"
@@ -29,20 +30,22 @@ constexpr Nanoseconds check_interval = 100'000'000;
 struct Begun {
   EngineStart start;
   LoadedWeights weights;
+  ProgressMemory progress;
 };
 
-// HELLO, then CONFIG with the weights.
+// HELLO, then CONFIG with the weights, and PROGRESS.
 Result<Begun> shake_hands(Connection* connection) {
   CHORUS_TRY(Frame frame, ask_for_configuration(connection));
   Begun begun;
   CHORUS_TRY(begun.start, decode_engine_start(frame.payload));
   CHORUS_TRY(begun.weights, open_weights(begun.start, std::move(frame.descriptor)));
+  CHORUS_TRY(begun.progress, receive_progress_memory(connection, begun.start));
   return begun;
 }
 
 class EngineProcess {
  public:
-  EngineProcess(Connection* connection, const EngineStart& start, StartedReplica* replica)
+  EngineProcess(Connection* connection, const EngineStart& start, const Progress& progress, StartedReplica* replica)
       : connection_(connection),
         workers_(replica->workers.get()),
         check_(replica->check),
@@ -50,7 +53,9 @@ class EngineProcess {
         steps_together_(start.config.parallel.replicas_step_together()),
         idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1,
                                  check_ ? static_cast<int>(check_interval / 1'000'000) : idle_heartbeat_ms_max)),
-        core_(make_engine_core(start.config, start.model, std::move(replica->executor))),
+        progress_(progress),
+        core_(
+            make_engine_core(start.config, start.model, make_watched_executor(std::move(replica->executor), progress))),
         clients_(core_.get(), connection, start.epoch,
                  ClientLimits{.control_timeout_ms = start.config.engine_heartbeat_timeout_ms}) {}
 
@@ -133,6 +138,7 @@ class EngineProcess {
   }
 
   Result<void> step() {
+    progress_.set_busy(true);
     events_.clear();
     const std::uint64_t waves_ended = core_->waves_ended();
     if (auto stepped = core_->step(monotonic_now(), &events_); !stepped.ok()) {
@@ -156,6 +162,7 @@ class EngineProcess {
 
   // Tells what the last steps left, then waits for a message; a wait that ends without a message says "still here".
   Result<void> idle() {
+    progress_.set_busy(false);
     const EngineLoad load = core_->load();
     if (load.steps != reported_.steps || load.waiting != reported_.waiting || load.running != reported_.running) {
       reported_at_ = monotonic_now() - load_interval;
@@ -188,6 +195,7 @@ class EngineProcess {
   std::uint32_t epoch_;
   bool steps_together_;
   int idle_wait_ms_;
+  Progress progress_;
   std::unique_ptr<EngineCore> core_;
   ClientTable clients_;
   std::vector<TokenEvent> events_;
@@ -216,9 +224,9 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
   auto begun = shake_hands(connection->get());
   if (!begun.ok()) return end_with(connection->get(), 0, begun.error(), true);
   const EngineStart& start = begun->start;
-  auto replica = factory(start, begun->weights, connection->get());
+  auto replica = factory(start, begun->weights, connection->get(), begun->progress);
   if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
-  EngineProcess process(connection->get(), start, &*replica);
+  EngineProcess process(connection->get(), start, begun->progress.progress(), &*replica);
   auto ran = process.announce(numerics_profile(begun->weights));
   if (ran.ok()) ran = process.run();
   if (!ran.ok() && replica->workers) replica->workers->kill();
@@ -232,7 +240,7 @@ Result<void> serve_engine(Connection* connection, const std::string& profile, co
     CHORUS_TRY(const EngineStart start, decode_engine_start(frame.payload));
     epoch = start.epoch;
     CHORUS_TRY(StartedReplica replica, factory(start));
-    EngineProcess process(connection, start, &replica);
+    EngineProcess process(connection, start, Progress(), &replica);
     CHORUS_TRY_VOID(process.announce(profile));
     return process.run();
   }();

@@ -9,6 +9,7 @@
 #include "exec/executor.h"
 #include "exec/load_weights.h"
 #include "protocol/messages.h"
+#include "worker/progress_memory.h"
 #include "worker/worker_processes.h"
 
 namespace chorus {
@@ -20,9 +21,10 @@ struct StartedReplica {
   // Whether what it stands on is there still: asked every 100 ms at least, at work and idle. Empty: nothing to ask.
   std::function<Result<void>()> check = {};
 };
-// `connection`: to the fleet, which has said CONFIG; a replica whose world is others' too hears of it there.
+// `connection`: to the parent, which has said CONFIG; a replica whose world is others' too hears of it there.
+// `progress`: where its workers show theirs.
 using ReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& start, const LoadedWeights& weights,
-                                                            Connection* connection)>;
+                                                            Connection* connection, const ProgressMemory& progress)>;
 
 // Speaks the protocol of messages.h on `socket_fd` until SHUTDOWN, the fleet's end, or an error; returns the exit
 // status: 0 told to end or the fleet is gone, 1 failed while running, 2 the configuration cannot work (a restart would

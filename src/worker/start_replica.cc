@@ -16,7 +16,8 @@ Result<SharedWorld> memory_of(const EngineStart& start, Connection* connection) 
   return SharedWorld::open(frame.descriptor.release());
 }
 
-Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeights& weights, Connection* connection) {
+Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeights& weights, Connection* connection,
+                                     const ProgressMemory& progress) {
   const ParallelConfig& parallel = start.config.parallel;
   const int world_rank = start.dp_rank * parallel.replica_size();
   StartedReplica replica;
@@ -32,10 +33,12 @@ Result<StartedReplica> start_replica(const EngineStart& start, const LoadedWeigh
                world.join(world_rank - first_world_rank(start, world_rank), start.config.engine_heartbeat_timeout_ms));
     fault.pass("joined");
     if (parallel.replica_size() > 1) {
-      CHORUS_TRY(replica.workers, WorkerProcesses::start(start, weights, world));
+      CHORUS_TRY(replica.workers, WorkerProcesses::start(start, weights, world, progress));
     }
   }
-  CHORUS_TRY(replica.executor, make_replica_executor(worker_setup(start, world_rank, std::move(transport)), weights));
+  WorkerSetup setup = worker_setup(start, world_rank, std::move(transport));
+  setup.progress = progress.progress();
+  CHORUS_TRY(replica.executor, make_replica_executor(setup, weights));
   return replica;
 }
 

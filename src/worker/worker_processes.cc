@@ -57,13 +57,14 @@ WorkerSetup worker_setup(const EngineStart& start, int world_rank, std::shared_p
 }
 
 Result<std::unique_ptr<WorkerProcesses>> WorkerProcesses::start(const EngineStart& start, const LoadedWeights& weights,
-                                                                const SharedWorld& world) {
+                                                                const SharedWorld& world,
+                                                                const ProgressMemory& progress) {
   std::unique_ptr<WorkerProcesses> processes(new WorkerProcesses);
   const int replica_size = start.config.parallel.replica_size();
   for (int worker = 1; worker < replica_size; ++worker) {
     CHORUS_TRY_VOID(processes->spawn(start, start.dp_rank * replica_size + worker));
   }
-  auto ready = processes->wait_until_ready(start, weights, world);
+  auto ready = processes->wait_until_ready({start, weights, world, progress});
   if (!ready.ok()) {
     processes->kill();
     return ready.error();
@@ -82,17 +83,15 @@ Result<void> WorkerProcesses::spawn(const EngineStart& start, int world_rank) {
   return {};
 }
 
-Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const LoadedWeights& weights,
-                                               const SharedWorld& world) {
+Result<void> WorkerProcesses::wait_until_ready(const Share& share) {
+  const EngineStart& start = share.start;
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{start.config.engine_start_timeout_ms} * 1'000'000;
   std::vector<pollfd> items;
   while (true) {
     for (std::size_t i = 0; i < workers_.size(); ++i) {
       Worker& worker = workers_[i];
       const int world_rank = start.dp_rank * start.config.parallel.replica_size() + static_cast<int>(i) + 1;
-      const auto answer = [&](const Frame& frame) {
-        return shake_hands(&worker, frame, start, world_rank, weights, world);
-      };
+      const auto answer = [&](const Frame& frame) { return shake_hands(&worker, frame, share, world_rank); };
       CHORUS_TRY_VOID(check_worker(&worker, answer));
     }
     if (std::ranges::all_of(workers_, &Worker::ready)) return {};
@@ -108,8 +107,7 @@ Result<void> WorkerProcesses::wait_until_ready(const EngineStart& start, const L
   }
 }
 
-Result<void> WorkerProcesses::shake_hands(Worker* worker, const Frame& frame, const EngineStart& start, int world_rank,
-                                          const LoadedWeights& weights, const SharedWorld& world) {
+Result<void> WorkerProcesses::shake_hands(Worker* worker, const Frame& frame, const Share& share, int world_rank) {
   switch (static_cast<MessageType>(frame.type)) {
     case MessageType::hello: {
       CHORUS_TRY(const HelloMessage hello, decode_hello(frame.payload));
@@ -117,9 +115,14 @@ Result<void> WorkerProcesses::shake_hands(Worker* worker, const Frame& frame, co
         return fail(ErrorCode::invalid_argument, "{} speaks protocol {}, this engine {}: restart chorus", worker->name,
                     hello.version, protocol_version);
       }
-      CHORUS_TRY_VOID(worker->connection->send(static_cast<std::uint8_t>(MessageType::config), start.epoch,
-                                               encode(WorkerStart{start, world_rank}), weights.arena.fd()));
-      return worker->connection->send(static_cast<std::uint8_t>(MessageType::world), start.epoch, {}, world.fd());
+      const auto send = [&](MessageType type, std::string payload, int descriptor) {
+        return worker->connection->send(static_cast<std::uint8_t>(type), share.start.epoch, std::move(payload),
+                                        descriptor);
+      };
+      CHORUS_TRY_VOID(
+          send(MessageType::config, encode(WorkerStart{share.start, world_rank}), share.weights.arena.fd()));
+      if (share.start.shows_progress) CHORUS_TRY_VOID(send(MessageType::progress, {}, share.progress.fd()));
+      return send(MessageType::world, {}, share.world.fd());
     }
     case MessageType::ready:
       worker->ready = true;
@@ -212,9 +215,11 @@ Result<JoinedWorker> join_replica(Connection* connection) {
   fault.pass("configured");
   JoinedWorker joined;
   CHORUS_TRY(joined.weights, open_weights(begin.start, std::move(config.descriptor)));
+  CHORUS_TRY(const ProgressMemory progress, receive_progress_memory(connection, begin.start));
   CHORUS_TRY(auto transport, join_world_of(connection, begin));
   fault.pass("joined");
   joined.setup = worker_setup(begin.start, begin.world_rank, std::move(transport));
+  joined.setup.progress = progress.progress();
   CHORUS_TRY_VOID(send_message(connection, MessageType::ready, begin.start.epoch, encode(ReadyMessage{})));
   CHORUS_TRY_VOID(flush_within(connection, begin.start.config.engine_start_timeout_ms));
   return joined;

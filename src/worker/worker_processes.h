@@ -21,6 +21,7 @@
 #include "parallel/transport/transport.h"
 #include "protocol/messages.h"
 #include "worker/child_process.h"
+#include "worker/progress_memory.h"
 
 namespace chorus {
 
@@ -29,7 +30,7 @@ class WorkerProcesses {
   // Starts workers 1 .. replica_size - 1 of the replica `start` is for, and waits until each has joined `world`.
   // Errors: one of them ended or failed (with its last words), or the start deadline passed; then none is left.
   static Result<std::unique_ptr<WorkerProcesses>> start(const EngineStart& start, const LoadedWeights& weights,
-                                                        const SharedWorld& world);
+                                                        const SharedWorld& world, const ProgressMemory& progress);
   // Gives those that still run a second to end by themselves, then kills them.
   ~WorkerProcesses();
 
@@ -50,9 +51,15 @@ class WorkerProcesses {
     bool killed = false;  // by a signal
   };
   Result<void> spawn(const EngineStart& start, int world_rank);
-  Result<void> shake_hands(Worker* worker, const Frame& frame, const EngineStart& start, int world_rank,
-                           const LoadedWeights& weights, const SharedWorld& world);
-  Result<void> wait_until_ready(const EngineStart& start, const LoadedWeights& weights, const SharedWorld& world);
+  // What every worker of the replica gets.
+  struct Share {
+    const EngineStart& start;
+    const LoadedWeights& weights;
+    const SharedWorld& world;
+    const ProgressMemory& progress;
+  };
+  static Result<void> shake_hands(Worker* worker, const Frame& frame, const Share& share, int world_rank);
+  Result<void> wait_until_ready(const Share& share);
   // Takes what a worker says; everything but its last words goes to `on_frame`.
   using OnFrame = std::function<Result<void>(const Frame& frame)>;
   static Result<void> check_worker(Worker* worker, const OnFrame& on_frame);
