@@ -1,6 +1,7 @@
 #include "fleet/remote_worker.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "base/log.h"
@@ -17,14 +18,17 @@ constexpr Nanoseconds second = 1000 * millisecond;
 constexpr Nanoseconds attempt_timeout = 10 * second;  // of one connection, and of the answer to JOIN
 constexpr Nanoseconds connect_again_after = 200 * millisecond;
 constexpr Nanoseconds join_again_after = second;
-constexpr Nanoseconds backoff_first = 100 * millisecond;
-constexpr Nanoseconds backoff_max = 10 * second;
-constexpr Nanoseconds stable_after = 60 * second;
-constexpr std::uint32_t deaths_max = 5;
 constexpr int last_words_timeout_ms = 1'000;
 constexpr int exit_after_close_ms = 100;
 // Bytes that may wait on one side before no more are read on the other.
 constexpr std::size_t relay_bytes_max = std::size_t{32} << 20;
+
+SupervisorLimits restarts_alone() {
+  constexpr Nanoseconds never = std::numeric_limits<Nanoseconds>::max() / 2;
+  SupervisorLimits limits;
+  limits.start_timeout = limits.heartbeat_timeout = never;
+  return limits;
+}
 
 pollfd item_of(const Connection& connection, const Connection& other) {
   int wanted = other.queued_bytes() <= relay_bytes_max ? POLLIN : 0;
@@ -35,7 +39,14 @@ pollfd item_of(const Connection& connection, const Connection& other) {
 }  // namespace
 
 RemoteWorker::RemoteWorker(int rank, int worker, RemoteNodeContext* node, Nanoseconds now)
-    : rank_(rank), worker_(worker), name_(fmt::format("rank {}", rank)), node_(node), head_seen_at_(now) {
+    : rank_(rank),
+      worker_(worker),
+      name_(fmt::format("rank {}", rank)),
+      node_(node),
+      head_seen_at_(now),
+      supervisor_(restarts_alone()) {
+  supervisor_.add(true);
+  supervisor_.start(0, now);
   if (node->config.parallel.workers_join_singly()) name_ += fmt::format(" worker {}", worker);
 }
 
@@ -76,6 +87,8 @@ std::optional<Nanoseconds> RemoteWorker::next_deadline() const {
 
 void RemoteWorker::connect(Nanoseconds now) {
   if (state_ == State::waiting) {
+    supervisor_.tick(now);  // its back-off may be over
+    (void)supervisor_.take_actions();
     state_ = State::connecting;
     deadline_ = now + attempt_timeout;
     connector_.emplace(node_->head, node_->key, deadline_);
@@ -134,7 +147,6 @@ void RemoteWorker::join(Nanoseconds now) {
 void RemoteWorker::start_process(const Frame& welcome, Nanoseconds now) {
   epoch_ = welcome.epoch;
   said_last_words_ = false;
-  ready_since_ = 0;
   const auto started = [&]() -> Result<void> {
     CHORUS_TRY(const WelcomeMessage message, decode_welcome(welcome.payload));
     world_ = message.world;
@@ -175,7 +187,7 @@ Result<void> RemoteWorker::relay_to_head(Nanoseconds now) {
     CHORUS_TRY(std::optional<Frame> frame, inner_->receive());
     if (!frame) return {};
     const auto type = static_cast<MessageType>(frame->type);
-    if (type == MessageType::ready) ready_since_ = now;
+    if (type == MessageType::ready) supervisor_.ready(life(), now);
     if (type == MessageType::fatal) said_last_words_ = true;
     (void)head_->send(frame->type, frame->epoch, std::move(frame->payload)).ok();
   }
@@ -271,15 +283,14 @@ void RemoteWorker::process_ended(const ExitStatus& status, Nanoseconds now) {
   // Closing a socket with unread input resets the connection, and a reset overtakes the words that are still on the
   // way.
   for (auto unread = head_->receive(); unread.ok() && unread->has_value(); unread = head_->receive()) continue;
-  const bool was_ready = ready_since_ > 0;
-  if (was_ready && now - ready_since_ >= stable_after) deaths_ = 0;
   end_incarnation();
+  const bool was_ready = supervisor_.state(0) == ReplicaState::ready;
+  supervisor_.exited(life(), status, now);
+  if (supervisor_.state(0) == ReplicaState::backing_off) return try_again(*supervisor_.next_deadline() - now, now);
   if (!was_ready && status.signal == 0 && status.code == exit_wrong_configuration) {
     return give_up(fail(ErrorCode::invalid_argument, "worker {} {}; its last words are in the head's log", name_, how));
   }
-  if (deaths_ >= deaths_max)
-    return give_up(fail(ErrorCode::unavailable, "worker {} is given up after {} restarts", name_, deaths_));
-  try_again(std::min(backoff_first << deaths_++, backoff_max), now);
+  give_up(fail(ErrorCode::unavailable, "worker {} is given up after {} restarts", name_, supervisor_.restarts(0)));
 }
 
 void RemoteWorker::lose_head(const Error& error, Nanoseconds now) {
@@ -289,6 +300,11 @@ void RemoteWorker::lose_head(const Error& error, Nanoseconds now) {
   if (told_to_end_) {
     state_ = State::done;
     return;
+  }
+  if (was_running) {  // its process did nothing wrong: the next begins with all its restarts
+    supervisor_.give_up(0, now);
+    supervisor_.exited(life(), {}, now);
+    supervisor_.start(0, now);
   }
   log(LogLevel::warning, "Worker {}: lost the head ({}){}; connecting again", name_, error.message,
       was_running ? ", its process is ended" : "");

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "cluster/supervisor.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "exec/load_weights.h"
@@ -67,6 +68,7 @@ class RemoteWorker {
   Result<void> configure(const Frame& frame);
   Result<void> complete(EngineStart* start) const;
   void process_ended(const ExitStatus& status, Nanoseconds now);
+  Placement life() const { return {0, supervisor_.epoch(0)}; }
   void lose_head(const Error& error, Nanoseconds now);
   void try_again(Nanoseconds after, Nanoseconds now);
   void give_up(Error error);
@@ -87,8 +89,9 @@ class RemoteWorker {
   std::uint64_t world_ = 0;  // WelcomeMessage::world
   bool told_to_end_ = false;
   bool said_last_words_ = false;  // this incarnation
-  Nanoseconds ready_since_ = 0;   // this incarnation; 0: not yet
-  std::uint32_t deaths_ = 0;      // in a row
+  // Of the process: when it is started again, and when no more. The time that a start or a step may take is the head's
+  // to judge.
+  Supervisor supervisor_;
   std::optional<Error> given_up_;
 };
 
