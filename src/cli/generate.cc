@@ -14,12 +14,12 @@
 #include "cli/read_model.h"
 #include "cli/version.h"
 #include "exec/kv_capacity.h"
-#include "fleet/launched_world.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
 #include "frontend/text_engine.h"
+#include "launch/launched_world.h"
 #include "parallel/launch/launcher.h"
 
 namespace chorus {

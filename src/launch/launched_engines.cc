@@ -1,4 +1,4 @@
-#include "fleet/launched_engines.h"
+#include "launch/launched_engines.h"
 
 #include <fmt/ranges.h>
 #include <poll.h>

@@ -1,5 +1,5 @@
 // Ranks of a world as threads of this program; what they are to have on several nodes is on the loopback address here.
-#include "fleet/launched_engines.h"
+#include "launch/launched_engines.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "fleet/launched_world.h"
+#include "launch/launched_world.h"
 
 #include <utility>
 

@@ -1,4 +1,4 @@
-#include "fleet/launched_resources.h"
+#include "launch/launched_resources.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
