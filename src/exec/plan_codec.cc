@@ -1,6 +1,7 @@
 #include "exec/plan_codec.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "net/archive.h"
 
@@ -24,6 +25,16 @@ void read_tokens(WireReader* wire, std::vector<std::int32_t>* values) {
   const std::size_t count = wire->count(sizeof(std::int32_t));
   values->reserve(values->size() + count);
   for (std::size_t i = 0; i < count; ++i) values->push_back(wire->i32());
+}
+
+// The same for ids that index something of `end` entries.
+void read_indices(WireReader* wire, std::int32_t end, const char* what, std::vector<std::int32_t>* values) {
+  const std::size_t before = values->size();
+  read_tokens(wire, values);
+  for (std::size_t i = before; i < values->size(); ++i) {
+    const std::int32_t id = (*values)[i];
+    if (id < 0 || id >= end) return wire->refuse(fmt::format("the {} id {} is not below {}", what, id, end));
+  }
 }
 
 }  // namespace
@@ -73,6 +84,7 @@ Result<const StepPlan*> PlanDecoder::decode(std::string_view message) {
   plan_.sequences.clear();
   plan_.ended.clear();
   plan_.rows = 0;
+  ++plan_number_;
   for (std::size_t left = wire.count(sizeof(std::uint64_t)); left > 0; --left) {
     plan_.ended.push_back(wire.u64());
     held_.erase(plan_.ended.back());
@@ -91,6 +103,8 @@ void PlanDecoder::decode_sequence(WireReader* wire) {
   const auto [at, first] = held_.try_emplace(sequence.sequence);
   Held& held = at->second;
   if (first != ((flags & is_new) != 0)) return wire->refuse("a sequence that is new to one side only");
+  // What the plan points to must not move after it was pointed to.
+  if (std::exchange(held.plan, plan_number_) == plan_number_) return wire->refuse("a sequence that is there twice");
   if (first) {
     const std::string params = wire->text();
     archive::Decoder decoder(params);
@@ -99,17 +113,14 @@ void PlanDecoder::decode_sequence(WireReader* wire) {
     held.prompt_length = wire->i32();
     held.choice = wire->u32();
   }
-  if ((flags & sends_banned) != 0) read_tokens(wire, &held.banned);
-  read_tokens(wire, &held.history);
+  if ((flags & sends_banned) != 0) read_tokens(wire, &held.banned);  // sampling looks for no id beyond the vocabulary
+  read_indices(wire, limits_.vocab_size, "token", &held.history);
   const std::uint32_t same = wire->u32();
   if (same > held.blocks.size()) return wire->refuse("a block table that continues more than is known");
   held.blocks.resize(same);
-  read_tokens(wire, &held.blocks);
-  const auto length = static_cast<std::int64_t>(held.history.size());
-  if (sequence.start < 0 || sequence.count < 0 || std::int64_t{sequence.start} + sequence.count > length ||
-      held.prompt_length < 0 || held.prompt_length > length) {
-    return wire->refuse("rows outside of the sequence's tokens");
-  }
+  read_indices(wire, limits_.kv_blocks, "block", &held.blocks);
+  check(sequence, held, wire);
+  if (wire->failed()) return;
   sequence.block_table = held.blocks;
   sequence.history = held.history;
   sequence.prompt_length = held.prompt_length;
@@ -118,7 +129,18 @@ void PlanDecoder::decode_sequence(WireReader* wire) {
   sequence.params = &held.params;
   sequence.prompt_logprobs = (flags & scores_prompt) != 0;
   if ((flags & uses_banned) != 0) sequence.banned = held.banned;
-  plan_.rows += sequence.count;
+  if (__builtin_add_overflow(plan_.rows, sequence.count, &plan_.rows)) wire->refuse("more rows than 32 bits count");
+}
+
+void PlanDecoder::check(const SequencePlan& sequence, const Held& held, WireReader* wire) const {
+  const auto length = static_cast<std::int64_t>(held.history.size());
+  const std::int64_t end = std::int64_t{sequence.start} + sequence.count;
+  if (sequence.start < 0 || sequence.count < 0 || end > length || held.prompt_length < 0 ||
+      held.prompt_length > length) {
+    return wire->refuse("rows outside of the sequence's tokens");
+  }
+  const std::int64_t places = static_cast<std::int64_t>(held.blocks.size()) * limits_.block_size;
+  if (sequence.count > 0 && end > places) return wire->refuse("rows without a block");
 }
 
 std::string encode_result(const StepResult& result) {

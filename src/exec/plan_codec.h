@@ -37,8 +37,16 @@ class PlanEncoder {
   std::unordered_map<std::uint64_t, Known> known_;
 };
 
+// What a worker can compute: a plan that asks for more is refused before anything is read or written by its numbers.
+struct PlanLimits {
+  std::int32_t vocab_size = INT32_MAX;
+  std::int32_t kv_blocks = INT32_MAX;  // of the whole replica
+  std::int32_t block_size = 16;
+};
+
 class PlanDecoder {
  public:
+  explicit PlanDecoder(const PlanLimits& limits) : limits_(limits) {}
   // The plan, valid until the next call. Errors: the message is no continuation of what came before.
   Result<const StepPlan*> decode(std::string_view message);
 
@@ -50,9 +58,13 @@ class PlanDecoder {
     SamplingParams params;
     std::int32_t prompt_length = 0;
     std::uint32_t choice = 0;
+    std::uint64_t plan = 0;  // the number of the last plan that named it
   };
   void decode_sequence(WireReader* wire);
+  void check(const SequencePlan& sequence, const Held& held, WireReader* wire) const;
 
+  PlanLimits limits_;
+  std::uint64_t plan_number_ = 0;
   std::unordered_map<std::uint64_t, Held> held_;
   StepPlan plan_;
 };

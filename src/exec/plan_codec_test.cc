@@ -1,5 +1,6 @@
 #include "exec/plan_codec.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "net/archive.h"
@@ -47,7 +48,7 @@ void expect_arrives(const SequencePlan& sent, const char* what) {
   plan.rows = sent.count;
   plan.ended = {5, 6};
   PlanEncoder encoder;
-  PlanDecoder decoder;
+  PlanDecoder decoder{PlanLimits()};
   const auto received = decoder.decode(encoder.encode(plan));
   ASSERT_TRUE(received.ok()) << what << ": " << received.error().message;
   ASSERT_EQ((*received)->sequences.size(), 1U);
@@ -81,7 +82,7 @@ TEST(PlanCodec, SendsEveryMember) {
 // as it does while it is decoded.
 TEST(PlanCodec, ContinuesASequence) {
   PlanEncoder encoder;
-  PlanDecoder decoder;
+  PlanDecoder decoder{PlanLimits()};
   Sequence sequence;
   for (int step = 0; step < 3; ++step) {
     SequencePlan sent = sequence.plan();
@@ -99,6 +100,35 @@ TEST(PlanCodec, ContinuesASequence) {
     sequence.blocks.back() = 30 + step;
     sequence.blocks.push_back(40 + step);
   }
+}
+
+// Goal: a worker computes nothing that a plan of a broken or hostile peer asks for beyond its model and its cache, and
+// nothing that a plan points to moves. Method: plans that the engine would not make, as its own encoder writes them.
+std::string refusal_of(const std::vector<SequencePlan>& sequences) {
+  StepPlan plan;
+  plan.sequences = sequences;
+  PlanEncoder encoder;
+  PlanDecoder decoder(PlanLimits{.vocab_size = 100, .kv_blocks = 10, .block_size = 2});
+  const auto received = decoder.decode(encoder.encode(plan));
+  return received.ok() ? "" : received.error().message;
+}
+
+TEST(PlanCodec, RefusesWhatAWorkerCannotCompute) {
+  const Sequence plain;
+  EXPECT_EQ(refusal_of({plain.plan()}), "");
+  EXPECT_THAT(refusal_of({plain.plan(), plain.plan()}), testing::HasSubstr("there twice"));
+  Sequence changed = plain;
+  changed.history[1] = 100;
+  EXPECT_THAT(refusal_of({changed.plan()}), testing::HasSubstr("token id 100"));
+  changed = plain;
+  changed.blocks[1] = 10;
+  EXPECT_THAT(refusal_of({changed.plan()}), testing::HasSubstr("block id 10"));
+  SequencePlan rows = plain.plan();
+  rows.count = 4;
+  EXPECT_THAT(refusal_of({rows}), testing::HasSubstr("rows outside"));
+  rows = plain.plan();
+  rows.block_table = rows.block_table.first(1);
+  EXPECT_THAT(refusal_of({rows}), testing::HasSubstr("without a block"));
 }
 
 template <typename T>

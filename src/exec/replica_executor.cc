@@ -151,9 +151,10 @@ Result<void> wait_for_plan(Group& replica, const std::function<bool()>& interrup
   }
 }
 
-Result<void> follow(ModelRunner* runner, FaultPoint fault, const std::function<bool()>& interrupted) {
+Result<void> follow(ModelRunner* runner, const PlanLimits& limits, FaultPoint fault,
+                    const std::function<bool()>& interrupted) {
   Group& replica = runner->groups().replica;
-  PlanDecoder decoder;
+  PlanDecoder decoder(limits);
   StepResult result;
   std::string message;
   while (true) {
@@ -196,7 +197,9 @@ Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights,
     CHORUS_TRY(auto runner, make_runner(setup, weights));
     FaultPoint fault = setup.fault;
     fault.pass("made");
-    return follow(runner.get(), fault, interrupted);
+    const PlanLimits limits{setup.model.vocab_size, runner->kv_blocks() * runner->groups().cp_size,
+                            setup.config.block_size};
+    return follow(runner.get(), limits, fault, interrupted);
   }();
   if (!ran.ok() && setup.transport) setup.transport->abort(ran.error().message);
   return ran;
