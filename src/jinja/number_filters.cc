@@ -134,7 +134,7 @@ Value file_size(I&, const V& value, const Bound& a) {
   if (!bytes) raise("ValueError", "could not convert string to float: {}", quote(value.string()));
   if (*bytes == 1) return V::of("1 Byte");
   if (*bytes < base) return V::of(fmt::format("{} Bytes", static_cast<std::int64_t>(*bytes)));
-  static constexpr std::string_view prefixes = "kMGTPEZY";
+  static constexpr std::string_view prefixes = "mgtpezy";
   double unit = base * base;
   std::size_t index = 0;
   while (index + 1 < prefixes.size() && *bytes >= unit) {

@@ -1,6 +1,7 @@
 #include "tokenizer/added_tokens.h"
 
 #include <algorithm>
+#include <deque>
 
 #include "tokenizer/json_fields.h"
 #include "tokenizer/unicode.h"
@@ -10,6 +11,7 @@ namespace {
 
 constexpr std::int32_t id_max = (4 << 20) - 1;
 constexpr std::size_t content_bytes_max = 64 << 10;
+constexpr std::size_t content_bytes_sum_max = 2 << 20;  // a byte may take a node of 24 bytes to be found by
 
 Result<AddedToken> read_token(const Json& config) {
   AddedToken token;
@@ -64,47 +66,6 @@ Result<void> check_id(const AddedToken& token, const StringTable& vocabulary) {
 
 }  // namespace
 
-std::uint32_t TokenFinder::child_of(const Node& node, unsigned char byte) const {
-  const auto found = std::lower_bound(node.children.begin(), node.children.end(), std::pair{byte, std::uint32_t{0}});
-  return found != node.children.end() && found->first == byte ? found->second : 0;
-}
-
-void TokenFinder::add(std::string_view text, std::int32_t id) {
-  if (text.empty()) return;
-  if (nodes_.empty()) nodes_.emplace_back();
-  begins_[static_cast<unsigned char>(text[0])] = true;
-  std::uint32_t at = 0;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    std::uint32_t next = child_of(nodes_[at], byte);
-    if (next == 0) {
-      next = static_cast<std::uint32_t>(nodes_.size());
-      auto& children = nodes_[at].children;
-      const std::pair entry{byte, next};
-      children.insert(std::lower_bound(children.begin(), children.end(), entry), entry);
-      nodes_.emplace_back();
-    }
-    at = next;
-  }
-  if (nodes_[at].id == StringTable::none) nodes_[at].id = id;
-}
-
-std::optional<TokenFinder::Found> TokenFinder::find(std::string_view text, std::size_t from) const {
-  if (nodes_.empty()) return std::nullopt;
-  for (std::size_t begin = from; begin < text.size(); ++begin) {
-    if (!begins_[static_cast<unsigned char>(text[begin])]) continue;
-    std::optional<Found> longest;
-    std::uint32_t node = 0;
-    for (std::size_t at = begin; at < text.size(); ++at) {
-      node = child_of(nodes_[node], static_cast<unsigned char>(text[at]));
-      if (node == 0) break;
-      if (nodes_[node].id != StringTable::none) longest = Found{begin, at + 1, nodes_[node].id};
-    }
-    if (longest) return longest;
-  }
-  return std::nullopt;
-}
-
 Result<AddedTokens> AddedTokens::load(const Json& config, const StringTable& vocabulary, const Normalizer* normalizer,
                                       std::size_t count_max) {
   AddedTokens added;
@@ -113,12 +74,17 @@ Result<AddedTokens> AddedTokens::load(const Json& config, const StringTable& voc
   if (config.size() > count_max) {
     return fail(ErrorCode::invalid_argument, "{} entries are over the limit of {}", config.size(), count_max);
   }
-  std::size_t index = 0;
+  std::size_t index = 0, bytes = 0;
   for (const Json& entry : config) {
     const std::string place = fmt::format("[{}]", index++);
     auto token = read_token(entry);
     if (!token) return with_context(token.error(), place);
     if (token->content.empty()) continue;
+    bytes += token->content.size();
+    if (bytes > content_bytes_sum_max) {
+      return fail(ErrorCode::invalid_argument, "{}: the tokens together have more than {} bytes", place,
+                  content_bytes_sum_max);
+    }
     if (const auto checked = check_id(*token, vocabulary); !checked) return with_context(checked.error(), place);
     if (!added.ids_.emplace(token->content, token->id).second) {
       return fail(ErrorCode::invalid_argument, "{}: \"{}\" is there twice", place, token->content);
@@ -129,17 +95,36 @@ Result<AddedTokens> AddedTokens::load(const Json& config, const StringTable& voc
                   token->content, twin->second.content);
     }
   }
+  CHORUS_TRY_VOID(added.build_finders(config, normalizer));
+  return added;
+}
+
+Result<void> AddedTokens::build_finders(const Json& config, const Normalizer* normalizer) {
+  std::vector<TokenFinder::Token> raw, normalized;
+  std::deque<std::string> contents;  // normal forms
+  std::size_t bytes = 0;
   // Of two tokens with the same normal form the special one is found, then the earlier one.
   for (const bool special : {true, false}) {
     for (const Json& entry : config) {
-      const AddedToken* const token = added.find(entry["content"].get_ref<const std::string&>());
+      const AddedToken* const token = find(entry["content"].get_ref<const std::string&>());
       if (token == nullptr || token->special != special) continue;
-      std::string content = token->content;
-      if (token->normalized && normalizer != nullptr) CHORUS_TRY_VOID(normalizer->normalize(content));
-      (token->normalized ? added.normalized_ : added.raw_).add(content, token->id);
+      if (!token->normalized || normalizer == nullptr) {
+        (token->normalized ? normalized : raw).push_back({token->content, token->id});
+        continue;
+      }
+      std::string& content = contents.emplace_back(token->content);
+      CHORUS_TRY_VOID(normalizer->normalize(content));
+      bytes += content.size();
+      if (bytes > content_bytes_sum_max) {
+        return fail(ErrorCode::invalid_argument, "the tokens' normal forms together have more than {} bytes",
+                    content_bytes_sum_max);
+      }
+      normalized.push_back({content, token->id});
     }
   }
-  return added;
+  raw_ = TokenFinder(raw);
+  normalized_ = TokenFinder(normalized);
+  return {};
 }
 
 const AddedToken* AddedTokens::find(std::int32_t id) const {
@@ -167,10 +152,10 @@ void AddedTokens::cut(std::string_view text, bool at_start, const TokenFinder& f
   const auto take_text = [&](std::size_t end) {
     if (done < end) take({std::nullopt, text.substr(done, end - done), at_start && done == 0});
   };
-  for (auto found = finder.find(text, 0); found; found = finder.find(text, found->end)) {
-    const AddedToken& token = tokens_.at(found->id);
-    if (token.single_word && touches_word(text, found->begin, found->end)) continue;
-    std::size_t begin = found->begin, end = found->end;
+  for (const TokenFinder::Found& found : finder.find_all(text)) {
+    const AddedToken& token = tokens_.at(found.id);
+    if (token.single_word && touches_word(text, found.begin, found.end)) continue;
+    std::size_t begin = found.begin, end = found.end;
     if (token.lstrip) begin = std::max(space_begin(text, begin), done);
     if (token.rstrip) end = space_end(text, end);
     take_text(begin);

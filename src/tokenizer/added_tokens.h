@@ -13,6 +13,7 @@
 #include "json/json.h"
 #include "tokenizer/normalizer.h"
 #include "tokenizer/string_table.h"
+#include "tokenizer/token_finder.h"
 
 namespace chorus {
 
@@ -33,27 +34,6 @@ struct Section {
   bool at_start = false;
 };
 
-// Finds a set of strings: at the leftmost place where one begins, the longest.
-class TokenFinder {
- public:
-  void add(std::string_view text, std::int32_t id);  // the first of equal texts stays; an empty one is left out
-  bool empty() const { return nodes_.empty(); }
-  struct Found {
-    std::size_t begin, end;
-    std::int32_t id;
-  };
-  std::optional<Found> find(std::string_view text, std::size_t from) const;
-
- private:
-  struct Node {
-    std::vector<std::pair<unsigned char, std::uint32_t>> children;
-    std::int32_t id = StringTable::none;
-  };
-  std::uint32_t child_of(const Node& node, unsigned char byte) const;  // 0: none
-  std::vector<Node> nodes_;                                            // nodes_[0]: the root
-  bool begins_[256] = {};
-};
-
 class AddedTokens {
  public:
   // `config`: the JSON array, or null. A token that the vocabulary has must have its id; another id must be free.
@@ -71,6 +51,7 @@ class AddedTokens {
   const std::map<std::int32_t, AddedToken>& all() const { return tokens_; }
 
  private:
+  Result<void> build_finders(const Json& config, const Normalizer* normalizer);
   void cut(std::string_view text, bool at_start, const TokenFinder& finder,
            const std::function<void(const Section&)>& take) const;
 

@@ -11,7 +11,7 @@ namespace chorus {
 namespace {
 
 using Steps = std::vector<std::unique_ptr<const DecoderStep>>;
-constexpr int nesting_max = 8;
+constexpr std::size_t token_bytes_max = 1 << 20;  // of what the steps make of one token
 constexpr std::int64_t strip_max = 1 << 20;
 
 class ByteLevelStep : public DecoderStep {
@@ -99,8 +99,8 @@ class ReplaceStep : public PerTokenStep {
  public:
   ReplaceStep(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
   void run_token(std::string& token, bool) const override {
-    auto replaced = replace_all(token, pattern_, content_);
-    if (replaced) token = std::move(replaced).value();  // a pattern that runs out of its limits changes nothing
+    auto replaced = replace_all(token, pattern_, content_, token_bytes_max);
+    if (replaced) token = std::move(replaced).value();  // what runs out of its limits changes nothing
   }
 
  private:
@@ -113,7 +113,8 @@ class MetaspaceStep : public PerTokenStep {
   MetaspaceStep(std::string replacement, bool drop_first)
       : pattern_(Pattern::from_text(std::move(replacement))), drop_first_(drop_first) {}
   void run_token(std::string& token, bool first) const override {
-    token = replace_all(token, pattern_, first && drop_first_ ? "" : " ").value();
+    auto replaced = replace_all(token, pattern_, first && drop_first_ ? "" : " ", token.size());
+    token = std::move(replaced).value();  // the mark is no shorter
   }
 
  private:
@@ -127,7 +128,10 @@ class BpeStep : public DecoderStep {
   explicit BpeStep(std::string suffix) : suffix_(Pattern::from_text(std::move(suffix))) {}
   Kind kind() const override { return Kind::other; }
   void run(std::vector<std::string>& tokens) const override {
-    for (std::string& token : tokens) token = replace_all(token, suffix_, &token == &tokens.back() ? "" : " ").value();
+    for (std::string& token : tokens) {
+      auto replaced = replace_all(token, suffix_, &token == &tokens.back() ? "" : " ", token.size());
+      token = std::move(replaced).value();  // the mark is no shorter
+    }
   }
 
  private:
@@ -142,12 +146,11 @@ class JoinStep : public DecoderStep {
   }
 };
 
-Result<void> load(const Json& config, Steps& steps, int nesting);
+Result<void> load(const Json& config, Steps& steps, PipelineSteps& count, int nesting);
 
-Result<void> load_sequence(const Json& config, Steps& steps, int nesting) {
-  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
+Result<void> load_sequence(const Json& config, Steps& steps, PipelineSteps& count, int nesting) {
   CHORUS_TRY(const Json* const list, read_array(config, "decoders"));
-  for (const Json& entry : *list) CHORUS_TRY_VOID(load(entry, steps, nesting + 1));
+  for (const Json& entry : *list) CHORUS_TRY_VOID(load(entry, steps, count, nesting + 1));
   return {};
 }
 
@@ -174,9 +177,10 @@ Result<void> load_metaspace(const Json& config, Steps& steps) {
   return {};
 }
 
-Result<void> load(const Json& config, Steps& steps, int nesting) {
+Result<void> load(const Json& config, Steps& steps, PipelineSteps& count, int nesting) {
+  CHORUS_TRY_VOID(count.take(nesting));
   CHORUS_TRY(const std::string type, read_string(config, "type"));
-  if (type == "Sequence") return load_sequence(config, steps, nesting);
+  if (type == "Sequence") return load_sequence(config, steps, count, nesting);
   if (type == "Strip") return load_strip(config, steps);
   if (type == "Metaspace") return load_metaspace(config, steps);
   if (type == "ByteLevel") {
@@ -245,7 +249,8 @@ Result<Steps> load_decoder_steps(const Json& config) {
   if (config.is_null()) {
     steps.push_back(std::make_unique<JoinStep>());
   } else {
-    CHORUS_TRY_VOID(load(config, steps, 0));
+    PipelineSteps count;
+    CHORUS_TRY_VOID(load(config, steps, count, 0));
   }
   return steps;
 }

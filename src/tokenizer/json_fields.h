@@ -48,4 +48,22 @@ inline Result<const Json*> read_array(const Json& object, std::string_view key) 
   return fail(ErrorCode::invalid_argument, "{}: must be an array", key);
 }
 
+// How many steps the parts of one pipeline may still have, sequences in sequences included: real ones have up to ten.
+class PipelineSteps {
+ public:
+  static constexpr int max = 64;
+  static constexpr int nesting_max = 8;
+  // Counts one more step, at this depth of Sequences.
+  Result<void> take(int nesting) {
+    if (nesting > nesting_max) {
+      return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
+    }
+    if (++count_ > max) return fail(ErrorCode::invalid_argument, "more than {} steps", max);
+    return {};
+  }
+
+ private:
+  int count_ = 0;
+};
+
 }  // namespace chorus

@@ -16,13 +16,29 @@ namespace chorus {
 namespace {
 
 using Loaded = Result<std::unique_ptr<const Normalizer>>;
-constexpr int nesting_max = 8;
+
+// What a normalizer may make of a text: NFKD's longest gives eleven bytes for one.
+constexpr std::size_t growth_max = 16;
+constexpr std::size_t growth_bytes_min = 64 << 10;  // a short text may grow by more
+constexpr std::size_t text_bytes_max = std::size_t{1} << 30;
+
+std::size_t bytes_max_of(std::string_view text) {
+  return std::min(text.size() * growth_max + growth_bytes_min, text_bytes_max);
+}
+
+Error too_long(std::size_t bytes_max) {
+  return fail(ErrorCode::resource_exhausted, "a step makes more than {} bytes of a text", bytes_max);
+}
 
 class SequenceNormalizer : public Normalizer {
  public:
   explicit SequenceNormalizer(std::vector<std::unique_ptr<const Normalizer>> parts) : parts_(std::move(parts)) {}
   Result<void> normalize(std::string& text) const override {
-    for (const auto& part : parts_) CHORUS_TRY_VOID(part->normalize(text));
+    const std::size_t bytes_max = bytes_max_of(text);  // of the whole sequence
+    for (const auto& part : parts_) {
+      CHORUS_TRY_VOID(part->normalize(text));
+      if (text.size() > bytes_max) return too_long(bytes_max);
+    }
     return {};
   }
 
@@ -34,7 +50,9 @@ class Prepend : public Normalizer {
  public:
   explicit Prepend(std::string prefix) : prefix_(std::move(prefix)) {}
   Result<void> normalize(std::string& text) const override {
-    if (!text.empty()) text.insert(0, prefix_);
+    if (text.empty()) return {};
+    if (text.size() + prefix_.size() > bytes_max_of(text)) return too_long(bytes_max_of(text));
+    text.insert(0, prefix_);
     return {};
   }
 
@@ -46,7 +64,7 @@ class Replace : public Normalizer {
  public:
   Replace(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
   Result<void> normalize(std::string& text) const override {
-    CHORUS_TRY(text, replace_all(text, pattern_, content_));
+    CHORUS_TRY(text, replace_all(text, pattern_, content_, bytes_max_of(text)));
     return {};
   }
 
@@ -77,7 +95,7 @@ class UnicodeForm : public Normalizer {
   const icu::Normalizer2* form_;  // owned by ICU, immutable
 };
 
-// Character by character, without context: the reference has no separate form for a final sigma.
+// Character by character, without context: the reference gives a final sigma no form of its own.
 class Lowercase : public Normalizer {
  public:
   Result<void> normalize(std::string& text) const override {
@@ -123,7 +141,7 @@ class Strip : public Normalizer {
 class StripAccents : public Normalizer {
  public:
   Result<void> normalize(std::string& text) const override {
-    CHORUS_TRY(text, replace_all(text, Pattern::from_rule(is_mark), ""));
+    CHORUS_TRY(text, replace_all(text, Pattern::from_rule(is_mark), "", text.size()));
     return {};
   }
 };
@@ -141,14 +159,13 @@ Loaded make(Args&&... args) {
   return std::unique_ptr<const Normalizer>(std::make_unique<const T>(std::forward<Args>(args)...));
 }
 
-Loaded load(const Json& config, int nesting);
+Loaded load(const Json& config, PipelineSteps& steps, int nesting);
 
-Loaded load_sequence(const Json& config, int nesting) {
-  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
+Loaded load_sequence(const Json& config, PipelineSteps& steps, int nesting) {
   CHORUS_TRY(const Json* const list, read_array(config, "normalizers"));
   std::vector<std::unique_ptr<const Normalizer>> parts;
   for (const Json& entry : *list) {
-    CHORUS_TRY(auto part, load(entry, nesting + 1));
+    CHORUS_TRY(auto part, load(entry, steps, nesting + 1));
     if (part != nullptr) parts.push_back(std::move(part));
   }
   return make<SequenceNormalizer>(std::move(parts));
@@ -164,10 +181,11 @@ Loaded load_unicode_form(std::string_view type) {
   return make<UnicodeForm>(form);
 }
 
-Loaded load(const Json& config, int nesting) {
+Loaded load(const Json& config, PipelineSteps& steps, int nesting) {
   if (config.is_null()) return std::unique_ptr<const Normalizer>();
+  CHORUS_TRY_VOID(steps.take(nesting));
   CHORUS_TRY(const std::string type, read_string(config, "type"));
-  if (type == "Sequence") return load_sequence(config, nesting);
+  if (type == "Sequence") return load_sequence(config, steps, nesting);
   if (type == "NFC" || type == "NFD" || type == "NFKC" || type == "NFKD") return load_unicode_form(type);
   if (type == "Lowercase") return make<Lowercase>();
   if (type == "StripAccents") return make<StripAccents>();
@@ -192,7 +210,8 @@ Loaded load(const Json& config, int nesting) {
 }  // namespace
 
 Result<std::unique_ptr<const Normalizer>> load_normalizer(const Json& config) {
-  return load(config, 0);
+  PipelineSteps steps;
+  return load(config, steps, 0);
 }
 
 }  // namespace chorus

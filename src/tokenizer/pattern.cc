@@ -66,10 +66,18 @@ Result<std::vector<Span>> Pattern::find_all(std::string_view text) const {
   return find_characters(text, std::get<CharacterRule>(kind_));
 }
 
-Result<std::string> replace_all(std::string_view text, const Pattern& pattern, std::string_view replacement) {
+Result<std::string> replace_all(std::string_view text, const Pattern& pattern, std::string_view replacement,
+                                std::size_t bytes_max) {
   CHORUS_TRY(const std::vector<Span> matches, pattern.find_all(text));
+  std::size_t bytes = text.size(), added = 0;
+  for (const Span& match : matches) bytes -= match.end - match.begin;
+  if (__builtin_mul_overflow(matches.size(), replacement.size(), &added) ||
+      __builtin_add_overflow(bytes, added, &bytes) || bytes > bytes_max) {
+    return fail(ErrorCode::resource_exhausted, "{} replacements of {} bytes make more than {} bytes of a text",
+                matches.size(), replacement.size(), bytes_max);
+  }
   std::string out;
-  out.reserve(text.size() + matches.size() * replacement.size());
+  out.reserve(bytes);
   std::size_t done = 0;
   for (const Span& match : matches) {
     out += text.substr(done, match.begin - done);

@@ -33,7 +33,8 @@ class Pattern {
   std::string source_;
 };
 
-// The whole text with each match replaced.
-Result<std::string> replace_all(std::string_view text, const Pattern& pattern, std::string_view replacement);
+// The whole text with each match replaced; an error if that has more bytes than `bytes_max`.
+Result<std::string> replace_all(std::string_view text, const Pattern& pattern, std::string_view replacement,
+                                std::size_t bytes_max);
 
 }  // namespace chorus

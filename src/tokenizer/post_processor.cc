@@ -5,8 +5,7 @@
 namespace chorus {
 namespace {
 
-constexpr int nesting_max = 8;
-constexpr std::size_t items_max = 1024;
+constexpr std::size_t ids_max = 1024;  // that are put around a text
 
 Result<std::int32_t> read_id(const Json& value, std::int32_t id_end) {
   if (value.is_number_unsigned() && value.get<std::uint64_t>() < static_cast<std::uint64_t>(id_end)) {
@@ -31,6 +30,7 @@ Result<std::vector<std::int32_t>> special_ids(const Json& config, const Json& it
   const Json* const entry = table == nullptr ? nullptr : find_field(*table, name);
   if (entry == nullptr) return fail(ErrorCode::invalid_argument, "\"{}\" is not in special_tokens", name);
   CHORUS_TRY(const Json* const list, read_array(*entry, "ids"));
+  if (list->size() > ids_max) return fail(ErrorCode::invalid_argument, "ids: over {}", ids_max);
   std::vector<std::int32_t> ids;
   for (const Json& value : *list) {
     CHORUS_TRY(const std::int32_t id, read_id(value, id_end));
@@ -39,9 +39,14 @@ Result<std::vector<std::int32_t>> special_ids(const Json& config, const Json& it
   return ids;
 }
 
+Result<void> check_size(const PostProcessor& post) {
+  if (post.prefix.size() + post.suffix.size() <= ids_max) return {};
+  return fail(ErrorCode::invalid_argument, "over {} ids are put around a text", ids_max);
+}
+
 Result<PostProcessor> load_template(const Json& config, std::int32_t id_end) {
   CHORUS_TRY(const Json* const items, read_array(config, "single"));
-  if (items->size() > items_max) return fail(ErrorCode::invalid_argument, "single: over {} items", items_max);
+  if (items->size() > ids_max) return fail(ErrorCode::invalid_argument, "single: over {} items", ids_max);
   PostProcessor post;
   int sequences = 0;
   for (const Json& item : *items) {
@@ -49,6 +54,7 @@ Result<PostProcessor> load_template(const Json& config, std::int32_t id_end) {
       CHORUS_TRY(const std::vector<std::int32_t> ids, special_ids(config, *special, id_end));
       auto& side = sequences == 0 ? post.prefix : post.suffix;
       side.insert(side.end(), ids.begin(), ids.end());
+      CHORUS_TRY_VOID(check_size(post));
     } else if (find_field(item, "Sequence") != nullptr) {
       ++sequences;
     } else {
@@ -59,8 +65,9 @@ Result<PostProcessor> load_template(const Json& config, std::int32_t id_end) {
   return fail(ErrorCode::invalid_argument, "single: the Sequence must be there exactly once, not {} times", sequences);
 }
 
-Result<PostProcessor> load(const Json& config, std::int32_t id_end, int nesting) {
+Result<PostProcessor> load(const Json& config, std::int32_t id_end, PipelineSteps& steps, int nesting) {
   if (config.is_null()) return PostProcessor{};
+  CHORUS_TRY_VOID(steps.take(nesting));
   CHORUS_TRY(const std::string type, read_string(config, "type"));
   if (type == "ByteLevel") return PostProcessor{};  // it trims offsets only
   if (type == "TemplateProcessing") return load_template(config, id_end);
@@ -70,13 +77,13 @@ Result<PostProcessor> load(const Json& config, std::int32_t id_end, int nesting)
     return PostProcessor{{first}, {last}};
   }
   if (type != "Sequence") return fail(ErrorCode::invalid_argument, "type \"{}\" is not supported", type);
-  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
   CHORUS_TRY(const Json* const list, read_array(config, "processors"));
   PostProcessor all;
   for (const Json& entry : *list) {
-    CHORUS_TRY(const PostProcessor part, load(entry, id_end, nesting + 1));
+    CHORUS_TRY(const PostProcessor part, load(entry, id_end, steps, nesting + 1));
     all.prefix.insert(all.prefix.begin(), part.prefix.begin(), part.prefix.end());
     all.suffix.insert(all.suffix.end(), part.suffix.begin(), part.suffix.end());
+    CHORUS_TRY_VOID(check_size(all));
   }
   return all;
 }
@@ -84,7 +91,8 @@ Result<PostProcessor> load(const Json& config, std::int32_t id_end, int nesting)
 }  // namespace
 
 Result<PostProcessor> load_post_processor(const Json& config, std::int32_t id_end) {
-  return load(config, id_end, 0);
+  PipelineSteps steps;
+  return load(config, id_end, steps, 0);
 }
 
 }  // namespace chorus

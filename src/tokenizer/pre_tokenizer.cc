@@ -12,7 +12,18 @@ namespace chorus {
 namespace {
 
 using Loaded = Result<std::unique_ptr<const PreTokenizer>>;
-constexpr int nesting_max = 8;
+
+// Steps that write another text than they read, ByteLevel and Metaspace: each may double it, so there may be few.
+constexpr int rewrites_max = 4;
+
+struct LoadState {
+  PipelineSteps steps;
+  int rewrites = 0;
+  Result<void> rewrite() {
+    if (++rewrites <= rewrites_max) return {};
+    return fail(ErrorCode::invalid_argument, "more than {} steps that change the text", rewrites_max);
+  }
+};
 
 enum class Behavior { removed, isolated, merged_with_previous, merged_with_next, contiguous };
 
@@ -255,15 +266,14 @@ Loaded load_pair(Loaded first, Loaded second) {
   return make<SequencePreTokenizer>(std::move(parts));
 }
 
-Loaded load(const Json& config, const PreTokenizerOptions& options, int nesting);
+Loaded load(const Json& config, const PreTokenizerOptions& options, LoadState& state, int nesting);
 
-Loaded load_sequence(const Json& config, const PreTokenizerOptions& options, int nesting) {
-  if (nesting >= nesting_max) return fail(ErrorCode::invalid_argument, "Sequence nested over {} deep", nesting_max);
+Loaded load_sequence(const Json& config, const PreTokenizerOptions& options, LoadState& state, int nesting) {
   CHORUS_TRY(const Json* const list, read_array(config, "pretokenizers"));
   std::vector<std::unique_ptr<const PreTokenizer>> parts;
   for (const Json& entry : *list) {
     const bool last = &entry == &list->back();
-    CHORUS_TRY(auto part, load(entry, last ? options : PreTokenizerOptions{}, nesting + 1));
+    CHORUS_TRY(auto part, load(entry, last ? options : PreTokenizerOptions{}, state, nesting + 1));
     if (part != nullptr) parts.push_back(std::move(part));
   }
   return make<SequencePreTokenizer>(std::move(parts));
@@ -279,13 +289,15 @@ Loaded load_words() {
   return make<Split>(std::move(words), Behavior::removed, true);
 }
 
-Loaded load(const Json& config, const PreTokenizerOptions& options, int nesting) {
+Loaded load(const Json& config, const PreTokenizerOptions& options, LoadState& state, int nesting) {
   if (config.is_null()) return std::unique_ptr<const PreTokenizer>();
+  CHORUS_TRY_VOID(state.steps.take(nesting));
   CHORUS_TRY(const std::string type, read_string(config, "type"));
+  if (type == "ByteLevel" || type == "Metaspace") CHORUS_TRY_VOID(state.rewrite());
   const auto at_rule = [](Pattern::CharacterRule rule, Behavior behavior) {
     return make<Split>(Pattern::from_rule(rule), behavior, false);
   };
-  if (type == "Sequence") return load_sequence(config, options, nesting);
+  if (type == "Sequence") return load_sequence(config, options, state, nesting);
   if (type == "ByteLevel") return load_byte_level(config, options);
   if (type == "Split") return load_split(config);
   if (type == "Metaspace") return load_metaspace(config);
@@ -310,7 +322,7 @@ Loaded load(const Json& config, const PreTokenizerOptions& options, int nesting)
 
 bool ends_in_byte_level(const Json& config) {
   const Json* step = &config;
-  for (int nesting = 0; nesting <= nesting_max; ++nesting) {
+  for (int nesting = 0; nesting <= PipelineSteps::nesting_max; ++nesting) {
     const Json* const type = find_field(*step, "type");
     if (type == nullptr) return false;
     if (*type == "ByteLevel") return true;
@@ -322,7 +334,8 @@ bool ends_in_byte_level(const Json& config) {
 }
 
 Result<std::unique_ptr<const PreTokenizer>> load_pre_tokenizer(const Json& config, const PreTokenizerOptions& options) {
-  return load(config, options, 0);
+  LoadState state;
+  return load(config, options, state, 0);
 }
 
 }  // namespace chorus

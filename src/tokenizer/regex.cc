@@ -2,8 +2,10 @@
 #include "tokenizer/regex.h"
 
 #include <pcre2.h>
+#include <time.h>
 
 #include <array>
+#include <new>
 #include <optional>
 
 #include "base/check.h"
@@ -16,7 +18,17 @@ namespace {
 constexpr std::size_t pattern_bytes_max = 64 << 10;
 constexpr std::size_t jit_stack_bytes_min = 64 << 10;
 constexpr std::size_t jit_stack_bytes_max = 64 << 20;
-constexpr std::uint32_t match_steps = 50'000'000;
+constexpr std::uint32_t heap_kib = 64 << 10;
+constexpr std::uint32_t depth_max = 1'000'000;
+// Steps of matching, as PCRE2 counts them. A match is first tried with few; each time they do not suffice, with four
+// times as many. What all the tries of a text may use together is bounded, so no text takes them for each of its
+// places.
+constexpr std::uint32_t first_steps = 4096;
+constexpr std::uint64_t text_steps = 50'000'000;
+// Runs of characters are no steps, so a text's time is bounded too: a pattern of a real tokenizer takes about a
+// hundredth.
+constexpr double text_seconds = 0.5, seconds_per_byte = 1e-6;
+constexpr std::uint32_t matches_per_look = 64;  // between looks at the clock
 
 // What Oniguruma's escapes stand for in Unicode, written so that it may stand inside a [class].
 constexpr std::string_view space_set =
@@ -97,6 +109,8 @@ class Translator {
       case '[':
         return bracket();
       case '(':
+        // (*NO_JIT), (*LIMIT_MATCH=..) and the like are PCRE2's alone, and some lift its limits.
+        if (in_.substr(at_, 2) == "(*") return refuse("(*...) is not supported");
         groups_.push_back(out_.size());
         break;
       case ')':
@@ -310,30 +324,98 @@ Result<Regex> Regex::compile(std::string_view pattern) {
   return regex;
 }
 
+namespace {
+
+double thread_seconds() {
+  timespec now{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// One text's search: its limits, and what it has used of them.
+class Search {
+ public:
+  Search(const pcre2_code* code, std::string_view text)
+      : code_(code),
+        text_(text),
+        data_(pcre2_match_data_create(1, nullptr)),
+        context_(pcre2_match_context_create(nullptr)),
+        seconds_max_(text_seconds + seconds_per_byte * static_cast<double>(text.size())) {
+    if (data_ == nullptr || context_ == nullptr) throw std::bad_alloc();
+    pcre2_set_heap_limit(context_.get(), heap_kib);
+    pcre2_set_depth_limit(context_.get(), depth_max);
+    pcre2_set_match_limit(context_.get(), first_steps);
+  }
+
+  // PCRE2's code: of the match from `from` on, of none, or of a limit.
+  int match(std::size_t from) {
+    std::uint32_t steps = first_steps;
+    int code = try_match(from);
+    while (code == PCRE2_ERROR_MATCHLIMIT) {
+      steps *= 4;
+      steps_used_ += steps;
+      if (steps_used_ > text_steps || out_of_time()) break;
+      pcre2_set_match_limit(context_.get(), steps);
+      code = try_match(from);
+    }
+    if (steps != first_steps) pcre2_set_match_limit(context_.get(), first_steps);
+    if (++matches_ % matches_per_look == 0 && out_of_time()) return PCRE2_ERROR_MATCHLIMIT;
+    return code;
+  }
+
+  Span found() const {
+    const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(data_.get());
+    return {ends[0], ends[1]};
+  }
+
+ private:
+  int try_match(std::size_t from) {
+    for (;;) {
+      const int code = pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text_.data()), text_.size(), from,
+                                   PCRE2_NO_UTF_CHECK, data_.get(), context_.get());
+      if (code != PCRE2_ERROR_JIT_STACKLIMIT || stack_ != nullptr) return code;
+      stack_.reset(pcre2_jit_stack_create(jit_stack_bytes_min, jit_stack_bytes_max, nullptr));
+      pcre2_jit_stack_assign(context_.get(), nullptr, stack_.get());
+    }
+  }
+
+  // The clock starts with the first look, so that a text of few matches never asks for it.
+  bool out_of_time() {
+    const double now = thread_seconds();
+    if (!begin_seconds_) begin_seconds_ = now;
+    return now - *begin_seconds_ > seconds_max_;
+  }
+
+  const pcre2_code* code_;
+  std::string_view text_;
+  Owned<pcre2_match_data> data_;
+  Owned<pcre2_match_context> context_;
+  Owned<pcre2_jit_stack> stack_;
+  double seconds_max_;
+  std::optional<double> begin_seconds_;
+  std::uint64_t steps_used_ = 0;
+  std::uint32_t matches_ = 0;
+};
+
+}  // namespace
+
 Result<std::vector<Span>> Regex::find_all(std::string_view text) const {
-  const Owned<pcre2_match_data> data(pcre2_match_data_create(1, nullptr));
-  const Owned<pcre2_match_context> context(pcre2_match_context_create(nullptr));
-  CHECK(data != nullptr && context != nullptr);
-  pcre2_set_match_limit(context.get(), match_steps);
-  Owned<pcre2_jit_stack> stack;
+  Search search(code_->code, text);
   std::vector<Span> matches;
   std::optional<std::size_t> last_end;
   std::size_t from = 0;
   while (from <= text.size()) {
-    const int code = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), from,
-                                 PCRE2_NO_UTF_CHECK, data.get(), context.get());
+    const int code = search.match(from);
     if (code == PCRE2_ERROR_NOMATCH) break;
-    if (code == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
-      stack.reset(pcre2_jit_stack_create(jit_stack_bytes_min, jit_stack_bytes_max, nullptr));
-      pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
-      continue;
-    }
     if (code < 0) {
       return fail(ErrorCode::resource_exhausted, "regular expression \"{}\" on {} bytes of text: {}", code_->pattern,
                   text.size(), describe(code));
     }
-    const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(data.get());
-    const Span match{ends[0], ends[1]};
+    const Span match = search.found();
+    if (match.begin > match.end || match.begin < from) {  // \K in a look-around that a group hides
+      return fail(ErrorCode::invalid_argument, "regular expression \"{}\": a match begins behind its end",
+                  code_->pattern);
+    }
     if (match.begin == match.end && last_end == match.end) {
       from += from < text.size() ? character_at(text, from).size : 1;
       continue;

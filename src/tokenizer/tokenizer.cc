@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <new>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -62,7 +63,7 @@ class BpeTokenizer : public Tokenizer, private TokenText {
     }
   }
 
-  Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const override {
+  Result<std::vector<std::int32_t>> encode(std::string_view text, bool add_special_tokens) const override try {
     if (text.size() > parts_.limits.text_bytes_max) {
       return fail(ErrorCode::invalid_argument, "text of {} bytes is over the limit of {} bytes", text.size(),
                   parts_.limits.text_bytes_max);
@@ -84,14 +85,18 @@ class BpeTokenizer : public Tokenizer, private TokenText {
     if (sink.error()) return *sink.error();
     if (add_special_tokens) ids.insert(ids.end(), parts_.post.suffix.begin(), parts_.post.suffix.end());
     return ids;
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::resource_exhausted, "no memory to encode a text of {} bytes", text.size());
   }
 
-  Result<std::string> decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const override {
+  Result<std::string> decode(std::span<const std::int32_t> ids, bool skip_special_tokens) const override try {
     for (const std::int32_t id : ids) {
       if (id >= 0 && id < vocab_size()) continue;
       return fail(ErrorCode::invalid_argument, "token id {} is outside the vocabulary of {} ids", id, vocab_size());
     }
     return parts_.decoder->decode(*this, ids, skip_special_tokens);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::resource_exhausted, "no memory to decode {} tokens", ids.size());
   }
 
   std::unique_ptr<TokenStream> start_decoding(bool skip_special_tokens) const override {
@@ -262,12 +267,15 @@ Result<Parts> load_text(const std::string& text, const std::string& path, const 
 
 }  // namespace
 
-Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory, const TokenizerLimits& limits) {
+Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory,
+                                                        const TokenizerLimits& limits) try {
   const std::string path = directory + "/tokenizer.json";
   CHORUS_TRY(const std::string text, read_file(path, limits.file_bytes_max));
   CHORUS_TRY(const FolderTokens folder, read_folder_tokens(directory));
   CHORUS_TRY(Parts parts, load_text(text, path, folder.added, limits));
   return std::shared_ptr<const Tokenizer>(std::make_shared<BpeTokenizer>(std::move(parts)));
+} catch (const std::bad_alloc&) {
+  return fail(ErrorCode::resource_exhausted, "{}/tokenizer.json: no memory to load it", directory);
 }
 
 }  // namespace chorus
