@@ -7,35 +7,37 @@
 
 #include "jinja/objects.h"
 #include "jinja/operators.h"
+#include "jinja/text.h"
 
 namespace chorus::jinja {
 
-Bound::Bound(const char* function, const char* parameters, const Arguments& arguments) : arguments_(arguments) {
+Bound::Bound(std::string_view function, const char* parameters, const Arguments& arguments) : arguments_(arguments) {
   if (parameters == nullptr) return;
-  std::vector<std::string_view> names;
-  std::vector<bool> required;
-  for (std::string_view rest = parameters; !rest.empty();) {
+  std::array<std::string_view, parameters_max> names;
+  std::array<bool, parameters_max> required{};
+  std::size_t count = 0;
+  for (std::string_view rest = parameters; !rest.empty(); ++count) {
     const std::size_t end = std::min(rest.find(' '), rest.size());
     std::string_view name = rest.substr(0, end);
-    required.push_back(name.starts_with("="));
-    if (required.back()) name.remove_prefix(1);
-    names.push_back(name);
+    required[count] = name.starts_with("=");
+    if (required[count]) name.remove_prefix(1);
+    names[count] = name;
     rest.remove_prefix(std::min(end + 1, rest.size()));
   }
-  values_.assign(names.size(), nullptr);
-  if (arguments.positional.size() > names.size()) {
-    raise("TypeError", "{}() takes at most {} argument(s) ({} given)", function, names.size(),
-          arguments.positional.size());
+  if (arguments.positional.size() > count) {
+    raise("TypeError", "{}() takes at most {} argument(s) ({} given)", function, count, arguments.positional.size());
   }
   for (std::size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = &arguments.positional[i];
-  for (const auto& [name, value] : arguments.named) {
-    const auto known = std::ranges::find(names, name);
-    if (known == names.end()) raise("TypeError", "{}() got an unexpected keyword argument '{}'", function, name);
+  const auto names_end = names.begin() + static_cast<std::ptrdiff_t>(count);
+  for (const Argument& argument : arguments.named) {
+    const auto known = std::find(names.begin(), names_end, argument.name);
+    if (known == names_end)
+      raise("TypeError", "{}() got an unexpected keyword argument {}", function, shown(argument.name));
     const Value*& slot = values_[static_cast<std::size_t>(known - names.begin())];
-    if (slot != nullptr) raise("TypeError", "{}() got multiple values for argument '{}'", function, name);
-    slot = &value;
+    if (slot != nullptr) raise("TypeError", "{}() got multiple values for argument '{}'", function, argument.name);
+    slot = &argument.value;
   }
-  for (std::size_t i = 0; i < names.size(); ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     if (required[i] && values_[i] == nullptr)
       raise("TypeError", "{}() missing a required argument: '{}'", function, names[i]);
   }
@@ -53,7 +55,7 @@ std::int64_t Bound::integer(std::size_t index, std::int64_t otherwise) const {
   return value->index();
 }
 
-std::string Bound::text(std::size_t index, const std::string& otherwise) const {
+std::string_view Bound::text(std::size_t index, std::string_view otherwise) const {
   const Value* value = values_[index];
   if (value == nullptr) return otherwise;
   if (value->is_undefined()) value->raise_undefined();
@@ -63,7 +65,38 @@ std::string Bound::text(std::size_t index, const std::string& otherwise) const {
 
 namespace {
 
-Value make_range(Interpreter&, const Value&, const Bound& arguments) {
+void charge(Reads reads, const Value& value, Budget& budget) {
+  if (!value.is_string()) return;
+  if (reads == Reads::characters) budget.read_characters(value.string().size());
+  if (reads == Reads::bytes) budget.read_bytes(value.string().size());
+}
+
+void charge(Reads reads, const Value& self, const Arguments& arguments, Budget& budget) {
+  budget.step(2 + arguments.positional.size() + arguments.named.size());
+  charge(reads, self, budget);
+  for (const Value& value : arguments.positional) charge(reads, value, budget);
+  for (const Argument& argument : arguments.named) charge(reads, argument.value, budget);
+}
+
+}  // namespace
+
+Value apply(const Function& function, Interpreter& interpreter, const Value& self, const Arguments& arguments) {
+  const Bound bound(function.name, function.parameters, arguments);
+  charge(function.reads, self, arguments, interpreter.budget());
+  return function.apply(interpreter, self, bound);
+}
+
+bool apply(const Test& test, Interpreter& interpreter, const Value& value, const Arguments& arguments) {
+  if (arguments.positional.size() != test.argument_count || !arguments.named.empty()) {
+    raise("TypeError", "the test '{}' takes {} argument(s)", test.name, test.argument_count);
+  }
+  charge(test.reads, value, arguments, interpreter.budget());
+  return test.apply(interpreter, value, arguments.positional);
+}
+
+namespace {
+
+Value make_range(Interpreter& interpreter, const Value&, const Bound& arguments) {
   std::int64_t begin = 0;
   std::int64_t end = arguments.integer(0, 0);
   if (arguments[1] != nullptr) begin = std::exchange(end, arguments.integer(1, 0));
@@ -76,28 +109,29 @@ Value make_range(Interpreter&, const Value&, const Bound& arguments) {
   if (count > range_max) {
     raise("OverflowError", "Range too big. The sandbox blocks ranges larger than MAX_RANGE ({}).", range_max);
   }
-  return Value::of(std::make_shared<Range>(begin, step, static_cast<std::size_t>(count)));
+  return Value::of(make_object<Range>(interpreter.budget(), begin, step, static_cast<std::size_t>(count)));
 }
 
 // dict(...) and namespace(...): a mapping or pairs, then keywords.
 Dict collect(Interpreter& interpreter, const Arguments& arguments) {
-  Dict dict;
+  Budget& budget = interpreter.budget();
+  Dict dict(budget);
   if (arguments.positional.size() > 1)
     raise("TypeError", "dict expected at most 1 argument, got {}", arguments.positional.size());
   for (const Value& source : arguments.positional) {
     if (source.is(Kind::dict)) {
+      budget.read_items(source.dict().size());
       dict = source.dict();
       continue;
     }
-    for (const Value& entry : iterate(source, interpreter.budget())) {
-      const Items pair = iterate(entry, interpreter.budget());
+    for (const Value& entry : iterate(source, budget)) {
+      const Items pair = iterate(entry, budget);
       if (pair.size() != 2)
         raise("ValueError", "dictionary update sequence element has length {}; 2 is required", pair.size());
-      interpreter.budget().step(1 + dict.size() / 16);
-      dict.set(pair[0], pair[1]);
+      dict.set(pair[0], pair[1], budget);
     }
   }
-  for (const auto& [name, value] : arguments.named) dict.set(Value::of(name), value);
+  for (const Argument& argument : arguments.named) dict.set(Value::of(argument.name, budget), argument.value, budget);
   return dict;
 }
 
@@ -106,39 +140,49 @@ Value make_dict(Interpreter& interpreter, const Value&, const Bound& arguments) 
 }
 
 Value make_namespace(Interpreter& interpreter, const Value&, const Bound& arguments) {
-  auto object = std::make_shared<Namespace>();
+  Budget& budget = interpreter.budget();
+  auto object = make_object<Namespace>(budget, budget);
   const Dict values = collect(interpreter, arguments.raw());
   for (const auto& [name, value] : values.entries()) {
-    if (name.is_string()) object->set(name.string(), value);
+    if (name.is_string()) object->set(name.string(), value, budget);
   }
   interpreter.own(object);
   return Value::of(object);
 }
 
-Value make_cycler(Interpreter&, const Value&, const Bound& arguments) {
+Value make_cycler(Interpreter& interpreter, const Value&, const Bound& arguments) {
   if (arguments.raw().positional.empty()) raise("RuntimeError", "at least one item has to be provided");
-  return Value::of(std::make_shared<Cycler>(arguments.raw().positional));
+  Items items(arguments.raw().positional, interpreter.budget());
+  return Value::of(make_object<Cycler>(interpreter.budget(), std::move(items)));
 }
 
-Value make_joiner(Interpreter&, const Value&, const Bound& arguments) {
-  return Value::of(std::make_shared<Joiner>(arguments[0] != nullptr ? *arguments[0] : Value::of(", ")));
+Value make_joiner(Interpreter& interpreter, const Value&, const Bound& arguments) {
+  Budget& budget = interpreter.budget();
+  return Value::of(make_object<Joiner>(budget, arguments[0] != nullptr ? *arguments[0] : Value::of(", ", budget)));
 }
 
 Value raise_exception(Interpreter& interpreter, const Value&, const Bound& arguments) {
-  throw TemplateError{ErrorCode::invalid_argument, "", to_text(*arguments[0], interpreter.budget()), 0};
+  constexpr std::size_t bytes_max = 64 << 10;  // of a message that becomes a row's error
+  const ReadText message(*arguments[0], interpreter.budget());
+  std::size_t end = std::min(message.view().size(), bytes_max);
+  while (end > 0 && end < message.view().size() && (static_cast<unsigned char>(message.view()[end]) & 0xc0) == 0x80) {
+    --end;
+  }
+  throw TemplateError{ErrorCode::invalid_argument, "", std::string(message.view().substr(0, end)), 0};
 }
 
 Value strftime_now(Interpreter& interpreter, const Value&, const Bound& arguments) {
-  const std::string format = arguments.text(0, "");
+  const std::string_view format = arguments.text(0, "");
   const auto seconds = static_cast<std::time_t>(interpreter.now_unix_s());
   std::tm parts{};
   gmtime_r(&seconds, &parts);
-  if (format.empty() || format.size() > 1000) return Value::of("");
+  if (format.empty() || format.size() > 1000) return Value::of("", interpreter.budget());
+  interpreter.budget().step(4 * format.size());
   std::array<char, 16384> buffer;
   // The trailing blank tells an empty result from a buffer that is too small.
-  const std::size_t size = std::strftime(buffer.data(), buffer.size(), (format + " ").c_str(), &parts);
+  const std::size_t size = std::strftime(buffer.data(), buffer.size(), (std::string(format) + " ").c_str(), &parts);
   if (size == 0) raise("ValueError", "the date format gives more than {} bytes", buffer.size());
-  return make_string(std::string(buffer.data(), size - 1), interpreter.budget());
+  return Value::of(std::string_view(buffer.data(), size - 1), interpreter.budget());
 }
 
 constexpr std::array<Function, 7> globals = {{
@@ -154,11 +198,11 @@ constexpr std::array<Function, 7> globals = {{
 // A function, or a method with its object.
 class Callable : public Object {
  public:
-  Callable(Value self, const Function* function) : self_(std::move(self)), function_(function) {}
+  Callable(Value self, const Function* function) : Object(self.depth()), self_(std::move(self)), function_(function) {}
   const char* type_name() const override { return "builtin_function_or_method"; }
   bool is_callable() const override { return true; }
   Value call(Interpreter& interpreter, Arguments arguments) override {
-    return function_->apply(interpreter, self_, Bound(function_->name, function_->parameters, arguments));
+    return apply(*function_, interpreter, self_, arguments);
   }
 
  private:
@@ -168,15 +212,15 @@ class Callable : public Object {
 
 }  // namespace
 
-std::optional<Value> find_global(std::string_view name) {
+std::optional<Value> find_global(std::string_view name, Budget& budget) {
   for (const Function& function : globals) {
-    if (function.name == name) return bind_method(Value(), &function);
+    if (function.name == name) return bind_method(Value(), &function, budget);
   }
   return std::nullopt;
 }
 
-Value bind_method(const Value& self, const Function* method) {
-  return Value::of(std::make_shared<Callable>(self, method));
+Value bind_method(const Value& self, const Function* method, Budget& budget) {
+  return Value::of(make_object<Callable>(budget, self, method));
 }
 
 const Function* find_filter(std::string_view name) {
@@ -198,12 +242,13 @@ Value attribute_path(Interpreter& interpreter, Value value, const Value& path, c
     return value;
   }
   std::string_view rest = path.string();
+  interpreter.budget().read_characters(rest.size());
   for (;;) {
     const std::size_t end = std::min(rest.find('.'), rest.size());
     const std::string_view part = rest.substr(0, end);
     const bool is_index =
         !part.empty() && part.size() < 10 && part.find_first_not_of("0123456789") == std::string_view::npos;
-    step(is_index ? Value::of(std::stoi(std::string(part))) : Value::of(part));
+    step(is_index ? Value::of(std::stoi(std::string(part))) : Value::of(part, interpreter.budget()));
     if (end == rest.size()) return value;
     rest.remove_prefix(end + 1);
   }

@@ -1,6 +1,8 @@
 #include "jinja/chat_template.h"
 
+#include <new>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <utility>
 
 #include "jinja/content_format.h"
@@ -26,6 +28,8 @@ Result<Template> Template::parse(std::string_view source, std::string name) {
     result.root_ = std::make_shared<const Node>(Node{jinja::parse_template(source)});
   } catch (const jinja::TemplateError& error) {
     return to_error(error, name);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::resource_exhausted, "{}: no memory to parse the template", name);
   }
   result.name_ = std::move(name);
   return result;
@@ -43,6 +47,10 @@ Result<std::string> Template::render(const Json& variables, const RenderOptions&
     return interpreter.render(root_->body, variables);
   } catch (const jinja::TemplateError& error) {
     return to_error(error, name_);
+  } catch (const std::bad_alloc&) {
+    return fail(ErrorCode::resource_exhausted, "{}: no memory to render the template", name_);
+  } catch (const std::length_error&) {
+    return fail(ErrorCode::resource_exhausted, "{}: a value longer than there can be", name_);
   }
 }
 

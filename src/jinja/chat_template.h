@@ -13,8 +13,8 @@
 namespace chorus {
 
 struct TemplateLimits {
-  std::uint64_t steps_max = 5'000'000;         // evaluated nodes; large values cost steps too
-  std::uint64_t output_bytes_max = 64u << 20;  // of the output, and of any one string
+  std::uint64_t steps_max = 5'000'000;         // evaluated nodes, and what operations read and write
+  std::uint64_t memory_bytes_max = 64u << 20;  // of all values, variables and the output together, at any time
   int depth_max = 600;                         // nested expressions, blocks, macro calls
 };
 

@@ -177,7 +177,7 @@ TEST(ChatTemplate, MutatedTemplatesNeitherCrashNorHang) {
   const auto below = [&random](std::size_t bound) { return static_cast<std::size_t>(random()) % bound; };
   RenderOptions options;
   options.limits.steps_max = 50'000;
-  options.limits.output_bytes_max = 1 << 20;
+  options.limits.memory_bytes_max = 16 << 20;
   int rendered = 0;
   for (int round = 0; round < 3000; ++round) {
     std::string source = sources[below(sources.size())];

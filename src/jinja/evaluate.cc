@@ -1,4 +1,6 @@
 // Expressions: names, attributes, items, calls.
+#include <array>
+
 #include "jinja/builtins.h"
 #include "jinja/interpreter.h"
 #include "jinja/objects.h"
@@ -25,7 +27,7 @@ Value at_index(const Items& items, std::int64_t index, bool* found) {
 Value Interpreter::evaluate(const Expression& expression, Scope* scope) {
   using Type = Expression::Type;
   budget_.step();
-  const Budget::Level level(&budget_);
+  const Budget::Level level(budget_);
   line_ = expression.line;
   const auto child = [&](std::size_t index) { return evaluate(*expression.children[index], scope); };
   switch (expression.type) {
@@ -90,23 +92,23 @@ Value Interpreter::evaluate(const Expression& expression, Scope* scope) {
 }
 
 Items Interpreter::evaluate_all(const std::vector<ExpressionPtr>& expressions, Scope* scope) {
-  Items items;
+  Items items(budget_);
+  items.reserve(expressions.size());
   for (const ExpressionPtr& expression : expressions) items.push_back(evaluate(*expression, scope));
   return items;
 }
 
 Value Interpreter::evaluate_name(const Expression& expression, Scope* scope) {
-  if (const Value* value = scope->find(expression.name)) return *value;
-  if (auto global = find_global(expression.name)) return std::move(*global);
+  if (const Value* value = scope->find(expression.name, budget_)) return *value;
+  if (auto global = find_global(expression.name, budget_)) return std::move(*global);
   return undefined(fmt::format("'{}' is undefined", expression.name));
 }
 
 Value Interpreter::evaluate_dict(const Expression& expression, Scope* scope) {
-  Dict dict;
+  Dict dict(budget_);
   for (std::size_t i = 0; i + 1 < expression.children.size(); i += 2) {
     Value key = evaluate(*expression.children[i], scope);
-    budget_.step(1 + dict.size() / 16);
-    dict.set(std::move(key), evaluate(*expression.children[i + 1], scope));
+    dict.set(std::move(key), evaluate(*expression.children[i + 1], scope), budget_);
   }
   return Value::of(std::move(dict));
 }
@@ -115,8 +117,10 @@ Value Interpreter::evaluate_item(const Expression& expression, Scope* scope) {
   const Value value = evaluate(*expression.children[0], scope);
   const Expression& key = *expression.children[1];
   if (key.type != Expression::Type::slice) return item(value, evaluate(key, scope));
-  Items bounds;
-  for (const ExpressionPtr& bound : key.children) bounds.push_back(bound ? evaluate(*bound, scope) : Value::none());
+  std::array<Value, 3> bounds;
+  for (std::size_t i = 0; i < 3; ++i) {
+    bounds[i] = key.children[i] ? evaluate(*key.children[i], scope) : Value::none();
+  }
   if (value.is_undefined()) value.raise_undefined();
   if (auto part = slice(value, bounds[0], bounds[1], bounds[2], budget_)) return std::move(*part);
   if (value.is(Kind::dict)) raise("TypeError", "unhashable type: 'slice'");
@@ -134,12 +138,9 @@ Value Interpreter::evaluate_compare(const Expression& expression, Scope* scope) 
 }
 
 Value Interpreter::evaluate_concat(const Expression& expression, Scope* scope) {
-  std::string text;
-  for (const Value& part : evaluate_all(expression.children, scope)) {
-    text += to_text(part, budget_);
-    budget_.string_of(text.size() / 16);
-  }
-  return make_string(std::move(text), budget_);
+  String text(budget_);
+  for (const Value& part : evaluate_all(expression.children, scope)) append_text(part, &text, budget_);
+  return Value::of(std::move(text));
 }
 
 Value Interpreter::evaluate_conditional(const Expression& expression, Scope* scope) {
@@ -158,8 +159,9 @@ Value Interpreter::evaluate_filter(const Expression& expression, Scope* scope) {
 }
 
 Arguments Interpreter::evaluate_arguments(const CallArguments& arguments, Scope* scope) {
-  Arguments result{evaluate_all(arguments.positional, scope), {}};
-  for (const auto& [name, expression] : arguments.named) result.named.emplace_back(name, evaluate(*expression, scope));
+  Arguments result(evaluate_all(arguments.positional, scope));
+  for (const auto& [name, expression] : arguments.named)
+    result.named.push_back({name, evaluate(*expression, scope), Value()});
   if (arguments.star) {
     for (Value& value : iterate(evaluate(*arguments.star, scope), budget_))
       result.positional.push_back(std::move(value));
@@ -167,53 +169,57 @@ Arguments Interpreter::evaluate_arguments(const CallArguments& arguments, Scope*
   if (arguments.double_star) {
     const Value more = evaluate(*arguments.double_star, scope);
     if (!more.is(Kind::dict)) raise("TypeError", "argument after ** must be a mapping, not {}", more.type_name());
+    budget_.read_items(more.dict().size());
     for (const auto& [key, value] : more.dict().entries()) {
       if (!key.is_string()) raise("TypeError", "keywords must be strings");
-      result.named.emplace_back(key.string(), value);
+      result.named.push_back({key.string(), value, key});
     }
   }
   return result;
 }
 
-Value Interpreter::missing(const Value& value, const Value& key) const {
-  if (key.is_string()) return undefined(fmt::format("'{}' has no attribute {}", describe(value), quote(key.string())));
-  Budget plain{TemplateLimits()};
-  return undefined(fmt::format("{} has no element {}", describe(value), repr(key, plain)));
+Value Interpreter::missing(const Value& value, const Value& key) {
+  budget_.step(2);
+  if (key.is_string()) return undefined(fmt::format("'{}' has no attribute {}", describe(value), shown(key.string())));
+  String text(budget_);
+  text.append(describe(value)).append(" has no element ");
+  append_repr(key, &text, budget_);
+  return Value::undefined(std::move(text), strict_);
 }
 
 Value Interpreter::attribute(const Value& value, std::string_view name) {
   if (value.is_undefined()) value.raise_undefined();
   if (is_unsafe_method(value, name) || name.starts_with("__")) {
-    return Value::undefined(fmt::format("access to attribute '{}' of '{}' object is unsafe.", name, value.type_name()),
-                            strict_, "SecurityError");
+    const std::string message =
+        fmt::format("access to attribute {} of '{}' object is unsafe.", shown(name), value.type_name());
+    return Value::undefined(String(message, budget_), strict_, "SecurityError");
   }
-  if (const Function* method = find_method(value, name)) return bind_method(value, method);
+  if (const Function* method = find_method(value, name)) return bind_method(value, method, budget_);
   if (value.is(Kind::dict)) {
-    budget_.step(value.dict().size() / 16);
-    if (const Value* found = value.dict().find(name)) return *found;
+    if (const Value* found = value.dict().find(name, budget_)) return *found;
   }
   if (value.is(Kind::object)) {
-    if (auto found = value.object()->attribute(name)) return std::move(*found);
+    if (auto found = value.object()->attribute(*this, name)) return std::move(*found);
   }
   // groupby's tuples have names for their two items.
   if (value.is(Kind::tuple) && value.items().size() == 2 && (name == "grouper" || name == "list")) {
     return value.items()[name == "list" ? 1 : 0];
   }
-  return missing(value, Value::of(name));
+  return missing(value, Value::of(name, budget_));
 }
 
 Value Interpreter::item(const Value& value, const Value& key) {
+  budget_.step();
   if (value.is_undefined()) value.raise_undefined();
   if (value.is(Kind::dict)) {
-    budget_.step(value.dict().size() / 16);
     const bool hashable = !key.is(Kind::list) && !key.is(Kind::dict);
-    if (const Value* found = hashable ? value.dict().find(key) : nullptr) return *found;
+    if (const Value* found = hashable ? value.dict().find(key, budget_) : nullptr) return *found;
   } else if (key.is_integral()) {
     bool found = false;
     if (value.is_sequence()) {
       Value element = at_index(value.items(), key.index(), &found);
       if (found) return element;
-    } else if (value.is_string()) {
+    } else if (value.is_string() && key.integer() < INT64_MAX) {
       const auto part =
           slice(value, key, key.index() == -1 ? Value::none() : Value::of(key.index() + 1), Value::none(), budget_);
       if (part && !part->string().empty()) return *part;
@@ -240,21 +246,16 @@ Value Interpreter::call(const Value& callee, Arguments arguments) {
 }
 
 Value Interpreter::call_filter(std::string_view name, const Value& input, const Arguments& arguments) {
-  budget_.step();
-  const Budget::Level level(&budget_);
+  const Budget::Level level(budget_);
   const Function* filter = find_filter(name);
-  if (filter == nullptr) raise("TemplateRuntimeError", "No filter named '{}'.", name);
-  return filter->apply(*this, input, Bound(filter->name, filter->parameters, arguments));
+  if (filter == nullptr) raise("TemplateRuntimeError", "No filter named {}.", shown(name));
+  return apply(*filter, *this, input, arguments);
 }
 
 bool Interpreter::call_test(std::string_view name, const Value& input, const Arguments& arguments) {
-  budget_.step();
   const Test* test = find_test(name);
-  if (test == nullptr) raise("TemplateRuntimeError", "No test named '{}'.", name);
-  if (arguments.positional.size() != test->argument_count || !arguments.named.empty()) {
-    raise("TypeError", "the test '{}' takes {} argument(s)", name, test->argument_count);
-  }
-  return test->apply(*this, input, arguments.positional);
+  if (test == nullptr) raise("TemplateRuntimeError", "No test named {}.", shown(name));
+  return apply(*test, *this, input, arguments);
 }
 
 }  // namespace chorus::jinja

@@ -241,7 +241,7 @@ ExpressionPtr ExpressionParser::parse_primary() {
       auto constant = std::make_unique<Expression>();
       constant->type = Type::constant;
       constant->line = line;
-      constant->constant = Value::of(std::move(text));
+      constant->constant = Value::of(String(text, Charged<char>(nullptr)));
       return constant;
     }
     default:

@@ -10,20 +10,20 @@ namespace {
 
 class Writer {
  public:
-  Writer(const JsonStyle& style, Budget* budget) : style_(style), budget_(budget) {}
+  Writer(const JsonStyle& style, String* out, Budget& budget) : style_(style), out_(*out), budget_(budget) {}
 
   void write(const Value& value) {
-    budget_->step();
+    budget_.step();
     const Budget::Level level(budget_);
     switch (value.kind()) {
       case Kind::none:
-        out += "null";
+        out_ += "null";
         break;
       case Kind::boolean:
-        out += value.boolean() ? "true" : "false";
+        out_ += value.boolean() ? "true" : "false";
         break;
       case Kind::integer:
-        out += fmt::format("{}", value.integer());
+        out_ += std::string_view(fmt::format("{}", value.integer()));
         break;
       case Kind::real:
         write_float(value.real());
@@ -41,50 +41,48 @@ class Writer {
       default:
         raise("TypeError", "Object of type {} is not JSON serializable", value.type_name());
     }
-    budget_->output(out.size());
   }
-
-  std::string out;
 
  private:
   void write_float(double value) {
     if (std::isnan(value)) {
-      out += "NaN";
+      out_ += "NaN";
     } else if (std::isinf(value)) {
-      out += value < 0 ? "-Infinity" : "Infinity";
+      out_ += value < 0 ? "-Infinity" : "Infinity";
     } else {
-      out += float_repr(value);
+      out_ += float_repr(value);
     }
   }
 
-  void write_escape(std::uint32_t unit) { out += fmt::format("\\u{:04x}", unit); }
+  void write_escape(std::uint32_t unit) { out_ += std::string_view(fmt::format("\\u{:04x}", unit)); }
 
   void write_string(std::string_view text) {
-    budget_->string_of(text.size());
-    out.push_back('"');
-    for (const char32_t c : to_code_points(text)) {
+    budget_.read_characters(text.size());
+    out_.push_back('"');
+    for (std::size_t at = 0; at < text.size();) {
+      const char32_t c = next_code_point(text, &at);
       const auto point = static_cast<std::uint32_t>(c);
       switch (c) {
         case U'"':
-          out += "\\\"";
+          out_ += "\\\"";
           continue;
         case U'\\':
-          out += "\\\\";
+          out_ += "\\\\";
           continue;
         case U'\n':
-          out += "\\n";
+          out_ += "\\n";
           continue;
         case U'\r':
-          out += "\\r";
+          out_ += "\\r";
           continue;
         case U'\t':
-          out += "\\t";
+          out_ += "\\t";
           continue;
         case U'\f':
-          out += "\\f";
+          out_ += "\\f";
           continue;
         case U'\b':
-          out += "\\b";
+          out_ += "\\b";
           continue;
         default:
           break;
@@ -95,39 +93,39 @@ class Writer {
         write_escape(0xd800 + ((point - 0x10000) >> 10));
         write_escape(0xdc00 + ((point - 0x10000) & 0x3ff));
       } else {
-        append_utf8(c, &out);
+        append_utf8(c, &out_);
       }
     }
-    out.push_back('"');
+    out_.push_back('"');
   }
 
   void new_line() {
     if (!style_.indent) return;
-    out.push_back('\n');
-    for (int i = 0; i < depth_; ++i) out += *style_.indent;
+    out_.push_back('\n');
+    for (int i = 0; i < depth_; ++i) out_ += *style_.indent;
+    budget_.read_bytes(static_cast<std::uint64_t>(depth_) * style_.indent->size());
   }
 
   void write_list(const Items& items) {
     if (items.empty()) {
-      out += "[]";
+      out_ += "[]";
       return;
     }
-    out.push_back('[');
+    out_.push_back('[');
     ++depth_;
     for (std::size_t i = 0; i < items.size(); ++i) {
-      if (i != 0) out += style_.item_separator;
+      if (i != 0) out_ += style_.item_separator;
       new_line();
       write(items[i]);
     }
     --depth_;
     new_line();
-    out.push_back(']');
+    out_.push_back(']');
   }
 
-  std::string key_text(const Value& key) {
+  // A key that is no string.
+  static std::string key_text(const Value& key) {
     switch (key.kind()) {
-      case Kind::string:
-        return key.string();
       case Kind::none:
         return "null";
       case Kind::boolean:
@@ -143,40 +141,41 @@ class Writer {
 
   void write_dict(const Dict& dict) {
     if (dict.size() == 0) {
-      out += "{}";
+      out_ += "{}";
       return;
     }
-    std::vector<const std::pair<Value, Value>*> entries;
+    Vector<const std::pair<Value, Value>*> entries(budget_);
+    const Budget::Held sorting(budget_, dict.size() * sizeof(void*));  // stable_sort's buffer
     for (const auto& entry : dict.entries()) entries.push_back(&entry);
     if (style_.sort_keys) {
       std::stable_sort(entries.begin(), entries.end(),
-                       [&](const auto* a, const auto* b) { return order(a->first, b->first, "<", *budget_) == -1; });
+                       [&](const auto* a, const auto* b) { return order(a->first, b->first, "<", budget_) == -1; });
     }
-    out.push_back('{');
+    out_.push_back('{');
     ++depth_;
     for (std::size_t i = 0; i < entries.size(); ++i) {
-      if (i != 0) out += style_.item_separator;
+      if (i != 0) out_ += style_.item_separator;
       new_line();
-      write_string(key_text(entries[i]->first));
-      out += style_.key_separator;
+      const Value& key = entries[i]->first;
+      write_string(key.is_string() ? key.string() : std::string_view(key_text(key)));
+      out_ += style_.key_separator;
       write(entries[i]->second);
     }
     --depth_;
     new_line();
-    out.push_back('}');
+    out_.push_back('}');
   }
 
   const JsonStyle& style_;
-  Budget* budget_;
+  String& out_;
+  Budget& budget_;
   int depth_ = 0;
 };
 
 }  // namespace
 
-std::string to_json(const Value& value, const JsonStyle& style, Budget& budget) {
-  Writer writer(style, &budget);
-  writer.write(value);
-  return std::move(writer.out);
+void append_json(const Value& value, const JsonStyle& style, String* out, Budget& budget) {
+  Writer(style, out, budget).write(value);
 }
 
 }  // namespace chorus::jinja

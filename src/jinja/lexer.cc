@@ -6,7 +6,7 @@
 #include <array>
 #include <optional>
 
-#include "jinja/error.h"
+#include "jinja/budget.h"
 #include "jinja/text.h"
 
 namespace chorus::jinja {
@@ -15,6 +15,11 @@ namespace {
 constexpr std::array<std::string_view, 25> symbols = {"**", "//", "==", "!=", ">=", "<=", "+", "-", "/",
                                                       "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
                                                       ">",  "<",  "=",  ".",  ":",  "|",  ","};
+
+// The tree of a template takes up to 400 bytes a token.
+constexpr std::size_t tokens_max = 300'000;
+constexpr std::size_t name_bytes_max = 1000;
+constexpr std::size_t source_bytes_max = 16u << 20;
 
 std::string normalize_newlines(std::string_view source) {
   std::string out;
@@ -46,14 +51,19 @@ class Lexer {
   }
 
  private:
-  bool looking_at(std::string_view text, std::size_t at) const { return source_.compare(at, text.size(), text) == 0; }
+  bool looking_at(std::string_view text, std::size_t at) const {
+    return at < source_.size() && source_.compare(at, text.size(), text) == 0;
+  }
   bool looking_at(std::string_view text) const { return looking_at(text, at_); }
 
   [[noreturn]] void fail(const std::string& message) const {
     throw TemplateError{ErrorCode::invalid_argument, "TemplateSyntaxError", message, line_};
   }
 
-  void add(TokenType type, std::string text) { tokens_.push_back({type, std::move(text), line_}); }
+  void add(TokenType type, std::string text) {
+    if (tokens_.size() >= tokens_max) fail(fmt::format("the template has more than {} tokens", tokens_max));
+    tokens_.push_back({type, std::move(text), line_});
+  }
 
   void advance(std::size_t to) {
     line_ += static_cast<int>(std::count(source_.begin() + static_cast<std::ptrdiff_t>(at_),
@@ -193,7 +203,7 @@ class Lexer {
       add(TokenType::symbol, std::string(symbol));
       return advance(at_ + symbol.size());
     }
-    fail(fmt::format("unexpected char {} at {}", quote(std::string_view(source_).substr(at_, 1)), at_));
+    fail(fmt::format("unexpected char {} at {}", shown(std::string_view(source_).substr(at_, 1)), at_));
   }
 
   void check_balance(char symbol, std::string* open) const {
@@ -252,6 +262,7 @@ class Lexer {
       if (c != '_' && !u_hasBinaryProperty(c, first ? UCHAR_XID_START : UCHAR_XID_CONTINUE)) break;
     }
     if (end == at_) return false;
+    if (end - at_ > name_bytes_max) fail(fmt::format("a name of more than {} bytes", name_bytes_max));
     add(TokenType::name, source_.substr(at_, end - at_));
     advance(end);
     return true;
@@ -321,7 +332,9 @@ class Lexer {
 
 std::vector<Token> tokenize(std::string_view source) {
   if (!is_utf8(source)) raise("TemplateSyntaxError", "the template is not valid UTF-8");
-  if (source.size() > (16u << 20)) raise("TemplateSyntaxError", "the template has more than 16 MiB");
+  if (source.size() > source_bytes_max) {
+    raise("TemplateSyntaxError", "the template has more than {} bytes", source_bytes_max);
+  }
   return Lexer(normalize_newlines(source)).run();
 }
 

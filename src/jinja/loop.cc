@@ -6,7 +6,8 @@ namespace {
 // loop.cycle and loop.changed.
 class LoopMethod : public Object {
  public:
-  LoopMethod(std::shared_ptr<Loop> loop, bool is_cycle) : loop_(std::move(loop)), is_cycle_(is_cycle) {}
+  LoopMethod(std::shared_ptr<Loop> loop, bool is_cycle)
+      : Object(loop->depth()), loop_(std::move(loop)), is_cycle_(is_cycle) {}
   const char* type_name() const override { return "method"; }
   bool is_callable() const override { return true; }
   Value call(Interpreter&, Arguments arguments) override {
@@ -51,7 +52,7 @@ std::optional<Value> Loop::advance() {
 // loop.length: jinja2 reads the whole rest for it, conditions included.
 std::int64_t Loop::count_all() {
   if (statement_->condition && !condition_done_) {
-    Items rest;
+    Items rest(interpreter_->budget());
     while (auto item = pull()) rest.push_back(std::move(*item));
     items_ = std::move(rest);
     at_ = 0;
@@ -60,7 +61,7 @@ std::int64_t Loop::count_all() {
   return index0_ + 1 + (peeked_ && after_ ? 1 : 0) + static_cast<std::int64_t>(items_.size() - at_);
 }
 
-std::optional<Value> Loop::attribute(std::string_view name) {
+std::optional<Value> Loop::attribute(Interpreter& interpreter, std::string_view name) {
   if (name == "index0") return Value::of(index0_);
   if (name == "index") return Value::of(index0_ + 1);
   if (name == "first") return Value::of(index0_ == 0);
@@ -70,11 +71,11 @@ std::optional<Value> Loop::attribute(std::string_view name) {
   if (name == "revindex0") return Value::of(count_all() - index0_ - 1);
   if (name == "depth0") return Value::of(depth0_);
   if (name == "depth") return Value::of(depth0_ + 1);
-  if (name == "previtem") return before_ ? *before_ : interpreter_->undefined("there is no previous item");
-  if (name == "nextitem") return peek() ? *peek() : interpreter_->undefined("there is no next item");
+  if (name == "previtem") return before_ ? *before_ : interpreter.undefined("there is no previous item");
+  if (name == "nextitem") return peek() ? *peek() : interpreter.undefined("there is no next item");
   if (name != "cycle" && name != "changed") return std::nullopt;
   auto self = std::static_pointer_cast<Loop>(shared_from_this());
-  return Value::of(std::make_shared<LoopMethod>(std::move(self), name == "cycle"));
+  return Value::of(make_object<LoopMethod>(interpreter.budget(), std::move(self), name == "cycle"));
 }
 
 Value Loop::call(Interpreter& interpreter, Arguments arguments) {
@@ -91,19 +92,27 @@ Value Loop::cycle(const Items& values) const {
 }
 
 bool Loop::changed(const Items& values) {
-  const bool same = last_changed_ && equal(Value::tuple(*last_changed_), Value::tuple(values), interpreter_->budget());
-  last_changed_ = values;
+  Budget& budget = interpreter_->budget();
+  const bool first = last_changed_ == nullptr;
+  if (first) {
+    last_changed_ = make_object<Cell>(budget, Items(budget));
+    interpreter_->own(last_changed_);
+  }
+  const Value now = Value::tuple(Items(values, budget));
+  const bool same = !first && equal(Value::tuple(Items(last_changed_->items, budget)), now, budget);
+  last_changed_->items = now.items();
   return !same;
 }
 
-std::optional<Value> Macro::attribute(std::string_view name) {
-  if (name == "name") return Value::of(definition_->name);
+std::optional<Value> Macro::attribute(Interpreter& interpreter, std::string_view name) {
+  Budget& budget = interpreter.budget();
+  if (name == "name") return Value::of(definition_->name, budget);
   if (name == "catch_kwargs") return Value::of(definition_->uses_kwargs);
   if (name == "catch_varargs") return Value::of(definition_->uses_varargs);
   if (name == "caller") return Value::of(definition_->uses_caller);
   if (name != "arguments") return std::nullopt;
-  Items names;
-  for (const Parameter& parameter : definition_->parameters) names.push_back(Value::of(parameter.name));
+  Items names(budget);
+  for (const Parameter& parameter : definition_->parameters) names.push_back(Value::of(parameter.name, budget));
   return Value::tuple(std::move(names));
 }
 

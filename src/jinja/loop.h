@@ -13,18 +13,23 @@ namespace chorus::jinja {
 class Loop : public Object {
  public:
   Loop(const Statement* statement, Interpreter* interpreter, Scope* outer, Items items, int depth)
-      : statement_(statement), interpreter_(interpreter), outer_(outer), items_(std::move(items)), depth0_(depth) {}
+      : Object(depth_of(items)),
+        statement_(statement),
+        interpreter_(interpreter),
+        outer_(outer),
+        items_(std::move(items)),
+        depth0_(depth) {}
   const char* type_name() const override { return "LoopContext"; }
-  std::string repr(Budget&) const override {
-    return fmt::format("<LoopContext {}/{}>", index0_ + 1, const_cast<Loop*>(this)->count_all());
+  void repr(String* out, Budget&) const override {
+    const std::int64_t count = const_cast<Loop*>(this)->count_all();
+    out->append(std::string_view(fmt::format("<LoopContext {}/{}>", index0_ + 1, count)));
   }
-  std::optional<Value> attribute(std::string_view name) override;
+  std::optional<Value> attribute(Interpreter& interpreter, std::string_view name) override;
   bool is_callable() const override { return true; }
   Value call(Interpreter& interpreter, Arguments arguments) override;  // loop(items) of a recursive loop
   std::optional<Value> advance();                                      // the next item; nullopt at the end
   Value cycle(const Items& values) const;
   bool changed(const Items& values);
-  void finish() { last_changed_.reset(); }  // the loop is over; it may have been given itself
 
  private:
   std::optional<Value> pull();
@@ -43,16 +48,16 @@ class Loop : public Object {
   std::optional<Value> current_;
   std::optional<Value> after_;
   bool peeked_ = false;
-  std::optional<Items> last_changed_;
+  std::shared_ptr<Cell> last_changed_;  // the interpreter's: what is in it may be this loop
 };
 
 class Macro : public Object {
  public:
   Macro(const MacroDefinition* definition, Scope* scope) : definition_(definition), scope_(scope) {}
   const char* type_name() const override { return "Macro"; }
-  std::string repr(Budget&) const override { return "<Macro '" + definition_->name + "'>"; }
+  void repr(String* out, Budget&) const override { out->append("<Macro '").append(definition_->name).append("'>"); }
   bool is_callable() const override { return true; }
-  std::optional<Value> attribute(std::string_view name) override;
+  std::optional<Value> attribute(Interpreter& interpreter, std::string_view name) override;
   Value call(Interpreter& interpreter, Arguments arguments) override {
     return interpreter.call_macro(*definition_, scope_, std::move(arguments));
   }

@@ -1,6 +1,7 @@
 // Methods of strings, dicts, lists and tuples, as Python has them.
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "jinja/builtins.h"
 #include "jinja/objects.h"
@@ -13,51 +14,72 @@ namespace {
 using I = Interpreter;
 using V = Value;
 
-Value text_result(I& i, const V& self, std::string text) {
-  return make_string(std::move(text), i.budget(), self.text().markup);
+// A text made from `self`, and markup if that is.
+Value text_result(const V& self, String text) {
+  return V::of(std::move(text), self.text().markup);
+}
+Value text_result(I& i, const V& self, std::string_view text) {
+  return text_result(self, String(text, i.budget()));
 }
 
-std::optional<std::string> characters(const Bound& a) {
-  if (a[0] == nullptr || a[0]->is_none()) return std::nullopt;
-  return a.text(0, "");
+Value strip(I& i, const V& self, const Bound& a, bool left, bool right) {
+  std::string_view text = self.string();
+  if (a[0] == nullptr || a[0]->is_none()) {
+    if (left) text = strip_left(text);
+    if (right) text = strip_right(text);
+  } else {
+    const CharacterSet set(a.text(0, ""), i.budget());
+    if (left) text = set.strip_left(text);
+    if (right) text = set.strip_right(text);
+  }
+  i.budget().read_characters(self.string().size() - text.size());
+  return text_result(i, self, text);
+}
+
+// Words between white space, at most `limit` cuts; the last part is what is left.
+void split_words(std::string_view rest, std::int64_t limit, bool from_right,
+                 const std::function<void(std::string_view)>& add) {
+  rest = from_right ? strip_right(rest) : strip_left(rest);
+  for (std::int64_t n = 0; !rest.empty() && (limit < 0 || n < limit); ++n) {
+    std::size_t cut = from_right ? rest.size() : 0;
+    if (from_right) {
+      while (cut > 0) {
+        std::size_t at = before_character(rest, cut);
+        const std::size_t before = at;
+        if (is_space(next_code_point(rest, &at))) break;
+        cut = before;
+      }
+      add(rest.substr(cut));
+      rest = strip_right(rest.substr(0, cut));
+    } else {
+      while (cut < rest.size()) {
+        std::size_t at = cut;
+        if (is_space(next_code_point(rest, &at))) break;
+        cut = at;
+      }
+      add(rest.substr(0, cut));
+      rest = strip_left(rest.substr(cut));
+    }
+  }
+  if (!rest.empty()) add(rest);
 }
 
 Value split(I& i, const V& self, const Bound& a, bool from_right) {
   const std::int64_t limit = a.integer(1, -1);
   std::string_view rest = self.string();
-  i.budget().string_of(rest.size() * 4);
-  Items parts;
-  const auto add = [&](std::string_view part) { parts.push_back(Value::of(std::string(part), self.text().markup)); };
-  const auto more = [&] { return limit < 0 || static_cast<std::int64_t>(parts.size()) < limit; };
+  Items parts(i.budget());
+  const auto add = [&](std::string_view part) {
+    i.budget().step();
+    parts.push_back(V::of(part, i.budget(), self.text().markup));
+  };
   if (a[0] == nullptr || a[0]->is_none()) {
-    rest = from_right ? strip_right(rest) : strip_left(rest);
-    while (!rest.empty() && more()) {
-      // A word is what stripping by "not white space" would take: walk to the next white space.
-      std::size_t cut = from_right ? rest.size() : 0;
-      if (from_right) {
-        while (cut > 0 && strip_right(rest.substr(0, cut)).size() == cut) {
-          do {
-            --cut;
-          } while (cut > 0 && (static_cast<unsigned char>(rest[cut]) & 0xc0) == 0x80);
-        }
-        add(rest.substr(cut));
-        rest = strip_right(rest.substr(0, cut));
-      } else {
-        while (cut < rest.size() && strip_left(rest.substr(cut)).size() == rest.size() - cut) {
-          do {
-            ++cut;
-          } while (cut < rest.size() && (static_cast<unsigned char>(rest[cut]) & 0xc0) == 0x80);
-        }
-        add(rest.substr(0, cut));
-        rest = strip_left(rest.substr(cut));
-      }
-    }
-    if (!rest.empty()) add(rest);
+    i.budget().read_characters(rest.size());
+    split_words(rest, limit, from_right, add);
   } else {
-    const std::string separator = a.text(0, "");
+    const std::string_view separator = a.text(0, "");
     if (separator.empty()) raise("ValueError", "empty separator");
-    while (more()) {
-      const std::size_t at = from_right ? rest.rfind(separator) : rest.find(separator);
+    while (limit < 0 || static_cast<std::int64_t>(parts.size()) < limit) {
+      const std::size_t at = from_right ? find_last(rest, separator, i.budget()) : find(rest, separator, i.budget());
       if (at == std::string_view::npos) break;
       add(from_right ? rest.substr(at + separator.size()) : rest.substr(0, at));
       rest = from_right ? rest.substr(0, at) : rest.substr(at + separator.size());
@@ -65,13 +87,12 @@ Value split(I& i, const V& self, const Bound& a, bool from_right) {
     add(rest);
   }
   if (from_right) std::reverse(parts.begin(), parts.end());
-  i.budget().list_of(parts.size());
-  return Value::list(std::move(parts));
+  return V::list(std::move(parts));
 }
 
-// The text between two positions given in code points, and the bytes before it.
+// The text between two positions given in code points, and the code points before it.
 struct Window {
-  std::string text;
+  std::string_view text;
   std::int64_t begin = 0;
   bool valid = true;  // begin is not after the end of the text
 };
@@ -82,17 +103,22 @@ Window window(I& i, const V& self, const Bound& a) {
   const std::int64_t begin = a[1] == nullptr || a[1]->is_none() ? 0 : clamp(a.integer(1, 0));
   const std::int64_t end = a[2] == nullptr || a[2]->is_none() ? size : std::min(clamp(a.integer(2, 0)), size);
   if (begin > size || begin > end) return {"", begin, false};
-  return {slice(self, V::of(begin), V::of(end), V::none(), i.budget())->string(), begin, true};
+  const bool ascii = self.text().is_ascii();
+  if (begin == 0 && end == size) return {self.string(), 0, true};
+  if (!ascii) i.budget().search_bytes(self.string().size());
+  const std::string_view rest = self.string().substr(byte_of_character(self.string(), ascii, begin));
+  return {rest.substr(0, byte_of_character(rest, ascii, end - begin)), begin, true};
 }
 
 // Position in code points, -1 if it is not there.
 std::int64_t find_in(I& i, const V& self, const Bound& a, bool last) {
   const Window part = window(i, self, a);
-  const std::string wanted = a.text(0, "");
+  const std::string_view wanted = a.text(0, "");
   if (!part.valid) return -1;
-  const std::size_t at = last ? part.text.rfind(wanted) : part.text.find(wanted);
-  if (at == std::string::npos) return -1;
-  return part.begin + static_cast<std::int64_t>(count_code_points(std::string_view(part.text).substr(0, at)));
+  const std::size_t at = last ? find_last(part.text, wanted, i.budget()) : find(part.text, wanted, i.budget());
+  if (at == std::string_view::npos) return -1;
+  i.budget().search_bytes(at);
+  return part.begin + static_cast<std::int64_t>(count_code_points(part.text.substr(0, at)));
 }
 
 Value index_in(I& i, const V& self, const Bound& a, bool last) {
@@ -104,11 +130,13 @@ Value index_in(I& i, const V& self, const Bound& a, bool last) {
 bool has_affix(I& i, const V& self, const Bound& a, bool prefix) {
   const Window part = window(i, self, a);
   const auto matches = [&](const Value& affix) {
+    i.budget().step();
     if (affix.is_undefined()) affix.raise_undefined();
     if (!affix.is_string()) {
       raise("TypeError", "{} first arg must be str or a tuple of str, not {}", prefix ? "startswith" : "endswith",
             affix.type_name());
     }
+    i.budget().read_bytes(affix.string().size());
     return part.valid && (prefix ? part.text.starts_with(affix.string()) : part.text.ends_with(affix.string()));
   };
   if (!a[0]->is(Kind::tuple)) return matches(*a[0]);
@@ -117,221 +145,226 @@ bool has_affix(I& i, const V& self, const Bound& a, bool prefix) {
 
 Value count_in(I& i, const V& self, const Bound& a) {
   const Window part = window(i, self, a);
-  const std::string wanted = a.text(0, "");
+  const std::string_view wanted = a.text(0, "");
   if (!part.valid) return V::of(0);
-  if (wanted.empty()) return V::of(count_code_points(part.text) + 1);
+  if (wanted.empty()) {
+    i.budget().search_bytes(part.text.size());
+    return V::of(count_code_points(part.text) + 1);
+  }
   std::int64_t count = 0;
-  for (std::size_t at = part.text.find(wanted); at != std::string::npos;
-       at = part.text.find(wanted, at + wanted.size()))
-    ++count;
-  return V::of(count);
+  for (std::string_view rest = part.text;; ++count) {
+    i.budget().step();
+    const std::size_t at = find(rest, wanted, i.budget());
+    if (at == std::string_view::npos) return V::of(count);
+    rest.remove_prefix(at + wanted.size());
+  }
 }
 
 Value replace(I& i, const V& self, const Bound& a) {
-  const std::string from = a.text(0, "");
-  const std::string to = a.text(1, "");
-  const std::uint64_t places = self.string().size() / std::max<std::size_t>(from.size(), 1) + 1;
-  i.budget().string_of(self.string().size() + std::min<std::uint64_t>(places * to.size(), 1ull << 40));
-  return text_result(i, self, replace_all(self.string(), from, to, a.integer(2, -1)));
+  String out(i.budget());
+  append_replaced(self.string(), a.text(0, ""), a.text(1, ""), a.integer(2, -1), &out, i.budget());
+  return text_result(self, std::move(out));
 }
 
 Value join(I& i, const V& self, const Bound& a) {
-  std::string out;
-  bool first = true;
+  String out(i.budget());
   std::size_t index = 0;
   for (const Value& part : iterate(*a[0], i.budget())) {
+    i.budget().step();
     if (!part.is_string())
       raise("TypeError", "sequence item {}: expected str instance, {} found", index, part.type_name());
-    if (!first) out += self.string();
+    if (index != 0) out += self.string();
     out += part.string();
-    i.budget().string_of(out.size() / 64);
-    first = false;
+    i.budget().read_bytes(self.string().size() + part.string().size());
     ++index;
   }
-  return text_result(i, self, std::move(out));
+  return text_result(self, std::move(out));
 }
 
 Value partition(I& i, const V& self, const Bound& a, bool last) {
-  const std::string separator = a.text(0, "");
+  const std::string_view separator = a.text(0, "");
   if (separator.empty()) raise("ValueError", "empty separator");
-  const std::string& text = self.string();
-  const std::size_t at = last ? text.rfind(separator) : text.find(separator);
-  i.budget().string_of(text.size());
-  if (at == std::string::npos) {
-    return last ? V::tuple({V::of(""), V::of(""), self}) : V::tuple({self, V::of(""), V::of("")});
+  const std::string_view text = self.string();
+  const std::size_t at = last ? find_last(text, separator, i.budget()) : find(text, separator, i.budget());
+  const auto part = [&](std::string_view one) { return V::of(one, i.budget()); };
+  if (at == std::string_view::npos) {
+    return V::tuple(last ? Items({part(""), part(""), self}, i.budget())
+                         : Items({self, part(""), part("")}, i.budget()));
   }
-  return V::tuple({V::of(text.substr(0, at)), V::of(separator), V::of(text.substr(at + separator.size()))});
+  return V::tuple(
+      Items({part(text.substr(0, at)), part(separator), part(text.substr(at + separator.size()))}, i.budget()));
+}
+
+// How many characters of `width` the text leaves free.
+std::int64_t missing_width(const V& self, std::int64_t width) {
+  return width <= 0 ? 0 : width - static_cast<std::int64_t>(self.text().length);
 }
 
 Value justify(I& i, const V& self, const Bound& a, char align) {
   const std::int64_t width = a.integer(0, 0);
-  const std::string fill = a.text(1, " ");
-  if (count_code_points(fill) != 1) raise("TypeError", "The fill character must be exactly one character long");
-  const std::int64_t missing = width - static_cast<std::int64_t>(self.text().length);
+  const std::string_view fill = a.text(1, " ");
+  if (fill.size() > 4 || count_code_points(fill) != 1)
+    raise("TypeError", "The fill character must be exactly one character long");
+  const std::int64_t missing = missing_width(self, width);
   if (missing <= 0) return self;
-  i.budget().string_of(static_cast<std::uint64_t>(missing) * fill.size());
   // str.center puts the odd one to the left of an even width and to the right otherwise (CPython's formula).
   const std::int64_t left = align == '<' ? 0 : align == '>' ? missing : missing / 2 + (missing & width & 1);
-  std::string out;
-  for (std::int64_t n = 0; n < left; ++n) out += fill;
+  String out(i.budget());
+  append_repeated(fill, static_cast<std::uint64_t>(left), &out);
   out += self.string();
-  for (std::int64_t n = left; n < missing; ++n) out += fill;
-  return text_result(i, self, std::move(out));
+  append_repeated(fill, static_cast<std::uint64_t>(missing - left), &out);
+  i.budget().search_bytes(out.size());
+  return text_result(self, std::move(out));
 }
 
 Value zero_fill(I& i, const V& self, const Bound& a) {
-  const std::int64_t missing = a.integer(0, 0) - static_cast<std::int64_t>(self.text().length);
+  const std::int64_t missing = missing_width(self, a.integer(0, 0));
   if (missing <= 0) return self;
-  i.budget().string_of(static_cast<std::uint64_t>(missing));
-  const bool has_sign = self.string().starts_with("-") || self.string().starts_with("+");
-  std::string out = self.string();
-  out.insert(has_sign ? 1 : 0, static_cast<std::size_t>(missing), '0');
-  return text_result(i, self, std::move(out));
+  const std::string_view text = self.string();
+  const std::size_t sign = text.starts_with("-") || text.starts_with("+") ? 1 : 0;
+  String out(text.substr(0, sign), i.budget());
+  append_repeated("0", static_cast<std::uint64_t>(missing), &out);
+  out += text.substr(sign);
+  return text_result(self, std::move(out));
 }
 
 Value lines(I& i, const V& self, const Bound& a) {
-  i.budget().string_of(self.string().size() * 4);
-  Items items;
-  for (std::string& line : split_lines(self.string(), a.integer(0, 0) != 0))
-    items.push_back(V::of(std::move(line), self.text().markup));
-  i.budget().list_of(items.size());
+  Items items(i.budget());
+  each_line(self.string(), a.integer(0, 0) != 0, [&](std::string_view line) {
+    i.budget().step();
+    items.push_back(V::of(line, i.budget(), self.text().markup));
+  });
   return V::list(std::move(items));
 }
 
 Value expand_tabs(I& i, const V& self, const Bound& a) {
   const std::int64_t size = a.integer(0, 8);
-  std::string out;
+  String out(i.budget());
   std::int64_t column = 0;
-  for (const char32_t c : to_code_points(self.string())) {
+  each_code_point(self.string(), [&](char32_t c) {
     if (c == U'\t') {
       const std::int64_t count = size > 0 ? size - column % size : 0;
-      i.budget().string_of(static_cast<std::uint64_t>(count));
-      out.append(static_cast<std::size_t>(count), ' ');
-      column += count;
+      i.budget().step();
+      append_repeated(" ", static_cast<std::uint64_t>(count), &out);
+      column += count;  // what was appended, so it stays below the budget's memory
     } else {
       append_utf8(c, &out);
       column = c == U'\n' || c == U'\r' ? 0 : column + 1;
     }
-  }
-  return text_result(i, self, std::move(out));
+  });
+  return text_result(self, std::move(out));
 }
 
 Value remove_affix(I& i, const V& self, const Bound& a, bool prefix) {
-  const std::string affix = a.text(0, "");
-  const std::string& text = self.string();
+  const std::string_view affix = a.text(0, "");
+  std::string_view text = self.string();
   if (affix.empty() || !(prefix ? text.starts_with(affix) : text.ends_with(affix))) return self;
+  i.budget().read_bytes(affix.size());
   return text_result(i, self, prefix ? text.substr(affix.size()) : text.substr(0, text.size() - affix.size()));
 }
 
-// The row of str.isNAME.
-template <std::size_t skip = 2>
-Value is_class_of(const char* name, const V& self) {
-  return V::of(is_class(self.string(), std::string_view(name).substr(skip)));
+using Append = void (*)(std::string_view text, String* out);
+template <Append append>
+Value changed(I& i, const V& self, const Bound&) {
+  String out(i.budget());
+  append(self.string(), &out);
+  return text_result(self, std::move(out));
 }
-#define CHORUS_IS(name)                                                         \
-  {                                                                             \
-    name, "", [](I&, const V& s, const Bound&) { return is_class_of(name, s); } \
+
+// The row of str.isNAME.
+#define CHORUS_IS(name)                                                                           \
+  {                                                                                               \
+    "is" name, "", [](I&, const V& s, const Bound&) { return V::of(is_class(s.string(), name)); } \
   }
 
 constexpr std::array<Function, 44> str_methods = {{
-    {"strip", "chars",
-     [](I& i, const V& s, const Bound& a) {
-       return text_result(i, s, std::string(strip_right(strip_left(s.string(), characters(a)), characters(a))));
-     }},
-    {"lstrip", "chars",
-     [](I& i, const V& s, const Bound& a) {
-       return text_result(i, s, std::string(strip_left(s.string(), characters(a))));
-     }},
-    {"rstrip", "chars",
-     [](I& i, const V& s, const Bound& a) {
-       return text_result(i, s, std::string(strip_right(s.string(), characters(a))));
-     }},
-    {"split", "sep maxsplit", [](I& i, const V& s, const Bound& a) { return split(i, s, a, false); }},
-    {"rsplit", "sep maxsplit", [](I& i, const V& s, const Bound& a) { return split(i, s, a, true); }},
+    {"strip", "chars", [](I& i, const V& s, const Bound& a) { return strip(i, s, a, true, true); }, Reads::by_itself},
+    {"lstrip", "chars", [](I& i, const V& s, const Bound& a) { return strip(i, s, a, true, false); }, Reads::by_itself},
+    {"rstrip", "chars", [](I& i, const V& s, const Bound& a) { return strip(i, s, a, false, true); }, Reads::by_itself},
+    {"split", "sep maxsplit", [](I& i, const V& s, const Bound& a) { return split(i, s, a, false); }, Reads::by_itself},
+    {"rsplit", "sep maxsplit", [](I& i, const V& s, const Bound& a) { return split(i, s, a, true); }, Reads::by_itself},
     {"splitlines", "keepends", lines},
     {"startswith", "=prefix start end",
-     [](I& i, const V& s, const Bound& a) { return V::of(has_affix(i, s, a, true)); }},
-    {"endswith", "=suffix start end",
-     [](I& i, const V& s, const Bound& a) { return V::of(has_affix(i, s, a, false)); }},
-    {"replace", "=old =new count", replace},
-    {"upper", "", [](I& i, const V& s, const Bound&) { return text_result(i, s, to_upper(s.string())); }},
-    {"lower", "", [](I& i, const V& s, const Bound&) { return text_result(i, s, to_lower(s.string())); }},
-    {"casefold", "", [](I& i, const V& s, const Bound&) { return text_result(i, s, to_lower(s.string())); }},
-    {"title", "", [](I& i, const V& s, const Bound&) { return text_result(i, s, title_case(s.string())); }},
-    {"capitalize", "", [](I& i, const V& s, const Bound&) { return text_result(i, s, capitalize(s.string())); }},
-    {"swapcase", "", [](I& i, const V& s, const Bound&) { return text_result(i, s, swap_case(s.string())); }},
-    {"find", "=sub start end", [](I& i, const V& s, const Bound& a) { return V::of(find_in(i, s, a, false)); }},
-    {"rfind", "=sub start end", [](I& i, const V& s, const Bound& a) { return V::of(find_in(i, s, a, true)); }},
-    {"index", "=sub start end", [](I& i, const V& s, const Bound& a) { return index_in(i, s, a, false); }},
-    {"rindex", "=sub start end", [](I& i, const V& s, const Bound& a) { return index_in(i, s, a, true); }},
-    {"count", "=sub start end", count_in},
-    {"join", "=iterable", join},
+     [](I& i, const V& s, const Bound& a) { return V::of(has_affix(i, s, a, true)); }, Reads::by_itself},
+    {"endswith", "=suffix start end", [](I& i, const V& s, const Bound& a) { return V::of(has_affix(i, s, a, false)); },
+     Reads::by_itself},
+    {"replace", "=old =new count", replace, Reads::by_itself},
+    {"upper", "", changed<append_upper>},
+    {"lower", "", changed<append_lower>},
+    {"casefold", "", changed<append_lower>},
+    {"title", "", changed<append_title>},
+    {"capitalize", "", changed<append_capitalized>},
+    {"swapcase", "", changed<append_swapped_case>},
+    {"find", "=sub start end", [](I& i, const V& s, const Bound& a) { return V::of(find_in(i, s, a, false)); },
+     Reads::by_itself},
+    {"rfind", "=sub start end", [](I& i, const V& s, const Bound& a) { return V::of(find_in(i, s, a, true)); },
+     Reads::by_itself},
+    {"index", "=sub start end", [](I& i, const V& s, const Bound& a) { return index_in(i, s, a, false); },
+     Reads::by_itself},
+    {"rindex", "=sub start end", [](I& i, const V& s, const Bound& a) { return index_in(i, s, a, true); },
+     Reads::by_itself},
+    {"count", "=sub start end", count_in, Reads::by_itself},
+    {"join", "=iterable", join, Reads::by_itself},
     {"format", nullptr,
-     [](I& i, const V& s, const Bound& a) { return text_result(i, s, format_braces(s.string(), a.raw(), i)); }},
+     [](I& i, const V& s, const Bound& a) { return text_result(s, format_braces(s.string(), a.raw(), i)); }},
     {"format_map", "=mapping",
      [](I& i, const V& s, const Bound& a) {
-       Arguments named;
+       Arguments named(i.budget());
        if (!a[0]->is(Kind::dict)) raise("TypeError", "format_map() wants a mapping");
+       i.budget().read_items(a[0]->dict().size());
        for (const auto& [key, value] : a[0]->dict().entries()) {
-         if (key.is_string()) named.named.emplace_back(key.string(), value);
+         if (key.is_string()) named.named.push_back({key.string(), value, key});
        }
-       return text_result(i, s, format_braces(s.string(), named, i));
+       return text_result(s, format_braces(s.string(), named, i));
      }},
-    {"partition", "=sep", [](I& i, const V& s, const Bound& a) { return partition(i, s, a, false); }},
-    {"rpartition", "=sep", [](I& i, const V& s, const Bound& a) { return partition(i, s, a, true); }},
-    {"center", "=width fillchar", [](I& i, const V& s, const Bound& a) { return justify(i, s, a, '^'); }},
-    {"ljust", "=width fillchar", [](I& i, const V& s, const Bound& a) { return justify(i, s, a, '<'); }},
-    {"rjust", "=width fillchar", [](I& i, const V& s, const Bound& a) { return justify(i, s, a, '>'); }},
-    {"zfill", "=width", zero_fill},
+    {"partition", "=sep", [](I& i, const V& s, const Bound& a) { return partition(i, s, a, false); }, Reads::by_itself},
+    {"rpartition", "=sep", [](I& i, const V& s, const Bound& a) { return partition(i, s, a, true); }, Reads::by_itself},
+    {"center", "=width fillchar", [](I& i, const V& s, const Bound& a) { return justify(i, s, a, '^'); }, Reads::bytes},
+    {"ljust", "=width fillchar", [](I& i, const V& s, const Bound& a) { return justify(i, s, a, '<'); }, Reads::bytes},
+    {"rjust", "=width fillchar", [](I& i, const V& s, const Bound& a) { return justify(i, s, a, '>'); }, Reads::bytes},
+    {"zfill", "=width", zero_fill, Reads::bytes},
     {"expandtabs", "tabsize", expand_tabs},
-    {"removeprefix", "=prefix", [](I& i, const V& s, const Bound& a) { return remove_affix(i, s, a, true); }},
-    {"removesuffix", "=suffix", [](I& i, const V& s, const Bound& a) { return remove_affix(i, s, a, false); }},
-    CHORUS_IS("isalpha"),
-    CHORUS_IS("isdigit"),
-    CHORUS_IS("isalnum"),
-    CHORUS_IS("isspace"),
-    CHORUS_IS("isupper"),
-    CHORUS_IS("islower"),
-    CHORUS_IS("isnumeric"),
-    CHORUS_IS("isdecimal"),
-    CHORUS_IS("istitle"),
-    CHORUS_IS("isascii"),
-    CHORUS_IS("isidentifier"),
-    CHORUS_IS("isprintable"),
+    {"removeprefix", "=prefix", [](I& i, const V& s, const Bound& a) { return remove_affix(i, s, a, true); },
+     Reads::by_itself},
+    {"removesuffix", "=suffix", [](I& i, const V& s, const Bound& a) { return remove_affix(i, s, a, false); },
+     Reads::by_itself},
+    CHORUS_IS("alpha"),
+    CHORUS_IS("digit"),
+    CHORUS_IS("alnum"),
+    CHORUS_IS("space"),
+    CHORUS_IS("upper"),
+    CHORUS_IS("lower"),
+    CHORUS_IS("numeric"),
+    CHORUS_IS("decimal"),
+    CHORUS_IS("title"),
+    CHORUS_IS("ascii"),
+    CHORUS_IS("identifier"),
+    CHORUS_IS("printable"),
 }};
 #undef CHORUS_IS
 
-Value view(const V& self, const char* type) {
+Value view(I& i, const V& self, const char* type) {
   const std::string_view name = type;
-  Items items;
+  Budget& budget = i.budget();
+  budget.read_items(self.dict().size());
+  Items items(budget);
+  items.reserve(self.dict().size());
   for (const auto& [key, value] : self.dict().entries()) {
-    items.push_back(name == "dict_keys" ? key : name == "dict_values" ? value : V::tuple({key, value}));
+    items.push_back(name == "dict_keys" ? key : name == "dict_values" ? value : V::tuple(Items({key, value}, budget)));
   }
-  return V::of(std::make_shared<DictView>(std::move(items), type));
+  return V::of(make_object<DictView>(budget, std::move(items), type));
 }
 
 constexpr std::array<Function, 5> dict_methods = {{
-    {"items", "",
-     [](I& i, const V& s, const Bound&) {
-       i.budget().list_of(s.dict().size());
-       return view(s, "dict_items");
-     }},
-    {"keys", "",
-     [](I& i, const V& s, const Bound&) {
-       i.budget().list_of(s.dict().size());
-       return view(s, "dict_keys");
-     }},
-    {"values", "",
-     [](I& i, const V& s, const Bound&) {
-       i.budget().list_of(s.dict().size());
-       return view(s, "dict_values");
-     }},
+    {"items", "", [](I& i, const V& s, const Bound&) { return view(i, s, "dict_items"); }},
+    {"keys", "", [](I& i, const V& s, const Bound&) { return view(i, s, "dict_keys"); }},
+    {"values", "", [](I& i, const V& s, const Bound&) { return view(i, s, "dict_values"); }},
     {"get", "=key default",
      [](I& i, const V& s, const Bound& a) {
-       i.budget().step(s.dict().size() / 16);
-       const Value* found = s.dict().find(*a[0]);
+       const Value* found = s.dict().find(*a[0], i.budget());
        return found != nullptr ? *found : a[1] != nullptr ? *a[1] : V::none();
-     }},
+     },
+     Reads::by_itself},
     {"copy", "", [](I&, const V& s, const Bound&) { return s; }},
 }};
 
@@ -343,7 +376,7 @@ Value list_index(I& i, const V& self, const Bound& a) {
   for (std::int64_t n = clamp(a.integer(1, 0)); n < clamp(a.integer(2, size)); ++n) {
     if (equal(self.items()[static_cast<std::size_t>(n)], *a[0], i.budget())) return V::of(n);
   }
-  raise("ValueError", "{} is not in list", repr(*a[0], i.budget()));
+  raise("ValueError", "the value is not in list");
 }
 
 Value list_count(I& i, const V& self, const Bound& a) {
@@ -351,8 +384,8 @@ Value list_count(I& i, const V& self, const Bound& a) {
 }
 
 constexpr std::array<Function, 3> list_methods = {{
-    {"index", "=value start stop", list_index},
-    {"count", "=value", list_count},
+    {"index", "=value start stop", list_index, Reads::by_itself},
+    {"count", "=value", list_count, Reads::by_itself},
     {"copy", "", [](I&, const V& s, const Bound&) { return s; }},
 }};
 
@@ -361,6 +394,10 @@ constexpr std::array<std::string_view, 8> unsafe_list = {"append", "clear", "pop
 constexpr std::array<std::string_view, 5> unsafe_dict = {"clear", "pop", "popitem", "setdefault", "update"};
 
 }  // namespace
+
+std::span<const Function> string_methods() {
+  return str_methods;
+}
 
 const Function* find_method(const Value& self, std::string_view name) {
   std::span<const Function> table;
@@ -381,7 +418,7 @@ const Function* find_method(const Value& self, std::string_view name) {
       return nullptr;
   }
   for (const Function& method : table) {
-    if (method.name != nullptr && method.name == name) return &method;
+    if (method.name == name) return &method;
   }
   return nullptr;
 }

@@ -14,12 +14,13 @@ namespace {
 using I = Interpreter;
 using V = Value;
 
-// Digits with single underscores between them, as int() and float() take them.
-std::optional<std::string> without_underscores(std::string_view text) {
-  std::string out;
+// Digits with single underscores between them, as int() and float() take them, in lower case.
+std::optional<String> plain_digits(std::string_view text, Budget& budget) {
+  text = strip_left(strip_right(text));
+  String out(budget);
   for (std::size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '_') {
-      out.push_back(text[i]);
+      out.push_back(text[i] >= 'A' && text[i] <= 'Z' ? static_cast<char>(text[i] | 0x20) : text[i]);
       continue;
     }
     const auto digit = [&](std::size_t at) {
@@ -27,19 +28,19 @@ std::optional<std::string> without_underscores(std::string_view text) {
     };
     if (i == 0 || !digit(i - 1) || !digit(i + 1)) return std::nullopt;
   }
+  if (out.empty()) return std::nullopt;
   return out;
 }
 
-std::optional<Integer> parse_integer(std::string_view source, std::int64_t base) {
-  auto text = without_underscores(strip_left(strip_right(source)));
-  if (!text || text->empty()) return std::nullopt;
+std::optional<Integer> parse_integer(std::string_view source, std::int64_t base, Budget& budget) {
+  const auto text = plain_digits(source, budget);
+  if (!text) return std::nullopt;
   const bool negative = (*text)[0] == '-';
-  std::string digits = text->substr((*text)[0] == '-' || (*text)[0] == '+' ? 1 : 0);
+  std::string_view digits = std::string_view(*text).substr((*text)[0] == '-' || (*text)[0] == '+' ? 1 : 0);
   if (digits.size() > 1 && digits[0] == '0') {
-    const char prefix = static_cast<char>(digits[1] | 0x20);
-    const int named = prefix == 'x' ? 16 : prefix == 'o' ? 8 : prefix == 'b' ? 2 : 0;
+    const int named = digits[1] == 'x' ? 16 : digits[1] == 'o' ? 8 : digits[1] == 'b' ? 2 : 0;
     if (named != 0 && (base == named || base == 0)) {
-      digits.erase(0, 2);
+      digits.remove_prefix(2);
       base = named;
     }
   }
@@ -49,17 +50,17 @@ std::optional<Integer> parse_integer(std::string_view source, std::int64_t base)
   return number && negative ? -*number : number;
 }
 
-std::optional<double> parse_real(std::string_view source) {
-  const auto text = without_underscores(strip_left(strip_right(source)));
-  if (!text || text->empty()) return std::nullopt;
-  std::string lower = to_lower(*text);
-  const bool has_sign = lower[0] == '+' || lower[0] == '-';
-  const std::string body = lower.substr(has_sign ? 1 : 0);
-  if (body.empty() || body[0] == '+' || body[0] == '-' || body.starts_with("0x") || body.find('(') != std::string::npos)
+std::optional<double> parse_real(std::string_view source, Budget& budget) {
+  const auto lower = plain_digits(source, budget);
+  if (!lower) return std::nullopt;
+  const bool has_sign = (*lower)[0] == '+' || (*lower)[0] == '-';
+  const std::string_view body = std::string_view(*lower).substr(has_sign ? 1 : 0);
+  if (body.empty() || body[0] == '+' || body[0] == '-' || body.starts_with("0x") ||
+      body.find('(') != std::string_view::npos)
     return std::nullopt;
   char* end = nullptr;
-  const double number = std::strtod(lower.c_str(), &end);
-  if (end != lower.c_str() + lower.size()) return std::nullopt;
+  const double number = std::strtod(lower->c_str(), &end);
+  if (end != lower->c_str() + lower->size()) return std::nullopt;
   return number;
 }
 
@@ -70,21 +71,21 @@ Integer truncate(double number) {
   return static_cast<Integer>(number);
 }
 
-Value to_integer(I&, const V& value, const Bound& a) {
+Value to_integer(I& i, const V& value, const Bound& a) {
   if (value.is_undefined()) value.raise_undefined();
   const V otherwise = a[0] != nullptr ? *a[0] : V::of(0);
   if (value.is_integral()) return V::of(value.integer());
   if (value.is(Kind::real)) return std::isfinite(value.real()) ? V::of(truncate(value.real())) : otherwise;
   if (!value.is_string()) return otherwise;
-  if (const auto number = parse_integer(value.string(), a.integer(1, 10))) return V::of(*number);
-  const auto real = parse_real(value.string());
+  if (const auto number = parse_integer(value.string(), a.integer(1, 10), i.budget())) return V::of(*number);
+  const auto real = parse_real(value.string(), i.budget());
   return real && std::isfinite(*real) ? V::of(truncate(*real)) : otherwise;
 }
 
-Value to_real(I&, const V& value, const Bound& a) {
+Value to_real(I& i, const V& value, const Bound& a) {
   if (value.is_undefined()) value.raise_undefined();
   if (value.is_number()) return V::of(value.real());
-  const auto real = value.is_string() ? parse_real(value.string()) : std::nullopt;
+  const auto real = value.is_string() ? parse_real(value.string(), i.budget()) : std::nullopt;
   return real ? V::of(*real) : a[0] != nullptr ? *a[0] : V::of(0.0);
 }
 
@@ -98,15 +99,16 @@ double number_of(const V& value) {
 double round_decimal(double number, std::int64_t precision) {
   if (!std::isfinite(number) || precision > 300) return number;
   if (precision < 0) {
-    const double scale = std::pow(10.0, static_cast<double>(-precision));
+    const double scale = std::pow(10.0, -static_cast<double>(precision));
     return std::isinf(scale) ? 0.0 * number : std::nearbyint(number / scale) * scale;
   }
   return std::strtod(fmt::format("{:.{}f}", number, static_cast<int>(precision)).c_str(), nullptr);
 }
 
-Value round(I&, const V& value, const Bound& a) {
+Value round(I& i, const V& value, const Bound& a) {
   const std::int64_t precision = a.integer(0, 0);
-  const std::string method = a.text(1, "common");
+  i.budget().step(precision > 0 && precision <= 300 ? static_cast<std::uint64_t>(precision) : 1);
+  const std::string_view method = a.text(1, "common");
   if (method != "common" && method != "ceil" && method != "floor") {
     raise("FilterArgumentError", "method must be common, ceil or floor");
   }
@@ -127,13 +129,14 @@ Value absolute(I&, const V& value, const Bound&) {
   return value.integer() < 0 ? negate(value) : V::of(value.integer());
 }
 
-Value file_size(I&, const V& value, const Bound& a) {
+Value file_size(I& i, const V& value, const Bound& a) {
   const bool binary = a.flag(0, false);
   const double base = binary ? 1024 : 1000;
-  const auto bytes = value.is_string() ? parse_real(value.string()) : std::optional<double>(number_of(value));
-  if (!bytes) raise("ValueError", "could not convert string to float: {}", quote(value.string()));
-  if (*bytes == 1) return V::of("1 Byte");
-  if (*bytes < base) return V::of(fmt::format("{} Bytes", static_cast<std::int64_t>(*bytes)));
+  const auto bytes =
+      value.is_string() ? parse_real(value.string(), i.budget()) : std::optional<double>(number_of(value));
+  if (!bytes) raise("ValueError", "could not convert string to float: {}", shown(value.string()));
+  if (*bytes == 1) return V::of("1 Byte", i.budget());
+  if (*bytes < base) return V::of(fmt::format("{} Bytes", truncate(*bytes)), i.budget());
   static constexpr std::string_view prefixes = "mgtpezy";
   double unit = base * base;
   std::size_t index = 0;
@@ -143,7 +146,8 @@ Value file_size(I&, const V& value, const Bound& a) {
   }
   const std::string name =
       binary ? fmt::format("{}iB", index == 0 ? 'K' : prefixes[index]) : fmt::format("{}B", prefixes[index]);
-  return V::of(fmt::format("{:.1f} {}", base * *bytes / unit, name));
+  i.budget().step(8);  // it may have 300 digits
+  return V::of(fmt::format("{:.1f} {}", base * *bytes / unit, name), i.budget());
 }
 
 constexpr std::array<Function, 5> filters = {{

@@ -1,22 +1,29 @@
 #include "jinja/objects.h"
 
+#include <algorithm>
+
+#include "jinja/interpreter.h"
+
 namespace chorus::jinja {
 
-std::string Range::repr(Budget&) const {
-  const std::int64_t end = begin_ + static_cast<std::int64_t>(count_) * step_;
-  return step_ == 1 ? fmt::format("range({}, {})", begin_, end) : fmt::format("range({}, {}, {})", begin_, end, step_);
+void Range::repr(String* out, Budget&) const {
+  const __int128 past = begin_ + static_cast<__int128>(count_) * step_;
+  const auto end = static_cast<std::int64_t>(std::clamp<__int128>(past, INT64_MIN, INT64_MAX));
+  out->append(std::string_view(step_ == 1 ? fmt::format("range({}, {})", begin_, end)
+                                          : fmt::format("range({}, {}, {})", begin_, end, step_)));
 }
 
 Items Range::iterate(Budget& budget) {
-  budget.list_of(count_);
-  Items items;
+  budget.read_items(count_);
+  Items items(budget);
+  items.reserve(count_);
   for (std::size_t i = 0; i < count_; ++i) items.push_back(Value::of(at(i)));
   return items;
 }
 
 Items Generator::iterate(Budget& budget) {
-  budget.list_of(items_.size());
-  Items rest(items_.begin() + static_cast<std::ptrdiff_t>(at_), items_.end());
+  budget.read_items(items_.size());
+  Items rest(items_.begin() + static_cast<std::ptrdiff_t>(at_), items_.end(), budget);
   at_ = items_.size();
   return rest;
 }
@@ -27,20 +34,23 @@ std::optional<Value> Generator::next() {
 }
 
 Value make_generator(Items items, const char* type) {
-  return Value::of(std::make_shared<Generator>(std::move(items), type));
+  Budget& budget = *items.get_allocator().budget();
+  return Value::of(make_object<Generator>(budget, std::move(items), type));
 }
 
 Items DictView::iterate(Budget& budget) {
-  budget.list_of(items_.size());
-  return items_;
+  budget.read_items(items_.size());
+  return Items(items_, budget);
 }
 
-std::string Namespace::repr(Budget& budget) const {
-  return fmt::format("<Namespace {}>", jinja::repr(Value::of(values_), budget));
+void Namespace::repr(String* out, Budget& budget) const {
+  out->append("<Namespace ");
+  append_repr(Value::of(Dict(values_)), out, budget);
+  out->append(">");
 }
 
-std::optional<Value> Namespace::attribute(std::string_view name) {
-  const Value* value = values_.find(name);
+std::optional<Value> Namespace::attribute(Interpreter& interpreter, std::string_view name) {
+  const Value* value = values_.find(name, interpreter.budget());
   return value != nullptr ? std::optional<Value>(*value) : std::nullopt;
 }
 
@@ -49,7 +59,8 @@ namespace {
 // cycler.next and cycler.reset: they share the cycler's state.
 class CyclerMethod : public Object {
  public:
-  CyclerMethod(std::shared_ptr<Cycler> cycler, bool is_next) : cycler_(std::move(cycler)), is_next_(is_next) {}
+  CyclerMethod(std::shared_ptr<Cycler> cycler, bool is_next)
+      : Object(cycler->depth()), cycler_(std::move(cycler)), is_next_(is_next) {}
   const char* type_name() const override { return "method"; }
   bool is_callable() const override { return true; }
   Value call(Interpreter&, Arguments) override {
@@ -71,17 +82,17 @@ Value Cycler::next() {
   return value;
 }
 
-std::optional<Value> Cycler::attribute(std::string_view name) {
+std::optional<Value> Cycler::attribute(Interpreter& interpreter, std::string_view name) {
   if (name == "current") return items_[at_];
   if (name != "next" && name != "reset") return std::nullopt;
   auto self = std::static_pointer_cast<Cycler>(shared_from_this());
-  return Value::of(std::make_shared<CyclerMethod>(std::move(self), name == "next"));
+  return Value::of(make_object<CyclerMethod>(interpreter.budget(), std::move(self), name == "next"));
 }
 
-Value Joiner::call(Interpreter&, Arguments) {
+Value Joiner::call(Interpreter& interpreter, Arguments) {
   if (used_) return separator_;
   used_ = true;
-  return Value::of("");
+  return Value::of("", interpreter.budget());
 }
 
 }  // namespace chorus::jinja

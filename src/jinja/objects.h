@@ -1,9 +1,8 @@
 // The stateful and lazy objects that need no interpreter: range, generator, dict views, namespace, cycler, joiner.
 #pragma once
 
-#include <string>
+#include <string_view>
 #include <utility>
-#include <vector>
 
 #include "jinja/value.h"
 
@@ -13,13 +12,16 @@ class Range : public Object {
  public:
   Range(std::int64_t begin, std::int64_t step, std::size_t count) : begin_(begin), step_(step), count_(count) {}
   const char* type_name() const override { return "range"; }
-  std::string repr(Budget& budget) const override;
+  void repr(String* out, Budget& budget) const override;
   bool is_iterable() const override { return true; }
   Items iterate(Budget& budget) override;
   std::optional<std::size_t> length() const override { return count_; }
   bool is_subscriptable() const override { return true; }
   std::int64_t step() const { return step_; }
-  std::int64_t at(std::size_t index) const { return begin_ + static_cast<std::int64_t>(index) * step_; }
+  std::int64_t begin() const { return begin_; }
+  std::int64_t at(std::size_t index) const {  // below count_, so it is between begin and end
+    return static_cast<std::int64_t>(begin_ + static_cast<__int128>(index) * step_);
+  }
 
  private:
   std::int64_t begin_;
@@ -30,7 +32,8 @@ class Range : public Object {
 // What jinja2's lazy filters give: its items come once, it has no length and no JSON.
 class Generator : public Object {
  public:
-  explicit Generator(Items items, const char* type = "generator") : items_(std::move(items)), type_(type) {}
+  explicit Generator(Items items, const char* type = "generator")
+      : Object(depth_of(items)), items_(std::move(items)), type_(type) {}
   const char* type_name() const override { return type_; }
   bool is_iterable() const override { return true; }
   Items iterate(Budget& budget) override;
@@ -45,7 +48,7 @@ Value make_generator(Items items, const char* type = "generator");
 
 class DictView : public Object {
  public:
-  DictView(Items items, const char* type) : items_(std::move(items)), type_(type) {}
+  DictView(Items items, const char* type) : Object(depth_of(items)), items_(std::move(items)), type_(type) {}
   const char* type_name() const override { return type_; }
   bool is_iterable() const override { return true; }
   Items iterate(Budget& budget) override;
@@ -56,13 +59,17 @@ class DictView : public Object {
   const char* type_;
 };
 
+// The interpreter owns it and empties it at the end of the render.
 class Namespace : public Object {
  public:
+  explicit Namespace(Budget& budget) : values_(budget) {}
   const char* type_name() const override { return "Namespace"; }
-  std::string repr(Budget& budget) const override;
-  std::optional<Value> attribute(std::string_view name) override;
-  void set(const std::string& name, Value value) { values_.set(Value::of(name), std::move(value)); }
-  void clear() { values_ = Dict(); }
+  void repr(String* out, Budget& budget) const override;
+  std::optional<Value> attribute(Interpreter& interpreter, std::string_view name) override;
+  void set(std::string_view name, Value value, Budget& budget) {
+    values_.set(Value::of(name, budget), std::move(value), budget);
+  }
+  void clear(Budget& budget) { values_ = Dict(budget); }
 
  private:
   Dict values_;
@@ -70,9 +77,9 @@ class Namespace : public Object {
 
 class Cycler : public Object {
  public:
-  explicit Cycler(Items items) : items_(std::move(items)) {}
+  explicit Cycler(Items items) : Object(depth_of(items)), items_(std::move(items)) {}
   const char* type_name() const override { return "Cycler"; }
-  std::optional<Value> attribute(std::string_view name) override;
+  std::optional<Value> attribute(Interpreter& interpreter, std::string_view name) override;
   Value next();
   void reset() { at_ = 0; }
 
@@ -83,7 +90,7 @@ class Cycler : public Object {
 
 class Joiner : public Object {
  public:
-  explicit Joiner(Value separator) : separator_(std::move(separator)) {}
+  explicit Joiner(Value separator) : Object(separator.depth()), separator_(std::move(separator)) {}
   const char* type_name() const override { return "Joiner"; }
   bool is_callable() const override { return true; }
   Value call(Interpreter& interpreter, Arguments arguments) override;

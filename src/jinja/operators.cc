@@ -82,40 +82,49 @@ Value reals(std::string_view symbol, double a, double b) {
 Value repeat(const Value& sequence, std::int64_t count, Budget& budget) {
   const auto times = static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
   if (sequence.is_string()) {
-    const std::string& text = sequence.string();
-    std::uint64_t bytes = 0;
-    if (__builtin_mul_overflow(text.size(), times, &bytes)) bytes = UINT64_MAX;
-    budget.string_of(bytes);
-    std::string out;
-    out.reserve(bytes);
-    if (!text.empty()) {
-      for (std::uint64_t i = 0; i < times; ++i) out += text;
-    }
+    String out(budget);
+    budget.step(sequence.string().empty() ? 0 : times / 16);
+    append_repeated(sequence.string(), times, &out);
     return Value::of(std::move(out), sequence.text().markup);
   }
   std::uint64_t size = 0;
-  if (__builtin_mul_overflow(sequence.items().size(), times, &size)) size = UINT64_MAX;
-  budget.list_of(size);
-  Items items;
-  if (!sequence.items().empty()) {
-    for (std::uint64_t i = 0; i < times; ++i)
-      items.insert(items.end(), sequence.items().begin(), sequence.items().end());
+  if (__builtin_mul_overflow(sequence.items().size(), times, &size) || size > UINT32_MAX) {
+    raise_limit("a list of {} times {} items is more than a template may make", times, sequence.items().size());
   }
+  Items items(budget);
+  items.reserve(size);
+  budget.read_items(size);
+  for (std::uint64_t i = 0; i < times && !sequence.items().empty(); ++i)
+    items.insert(items.end(), sequence.items().begin(), sequence.items().end());
   return sequence.is(Kind::list) ? Value::list(std::move(items)) : Value::tuple(std::move(items));
 }
 
-std::string escaped(const Value& value) {
-  return value.text().markup ? value.string() : escape_html(value.string());
+void append_as_markup(const Value& value, String* out, Budget& budget) {
+  if (value.text().markup) {
+    out->append(value.string());
+  } else {
+    budget.read_characters(value.string().size());
+    append_escaped(value.string(), out);
+  }
 }
 
 Value add_sequences(const Value& left, const Value& right, Budget& budget) {
   if (left.is_string()) {
-    budget.string_of(left.string().size() + right.string().size());
-    if (left.is_markup() || right.is_markup()) return Value::of(escaped(left) + escaped(right), true);
-    return Value::of(left.string() + right.string());
+    String out(budget);
+    out.reserve(left.string().size() + right.string().size());
+    const bool markup = left.is_markup() || right.is_markup();
+    if (markup) {
+      append_as_markup(left, &out, budget);
+      append_as_markup(right, &out, budget);
+    } else {
+      out.append(left.string()).append(right.string());
+    }
+    return Value::of(std::move(out), markup);
   }
-  budget.list_of(left.items().size() + right.items().size());
-  Items items = left.items();
+  Items items(budget);
+  items.reserve(left.items().size() + right.items().size());
+  budget.read_items(items.capacity());
+  items.insert(items.end(), left.items().begin(), left.items().end());
   items.insert(items.end(), right.items().begin(), right.items().end());
   return left.is(Kind::list) ? Value::list(std::move(items)) : Value::tuple(std::move(items));
 }
@@ -150,12 +159,31 @@ std::int64_t clamp_bound(const Value& bound, std::int64_t size, std::int64_t oth
   return std::min(index, backward ? size - 1 : size);
 }
 
+// The characters of a text at `count` places, in their order.
+template <typename Place>
+Value every_character(const Value& value, std::size_t count, Place place, Budget& budget) {
+  const std::string_view text = value.string();
+  budget.read_characters(text.size() + count);
+  Vector<std::uint32_t> begins(budget);  // of each character
+  begins.reserve(value.text().length + 1);
+  for (std::size_t at = 0; at < text.size(); at = after_character(text, at)) {
+    begins.push_back(static_cast<std::uint32_t>(at));
+  }
+  begins.push_back(static_cast<std::uint32_t>(text.size()));
+  String out(budget);
+  for (std::size_t n = 0; n < count; ++n) {
+    const std::size_t at = place(n);
+    out.append(text.substr(begins[at], begins[at + 1] - begins[at]));
+  }
+  return Value::of(std::move(out), value.text().markup);
+}
+
 }  // namespace
 
 Value binary(std::string_view symbol, const Value& left, const Value& right, Budget& budget) {
   if (symbol == "%" && left.is_string()) {
-    std::string text = format_percent(left.string(), right, left.is_markup(), budget);
-    return make_string(std::move(text), budget, left.is_markup());
+    budget.read_characters(left.string().size());
+    return Value::of(format_percent(left.string(), right, left.is_markup(), budget), left.is_markup());
   }
   if (left.is_undefined()) left.raise_undefined();
   if (right.is_undefined()) right.raise_undefined();
@@ -186,7 +214,7 @@ bool compare(std::string_view symbol, const Value& left, const Value& right, Bud
   if (symbol == "!=") return !equal(left, right, budget);
   if (symbol == "in") return contains(right, left, budget);
   if (symbol == "not in") return !contains(right, left, budget);
-  const auto result = order(left, right, std::string(symbol).c_str(), budget);
+  const auto result = order(left, right, symbol, budget);
   if (!result) return false;
   if (symbol == "<") return *result < 0;
   if (symbol == "<=") return *result <= 0;
@@ -206,33 +234,31 @@ std::optional<Value> slice(const Value& value, const Value& begin, const Value& 
   const auto size = static_cast<std::int64_t>(*length_of(value));
   const std::int64_t first = clamp_bound(begin, size, backward ? size - 1 : 0, backward);
   const std::int64_t last = clamp_bound(end, size, backward ? -1 : size, backward);
-  if (value.is_string() && value.text().is_ascii() && stride == 1) {
-    if (first >= last) return Value::of("", value.text().markup);
-    return make_string(value.string().substr(static_cast<std::size_t>(first), static_cast<std::size_t>(last - first)),
-                       budget, value.text().markup);
+  if (value.is_string() && stride == 1) {
+    const std::string_view text = value.string();
+    if (first >= last) return Value::of("", budget, value.text().markup);
+    if (!value.text().is_ascii()) budget.search_bytes(text.size());
+    const bool ascii = value.text().is_ascii();
+    const std::string_view rest = text.substr(byte_of_character(text, ascii, first));
+    return Value::of(rest.substr(0, byte_of_character(rest, ascii, last - first)), budget, value.text().markup);
   }
-  const auto each = [&](auto take) {
-    for (std::int64_t i = first; backward ? i > last : i < last;) {
-      take(static_cast<std::size_t>(i));
-      if (__builtin_add_overflow(i, stride, &i)) break;
-    }
-  };
-  if (value.is_string()) {
-    budget.string_of(value.string().size() * 16);
-    const std::u32string points = to_code_points(value.string());
-    std::string out;
-    each([&](std::size_t i) { append_utf8(points[i], &out); });
-    return make_string(std::move(out), budget, value.text().markup);
-  }
+  // How many are taken: in 128 bits, as a stride may be anything.
+  const __int128 distance = backward ? static_cast<__int128>(first) - last : static_cast<__int128>(last) - first;
+  const __int128 width = backward ? -static_cast<__int128>(stride) : static_cast<__int128>(stride);
+  const auto count = static_cast<std::size_t>(distance <= 0 ? 0 : (distance + width - 1) / width);
+  const auto place = [&](std::size_t n) { return static_cast<std::size_t>(first + static_cast<__int128>(n) * stride); };
+  if (value.is_string()) return every_character(value, count, place, budget);
   if (range != nullptr) {
-    std::size_t count = 0;
-    each([&](std::size_t) { ++count; });
-    return Value::of(
-        std::make_shared<Range>(range->at(static_cast<std::size_t>(first)), range->step() * stride, count));
+    const auto fit = [](__int128 number) {
+      return static_cast<std::int64_t>(std::clamp<__int128>(number, INT64_MIN, INT64_MAX));
+    };
+    const std::int64_t start = fit(range->begin() + static_cast<__int128>(first) * range->step());
+    return Value::of(make_object<Range>(budget, start, fit(static_cast<__int128>(range->step()) * stride), count));
   }
-  const Items all = iterate(value, budget);
-  Items items;
-  each([&](std::size_t i) { items.push_back(all[i]); });
+  Items items(budget);
+  items.reserve(count);
+  budget.read_items(count);
+  for (std::size_t n = 0; n < count; ++n) items.push_back(value.items()[place(n)]);
   return value.is(Kind::tuple) ? Value::tuple(std::move(items)) : Value::list(std::move(items));
 }
 

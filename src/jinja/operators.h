@@ -20,9 +20,9 @@ std::optional<Value> slice(const Value& value, const Value& begin, const Value& 
 // "..." % value and "...".format(...).
 class Interpreter;
 // `escape`: the format is markup, so text put into it is escaped.
-std::string format_percent(std::string_view format, const Value& value, bool escape, Budget& budget);
-std::string format_braces(std::string_view format, const Arguments& arguments, Interpreter& interpreter);
-// format(value, specification): the part after the colon in braces.
-std::string format_value(const Value& value, std::string_view specification, Budget& budget);
+String format_percent(std::string_view format, const Value& value, bool escape, Budget& budget);
+String format_braces(std::string_view format, const Arguments& arguments, Interpreter& interpreter);
+// Appends format(value, specification): the part after the colon in braces.
+void append_formatted(const Value& value, std::string_view specification, String* out, Budget& budget);
 
 }  // namespace chorus::jinja

@@ -37,26 +37,34 @@ Value last(I& i, const V& value, const Bound&) {
 }
 
 Value join(I& i, const V& value, const Bound& a) {
-  const std::string separator = a[0] != nullptr ? to_text(*a[0], i.budget()) : "";
-  std::string out;
+  String separator(i.budget());
+  if (a[0] != nullptr) append_text(*a[0], &separator, i.budget());
+  String out(i.budget());
   bool is_first = true;
   for (const V& item : iterate(value, i.budget())) {
+    i.budget().step();
+    i.budget().read_bytes(separator.size());
     if (!is_first) out += separator;
     is_first = false;
-    out += to_text(a[1] != nullptr ? attribute_path(i, item, *a[1]) : item, i.budget());
-    i.budget().string_of(out.size() / 64);
+    append_text(a[1] != nullptr ? attribute_path(i, item, *a[1]) : item, &out, i.budget());
   }
-  return make_string(std::move(out), i.budget());
+  return V::of(std::move(out));
 }
 
 // ignore_case of jinja2: what sorting and uniqueness compare.
-Value comparable(const V& value, bool case_sensitive) {
-  return value.is_string() && !case_sensitive ? V::of(to_lower(value.string())) : value;
+Value comparable(I& i, const V& value, bool case_sensitive) {
+  i.budget().step();
+  if (!value.is_string() || case_sensitive) return value;
+  i.budget().read_characters(value.string().size());
+  String lower(i.budget());
+  append_lower(value.string(), &lower);
+  return V::of(std::move(lower));
 }
 
 // Stable, by keys made once; descending keeps equal items in their order too, as Python's reverse=True does.
 Items sort_by(I& i, Items items, const Items& keys, bool descending) {
-  std::vector<std::size_t> places(items.size());
+  Vector<std::size_t> places(items.size(), 0, i.budget());
+  const Budget::Held sorting(i.budget(), items.size() * sizeof(std::size_t));  // stable_sort's buffer
   for (std::size_t n = 0; n < places.size(); ++n) places[n] = n;
   i.budget().step(items.size());
   std::stable_sort(places.begin(), places.end(), [&](std::size_t a, std::size_t b) {
@@ -64,7 +72,8 @@ Items sort_by(I& i, Items items, const Items& keys, bool descending) {
         descending ? order(keys[b], keys[a], "<", i.budget()) : order(keys[a], keys[b], "<", i.budget());
     return result && *result < 0;
   });
-  Items sorted;
+  Items sorted(i.budget());
+  sorted.reserve(items.size());
   for (const std::size_t place : places) sorted.push_back(std::move(items[place]));
   return sorted;
 }
@@ -72,21 +81,21 @@ Items sort_by(I& i, Items items, const Items& keys, bool descending) {
 Value sort(I& i, const V& value, const Bound& a) {
   Items items = iterate(value, i.budget());
   const bool case_sensitive = a.flag(1, false);
-  Items paths;
+  Items paths(i.budget());
   if (a[2] != nullptr && a[2]->is_string()) {
-    const Arguments comma{{V::of(",")}, {}};
-    paths = i.call(i.attribute(*a[2], "split"), comma).items();
+    const V parts = i.call(i.attribute(*a[2], "split"), Arguments(Items({V::of(",", i.budget())}, i.budget())));
+    paths = Items(parts.items(), i.budget());
   } else if (a[2] != nullptr) {
     paths.push_back(*a[2]);
   }
-  Items keys;
+  Items keys(i.budget());
   for (const V& item : items) {
     if (paths.empty()) {
-      keys.push_back(comparable(item, case_sensitive));
+      keys.push_back(comparable(i, item, case_sensitive));
       continue;
     }
-    Items key;
-    for (const V& path : paths) key.push_back(comparable(attribute_path(i, item, path), case_sensitive));
+    Items key(i.budget());
+    for (const V& path : paths) key.push_back(comparable(i, attribute_path(i, item, path), case_sensitive));
     keys.push_back(V::list(std::move(key)));
   }
   return V::list(sort_by(i, std::move(items), keys, a.integer(0, 0) != 0));
@@ -95,29 +104,28 @@ Value sort(I& i, const V& value, const Bound& a) {
 Value dict_sort(I& i, const V& value, const Bound& a) {
   if (value.is_undefined()) value.raise_undefined();
   if (!value.is(Kind::dict)) raise("AttributeError", "'{}' object has no attribute 'items'", value.type_name());
-  const std::string by = a.text(1, "key");
+  const std::string_view by = a.text(1, "key");
   if (by != "key" && by != "value") raise("FilterArgumentError", "You can only sort by either \"key\" or \"value\"");
-  Items items;
-  Items keys;
+  Items items(i.budget());
+  Items keys(i.budget());
   for (const auto& [key, item] : value.dict().entries()) {
-    items.push_back(V::tuple({key, item}));
-    keys.push_back(comparable(by == "key" ? key : item, a.flag(0, false)));
+    items.push_back(V::tuple(Items({key, item}, i.budget())));
+    keys.push_back(comparable(i, by == "key" ? key : item, a.flag(0, false)));
   }
   return V::list(sort_by(i, std::move(items), keys, a.flag(2, false)));
 }
 
 // a[0]: case_sensitive, a[1]: attribute.
 Value key_of(I& i, const V& item, const Bound& a) {
-  return comparable(a[1] != nullptr ? attribute_path(i, item, *a[1]) : item, a.flag(0, false));
+  return comparable(i, a[1] != nullptr ? attribute_path(i, item, *a[1]) : item, a.flag(0, false));
 }
 
 Value unique(I& i, const V& value, const Bound& a) {
-  Items kept;
-  Dict seen;
+  Items kept(i.budget());
+  Dict seen(i.budget());
   for (const V& item : iterate(value, i.budget())) {
     const V key = key_of(i, item, a);
-    i.budget().step(1 + seen.size() / 16);
-    if (seen.find(key) != nullptr) continue;
+    if (seen.find(key, i.budget()) != nullptr) continue;
     seen.append(key, V::none());
     kept.push_back(item);
   }
@@ -149,27 +157,29 @@ Value reverse(I& i, const V& value, const Bound&) {
 }
 
 Value map(I& i, const V& value, const Bound& a) {
-  if (!truth(value)) return make_generator({});  // none too: jinja2 asks before it iterates
+  if (!truth(value)) return make_generator(Items(i.budget()));  // none too: jinja2 asks before it iterates
   const Arguments& raw = a.raw();
   const V* attribute = nullptr;
   const V* otherwise = nullptr;
   if (raw.positional.empty()) {
-    for (const auto& [name, argument] : raw.named) {
-      if (name == "attribute")
-        attribute = &argument;
-      else if (name == "default")
-        otherwise = &argument;
-      else
-        raise("FilterArgumentError", "Unexpected keyword argument '{}'", name);
+    for (const Argument& argument : raw.named) {
+      if (argument.name == "attribute") {
+        attribute = &argument.value;
+      } else if (argument.name == "default") {
+        otherwise = &argument.value;
+      } else {
+        raise("FilterArgumentError", "Unexpected keyword argument {}", shown(argument.name));
+      }
     }
     if (attribute == nullptr) raise("FilterArgumentError", "map requires a filter argument");
   }
-  Arguments rest;
+  Arguments rest(i.budget());
   if (attribute == nullptr) {
     if (!raw.positional[0].is_string()) raise("TypeError", "map wants the name of a filter");
-    rest = Arguments{Items(raw.positional.begin() + 1, raw.positional.end()), raw.named};
+    rest.positional.assign(raw.positional.begin() + 1, raw.positional.end());
+    rest.named = raw.named;
   }
-  Items mapped;
+  Items mapped(i.budget());
   for (const V& item : iterate(value, i.budget())) {
     if (attribute == nullptr) {
       mapped.push_back(i.call_filter(raw.positional[0].string(), item, rest));
@@ -181,17 +191,19 @@ Value map(I& i, const V& value, const Bound& a) {
 }
 
 Value choose(I& i, const V& value, const Bound& a, bool wanted, bool by_attribute) {
-  if (!truth(value)) return make_generator({});
+  if (!truth(value)) return make_generator(Items(i.budget()));
   const Arguments& raw = a.raw();
   const std::size_t skip = by_attribute ? 1 : 0;
   if (raw.positional.size() < skip) raise("FilterArgumentError", "Missing parameter for attribute name");
   const V* test = raw.positional.size() > skip ? &raw.positional[skip] : nullptr;
   if (test != nullptr && !test->is_string()) raise("TypeError", "the name of a test is a string");
-  Arguments rest{{}, raw.named};
+  Arguments rest(i.budget());
+  rest.named = raw.named;
   if (test != nullptr)
     rest.positional.assign(raw.positional.begin() + static_cast<std::ptrdiff_t>(skip) + 1, raw.positional.end());
-  Items chosen;
+  Items chosen(i.budget());
   for (const V& item : iterate(value, i.budget())) {
+    i.budget().step();
     const V tested = by_attribute ? attribute_path(i, item, raw.positional[0]) : item;
     const bool result = test != nullptr ? i.call_test(test->string(), tested, rest) : truth(tested);
     if (result == wanted) chosen.push_back(item);
@@ -201,15 +213,16 @@ Value choose(I& i, const V& value, const Bound& a, bool wanted, bool by_attribut
 
 Value batch(I& i, const V& value, const Bound& a) {
   const std::int64_t size = a.integer(0, 0);
-  Items batches;
-  Items current;
+  Items batches(i.budget());
+  Items current(i.budget());
   for (const V& item : iterate(value, i.budget())) {
-    if (static_cast<std::int64_t>(current.size()) == size) batches.push_back(V::list(std::exchange(current, {})));
+    if (static_cast<std::int64_t>(current.size()) == size)
+      batches.push_back(V::list(std::exchange(current, Items(i.budget()))));
     current.push_back(item);
   }
   if (!current.empty()) {
     if (a[1] != nullptr && !a[1]->is_none() && static_cast<std::int64_t>(current.size()) < size) {
-      i.budget().list_of(static_cast<std::uint64_t>(size));
+      i.budget().read_items(static_cast<std::uint64_t>(size));
       current.resize(static_cast<std::size_t>(size), *a[1]);
     }
     batches.push_back(V::list(std::move(current)));
@@ -221,14 +234,14 @@ Value slices(I& i, const V& value, const Bound& a) {
   const Items items = iterate(value, i.budget());
   const std::int64_t count = a.integer(0, 0);
   if (count == 0) raise("ZeroDivisionError", "integer division or modulo by zero");
-  if (count < 0) return make_generator({});
-  i.budget().list_of(static_cast<std::uint64_t>(count));
+  if (count < 0) return make_generator(Items(i.budget()));
+  i.budget().step(static_cast<std::uint64_t>(count));
   const auto size = static_cast<std::int64_t>(items.size());
-  Items parts;
+  Items parts(i.budget());
   std::int64_t at = 0;
   for (std::int64_t n = 0; n < count; ++n) {
     const std::int64_t end = at + size / count + (n < size % count ? 1 : 0);
-    Items part(items.begin() + at, items.begin() + end);
+    Items part(items.begin() + at, items.begin() + end, i.budget());
     if (a[1] != nullptr && !a[1]->is_none() && n >= size % count) part.push_back(*a[1]);
     parts.push_back(V::list(std::move(part)));
     at = end;
@@ -239,38 +252,38 @@ Value slices(I& i, const V& value, const Bound& a) {
 Value group_by(I& i, const V& value, const Bound& a) {
   const bool case_sensitive = a.flag(2, false);
   Items items = iterate(value, i.budget());
-  Items pairs;
-  Items keys;
+  Items pairs(i.budget());
+  Items keys(i.budget());
   for (const V& item : items) {
     V key = attribute_path(i, item, *a[0]);
     if (key.is_undefined() && a[1] != nullptr && !a[1]->is_none()) key = *a[1];
-    keys.push_back(comparable(key, case_sensitive));
-    pairs.push_back(V::tuple({keys.back(), key, item}));
+    keys.push_back(comparable(i, key, case_sensitive));
+    pairs.push_back(V::tuple(Items({keys.back(), key, item}, i.budget())));
   }
   pairs = sort_by(i, std::move(pairs), keys, false);
-  Items groups;
+  Items groups(i.budget());
   for (std::size_t n = 0; n < pairs.size();) {
     const V& key = pairs[n].items()[0];
     const V& name = pairs[n].items()[1];
-    Items members;
+    Items members(i.budget());
     for (; n < pairs.size() && equal(pairs[n].items()[0], key, i.budget()); ++n) members.push_back(pairs[n].items()[2]);
-    groups.push_back(V::tuple({name, V::list(std::move(members))}));
+    groups.push_back(V::tuple(Items({name, V::list(std::move(members))}, i.budget())));
   }
   return V::list(std::move(groups));
 }
 
 Value items_of(I& i, const V& value, const Bound&) {
-  if (value.is_undefined()) return make_generator({});
+  if (value.is_undefined()) return make_generator(Items(i.budget()));
   if (!value.is(Kind::dict)) raise("TypeError", "Can only get item pairs from a mapping.");
-  i.budget().list_of(value.dict().size());
-  Items pairs;
-  for (const auto& [key, item] : value.dict().entries()) pairs.push_back(V::tuple({key, item}));
+  i.budget().read_items(value.dict().size());
+  Items pairs(i.budget());
+  for (const auto& [key, item] : value.dict().entries()) pairs.push_back(V::tuple(Items({key, item}, i.budget())));
   return make_generator(std::move(pairs));
 }
 
-Value default_value(I&, const V& value, const Bound& a) {
+Value default_value(I& i, const V& value, const Bound& a) {
   const bool use = value.is_undefined() || (a.flag(1, false) && !truth(value));
-  return !use ? value : a[0] != nullptr ? *a[0] : V::of("");
+  return !use ? value : a[0] != nullptr ? *a[0] : V::of("", i.budget());
 }
 
 Value sum(I& i, const V& value, const Bound& a) {
@@ -278,18 +291,19 @@ Value sum(I& i, const V& value, const Bound& a) {
   if (total.is_string()) raise("TypeError", "sum() can't sum strings [use ''.join(seq) instead]");
   for (const V& item : iterate(value, i.budget())) {
     const bool by_attribute = a[0] != nullptr && !a[0]->is_none();
+    i.budget().step();
     total = binary("+", total, by_attribute ? attribute_path(i, item, *a[0]) : item, i.budget());
   }
   return total;
 }
 
 constexpr std::array<Function, 24> filters = {{
-    {"length", "", length},
-    {"count", "", length},
-    {"first", "", first},
-    {"last", "", last},
+    {"length", "", length, Reads::by_itself},
+    {"count", "", length, Reads::by_itself},
+    {"first", "", first, Reads::by_itself},
+    {"last", "", last, Reads::by_itself},
     {"list", "", [](I& i, const V& v, const Bound&) { return V::list(iterate(v, i.budget())); }},
-    {"join", "d attribute", join},
+    {"join", "d attribute", join, Reads::by_itself},
     {"sort", "reverse case_sensitive attribute", sort},
     {"dictsort", "case_sensitive by reverse", dict_sort},
     {"unique", "case_sensitive attribute", unique},
@@ -304,9 +318,9 @@ constexpr std::array<Function, 24> filters = {{
     {"batch", "=linecount fill_with", batch},
     {"slice", "=slices fill_with", slices},
     {"groupby", "=attribute default case_sensitive", group_by},
-    {"items", "", items_of},
-    {"default", "default_value boolean", default_value},
-    {"d", "default_value boolean", default_value},
+    {"items", "", items_of, Reads::by_itself},
+    {"default", "default_value boolean", default_value, Reads::by_itself},
+    {"d", "default_value boolean", default_value, Reads::by_itself},
     {"sum", "attribute start", sum},
 }};
 

@@ -9,9 +9,10 @@
 namespace chorus::jinja {
 namespace {
 
-std::int64_t modulo(Interpreter& interpreter, const Value& value, const Value& by) {
+// The remainder where it is 0 or 1, any other number else.
+int modulo(Interpreter& interpreter, const Value& value, const Value& by) {
   const Value rest = binary("%", value, by, interpreter.budget());
-  return rest.is_number() ? static_cast<std::int64_t>(rest.real() == 0 ? 0 : rest.real() == 1 ? 1 : 2) : 2;
+  return !rest.is_number() ? 2 : rest.real() == 0 ? 0 : rest.real() == 1 ? 1 : 2;
 }
 
 template <Kind kind>
@@ -23,11 +24,10 @@ bool is_bool(const Value& value, bool flag) {
   return value.is(Kind::boolean) && value.boolean() == flag;
 }
 
-bool is_same(const Value& a, const Value& b) {
+bool is_same(const Value& a, const Value& b, Budget& budget) {
   if (a.kind() != b.kind()) return false;
   if (a.identity() != nullptr && !a.is_string()) return a.identity() == b.identity();
-  Budget plain{TemplateLimits()};
-  return equal(a, b, plain);
+  return equal(a, b, budget);
 }
 
 template <typename Symbol>
@@ -60,55 +60,61 @@ using I = Interpreter;
 using V = Value;
 
 constexpr std::array<Test, 39> tests = {{
-    {"defined", 0, [](I&, const V& v, const Items&) { return !v.is_undefined(); }},
-    {"undefined", 0, is_kind<Kind::undefined>},
-    {"none", 0, is_kind<Kind::none>},
-    {"boolean", 0, is_kind<Kind::boolean>},
-    {"true", 0, [](I&, const V& v, const Items&) { return is_bool(v, true); }},
-    {"false", 0, [](I&, const V& v, const Items&) { return is_bool(v, false); }},
-    {"integer", 0, is_kind<Kind::integer>},
-    {"float", 0, is_kind<Kind::real>},
-    {"number", 0, [](I&, const V& v, const Items&) { return v.is_number(); }},
-    {"string", 0, is_kind<Kind::string>},
-    {"mapping", 0, is_kind<Kind::dict>},
-    {"iterable", 0, [](I&, const V& v, const Items&) { return is_iterable(v); }},
+    {"defined", 0, [](I&, const V& v, const Items&) { return !v.is_undefined(); }, Reads::by_itself},
+    {"undefined", 0, is_kind<Kind::undefined>, Reads::by_itself},
+    {"none", 0, is_kind<Kind::none>, Reads::by_itself},
+    {"boolean", 0, is_kind<Kind::boolean>, Reads::by_itself},
+    {"true", 0, [](I&, const V& v, const Items&) { return is_bool(v, true); }, Reads::by_itself},
+    {"false", 0, [](I&, const V& v, const Items&) { return is_bool(v, false); }, Reads::by_itself},
+    {"integer", 0, is_kind<Kind::integer>, Reads::by_itself},
+    {"float", 0, is_kind<Kind::real>, Reads::by_itself},
+    {"number", 0, [](I&, const V& v, const Items&) { return v.is_number(); }, Reads::by_itself},
+    {"string", 0, is_kind<Kind::string>, Reads::by_itself},
+    {"mapping", 0, is_kind<Kind::dict>, Reads::by_itself},
+    {"iterable", 0, [](I&, const V& v, const Items&) { return is_iterable(v); }, Reads::by_itself},
     {"sequence", 0,
      [](I&, const V& v, const Items&) {
        if (v.is(Kind::object)) return v.object()->is_subscriptable();
        return v.is_string() || v.is_sequence() || v.is(Kind::dict) || v.is_undefined();
-     }},
+     },
+     Reads::by_itself},
     {"callable", 0,
-     [](I&, const V& v, const Items&) {
-       return v.is_undefined() || (v.is(Kind::object) && v.object()->is_callable());
-     }},
+     [](I&, const V& v, const Items&) { return v.is_undefined() || (v.is(Kind::object) && v.object()->is_callable()); },
+     Reads::by_itself},
     {"odd", 0, [](I& i, const V& v, const Items&) { return modulo(i, v, V::of(2)) == 1; }},
     {"even", 0, [](I& i, const V& v, const Items&) { return modulo(i, v, V::of(2)) == 0; }},
     {"divisibleby", 1, [](I& i, const V& v, const Items& a) { return modulo(i, v, a[0]) == 0; }},
-    {"lower", 0, [](I& i, const V& v, const Items&) { return is_class(to_text(v, i.budget()), "lower"); }},
-    {"upper", 0, [](I& i, const V& v, const Items&) { return is_class(to_text(v, i.budget()), "upper"); }},
-    {"sameas", 1, [](I&, const V& v, const Items& a) { return is_same(v, a[0]); }},
-    {"escaped", 0, [](I&, const V& v, const Items&) { return v.is_markup(); }},
-    {"filter", 0, [](I&, const V& v, const Items&) { return v.is_string() && find_filter(v.string()) != nullptr; }},
-    {"test", 0, [](I&, const V& v, const Items&) { return v.is_string() && find_test(v.string()) != nullptr; }},
-    {"in", 1, compares<In>},
-    {"==", 1, compares<Equal>},
-    {"eq", 1, compares<Equal>},
-    {"equalto", 1, compares<Equal>},
-    {"!=", 1, compares<NotEqual>},
-    {"ne", 1, compares<NotEqual>},
-    {">", 1, compares<Greater>},
-    {"gt", 1, compares<Greater>},
-    {"greaterthan", 1, compares<Greater>},
-    {">=", 1, compares<GreaterEqual>},
-    {"ge", 1, compares<GreaterEqual>},
-    {"<", 1, compares<Less>},
-    {"lt", 1, compares<Less>},
-    {"lessthan", 1, compares<Less>},
-    {"<=", 1, compares<LessEqual>},
-    {"le", 1, compares<LessEqual>},
+    {"lower", 0, [](I& i, const V& v, const Items&) { return is_class(ReadText(v, i.budget()), "lower"); }},
+    {"upper", 0, [](I& i, const V& v, const Items&) { return is_class(ReadText(v, i.budget()), "upper"); }},
+    {"sameas", 1, [](I& i, const V& v, const Items& a) { return is_same(v, a[0], i.budget()); }, Reads::by_itself},
+    {"escaped", 0, [](I&, const V& v, const Items&) { return v.is_markup(); }, Reads::by_itself},
+    {"filter", 0, [](I&, const V& v, const Items&) { return v.is_string() && find_filter(v.string()) != nullptr; },
+     Reads::by_itself},
+    {"test", 0, [](I&, const V& v, const Items&) { return v.is_string() && find_test(v.string()) != nullptr; },
+     Reads::by_itself},
+    {"in", 1, compares<In>, Reads::by_itself},
+    {"==", 1, compares<Equal>, Reads::by_itself},
+    {"eq", 1, compares<Equal>, Reads::by_itself},
+    {"equalto", 1, compares<Equal>, Reads::by_itself},
+    {"!=", 1, compares<NotEqual>, Reads::by_itself},
+    {"ne", 1, compares<NotEqual>, Reads::by_itself},
+    {">", 1, compares<Greater>, Reads::by_itself},
+    {"gt", 1, compares<Greater>, Reads::by_itself},
+    {"greaterthan", 1, compares<Greater>, Reads::by_itself},
+    {">=", 1, compares<GreaterEqual>, Reads::by_itself},
+    {"ge", 1, compares<GreaterEqual>, Reads::by_itself},
+    {"<", 1, compares<Less>, Reads::by_itself},
+    {"lt", 1, compares<Less>, Reads::by_itself},
+    {"lessthan", 1, compares<Less>, Reads::by_itself},
+    {"<=", 1, compares<LessEqual>, Reads::by_itself},
+    {"le", 1, compares<LessEqual>, Reads::by_itself},
 }};
 
 }  // namespace
+
+std::span<const Test> all_tests() {
+  return tests;
+}
 
 const Test* find_test(std::string_view name) {
   for (const Test& test : tests) {

@@ -1,5 +1,6 @@
 #include "jinja/value.h"
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -7,7 +8,20 @@
 
 namespace chorus::jinja {
 
-std::optional<Value> Object::attribute(std::string_view) {
+namespace {
+
+int deeper(int depth) {
+  if (depth >= value_depth_max) raise_limit("a value nested deeper than {} levels", value_depth_max);
+  return depth + 1;
+}
+
+}  // namespace
+
+Object::Object(int depth) : depth_(deeper(depth)) {}
+void Object::repr(String* out, Budget&) const {
+  out->append("<").append(type_name()).append(" object>");
+}
+std::optional<Value> Object::attribute(Interpreter&, std::string_view) {
   return std::nullopt;
 }
 Value Object::call(Interpreter&, Arguments) {
@@ -19,21 +33,30 @@ Items Object::iterate(Budget&) {
 
 namespace {
 
-// A dict key's equality needs no budget: keys are plain values or short tuples.
-bool same_key(const Value& left, const Value& right) {
-  if (left.is_number() && right.is_number()) {
-    return left.is_integral() && right.is_integral() ? left.integer() == right.integer() : left.real() == right.real();
-  }
+bool same_text(std::string_view left, std::string_view right, Budget& budget) {
+  if (left.size() != right.size()) return false;
+  budget.read_bytes(left.size());
+  return left == right;
+}
+
+bool same_number(const Value& left, const Value& right) {
+  return left.is_integral() && right.is_integral() ? left.integer() == right.integer() : left.real() == right.real();
+}
+
+bool same_key(const Value& left, const Value& right, Budget& budget) {
+  if (left.is_number() && right.is_number()) return same_number(left, right);
   if (left.kind() != right.kind()) return false;
   switch (left.kind()) {
     case Kind::string:
-      return left.string() == right.string();
+      return same_text(left.string(), right.string(), budget);
     case Kind::none:
       return true;
     case Kind::tuple: {
       if (left.items().size() != right.items().size()) return false;
+      const Budget::Level level(budget);
       for (std::size_t i = 0; i < left.items().size(); ++i) {
-        if (!same_key(left.items()[i], right.items()[i])) return false;
+        budget.step();
+        if (!same_key(left.items()[i], right.items()[i], budget)) return false;
       }
       return true;
     }
@@ -42,28 +65,37 @@ bool same_key(const Value& left, const Value& right) {
   }
 }
 
-void check_hashable(const Value& key) {
+void check_hashable(const Value& key, Budget& budget) {
   if (key.is(Kind::list) || key.is(Kind::dict)) raise("TypeError", "unhashable type: '{}'", key.type_name());
-  if (key.is(Kind::tuple)) {
-    for (const Value& item : key.items()) check_hashable(item);
+  if (!key.is(Kind::tuple)) return;
+  const Budget::Level level(budget);
+  for (const Value& item : key.items()) {
+    budget.step();
+    check_hashable(item, budget);
   }
 }
 
 }  // namespace
 
-const Value* Dict::find(const Value& key) const {
-  if (key.is_string()) return find(std::string_view(key.string()));
-  check_hashable(key);
+const Value* Dict::find(const Value& key, Budget& budget) const {
+  if (key.is_string()) return find(key.string(), budget);
+  check_hashable(key, budget);
+  budget.read_items(entries_.size());
   for (const auto& [known, value] : entries_) {
-    if (same_key(known, key)) return &value;
+    if (same_key(known, key, budget)) return &value;
   }
   return nullptr;
 }
 
-const Value* Dict::find(std::string_view key) const {
+const Value* Dict::find(std::string_view key, Budget& budget) const {
+  std::size_t read = 0;
   for (const auto& [known, value] : entries_) {
-    if (known.is_string() && known.string() == key) return &value;
+    ++read;
+    if (!known.is_string() || !same_text(known.string(), key, budget)) continue;
+    budget.compare_names(read);
+    return &value;
   }
+  budget.compare_names(read);
   return nullptr;
 }
 
@@ -71,35 +103,76 @@ void Dict::append(Value key, Value value) {
   entries_.emplace_back(std::move(key), std::move(value));
 }
 
-void Dict::set(Value key, Value value) {
-  if (const Value* known = find(key)) {
+void Dict::set(Value key, Value value, Budget& budget) {
+  if (const Value* known = find(key, budget)) {
     *const_cast<Value*>(known) = std::move(value);  // entries_ is ours and not const
     return;
   }
   append(std::move(key), std::move(value));
 }
 
-Value Value::undefined(std::string message, bool strict, std::string kind) {
-  return Value(
-      State(std::make_shared<const UndefinedInfo>(UndefinedInfo{std::move(message), std::move(kind), strict})));
+namespace {
+
+// A box and its block's counters from the budget of what goes into it.
+template <typename Box, typename Allocator, typename... Args>
+std::shared_ptr<const Box> make_box(const Allocator& allocator, Args&&... args) {
+  return std::allocate_shared<const Box>(Charged<Box>(allocator), Box{std::forward<Args>(args)...});
 }
 
-Value Value::of(std::string text, bool markup) {
+}  // namespace
+
+int depth_of(const Items& items) {
+  int depth = 0;
+  for (const Value& item : items) depth = std::max(depth, item.depth());
+  return depth;
+}
+
+Value Value::undefined(String message, bool strict, const char* kind) {
+  const auto allocator = message.get_allocator();
+  return Value(State(make_box<UndefinedInfo>(allocator, std::move(message), kind, strict)));
+}
+
+Value Value::of(String text, bool markup) {
+  const auto allocator = text.get_allocator();
   const std::size_t length = count_code_points(text);
-  return Value(State(std::make_shared<const Text>(Text{std::move(text), length, markup})));
+  return Value(State(make_box<Text>(allocator, std::move(text), length, markup)));
 }
 
 Value Value::list(Items items) {
-  return Value(State(std::make_shared<const ListBox>(ListBox{std::move(items)})));
+  const auto allocator = items.get_allocator();
+  const int depth = deeper(depth_of(items));
+  return Value(State(make_box<ListBox>(allocator, std::move(items), depth)));
 }
 Value Value::tuple(Items items) {
-  return Value(State(std::make_shared<const TupleBox>(TupleBox{std::move(items)})));
+  const auto allocator = items.get_allocator();
+  const int depth = deeper(depth_of(items));
+  return Value(State(make_box<TupleBox>(allocator, std::move(items), depth)));
 }
 Value Value::of(Dict dict) {
-  return Value(State(std::make_shared<const Dict>(std::move(dict))));
+  const auto allocator = dict.entries().get_allocator();
+  int depth = 0;
+  for (const auto& [key, value] : dict.entries()) depth = std::max({depth, key.depth(), value.depth()});
+  depth = deeper(depth);
+  return Value(State(make_box<DictBox>(allocator, std::move(dict), depth)));
 }
 
-Value Value::from_json(const Json& json) {
+int Value::depth() const {
+  switch (kind()) {
+    case Kind::list:
+      return (*std::get_if<std::shared_ptr<const ListBox>>(&state_))->depth;
+    case Kind::tuple:
+      return (*std::get_if<std::shared_ptr<const TupleBox>>(&state_))->depth;
+    case Kind::dict:
+      return (*std::get_if<std::shared_ptr<const DictBox>>(&state_))->depth;
+    case Kind::object:
+      return object()->depth();
+    default:
+      return 0;
+  }
+}
+
+Value Value::from_json(const Json& json, Budget& budget) {
+  const Budget::Level level(budget);
   switch (json.type()) {
     case Json::value_t::boolean:
       return of(json.get<bool>());
@@ -111,16 +184,21 @@ Value Value::from_json(const Json& json) {
       return of(json.get<double>());
     case Json::value_t::string: {
       const std::string& text = json.get_ref<const std::string&>();
-      return is_utf8(text) ? of(text) : of(to_utf8(to_code_points(text)));
+      budget.search_bytes(text.size());
+      if (is_utf8(text)) return of(text, budget);
+      String replaced(budget);
+      each_code_point(text, [&](char32_t c) { append_utf8(c, &replaced); });
+      return of(std::move(replaced));
     }
     case Json::value_t::array: {
-      Items items;
-      for (const Json& item : json) items.push_back(from_json(item));
+      Items items(budget);
+      items.reserve(json.size());
+      for (const Json& item : json) items.push_back(from_json(item, budget));
       return list(std::move(items));
     }
     case Json::value_t::object: {
-      Dict dict;
-      for (const auto& [key, value] : json.items()) dict.append(of(key), from_json(value));
+      Dict dict(budget);
+      for (const auto& [key, value] : json.items()) dict.append(of(key, budget), from_json(value, budget));
       return of(std::move(dict));
     }
     default:
@@ -165,8 +243,8 @@ const void* Value::identity() const {
 
 void Value::raise_undefined() const {
   const auto& info = std::get<std::shared_ptr<const UndefinedInfo>>(state_);
-  throw TemplateError{ErrorCode::invalid_argument, info ? info->kind : "UndefinedError",
-                      info ? info->message : "value is undefined", 0};
+  if (!info) raise("UndefinedError", "value is undefined");
+  throw TemplateError{ErrorCode::invalid_argument, info->kind, std::string(info->message), 0};
 }
 
 void Value::check_strict() const {
@@ -259,78 +337,104 @@ std::optional<std::size_t> length_of(const Value& value) {
   }
 }
 
-Value make_string(std::string text, Budget& budget, bool markup) {
-  budget.string_of(text.size());
-  return Value::of(std::move(text), markup);
-}
-
-std::string to_text(const Value& value, Budget& budget) {
-  if (value.is_string()) return value.string();
+void append_text(const Value& value, String* out, Budget& budget) {
+  if (value.is_string()) {
+    budget.read_bytes(value.string().size());
+    out->append(value.string());
+    return;
+  }
   value.check_strict();
-  if (value.is_undefined()) return "";
-  return repr(value, budget);
+  if (!value.is_undefined()) append_repr(value, out, budget);
 }
 
-std::string repr(const Value& value, Budget& budget) {
+namespace {
+
+void append_items(const Items& items, String* out, Budget& budget) {
+  bool first = true;
+  for (const Value& item : items) {
+    if (!first) out->append(", ");
+    first = false;
+    append_repr(item, out, budget);
+  }
+}
+
+void append_entries(const Dict& dict, String* out, Budget& budget) {
+  bool first = true;
+  for (const auto& [key, item] : dict.entries()) {
+    if (!first) out->append(", ");
+    first = false;
+    append_repr(key, out, budget);
+    out->append(": ");
+    append_repr(item, out, budget);
+  }
+}
+
+}  // namespace
+
+void append_repr(const Value& value, String* out, Budget& budget) {
   budget.step();
-  const Budget::Level level(&budget);
-  const auto sequence = [&](const Items& items) {
-    std::string out;
-    for (const Value& item : items) {
-      if (!out.empty()) out += ", ";
-      out += repr(item, budget);
-      budget.string_of(out.size() / 64);
-    }
-    return out;
-  };
+  const Budget::Level level(budget);
   switch (value.kind()) {
     case Kind::undefined:
-      return "Undefined";
+      out->append("Undefined");
+      break;
     case Kind::none:
-      return "None";
+      out->append("None");
+      break;
     case Kind::boolean:
-      return value.boolean() ? "True" : "False";
+      out->append(value.boolean() ? "True" : "False");
+      break;
     case Kind::integer:
-      return fmt::format("{}", value.integer());
+      out->append(std::string_view(fmt::format("{}", value.integer())));
+      break;
     case Kind::real:
-      return float_repr(value.real());
+      out->append(float_repr(value.real()));
+      break;
     case Kind::string:
-      return value.is_markup() ? "Markup(" + quote(value.string()) + ")" : quote(value.string());
+      budget.read_characters(value.string().size());
+      if (value.is_markup()) out->append("Markup(");
+      append_quoted(value.string(), out);
+      if (value.is_markup()) out->append(")");
+      break;
     case Kind::list:
-      return "[" + sequence(value.items()) + "]";
+      out->append("[");
+      append_items(value.items(), out, budget);
+      out->append("]");
+      break;
     case Kind::tuple:
-      return "(" + sequence(value.items()) + (value.items().size() == 1 ? ",)" : ")");
-    case Kind::dict: {
-      std::string out;
-      for (const auto& [key, item] : value.dict().entries()) {
-        if (!out.empty()) out += ", ";
-        out += repr(key, budget) + ": " + repr(item, budget);
-      }
-      return "{" + out + "}";
-    }
-    case Kind::object: {
+      out->append("(");
+      append_items(value.items(), out, budget);
+      out->append(value.items().size() == 1 ? ",)" : ")");
+      break;
+    case Kind::dict:
+      out->append("{");
+      append_entries(value.dict(), out, budget);
+      out->append("}");
+      break;
+    case Kind::object:
       if (value.object()->is_iterable() && value.object()->length() && !value.object()->is_subscriptable()) {
-        return fmt::format("{}([{}])", value.type_name(), sequence(value.object()->iterate(budget)));  // dict views
+        out->append(value.type_name()).append("([");  // dict views
+        append_items(value.object()->iterate(budget), out, budget);
+        out->append("])");
+      } else {
+        value.object()->repr(out, budget);
       }
-      return value.object()->repr(budget);
-    }
   }
-  return {};
 }
 
 bool equal(const Value& left, const Value& right, Budget& budget) {
   budget.step();
   left.check_strict();
   right.check_strict();
-  if (left.is_number() && right.is_number()) return same_key(left, right);
+  if (left.is_number() && right.is_number()) return same_number(left, right);
   if (left.kind() != right.kind()) return false;
-  const Budget::Level level(&budget);
+  const Budget::Level level(budget);
   switch (left.kind()) {
     case Kind::undefined:
     case Kind::none:
       return true;
     case Kind::string:
-      return left.string() == right.string();
+      return same_text(left.string(), right.string(), budget);
     case Kind::list:
     case Kind::tuple: {
       const Items& a = left.items();
@@ -344,7 +448,7 @@ bool equal(const Value& left, const Value& right, Budget& budget) {
     case Kind::dict: {
       if (left.dict().size() != right.dict().size()) return false;
       for (const auto& [key, value] : left.dict().entries()) {
-        const Value* other = right.dict().find(key);
+        const Value* other = right.dict().find(key, budget);
         if (other == nullptr || !equal(value, *other, budget)) return false;
       }
       return true;
@@ -358,7 +462,7 @@ bool equal(const Value& left, const Value& right, Budget& budget) {
   }
 }
 
-std::optional<int> order(const Value& left, const Value& right, const char* symbol, Budget& budget) {
+std::optional<int> order(const Value& left, const Value& right, std::string_view symbol, Budget& budget) {
   budget.step();
   const auto sign = [](const auto& a, const auto& b) { return a < b ? -1 : (b < a ? 1 : 0); };
   if (left.is_undefined()) left.raise_undefined();
@@ -368,10 +472,12 @@ std::optional<int> order(const Value& left, const Value& right, const char* symb
     if (std::isnan(left.real()) || std::isnan(right.real())) return std::nullopt;
     return sign(left.real(), right.real());
   }
-  if (left.is_string() && right.is_string())
+  if (left.is_string() && right.is_string()) {
+    budget.read_bytes(std::min(left.string().size(), right.string().size()));
     return sign(left.string(), right.string());  // UTF-8 keeps code point order
+  }
   if (left.is_sequence() && left.kind() == right.kind()) {
-    const Budget::Level level(&budget);
+    const Budget::Level level(budget);
     const Items& a = left.items();
     const Items& b = right.items();
     for (std::size_t i = 0; i < a.size() && i < b.size(); ++i) {
@@ -388,12 +494,10 @@ bool contains(const Value& container, const Value& item, Budget& budget) {
     if (item.is_undefined()) raise("TypeError", "'in <string>' requires string as left operand, not Undefined");
     if (!item.is_string())
       raise("TypeError", "'in <string>' requires string as left operand, not {}", item.type_name());
-    budget.string_of(container.string().size());
-    return container.string().find(item.string()) != std::string::npos;
+    return find(container.string(), item.string(), budget) != std::string_view::npos;
   }
   if (container.is(Kind::dict)) {
-    budget.step(1 + container.dict().size() / 16);
-    return container.dict().find(item) != nullptr;
+    return container.dict().find(item, budget) != nullptr;
   }
   if (!is_iterable(container)) raise("TypeError", "argument of type '{}' is not iterable", container.type_name());
   for (const Value& candidate : iterate(container, budget)) {
@@ -421,25 +525,26 @@ Items iterate(const Value& value, Budget& budget) {
   value.check_strict();
   switch (value.kind()) {
     case Kind::undefined:
-      return {};
+      return Items(budget);
     case Kind::list:
     case Kind::tuple:
-      budget.list_of(value.items().size());
-      return value.items();
+      budget.read_items(value.items().size());
+      return Items(value.items(), budget);
     case Kind::string: {
-      budget.list_of(value.text().length);
       budget.step(value.text().length);
-      Items items;
-      for (const char32_t c : to_code_points(value.string())) {
-        std::string one;
+      Items items(budget);
+      items.reserve(value.text().length);
+      each_code_point(value.string(), [&](char32_t c) {
+        String one(budget);
         append_utf8(c, &one);
         items.push_back(Value::of(std::move(one)));
-      }
+      });
       return items;
     }
     case Kind::dict: {
-      budget.list_of(value.dict().size());
-      Items items;
+      budget.read_items(value.dict().size());
+      Items items(budget);
+      items.reserve(value.dict().size());
       for (const auto& [key, item] : value.dict().entries()) items.push_back(key);
       return items;
     }
