@@ -2,6 +2,7 @@
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
 # make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
 # make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
+# make fuzz TARGET=pattern SECONDS=60   one fuzzer under the sanitizers; what is new lies in build-fuzz/corpus (docs/security.md)
 # make bench   the kernels' benchmarks
 # make format  clang-format over our sources; make tidy: clang-tidy over all of them, make tidy-changed: over what changed since BASE (default: the
 #              last tag, else main)
@@ -13,7 +14,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build demo test ray test-launchers fast asan tsan bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build demo test ray test-launchers fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -53,6 +54,17 @@ asan tsan: install-packages
 	@ninja -C build-$@ -j$(JOBS)
 	ctest --test-dir build-$@ --output-on-failure -LE "slow|benchmark"
 
+TARGET ?= template_grammar
+SECONDS ?= 60
+fuzz: install-packages
+	@tools/install_packages.sh packages-fuzz.txt
+	@$(call CONFIGURE,fuzz)
+	@ninja -C build-fuzz -j$(JOBS) fuzz_target_$(TARGET)
+	@mkdir -p build-fuzz/corpus/$(TARGET)
+	cd build-fuzz/corpus && ../fuzz/$(TARGET) -max_total_time=$(SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
+	  $(if $(wildcard fuzz/dictionaries/$(TARGET).dict),-dict=$(CURDIR)/fuzz/dictionaries/$(TARGET).dict) \
+	  $(TARGET) $(CURDIR)/fuzz/corpus/$(TARGET)
+
 bench: install-packages
 	@$(call CONFIGURE,release,-DCHORUS_BENCH=ON)
 	@ninja -C build -j$(JOBS)
@@ -70,4 +82,4 @@ tidy tidy-changed: install-dev-packages
 	@tools/tidy.py build-tidy --jobs $(JOBS) $(if $(filter tidy-changed,$@),--since "$(BASE)")
 
 clean:
-	rm -rf build build-asan build-tsan build-tidy build-*.log
+	rm -rf build build-asan build-tsan build-tidy build-fuzz build-*.log

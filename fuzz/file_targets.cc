@@ -1,0 +1,77 @@
+// What is read from a model's folder, a workflow and prompts.
+#include <algorithm>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+
+#include "config/model_config.h"
+#include "frontend/chat_format.h"
+#include "frontend/prompt_line.h"
+#include "json/json.h"
+#include "targets.h"
+#include "weights/safetensors_header.h"
+#include "workflow/records.h"
+#include "workflow/workflow.h"
+
+namespace chorus::fuzz {
+
+void run_json(std::string_view input) {
+  const auto json = parse_json(input);
+  if (!json) return;
+  std::string text;
+  JsonWriter(&text).raw(*json);
+  const auto again = parse_json(text);
+  if (!again.ok() || *again != *json) std::abort();  // what was read is written and read the same
+}
+
+void run_safetensors(std::string_view input) {
+  // The first bytes are the size of the data.
+  std::uint64_t data_bytes = 0;
+  for (std::size_t i = 0; i < std::min<std::size_t>(input.size(), 4); ++i) {
+    data_bytes = data_bytes << 8 | static_cast<unsigned char>(input[i]);
+  }
+  (void)parse_safetensors_header(input.substr(std::min<std::size_t>(input.size(), 4)), data_bytes);
+}
+
+void run_config(std::string_view input) {
+  static const Folder folder;
+  // config.json, and behind a 0 byte generation_config.json.
+  const std::size_t cut = std::min(input.find('\0'), input.size());
+  folder.write("config.json", input.substr(0, cut));
+  folder.write("generation_config.json", cut < input.size() ? input.substr(cut + 1) : "{}");
+  (void)read_model_config(folder.path());
+}
+
+void run_chat(std::string_view input) {
+  static const Folder folder;
+  folder.write("tokenizer_config.json", input);
+  const auto chat = ChatFormat::load(folder.path());
+  if (!chat) return;
+  static const Json request = Json::parse(
+      R"({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "t"}]},
+                       {"role": "assistant", "content": "a", "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}],
+          "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]})");
+  (void)chat->render(request);
+}
+
+void run_prompt_line(std::string_view input) {
+  static const Folder folder;
+  static const auto chat = [] {
+    folder.write("tokenizer_config.json",
+                 R"({"chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}{% endfor %}"})");
+    return ChatFormat::load(folder.path());
+  }();
+  if (!chat.ok()) std::abort();
+  (void)parse_prompt_line(input, &*chat, GenerationOptions());
+}
+
+void run_workflow(std::string_view input) {
+  static const Folder folder;
+  folder.write("workflow.json", input);
+  (void)parse_workflow(folder.path() + "/workflow.json");
+}
+
+void run_csv(std::string_view input) {
+  (void)parse_csv(input, "fuzz.csv");
+}
+
+}  // namespace chorus::fuzz

@@ -1,0 +1,41 @@
+// What the fuzzers feed: one function a parser, which takes any bytes and must come back. Linked with libFuzzer each is
+// a program (fuzz_main.cc); linked with gcc all are one program that replays fuzz/corpus (replay.cc).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace chorus::fuzz {
+
+void run_json(std::string_view input);
+void run_safetensors(std::string_view input);
+void run_config(std::string_view input);
+void run_tokenizer_load(std::string_view input);
+void run_tokenize(std::string_view input);
+void run_pattern(std::string_view input);
+void run_template_text(std::string_view input);
+void run_template_grammar(std::string_view input);
+void run_chat(std::string_view input);
+void run_prompt_line(std::string_view input);
+void run_workflow(std::string_view input);
+void run_csv(std::string_view input);
+void run_frames(std::string_view input);
+void run_messages(std::string_view input);
+void run_plan(std::string_view input);
+
+// The folder in which a target writes the file that its parser reads; one a process.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  const std::string& path() const { return path_; }
+  void write(const char* name, std::string_view bytes) const;
+
+ private:
+  std::string path_;
+};
+
+}  // namespace chorus::fuzz

@@ -1,0 +1,90 @@
+// What processes say to each other.
+#include "exec/plan_codec.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "net/frame.h"
+#include "protocol/messages.h"
+#include "targets.h"
+
+namespace chorus::fuzz {
+
+void run_frames(std::string_view input) {
+  // Once whole and once cut: the frames are the same.
+  const auto count = [&](std::size_t piece) {
+    FrameParser parser(1 << 20);
+    std::size_t frames = 0;
+    for (std::size_t at = 0; at < input.size(); at += piece) {
+      parser.feed(input.substr(at, piece));
+      for (;;) {
+        const auto next = parser.next();
+        if (!next.ok()) return frames;
+        if (!next->has_value()) break;
+        ++frames;
+      }
+    }
+    return frames;
+  };
+  if (count(input.size() + 1) != count(3)) std::abort();
+}
+
+void run_messages(std::string_view input) {
+  if (input.empty()) return;
+  const std::string_view payload = input.substr(1);
+  switch (static_cast<unsigned char>(input[0]) % 14) {
+    case 0:
+      return (void)decode_hello(payload);
+    case 1:
+      return (void)decode_engine_start(payload);
+    case 2:
+      return (void)decode_worker_start(payload);
+    case 3:
+      return (void)decode_ready(payload);
+    case 4:
+      return (void)decode_request(payload);
+    case 5:
+      return (void)decode_abort(payload);
+    case 6:
+      return (void)decode_join(payload);
+    case 7:
+      return (void)decode_load(payload);
+    case 8:
+      return (void)decode_wave(payload);
+    case 9:
+      return (void)decode_welcome(payload);
+    case 10:
+      return (void)decode_contact(payload);
+    case 11:
+      return (void)decode_world(payload);
+    case 12:
+      return (void)decode_fatal(payload);
+    default:
+      return (void)decode_events(payload);
+  }
+}
+
+void run_plan(std::string_view input) {
+  PlanDecoder decoder(PlanLimits{.vocab_size = 512, .kv_blocks = 64, .block_size = 16});
+  // Plans one after another, each behind two bytes of its length.
+  while (input.size() >= 2) {
+    const std::size_t size =
+        static_cast<unsigned char>(input[0]) | static_cast<std::size_t>(static_cast<unsigned char>(input[1])) << 8;
+    const std::string_view message = input.substr(2, size);
+    input.remove_prefix(std::min(2 + size, input.size()));
+    const auto plan = decoder.decode(message);
+    if (!plan.ok()) return;
+    // All that a worker reads by a plan's numbers.
+    std::int64_t sum = 0;
+    for (const SequencePlan& sequence : (*plan)->sequences) {
+      for (const BlockId block : sequence.block_table) sum += block;
+      for (std::int32_t row = 0; row < sequence.count; ++row) {
+        sum += sequence.history[static_cast<std::size_t>(sequence.start) + static_cast<std::size_t>(row)];
+      }
+      sum += sequence.params->max_tokens;
+    }
+    [[maybe_unused]] volatile std::int64_t read = sum;  // so that the compiler keeps the reads
+  }
+}
+
+}  // namespace chorus::fuzz
