@@ -66,7 +66,7 @@ class ReplicaExecutor final : public Executor {
     votes_.resize(static_cast<std::size_t>(dp.size()));
     const auto voted = dp.all_gather_bytes({&own, 1}, votes_);
     broken_ = broken_ || !voted.ok();
-    CHORUS_TRY_VOID(voted);
+    if (!voted.ok()) return voted.error();
     return std::ranges::any_of(votes_, [](std::byte vote) { return vote != std::byte{0}; });
   }
 
@@ -75,7 +75,7 @@ class ReplicaExecutor final : public Executor {
     if (early_.empty()) {
       auto received = receive_result();
       broken_ = broken_ || !received.ok();
-      CHORUS_TRY_VOID(received);
+      if (!received.ok()) return received.error();
     }
     std::swap(*result, early_.front());
     spare_.push_back(std::move(early_.front()));

@@ -26,7 +26,7 @@ using ClientId = std::uint32_t;
 struct RequestId {
   ClientId client = 0;
   std::uint64_t number = 0;
-  auto operator<=>(const RequestId&) const = default;
+  auto operator<=>(const RequestId&) const = default;  // NOLINT(modernize-use-nullptr): clang-tidy 14 misreads it
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.number); }
 };
 
