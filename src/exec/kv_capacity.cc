@@ -46,9 +46,7 @@ std::int64_t tokens_in(const EngineConfig& config, const std::vector<Shard>& sha
                           std::min<std::uint64_t>(blocks_of_pool, kv_blocks_max / static_cast<std::uint64_t>(pools))) *
                       pools;
   const KvPools pool_shape{pools, pools == 1 ? 1 : attention_partition_keys / config.block_size};
-  return pool_shape.longest_sequence(blocks)
-}
-*config.block_size;
+  return pool_shape.longest_sequence(blocks) * config.block_size;
 }
 
 }  // namespace
