@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "json/json.h"
 #include "tokenizer/regex.h"
 #include "tokenizer/token_finder.h"
 #include "tokenizer/tokenizer.h"

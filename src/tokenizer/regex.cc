@@ -382,8 +382,8 @@ class Search {
   // The clock starts with the first look, so that a text of few matches never asks for it.
   bool out_of_time() {
     const double now = thread_seconds();
-    if (!begin_seconds_) begin_seconds_ = now;
-    return now - *begin_seconds_ > seconds_max_;
+    if (begin_seconds_ < 0) begin_seconds_ = now;
+    return now - begin_seconds_ > seconds_max_;
   }
 
   const pcre2_code* code_;
@@ -392,7 +392,7 @@ class Search {
   Owned<pcre2_match_context> context_;
   Owned<pcre2_jit_stack> stack_;
   double seconds_max_;
-  std::optional<double> begin_seconds_;
+  double begin_seconds_ = -1;  // of the first look
   std::uint64_t steps_used_ = 0;
   std::uint32_t matches_ = 0;
 };
