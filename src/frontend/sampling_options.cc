@@ -190,11 +190,11 @@ const std::vector<SamplingOption>& sampling_options() {
 Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value) {
   std::string wanted = name;
   std::replace(wanted.begin(), wanted.end(), '-', '_');
-  std::vector<std::string> known;
   for (const SamplingOption& option : sampling_options()) {
     if (wanted == option.name) return value.is_null() ? Result<void>() : option.apply(options, value);
-    known.emplace_back(option.name);
   }
+  std::vector<std::string> known;
+  for (const SamplingOption& option : sampling_options()) known.emplace_back(option.name);
   const auto near = nearest_name(wanted, known);
   return fail(ErrorCode::invalid_argument, "unknown sampling option {}{}", name,
               near ? ": did you mean " + *near + "?" : "");
