@@ -115,12 +115,18 @@ struct TextEngine::State {
   std::size_t unsubmitted_bytes = 0;
   std::unordered_map<RequestId, Submitted> submitted;
   std::unordered_map<TextRequestId, RequestId> fleet_ids;  // of what is in `submitted`
+  std::uint64_t submitted_tokens = 0;                      // of its prompts
   std::vector<FleetEvent> events;
   std::optional<EncoderPool> encoders;  // after what its jobs read
 
   std::size_t requests() const { return unsubmitted.size() + submitted.size(); }
-  Result<void> submit_ready(std::vector<TextDelta>* deltas);
-  Result<void> submit(Unsubmitted& request, std::vector<TextDelta>* deltas);
+  bool may_submit() const { return submitted.empty() || submitted_tokens < limits.submitted_tokens_max; }
+  bool is_encoding() const {
+    return !unsubmitted.empty() && !unsubmitted.front()->ready.load(std::memory_order_acquire);
+  }
+  void submit_ready(std::vector<TextDelta>* deltas);
+  void submit(Unsubmitted& request, std::vector<TextDelta>* deltas);
+  void end(std::unordered_map<RequestId, Submitted>::iterator at);
   void forget(std::deque<std::shared_ptr<Unsubmitted>>::iterator at);
   void take(FleetEvent& fleet_event, std::vector<TextDelta>* deltas);
   void take_token(const TokenEvent& event, Submitted& request, Choice& choice, TextDelta* delta);
@@ -131,16 +137,21 @@ void TextEngine::State::forget(std::deque<std::shared_ptr<Unsubmitted>>::iterato
   unsubmitted.erase(at);
 }
 
-Result<void> TextEngine::State::submit_ready(std::vector<TextDelta>* deltas) {
-  while (!unsubmitted.empty() && unsubmitted.front()->ready.load(std::memory_order_acquire)) {
+void TextEngine::State::submit_ready(std::vector<TextDelta>* deltas) {
+  while (!unsubmitted.empty() && !is_encoding() && may_submit()) {
     const std::shared_ptr<Unsubmitted> first = unsubmitted.front();
     forget(unsubmitted.begin());
-    CHORUS_TRY_VOID(submit(*first, deltas));
+    submit(*first, deltas);
   }
-  return {};
 }
 
-Result<void> TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* deltas) {
+void TextEngine::State::end(std::unordered_map<RequestId, Submitted>::iterator at) {
+  submitted_tokens -= at->second.prompt_tokens;
+  fleet_ids.erase(at->second.id);
+  submitted.erase(at);
+}
+
+void TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* deltas) {
   GenerationInput& input = waiting.input;
   const SamplingParams& params = input.options.params;
   TextDelta first;
@@ -154,7 +165,7 @@ Result<void> TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDel
     first.error = std::move(waiting.refusal);
     first.last = true;
     deltas->push_back(std::move(first));
-    return {};
+    return;
   }
   Request request;
   request.params = params;
@@ -175,11 +186,16 @@ Result<void> TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDel
                                                     input.options.skip_special_tokens, params.min_tokens});
   }
   request.prompt = std::move(waiting.prompt.token_ids);
-  if (first.prompt) deltas->push_back(std::move(first));
-  CHORUS_TRY(const RequestId id, fleet.submit(std::move(request), input.dp_rank));
-  submitted.emplace(id, std::move(state));
-  fleet_ids.emplace(waiting.id, id);
-  return {};
+  const auto id = fleet.submit(std::move(request), input.dp_rank);
+  if (!id.ok()) {
+    first.error = id.error().message;
+    first.last = true;
+  }
+  if (first.prompt || first.last) deltas->push_back(std::move(first));
+  if (!id.ok()) return;
+  submitted_tokens += state.prompt_tokens;
+  submitted.emplace(*id, std::move(state));
+  fleet_ids.emplace(waiting.id, *id);
 }
 
 void TextEngine::State::take(FleetEvent& fleet_event, std::vector<TextDelta>* deltas) {
@@ -213,10 +229,7 @@ void TextEngine::State::take(FleetEvent& fleet_event, std::vector<TextDelta>* de
   }
   delta.prompt_tokens = request.prompt_tokens;
   delta.output_tokens = request.output_tokens;
-  if (delta.last) {
-    fleet_ids.erase(request.id);
-    submitted.erase(found);
-  }
+  if (delta.last) end(found);
   deltas->push_back(std::move(delta));
 }
 
@@ -286,9 +299,7 @@ void TextEngine::abort(TextRequestId request) {
   State& state = *state_;
   if (const auto found = state.fleet_ids.find(request); found != state.fleet_ids.end()) {
     state.fleet.abort(found->second);
-    state.submitted.erase(found->second);
-    state.fleet_ids.erase(found);
-    return;
+    return state.end(state.submitted.find(found->second));
   }
   const auto at = std::find_if(state.unsubmitted.begin(), state.unsubmitted.end(),
                                [request](const auto& waiting) { return waiting->id == request; });
@@ -300,10 +311,10 @@ Result<void> TextEngine::poll(int timeout_ms, std::vector<TextDelta>* deltas) {
   const std::size_t before = deltas->size();
   const Nanoseconds deadline = monotonic_now() + timeout_ms * millisecond;
   while (true) {
-    CHORUS_TRY_VOID(state.submit_ready(deltas));
+    state.submit_ready(deltas);
     const auto left_ms = static_cast<int>((deadline - monotonic_now() + millisecond - 1) / millisecond);
     int wait_ms = deltas->size() > before ? 0 : std::max(0, left_ms);
-    if (!state.unsubmitted.empty()) wait_ms = std::min(wait_ms, encoding_slice_ms);
+    if (state.is_encoding()) wait_ms = std::min(wait_ms, encoding_slice_ms);
     state.events.clear();
     CHORUS_TRY_VOID(state.fleet.poll(wait_ms, &state.events));
     for (FleetEvent& event : state.events) state.take(event, deltas);

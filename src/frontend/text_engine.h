@@ -73,7 +73,10 @@ using SeedRule = std::function<std::uint64_t(std::span<const TokenId> prompt, co
 struct TextEngineLimits {
   std::size_t requests_max = 16384;                            // added and not ended
   std::size_t unsubmitted_bytes_max = std::size_t{512} << 20;  // of prompts that wait to be tokens; one may be larger
-  int encoder_threads = 2;                                     // started when the first long prompt comes
+  // Of prompts at the fleet, one may be larger: the rest waits here, in order. Below what the fleet refuses
+  // (cluster's limit of tokens that wait for a replica).
+  std::uint64_t submitted_tokens_max = std::uint64_t{1} << 27;
+  int encoder_threads = 2;  // started when the first long prompt comes
 };
 
 class TextEngine {
@@ -84,8 +87,8 @@ class TextEngine {
              const ModelConfig& model, SeedRule seed_rule, const TextEngineLimits& limits = {});
   ~TextEngine();
 
-  // Takes a request. What is wrong with it (too long, empty, ids out of range, invalid UTF-8) is told by its only
-  // delta. resource_exhausted: there is no room; nothing was taken from `input`.
+  // Takes a request. What is wrong with it (too long, empty, ids out of range, invalid UTF-8, refused by the fleet) is
+  // told by its only delta. resource_exhausted: there is no room; nothing was taken from `input`.
   Result<TextRequestId> add(GenerationInput&& input);
   bool has_room() const;  // an add() would not fail
   // Ends a request: no delta of it comes any more. One that is not there has just ended.

@@ -165,6 +165,17 @@ TEST_F(TextEngineTest, BoundsTheBytesThatWaitToBeEncoded) {
   EXPECT_TRUE(engine.has_room());
 }
 
+TEST_F(TextEngineTest, SendsTheFleetNoMoreTokensThanItsLimit) {
+  TextEngineLimits limits;
+  limits.submitted_tokens_max = 10;
+  TextEngine engine(fleet, std::make_shared<ByteTokenizer>(), config, model_of(64), seed_of_length(), limits);
+  for (int i = 0; i < 4; ++i) ASSERT_TRUE(engine.add(input_of("sixsix")).ok());
+  ASSERT_TRUE(engine.poll(0, &deltas).ok());
+  EXPECT_EQ(fleet.submitted, 2U);
+  poll_until_idle(engine);
+  EXPECT_EQ(fleet.submitted, 4U);
+}
+
 TEST_F(TextEngineTest, AWrongRequestEndsAloneWithItsReason) {
   TextEngine engine(fleet, std::make_shared<ByteTokenizer>(), config, model_of(64), seed_of_length());
   GenerationInput input = input_of("");
