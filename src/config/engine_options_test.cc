@@ -58,8 +58,10 @@ TEST(EngineOptionTable, SaysWhatMustAgree) {
 // Every option of its own, or a node would compute with another configuration than its head.
 TEST(EngineOptionTable, NodesAreToldAllThatConcernsThem) {
   std::vector<std::string> told;
-  for (const std::string& argument : options_for_nodes(sample_value<EngineConfig>(3))) {
-    told.push_back(argument.substr(2, argument.find('=') - 2));
+  for (const int seed : {3, 4}) {  // a flag or a name is at its default in one of them
+    for (const std::string& argument : options_for_nodes(sample_value<EngineConfig>(seed))) {
+      told.push_back(argument.substr(2, argument.find('=') - 2));
+    }
   }
   for (const Agreement agreement : {Agreement::launched, Agreement::digested, Agreement::agreed}) {
     EXPECT_THAT(told, IsSupersetOf(names_with(agreement)));
