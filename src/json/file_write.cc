@@ -39,7 +39,7 @@ Cause cause_of(int error_number) {
     case ENOTDIR:
       return {ErrorCode::invalid_argument, "; a part of its path is a file where a folder must be: give another place"};
     case EISDIR:
-      return {ErrorCode::invalid_argument, "; there is a folder of that name: give the name of a file"};
+      return {ErrorCode::invalid_argument, "; there is a folder of that name: remove it, or give another place"};
     case ELOOP:
       return {ErrorCode::invalid_argument, "; it is a symbolic link, which is not followed: remove it"};
     case ENAMETOOLONG:

@@ -229,7 +229,8 @@ TEST_F(ResumeTest, OutputThatCannotBeWrittenIsAnInvalidArgument) {
   result = run();
   ASSERT_FALSE(result.ok());
   EXPECT_EQ(result.error().code, ErrorCode::invalid_argument);
-  EXPECT_THAT(result.error().message, HasSubstr("Is a directory; give an output_dir that can be written"));
+  EXPECT_THAT(result.error().message,
+              HasSubstr("Is a directory; there is a folder of that name: remove it, or give another place"));
   EXPECT_TRUE(log_.batches.empty());
   if (::geteuid() == 0) return;  // may write everywhere
   fs::remove(root_ / "out/.tell.progress.jsonl");
