@@ -147,9 +147,19 @@ def test_config_json_is_enough(tmp_path):
 def test_unused_tensors_are_named(tmp_path):
     shutil.copytree(TINY / "llama", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
+    layers = config["num_hidden_layers"]
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": layers - 1}))
+    unused = inspect(tmp_path / "model")["unused"]
+    assert "model.norm.weight" not in unused and f"model.layers.{layers - 1}.input_layernorm.weight" in unused
+    assert all(name.startswith(f"model.layers.{layers - 1}.") for name in unused)
+    assert b"not used: model.layers." in chorus("inspect", tmp_path / "model").stdout
+
+
+def test_a_tied_model_with_a_head_of_other_values_uses_it(tmp_path):
+    shutil.copytree(TINY / "llama", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
     (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
-    assert inspect(tmp_path / "model")["unused"] == ["lm_head.weight"]
-    assert b"not used: lm_head.weight\n" in chorus("inspect", tmp_path / "model").stdout
+    assert inspect(tmp_path / "model")["unused"] == []
 
 
 def test_to_a_file(tmp_path):
