@@ -63,7 +63,7 @@ class Budget {
       raise_limit("{} bytes beside {} in use are more than a template may hold (limit {} bytes)", bytes, held_bytes_,
                   limits_.memory_bytes_max);
     }
-    step(bytes / 256);
+    step(1 + bytes / 256);
     held_bytes_ += bytes;
   }
   void release(std::uint64_t bytes) noexcept { held_bytes_ -= bytes; }

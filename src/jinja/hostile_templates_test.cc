@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
@@ -59,6 +60,7 @@ std::string repeated(std::string_view text, std::size_t bytes) {
 Json large_variables(std::size_t bytes) {
   Json variables = Json::object();
   variables["s"] = repeated("a", bytes);
+  if (bytes > (8u << 20)) return variables;
   variables["words"] = repeated("ab <1>\n", bytes);
   variables["unicode"] = repeated("\xc3\xa9\xe4\xb8\x96", bytes);
   variables["digits"] = repeated("7", bytes);
@@ -153,19 +155,33 @@ struct Measured {
   std::string expression;
 };
 
-// The variables that an expression names.
-Json named_in(const std::string& expression, const Json& variables) {
-  Json named = Json::object();
-  for (const auto& [name, value] : variables.items()) {
-    if (expression.find(name) != std::string::npos) named[name] = value;
+// The variables that an expression names. Kept for the next one: making them takes longer than most expressions.
+class Named {
+ public:
+  explicit Named(const Json& variables) : variables_(variables) {}
+  const Json& in(const std::string& expression) {
+    std::string names;
+    for (const auto& [name, value] : variables_.items()) {
+      if (expression.find(name) != std::string::npos) names += name + " ";
+    }
+    const auto [at, is_new] = known_.try_emplace(names, Json::object());
+    for (const auto& [name, value] : variables_.items()) {
+      if (is_new && expression.find(name) != std::string::npos) at->second[name] = value;
+    }
+    return at->second;
   }
-  return named;
-}
+
+ private:
+  const Json& variables_;
+  std::map<std::string, Json> known_;
+};
 
 // Goal: no expression costs more than its steps pay for. Method: each is evaluated 5,000 times, or until it has used a
 // part of the steps that a render has; those that would take longest are then run with all of them.
 void check_all(std::size_t bytes, const std::vector<std::string>& expressions) {
   const Json variables = large_variables(bytes);
+  Named named(variables);
+  for (const std::string& expression : expressions) named.in(expression);
   const long before_kb = peak_resident_kb();
   RenderOptions quick;
   quick.limits.steps_max = 15'000 + bytes / 24;  // the variables alone cost the latter
@@ -174,17 +190,15 @@ void check_all(std::size_t bytes, const std::vector<std::string>& expressions) {
     return "{% for i in range(5000) %}{% set y = " + expression + " %}{% endfor %}";
   };
   for (const std::string& expression : expressions) {
-    const Json named = named_in(expression, variables);
     const double begin = cpu_s();
-    const std::string got = render(loop(expression), named, quick);
+    const std::string got = render(loop(expression), named.in(expression), quick);
     measured.push_back({cpu_s() - begin, expression});
   }
   std::ranges::sort(measured, [](const Measured& a, const Measured& b) { return a.s > b.s; });
   measured.resize(std::min<std::size_t>(measured.size(), 12));
   for (const auto& [quick_s, expression] : measured) {
-    const Json named = named_in(expression, variables);
     const double begin = cpu_s();
-    const std::string got = render(loop(expression), named);
+    const std::string got = render(loop(expression), named.in(expression));
     const double s = cpu_s() - begin;
     EXPECT_LT(s, render_s_max * slowness) << expression << ": " << got.substr(0, 200);
     if (std::getenv("CHORUS_SHOW_COSTS") != nullptr) {
@@ -249,8 +263,10 @@ TEST(HostileTemplates, EveryOperationPaysForWhatItReads) {
 
 TEST(HostileTemplates, EveryOperationPaysForWhatItReadsNearTheMemoryLimit) {
   std::vector<std::string> expressions = all_expressions();
-  std::erase_if(expressions,
-                [](const std::string& one) { return !one.starts_with("(s)") && !one.starts_with("(list)"); });
+  std::erase_if(expressions, [](const std::string& one) {
+    const bool more = one.find_first_of("0123456789,") != std::string::npos || one.find("list") != std::string::npos;
+    return more || !one.starts_with("(s)");
+  });
   check_all(30 << 20, expressions);
 }
 

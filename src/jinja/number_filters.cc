@@ -137,7 +137,7 @@ Value file_size(I& i, const V& value, const Bound& a) {
   if (!bytes) raise("ValueError", "could not convert string to float: {}", shown(value.string()));
   if (*bytes == 1) return V::of("1 Byte", i.budget());
   if (*bytes < base) return V::of(fmt::format("{} Bytes", truncate(*bytes)), i.budget());
-  static constexpr std::string_view prefixes = "mgtpezy";
+  static constexpr std::string_view prefixes = "kMGTPEZY";
   double unit = base * base;
   std::size_t index = 0;
   while (index + 1 < prefixes.size() && *bytes >= unit) {

@@ -83,7 +83,7 @@ Value repeat(const Value& sequence, std::int64_t count, Budget& budget) {
   const auto times = static_cast<std::uint64_t>(std::max<std::int64_t>(count, 0));
   if (sequence.is_string()) {
     String out(budget);
-    budget.step(sequence.string().empty() ? 0 : times / 16);
+    budget.step(sequence.string().size() < 2 ? 0 : times / 16);
     append_repeated(sequence.string(), times, &out);
     return Value::of(std::move(out), sequence.text().markup);
   }

@@ -372,7 +372,7 @@ void append_entries(const Dict& dict, String* out, Budget& budget) {
 }  // namespace
 
 void append_repr(const Value& value, String* out, Budget& budget) {
-  budget.step();
+  budget.step(2);
   const Budget::Level level(budget);
   switch (value.kind()) {
     case Kind::undefined:

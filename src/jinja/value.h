@@ -202,6 +202,7 @@ class ReadText {
   ReadText(const Value& value, Budget& budget) : made_(budget), text_(value.is_string() ? value.string() : made_) {
     if (value.is_string()) return;
     append_text(value, &made_, budget);
+    budget.read_characters(made_.size());
     text_ = made_;
   }
   ReadText(const ReadText&) = delete;
