@@ -21,6 +21,12 @@ def change(path, **values):
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **values}), encoding="utf-8")
 
 
+def change_eos_of_tokenizer(model):
+    """special_tokens_map.json counts before tokenizer_config.json where that has no added_tokens_decoder, as in transformers."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        change(model / name, eos_token=".")
+
+
 def choice(model, **changes):
     return generate(model, rows=[{**GREEDY, **changes}])[0]["outputs"][0]
 
@@ -37,7 +43,7 @@ def test_an_eos_of_the_generation_config_is_the_stop_reason(model):
 
 @pytest.mark.parametrize("named", [True, False], ids=["others named", "none named"])
 def test_the_tokenizers_own_eos_ends_without_a_stop_reason(model, named):
-    change(model / "tokenizer_config.json", eos_token=".")
+    change_eos_of_tokenizer(model)
     if not named:
         (model / "generation_config.json").unlink()
         change(model / "config.json", eos_token_id=None)
@@ -52,7 +58,7 @@ def test_the_tokenizers_own_eos_ends_without_a_stop_reason(model, named):
 def test_a_node_ends_choices_where_the_head_says(model, tmp_path):
     """The node's folder has no tokenizer."""
     node_model = shutil.copytree(STORIES, tmp_path / "node", ignore=shutil.ignore_patterns("*token*"))
-    change(model / "tokenizer_config.json", eos_token=".")
+    change_eos_of_tokenizer(model)
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({**GREEDY, "prompt": prompt}) + "\n" for prompt in ("Once", "Lily", "A dog", "The sun")), encoding="utf-8")
     node_address = ["-dp", 2, "-dpl", 1, "-dpa", "127.0.0.1", "-dpp", free_port(), "--threads", 1, "--cluster-key-file", make_key(tmp_path / "key")]
