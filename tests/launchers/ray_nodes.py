@@ -137,9 +137,9 @@ def part_processes(head):
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
         command = command_of(int(entry.name)) if entry.name.isdigit() else []
-        if "--headless" in command and f"--data-parallel-rpc-port={port}" in command:
+        if "--headless=true" in command and f"--data-parallel-rpc-port={port}" in command:
             options = dict(word.split("=", 1) for word in command if "=" in word)
-            found[int(options["--data-parallel-start-rank"]), int(options.get("--node-rank", 0))] = int(entry.name)
+            found[int(options.get("--data-parallel-start-rank", 0)), int(options.get("--node-rank", 0))] = int(entry.name)
     return found
 
 
