@@ -226,7 +226,7 @@ def test_a_cable_that_is_pulled_ends_every_rank(key, tmp_path):
         wait_for_rows(output, ranks)
         set_cable("down")
         try:
-            assert gone_within([process.pid for process in ranks.processes], 75)
+            assert gone_within([process.pid for process in ranks.processes], 150)
         finally:
             set_cable("up")
         ends = ranks.finish(10)
