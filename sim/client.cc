@@ -16,18 +16,25 @@ void Clients::report(std::uint64_t Violations::*kind, std::string what) {
   if (violations_.first.size() < kReportedMax) violations_.first.push_back(std::move(what));
 }
 
-void Clients::submitted(const Job& job) {
+void Clients::submitted(RequestId id, const Job& job) {
   Client client;
   client.job = &job;
   client.unfinished = job.request.params.n;
   client.choices.resize(client.unfinished);
-  clients_.emplace(job.request.id, std::move(client));
+  if (!clients_.emplace(id, std::move(client)).second) {
+    report(&Violations::other, fmt::format("the id {} was given twice", id));
+    return;
+  }
   ++open_;
 }
 
 bool Clients::deliver(const TokenEvent& event) {
   Client& client = clients_.at(event.request);
-  Choice& choice = client.choices.at(event.choice);
+  if (event.choice >= client.choices.size()) {
+    report(&Violations::other, fmt::format("request {} has no choice {}", event.request, event.choice));
+    return false;
+  }
+  Choice& choice = client.choices[event.choice];
   if (client.aborted || choice.finish != FinishReason::none) {
     report(&Violations::repeated,
            fmt::format("request {} choice {}: something after its end", event.request, event.choice));
@@ -39,6 +46,7 @@ bool Clients::deliver(const TokenEvent& event) {
   if (event.finish != FinishReason::none) {
     choice.finish = event.finish;
     choice.stop_token = event.stop_token;
+    client.convicted = client.convicted || event.error.find("was in flight when") != std::string::npos;
   } else if (const auto stop = client.job->stops.find(event.choice); stop != client.job->stops.end()) {
     stop_string = choice.tokens.size() >= stop->second;
     if (stop_string) choice.finish = FinishReason::abort;
@@ -84,29 +92,37 @@ void Clients::aborted(RequestId request) {
   end(client);
 }
 
+void Clients::front_end_died(std::uint32_t front_end) {
+  for (auto& [id, client] : clients_) {
+    if (id.client == front_end) aborted(id);
+  }
+}
+
+void Clients::cluster_is_over() {
+  for (auto& [id, client] : clients_) aborted(id);
+}
+
 // All choices have ended, or the client hung up: compare with the oracle.
 void Clients::end(Client& client) {
   --open_;
   ++ended_;
-  const Request& request = client.job->request;
-  Digest digest;
-  digest.add(request.id.client, request.id.number);
-  for (std::uint32_t index = 0; index < request.params.n; ++index) compare(client, index, &digest);
-  if (client.aborted) return;
-  if (!client.job->abort_after) outputs_ += digest.value();  // a sum: the order in which requests end does not matter
+  const Job& job = *client.job;
+  convicted_ += client.convicted ? 1 : 0;
+  wrongly_convicted_ += client.convicted && !job.poison ? 1 : 0;
+  for (std::uint32_t index = 0; index < job.request.params.n; ++index) compare(client, index);
+  if (client.aborted || client.convicted) return;
   const bool first_came = !client.choices[0].tokens.empty();
-  if (request.params.prompt_logprobs && first_came && request.prompt.size() > 1 && client.prompt_logprobs == 0) {
-    report(&Violations::lost, fmt::format("request {}: no prompt logprobs", request.id));
+  if (job.request.params.prompt_logprobs && first_came && job.request.prompt.size() > 1 &&
+      client.prompt_logprobs == 0) {
+    report(&Violations::lost, fmt::format("job {}: no prompt logprobs", job.number));
   }
 }
 
-void Clients::compare(const Client& client, std::uint32_t index, Digest* digest) {
+void Clients::compare(const Client& client, std::uint32_t index) {
   const Job& job = *client.job;
   const Choice& choice = client.choices[index];
-  for (const TokenId token : choice.tokens) digest->add(token);
-  digest->add(choice.finish, choice.stop_token.value_or(-1), choice.tokens.size());
   const auto changed = [&](const char* what) {
-    report(&Violations::changed, fmt::format("request {} choice {}: {}", job.request.id, index, what));
+    report(&Violations::changed, fmt::format("job {} choice {}: {}", job.number, index, what));
   };
   if (job.refused) {
     const bool hung_up = client.aborted && choice.finish == FinishReason::none;
@@ -119,11 +135,13 @@ void Clients::compare(const Client& client, std::uint32_t index, Digest* digest)
       !std::equal(choice.tokens.begin(), choice.tokens.end(), expected.tokens.begin())) {
     return changed("other tokens than the oracle's");
   }
-  const bool cut = choice.finish == FinishReason::abort || (client.aborted && choice.finish == FinishReason::none);
+  const bool cut = choice.finish == FinishReason::abort || (client.aborted && choice.finish == FinishReason::none) ||
+                   (client.convicted && choice.finish == FinishReason::error);
   if (cut) return;
+  if (job.poison) return changed("kills replicas and was not ended for it");
   if (given != expected.tokens.size()) {
-    report(&Violations::lost, fmt::format("request {} choice {}: ended after {} of {} tokens", job.request.id, index,
-                                          given, expected.tokens.size()));
+    report(&Violations::lost, fmt::format("job {} choice {}: ended after {} of {} tokens", job.number, index, given,
+                                          expected.tokens.size()));
   } else if (choice.finish != expected.finish || choice.stop_token != expected.stop_token) {
     changed("ended for another reason than the oracle's");
   }
@@ -135,7 +153,7 @@ void Clients::close() {
     if (client.unfinished > 0 && !client.aborted) lost.push_back(id);
   }
   std::sort(lost.begin(), lost.end());
-  for (const RequestId id : lost) report(&Violations::lost, fmt::format("request {} never ended", id));
+  for (const RequestId id : lost) report(&Violations::stuck, fmt::format("request {} never ended", id));
 }
 
 }  // namespace chorus::sim

@@ -1,5 +1,5 @@
-// chorus_sim: runs simulated clusters and says what came of them. Exit status 0: nothing was lost, repeated or changed;
-// 1: something was, and the seed is named; 2: wrong usage.
+// chorus_sim: runs simulated clusters and prints what happened. Exit status 0: nothing was lost, repeated, changed or
+// stuck; 1: something was, and the seed is named; 2: wrong usage.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -17,8 +17,9 @@ struct Options {
   WorldConfig world;
   std::uint64_t worlds = 1;
   std::uint64_t deaths_min = 0;
-  std::string sabotage = "none";
+  std::string planted = "none";
   bool no_faults = false;
+  bool no_poison = false;
 };
 
 // A failed CHECK ends the process: the seed must be known all the same.
@@ -33,11 +34,14 @@ void say_seed_and_die(int signal) {
 
 std::string replay_command(const WorldConfig& config) {
   std::string command = fmt::format("chorus_sim --seed {} --requests {}", config.seed, config.requests);
+  if (config.front_ends != 0) command += fmt::format(" --front-ends {}", config.front_ends);
   if (config.replicas != 0) command += fmt::format(" --replicas {}", config.replicas);
-  if (config.cluster_seed != 0) command += fmt::format(" --cluster-seed {}", config.cluster_seed);
+  if (config.restarts != 0) command += fmt::format(" --restarts {}", config.restarts);
+  if (config.together) command += " --together";
   if (!config.faults) command += " --no-faults";
-  for (const auto& [name, kind] : kSabotages) {
-    if (kind == config.sabotage && kind != Sabotage::none) command += fmt::format(" --sabotage {}", name);
+  if (!config.poison) command += " --no-poison";
+  for (const auto& [name, fault] : kPlantedFaults) {
+    if (fault == config.planted && fault != PlantedFault::none) command += fmt::format(" --planted {}", name);
   }
   return command;
 }
@@ -49,16 +53,18 @@ void remember_seed(const WorldConfig& config) {
 
 std::string described(const Totals& totals, const Violations& violations) {
   return fmt::format(
-      "requests {} deaths {} all-dead {} zombies {} resubmissions {} dropped-frames {} preemptions {} cache-hits {} "
-      "aborts {} plans-in-flight {} pooled {} "
-      "tokens {} lost {} repeated {} changed {} other {}",
-      totals.requests, totals.deaths, totals.all_dead, totals.zombies, totals.resubmissions, totals.dropped,
-      totals.preemptions, totals.cache_hits, totals.aborts, totals.most_in_flight, totals.pooled, totals.tokens,
-      violations.lost, violations.repeated, violations.changed, violations.other);
+      "requests {} tokens {} deaths {} front-end-deaths {} zombies {} resubmissions {} dropped {} refused {} aborts {} "
+      "drains {} removals {} additions {} loans {} convicted {} waves {} ends {} preemptions {} cache-hits {} "
+      "plans-in-flight {} pooled {} lost {} stuck {} repeated {} changed {} other {}",
+      totals.requests, totals.tokens, totals.deaths, totals.front_end_deaths, totals.zombies, totals.resubmissions,
+      totals.dropped, totals.refused, totals.aborts, totals.drains, totals.removals, totals.additions, totals.loans,
+      totals.convicted, totals.waves, totals.ends, totals.preemptions, totals.cache_hits, totals.most_in_flight,
+      totals.pooled, violations.lost, violations.stuck, violations.repeated, violations.changed, violations.other);
 }
 
 void add(Violations* sum, const Violations& more) {
   sum->lost += more.lost;
+  sum->stuck += more.stuck;
   sum->repeated += more.repeated;
   sum->changed += more.changed;
   sum->other += more.other;
@@ -92,27 +98,33 @@ int run(const Options& options) {
 
 int run_command_line(int argc, char** argv) {
   Options options;
-  CLI::App app{"Simulates clusters of replicas under faults and checks that no request is lost, repeated or changed."};
+  CLI::App app{
+      "Simulates clusters of replicas under faults and checks that no request is lost, repeated, changed or stuck."};
   app.add_option("--seed", options.world.seed, "of the first world")->capture_default_str();
   app.add_option("--worlds", options.worlds, "how many, with seeds that follow")->capture_default_str();
   app.add_option("--requests", options.world.requests, "in each world")->capture_default_str();
   app.add_option("--replicas", options.world.replicas, "0: 1 to 8, from the seed")->capture_default_str();
-  app.add_option("--cluster-seed", options.world.cluster_seed, "other cluster and faults for the same requests");
-  app.add_flag("--no-faults", options.no_faults, "nothing dies");
+  app.add_option("--front-ends", options.world.front_ends, "0: 1 to 4, from the seed")->capture_default_str();
+  app.add_option("--restarts", options.world.restarts, "of a replica in a row; 0: from the seed")
+      ->capture_default_str();
+  app.add_flag("--together", options.world.together, "replicas step together, in waves");
+  app.add_flag("--no-faults", options.no_faults, "nothing dies by itself");
+  app.add_flag("--no-poison", options.no_poison, "no request kills replicas");
   app.add_option("--deaths-min", options.deaths_min, "fail when fewer epochs died");
-  app.add_option("--sabotage", options.sabotage, "a deliberate bug, which must be found")->capture_default_str();
+  app.add_option("--planted", options.planted, "a deliberate bug, which must be found")->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : 2;
   }
   options.world.faults = !options.no_faults;
-  for (const auto& [name, kind] : kSabotages) {
-    if (options.sabotage != name) continue;
-    options.world.sabotage = kind;
+  options.world.poison = !options.no_poison;
+  for (const auto& [name, fault] : kPlantedFaults) {
+    if (options.planted != name) continue;
+    options.world.planted = fault;
     return run(options);
   }
-  fmt::print(stderr, "--sabotage {} is unknown\n", options.sabotage);
+  fmt::print(stderr, "--planted {} is unknown\n", options.planted);
   return 2;
 }
 

@@ -21,38 +21,51 @@ ToyModel::Config toy_config(const SchedulerConfig& config) {
   return toy;
 }
 
-Replica::Replica(Placement placement, const SchedulerConfig& config)
+Replica::Replica(Placement placement, std::uint64_t world, const SchedulerConfig& config)
     : placement_(placement),
+      world_(world),
       kv_blocks_(config.kv_blocks),
       plans_in_flight_max_(config.plans_in_flight_max),
       scheduler_(make_scheduler(config)),
       pipeline_(toy_config(config)) {}
 
-void Replica::receive(RouterMessage message) {
-  inbox_.push_back(std::move(message));
+void Replica::receive(ClientId client, ReplicaMessage message) {
+  inbox_.emplace_back(client, std::move(message));
+}
+
+void Replica::client_left(ClientId client) {
+  std::erase_if(inbox_, [&](const auto& arrived) { return arrived.first == client; });
+  scheduler_->abort_client(client);
+  requests_.erase(client);
 }
 
 bool Replica::has_work() const {
   return !inbox_.empty() || scheduler_->has_work();
 }
 
-Frame Replica::step() {
-  for (RouterMessage& message : inbox_) {
+void Replica::take_in() {
+  for (auto& [client, message] : std::exchange(inbox_, {})) {
+    --links[client].unread;
     switch (message.kind) {
-      case RouterMessage::Kind::add:
-        ++submissions_;
+      case ReplicaMessage::Kind::add:
+        ++links[client].submissions;
+        requests_[client].insert(message.id);
+        fresh_.push_back(message.id);
         scheduler_->add(std::move(message.request));
         break;
-      case RouterMessage::Kind::abort:
+      case ReplicaMessage::Kind::abort:
         scheduler_->abort(message.id);
         break;
-      case RouterMessage::Kind::abort_choice:
+      case ReplicaMessage::Kind::abort_choice:
         scheduler_->abort_choice(message.id, message.choice);
         break;
     }
   }
-  inbox_.clear();
-  Frame frame{placement_, {}, {}};
+}
+
+std::vector<TokenEvent> Replica::step() {
+  take_in();
+  std::vector<TokenEvent> events;
   if (scheduler_->has_work()) {
     while (scheduler_->plans_in_flight() < plans_in_flight_max_) {
       const StepPlan& plan = scheduler_->schedule();
@@ -61,12 +74,32 @@ Frame Replica::step() {
     }
     most_in_flight_ = std::max<std::uint64_t>(most_in_flight_, pipeline_.in_flight());
     if (scheduler_->plans_in_flight() > 0) pipeline_.collect(&result_);
-    scheduler_->complete(result_, &frame.events);
+    scheduler_->complete(result_, &events);
   }
   if (++steps_ % kStepsBetweenInvariantChecks == 0) scheduler_->check_invariants();
+  for (auto& [client, requests] : requests_) {
+    std::erase_if(requests, [&](RequestId request) { return !scheduler_->contains(request); });
+  }
+  return events;
+}
+
+LoadReport Replica::load(ClientId client) const {
   const SchedulerStats stats = scheduler_->stats();
-  frame.load = {stats.waiting, stats.running, stats.kv_blocks_free, submissions_};
-  return frame;
+  const auto link = links.find(client);
+  return {stats.waiting, stats.running, stats.kv_blocks_free, link == links.end() ? 0 : link->second.submissions};
+}
+
+std::set<RequestId> Replica::requests() const {
+  std::set<RequestId> all;
+  for (const auto& [client, requests] : requests_) {
+    for (const RequestId request : requests) {
+      if (scheduler_->contains(request)) all.insert(request);
+    }
+  }
+  for (const auto& [client, message] : inbox_) {
+    if (message.kind == ReplicaMessage::Kind::add) all.insert(message.id);
+  }
+  return all;
 }
 
 bool Replica::is_clean() const {

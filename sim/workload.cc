@@ -57,7 +57,7 @@ void spoil(Random& random, Job* job) {
 
 }  // namespace
 
-std::vector<Job> make_workload(std::uint64_t seed, std::size_t count, Nanoseconds gap_mean) {
+std::vector<Job> make_workload(std::uint64_t seed, std::size_t count, Nanoseconds gap_mean, double poison) {
   Random random(seed);
   std::vector<std::vector<TokenId>> prefixes;
   for (int i = 0; i < 4; ++i) prefixes.push_back(random_tokens(random, random.between(4, kPromptMax)));
@@ -73,11 +73,12 @@ std::vector<Job> make_workload(std::uint64_t seed, std::size_t count, Nanosecond
       if (random.chance(0.02)) burst = random.between(5, 40);
     }
     job.arrival = now;
-    job.request.id = {0, i + 1};
+    job.number = i + 1;
     job.request.prompt = random_prompt(random, prefixes);
     job.request.params = random_params(random);
     job.request.priority = static_cast<std::int32_t>(random.between(-1, 1));
     if (random.chance(0.01)) spoil(random, &job);
+    job.poison = !job.refused && random.chance(poison);
     if (random.chance(0.03)) job.abort_after = random.exponential(30e6);
     for (std::uint32_t choice = 0; choice < job.request.params.n; ++choice) {
       if (random.chance(0.05)) job.stops[choice] = static_cast<std::uint32_t>(random.between(1, 6));

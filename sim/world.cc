@@ -9,8 +9,9 @@ namespace {
 constexpr Nanoseconds kMicrosecond = 1'000;
 constexpr Nanoseconds kMillisecond = 1'000'000;
 constexpr Nanoseconds kSecond = 1'000'000'000;
-constexpr Nanoseconds kHangLimit = 300 * kSecond;  // after the last arrival
-constexpr Nanoseconds kSettleTime = 3 * kSecond;   // longer than any stop of a replica
+constexpr Nanoseconds kStuckAfter = 300 * kSecond;  // the last arrival
+constexpr Nanoseconds kSettleTime = 5 * kSecond;    // longer than any stop of a replica, and than a removal
+constexpr Nanoseconds kNever = 1'000 * kSecond;
 
 SchedulerConfig draw_scheduler(Random* random) {
   SchedulerConfig config;
@@ -30,12 +31,12 @@ SchedulerConfig draw_scheduler(Random* random) {
   while (kv_pools(config).short_of(sequence_blocks, needed) >= 0) ++needed;
   config.kv_blocks = needed + static_cast<std::int32_t>(random->between(0, needed * (random->chance(0.7) ? 2 : 16)));
   config.enable_prefix_caching = random->chance(0.8);
-  config.by_priority = random->chance(0.3);
+  config.by_priority = random->chance(0.5);
   config.prefix_hash_key = {random->next(), random->next()};
   return config;
 }
 
-SupervisorLimits draw_limits() {
+SupervisorLimits draw_supervisor(const WorldConfig& config, bool together, Random* random) {
   SupervisorLimits limits;
   limits.start_timeout = kSecond;
   limits.heartbeat_timeout = 400 * kMillisecond;
@@ -43,12 +44,19 @@ SupervisorLimits draw_limits() {
   limits.backoff_first = 20 * kMillisecond;
   limits.backoff_max = 500 * kMillisecond;
   limits.stable_after = kSecond;
-  limits.restarts_max = 4;
+  const bool few = random->chance(0.1);  // a death is everybody's where they step together
+  limits.restarts_max = config.restarts > 0 ? config.restarts : together && !few ? 1'000'000 : 4;
   return limits;
 }
 
-std::uint64_t cluster_seed(const WorldConfig& config) {
-  return (config.cluster_seed != 0 ? config.cluster_seed : config.seed) ^ 0xC0FFEE;
+DispatcherLimits draw_limits(const SchedulerConfig& scheduler, Random* random) {
+  DispatcherLimits limits;
+  limits.requests_waiting_max = static_cast<std::size_t>(random->between(8, 64));
+  limits.tokens_waiting_max = static_cast<std::size_t>(random->between(200, 2000));
+  limits.sequences_per_replica_max = 2 * static_cast<std::uint32_t>(scheduler.max_num_seqs);
+  limits.messages_waiting_max = static_cast<std::size_t>(random->between(2, 16));
+  limits.events_waiting_max = 1024;
+  return limits;
 }
 
 }  // namespace
@@ -57,126 +65,293 @@ void Totals::add(const Totals& other) {
   requests += other.requests;
   tokens += other.tokens;
   deaths += other.deaths;
+  front_end_deaths += other.front_end_deaths;
   zombies += other.zombies;
   resubmissions += other.resubmissions;
   dropped += other.dropped;
-  all_dead += other.all_dead;
+  refused += other.refused;
+  aborts += other.aborts;
+  drains += other.drains;
+  removals += other.removals;
+  additions += other.additions;
+  loans += other.loans;
+  convicted += other.convicted;
+  wrongly_convicted += other.wrongly_convicted;
+  waves += other.waves;
+  ends += other.ends;
   preemptions += other.preemptions;
   cache_hits += other.cache_hits;
-  aborts += other.aborts;
   most_in_flight = std::max(most_in_flight, other.most_in_flight);
   pooled += other.pooled;
 }
 
 World::Shape World::draw_shape(const WorldConfig& config, Random* random) {
   Shape shape;
-  const auto drawn = static_cast<int>(random->between(1, 8));
-  shape.replicas = config.replicas > 0 ? config.replicas : drawn;
+  const auto front_ends = static_cast<int>(random->between(1, 4));
+  const auto replicas = static_cast<int>(random->between(1, 8));
+  shape.front_ends = config.front_ends > 0 ? config.front_ends : front_ends;
+  shape.replicas = config.replicas > 0 ? config.replicas : replicas;
+  shape.together = (random->chance(0.2) || config.together) && shape.replicas > 1;
   shape.scheduler = draw_scheduler(random);
   shape.balancer = random->chance(0.5) ? LoadBalancerName::least_loaded : LoadBalancerName::round_robin;
-  shape.limits = draw_limits();
+  shape.limits = draw_limits(shape.scheduler, random);
+  shape.supervisor = draw_supervisor(config, shape.together, random);
+  shape.drain_timeout = random->chance(0.2) ? 300 * kMillisecond : kNever;
   shape.step_time = random->between(500, 4000) * kMicrosecond;
   shape.delay_mean = random->between(20, 2000) * kMicrosecond;
-  shape.fault_gap = random->between(30, 300) * kMillisecond;
-  shape.pinned = random->chance(0.3) ? 0.5 : 0;
+  shape.fault_gap = random->between(60, 600) * kMillisecond * (shape.together ? 4 : 1);
+  shape.operation_gap = random->between(200, 2000) * kMillisecond;
+  shape.wished = random->chance(0.3) ? 0.5 : 0;
   return shape;
+}
+
+CoordinatorConfig World::coordinator_config() const {
+  CoordinatorConfig config;
+  config.supervisor = shape_.supervisor;
+  config.step_together = shape_.together;
+  config.drain_timeout = shape_.drain_timeout;
+  config.planted = config_.planted;
+  return config;
 }
 
 World::World(const WorldConfig& config)
     : config_(config),
-      random_(cluster_seed(config)),
+      random_(config.seed ^ 0xC0FFEE),
       shape_(draw_shape(config, &random_)),
-      // The times are the clients' too: drawn from the workload's seed.
-      jobs_(make_workload(config.seed, config.requests, Random(config.seed ^ 0xA44).between(1, 8) * kMillisecond)),
-      router_(shape_.replicas, make_load_balancer(shape_.balancer)),
-      supervisor_(shape_.limits),
-      died_(static_cast<std::size_t>(shape_.replicas), 0),
+      jobs_(make_workload(config.seed, config.requests, Random(config.seed ^ 0xA44).between(1, 8) * kMillisecond,
+                          config.poison ? 0.002 : 0)),
+      coordinator_(coordinator_config()),
       oracle_model_(toy_config(shape_.scheduler)),
-      clients_(&oracle_model_),
-      saboteur_(config.sabotage, random_.next()) {}
+      clients_(&oracle_model_) {}
 
 Outcome World::run() {
-  for (int rank = 0; rank < shape_.replicas; ++rank) supervisor_.add(true);
-  for (int rank = 0; rank < shape_.replicas; ++rank) supervisor_.start(rank, queue_.now());
-  pump();
+  for (int i = 0; i < shape_.replicas; ++i) {
+    CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "replica {}", i);
+    died_.push_back(0);
+  }
+  for (int i = 0; i < shape_.front_ends; ++i) start_front_end();
   if (!jobs_.empty()) queue_.at(jobs_.front().arrival, [this] { arrive(0); });
-  if (config_.faults)
+  if (config_.faults) {
     queue_.after(random_.exponential(static_cast<double>(shape_.fault_gap)), [this] { inject_fault(); });
-  const Nanoseconds limit = (jobs_.empty() ? 0 : jobs_.back().arrival) + kHangLimit;
+    queue_.after(random_.exponential(static_cast<double>(shape_.operation_gap)), [this] { operate(); });
+  }
+  pump();
+  const Nanoseconds limit = (jobs_.empty() ? 0 : jobs_.back().arrival) + kStuckAfter;
   Nanoseconds end = limit;
   while (!queue_.empty() && queue_.next_time() <= end) {
     queue_.step();
-    const bool done = arrived_ == jobs_.size() && clients_.open() == 0;
+    const bool done = over_ || (arrived_ == jobs_.size() && retrying_ == 0 && clients_.open() == 0);
     if (done && end == limit) end = queue_.now() + kSettleTime;
   }
   clients_.close();
   check_end();
   collect();
-  return {totals_, clients_.violations(), trace_.value(), clients_.output_digest()};
+  return {totals_, clients_.violations(), trace_.value()};
+}
+
+// Its connection to the parent begins with all that there is to know.
+void World::start_front_end() {
+  DispatcherConfig config;
+  config.client = next_client_++;
+  config.by_priority = shape_.scheduler.by_priority;
+  config.limits = shape_.limits;
+  config.planted = config_.planted;
+  front_ends_.push_back(std::make_unique<FrontEnd>(config, make_load_balancer(shape_.balancer)));
+  FrontEnd* const front_end = front_ends_.back().get();
+  for (const ReplicaNews& news : coordinator_.client_joined(front_end->id)) send_news(front_end, news);
+}
+
+std::vector<FrontEnd*> World::living_front_ends() {
+  std::vector<FrontEnd*> living;
+  for (const auto& front_end : front_ends_) {
+    if (front_end->alive) living.push_back(front_end.get());
+  }
+  return living;
+}
+
+FrontEnd* World::find_front_end(ClientId client) {
+  return front_ends_.at(client).get();
 }
 
 void World::arrive(std::size_t index) {
-  const Job& job = jobs_[index];
-  clients_.submitted(job);
-  std::optional<int> rank;
-  if (random_.chance(shape_.pinned)) rank = static_cast<int>(random_.between(0, shape_.replicas - 1));
-  const Result<void> submitted = router_.submit(job.request, rank);
-  CHECK(submitted.ok(), "{}", submitted.error().message);
-  if (job.abort_after) queue_.after(*job.abort_after, [this, id = job.request.id] { hang_up(id); });
   ++arrived_;
+  if (over_) return;
+  submit(jobs_[index]);
   if (index + 1 < jobs_.size()) queue_.at(jobs_[index + 1].arrival, [this, index] { arrive(index + 1); });
   pump();
 }
 
+// To any front end that lives; one that is refused, or finds none, comes again.
+void World::submit(const Job& job) {
+  const auto come_again = [&] {
+    ++totals_.refused;
+    ++retrying_;
+    queue_.after(20 * kMillisecond, [this, &job] {
+      --retrying_;
+      if (over_) return;
+      submit(job);
+      pump();
+    });
+  };
+  const std::vector<FrontEnd*> living = living_front_ends();
+  if (living.empty()) return come_again();
+  FrontEnd* const front_end = living[random_.next() % living.size()];
+  Dispatcher& dispatcher = front_end->dispatcher;
+  std::optional<int> wish;
+  if (random_.chance(shape_.wished)) wish = static_cast<int>(random_.between(0, coordinator_.replicas() - 1));
+  const bool full = dispatcher.waiting() >= shape_.limits.requests_waiting_max;
+  const Result<RequestId> id = dispatcher.submit(job.request, wish);
+  if (!id.ok()) {
+    CHECK(id.error().code == ErrorCode::resource_exhausted, "{}", id.error().message);
+    return come_again();
+  }
+  if (full)
+    violation(
+        fmt::format("{} requests wait, {} is the limit", dispatcher.waiting(), shape_.limits.requests_waiting_max));
+  clients_.submitted(*id, job);
+  if (!wish) {
+    const FrontEnd::Order order{shape_.scheduler.by_priority ? job.request.priority : 0, front_end->admissions++};
+    front_end->waiting[order] = *id;
+    front_end->orders[*id] = order;
+  }
+  check_order(front_end);
+  if (job.abort_after) queue_.after(*job.abort_after, [this, request = *id] { hang_up(request); });
+}
+
 void World::hang_up(RequestId request) {
+  FrontEnd* const front_end = find_front_end(request.client);
+  if (!front_end->alive) return;
   ++totals_.aborts;
   clients_.aborted(request);
-  router_.abort(request);
+  front_end->dispatcher.abort(request);
   pump();
 }
 
-// Carries out what supervisor and router want, until they want nothing more.
+// Carries out what the Coordinator and the Dispatchers want, until they want nothing more.
 void World::pump() {
   for (bool busy = true; busy;) {
     busy = false;
-    for (const SupervisorAction& action : supervisor_.take_actions()) {
+    for (const ReplicaNews& news : coordinator_.take_news()) {
+      busy = true;
+      tell_front_ends(news);
+    }
+    for (const CoordinatorAction& action : coordinator_.take_actions()) {
       busy = true;
       act(action);
     }
-    for (RouterMessage& message : router_.take_messages()) {
-      busy = true;
-      send_to_replica(std::move(message));
-    }
   }
+  for (FrontEnd* const front_end : living_front_ends()) serve(front_end);
   schedule_tick();
+  if (over_ || !coordinator_.is_over(queue_.now())) return;
+  over_ = true;  // the host ends with an error, and all that waits with it
+  ++totals_.ends;
+  clients_.cluster_is_over();
 }
 
-void World::act(const SupervisorAction& action) {
-  const Placement replica = action.replica;
-  trace_.add(queue_.now(), action.kind, replica.rank, replica.epoch);
-  switch (action.kind) {
-    case SupervisorAction::Kind::spawn:
-      spawn(replica);
-      break;
-    case SupervisorAction::Kind::kill:
-      kill(replica);
-      break;
-    case SupervisorAction::Kind::died: {
-      ++totals_.deaths;
-      died_[static_cast<std::size_t>(replica.rank)] = replica.epoch;
-      router_.replica_died(replica);
-      const auto accepts = [](const ReplicaLoad& load) { return load.accepting; };
-      if (std::none_of(router_.loads().begin(), router_.loads().end(), accepts)) ++totals_.all_dead;
-      check_counts();
-      break;
+void World::tell_front_ends(const ReplicaNews& news) {
+  const Placement replica = news.replica;
+  trace_.add(queue_.now(), news.state, replica.rank, replica.epoch, news.move);
+  if (news.state == ReplicaNews::State::died) {
+    ++totals_.deaths;
+    died_[static_cast<std::size_t>(replica.rank)] = replica.epoch;
+  }
+  if (news.state == ReplicaNews::State::removed) removing_.erase(replica.rank);
+  if (news.state == ReplicaNews::State::lent) ++totals_.loans;
+  for (FrontEnd* const front_end : living_front_ends()) send_news(front_end, news);
+}
+
+void World::send_news(FrontEnd* front_end, const ReplicaNews& news) {
+  front_end->news_free = std::max(front_end->news_free, queue_.now() + delay());
+  queue_.at(front_end->news_free, [this, front_end, news] {
+    if (!front_end->alive) return;
+    hear(front_end, news);
+    pump();
+  });
+}
+
+void World::hear(FrontEnd* front_end, const ReplicaNews& news) {
+  const int rank = news.replica.rank;
+  Dispatcher& dispatcher = front_end->dispatcher;
+  const std::vector<RequestId> there = dispatcher.ledger().requests_at(news.replica);
+  dispatcher.on_news(news);
+  if (news.state == ReplicaNews::State::ready) front_end->replicas.insert(rank);
+  if (news.state == ReplicaNews::State::died) {
+    front_end->replicas.erase(rank);
+    front_end->died[rank] = news.replica.epoch;
+  }
+  if (news.move || news.state == ReplicaNews::State::died) {
+    for (const RequestId request : there) {
+      if (!dispatcher.ledger().contains(request)) {
+        check_conviction(news, request);
+      } else if (const auto order = front_end->orders.find(request); order != front_end->orders.end()) {
+        front_end->waiting[order->second] = request;
+      }
     }
-    case SupervisorAction::Kind::give_up:  // an operator comes and starts it again
-      queue_.after(kSecond / 2, [this, rank = replica.rank] {
-        supervisor_.start(rank, queue_.now());
+  }
+  check_order(front_end);
+}
+
+void World::act(const CoordinatorAction& action) {
+  trace_.add(queue_.now(), action.kind, action.replica.rank, action.replica.epoch, action.number);
+  switch (action.kind) {
+    case CoordinatorAction::Kind::spawn:
+      spawn(action);
+      break;
+    case CoordinatorAction::Kind::kill:
+      kill(action.replica);
+      break;
+    case CoordinatorAction::Kind::begin_wave:
+      begin_wave(action.replica, action.number);
+      break;
+    case CoordinatorAction::Kind::give_up:
+      // An operator puts another one in its place. A world is given up as a whole.
+      if (shape_.together || removing_.contains(action.replica.rank)) break;
+      if (coordinator_.state(action.replica.rank) == ReplicaState::removed) break;
+      queue_.after(kSecond / 2, [this, rank = action.replica.rank] {
+        removing_.insert(rank);
+        CHECK(coordinator_.remove(rank, queue_.now()).ok(), "replica {}", rank);
+        CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "replica {}", rank);
+        died_.push_back(0);
+        ++totals_.additions;
         pump();
       });
       break;
   }
+}
+
+// What its Dispatcher wants: messages as far as each connection takes them, notes, events for its clients.
+void World::serve(FrontEnd* front_end) {
+  constexpr std::size_t kUnreadMax = 8;
+  Dispatcher& dispatcher = front_end->dispatcher;
+  check_bounds(*front_end);
+  for (const int rank : std::set<int>(front_end->replicas)) {
+    Replica* const replica = find({rank, 0});
+    while (dispatcher.is_ready(replica->placement()) && replica->links[front_end->id].unread < kUnreadMax) {
+      auto message = dispatcher.take_message(replica->placement());
+      if (!message) break;
+      send_to_replica(front_end, replica, std::move(*message));
+    }
+  }
+  for (const ClientNote& note : dispatcher.take_notes()) {
+    trace_.add(queue_.now(), front_end->id, note.kind, note.replica.rank, note.replica.epoch);
+    front_end->notes_free = std::max(front_end->notes_free, queue_.now() + delay());
+    queue_.at(front_end->notes_free, [this, front_end, note] {
+      if (!front_end->alive) return;
+      coordinator_.on_note(front_end->id, note, queue_.now());
+      pump();
+    });
+  }
+  deliver(front_end);
+}
+
+void World::deliver(FrontEnd* front_end) {
+  Dispatcher& dispatcher = front_end->dispatcher;
+  while (dispatcher.has_events() && !over_) {
+    for (const DispatcherEvent& event : dispatcher.take_events()) {
+      if (clients_.deliver(event.event)) dispatcher.abort_choice(event.event.request, event.event.choice);
+    }
+  }
+  check_order(front_end);
 }
 
 Nanoseconds World::delay() {
@@ -184,83 +359,13 @@ Nanoseconds World::delay() {
   return random_.chance(0.01) ? usual * 20 : usual;
 }
 
-void World::send_to_replica(RouterMessage message) {
-  trace_.add(queue_.now(), message.kind, message.id.client, message.id.number, message.choice, message.to.rank,
-             message.to.epoch);
-  for (const ChoiceState& choice : message.request.choices) trace_.add(choice.index, choice.emitted.size());
-  if (message.kind == RouterMessage::Kind::add && router_.ledger().deaths_seen(message.id) > 0) ++totals_.resubmissions;
-  saboteur_.on_message(&message);
-  Replica* const replica = find(message.to);
-  replica->link_in_free = std::max(replica->link_in_free, queue_.now() + delay());
-  queue_.at(replica->link_in_free, [this, replica, shared = std::make_shared<RouterMessage>(std::move(message))] {
-    replica->receive(std::move(*shared));
-    step_if_idle(replica);
-  });
-}
-
-// Runs `arrival` when the bytes come in, unless they are lost with the process.
-void World::send_to_front_end(Replica* replica, std::function<void()> arrival) {
-  const std::uint64_t number = ++replica->frames_sent;
-  replica->link_out_free = std::max(replica->link_out_free, queue_.now() + delay());
-  queue_.at(replica->link_out_free, [this, replica, number, arrival = std::move(arrival)] {
-    if (number > replica->frames_surviving) return;
-    replica->frames_arrived = number;
-    arrival();
-    pump();
-  });
-}
-
-void World::step_if_idle(Replica* replica) {
-  if (replica->state != Replica::State::running || replica->stepping || !replica->has_work()) return;
-  replica->stepping = true;
-  const auto frame = std::make_shared<Frame>(replica->step());
-  const Nanoseconds duration = shape_.step_time / 2 + random_.exponential(static_cast<double>(shape_.step_time) / 2);
-  queue_.after(duration, [this, replica, frame] { step_done(replica, [this, frame] { receive(frame); }); });
-}
-
-void World::step_done(Replica* replica, std::function<void()> say) {
-  replica->stepping = false;
-  if (replica->state == Replica::State::stopped) replica->held = std::move(say);
-  if (replica->state != Replica::State::running) return;
-  send_to_front_end(replica, std::move(say));
-  step_if_idle(replica);
-}
-
-void World::receive(const std::shared_ptr<Frame>& frame) {
-  supervisor_.heartbeat(frame->from, queue_.now());
-  for (TokenEvent& event : frame->events) receive_event(frame->from, &event);
-  const Judgement judgement = router_.on_report(frame->from, frame->load);
-  if (judgement.verdict == Verdict::faulty) clients_.report(&Violations::other, judgement.fault);
-}
-
-void World::receive_event(Placement from, TokenEvent* event) {
-  Placement claimed = from;
-  if (!saboteur_.on_event(router_.ledger(), &claimed, event)) return;
-  const Judgement judgement = router_.on_event(claimed, event);
-  trace_.add(queue_.now(), judgement.verdict, from.rank, from.epoch, event->request.client, event->request.number,
-             event->choice, event->position, event->token.value_or(-1), event->finish);
-  if (judgement.verdict == Verdict::faulty) {
-    clients_.report(&Violations::other, judgement.fault);
-    supervisor_.fault(claimed, queue_.now());
-    pump();
-    return;
-  }
-  if (judgement.verdict == Verdict::dropped) ++totals_.dropped;
-  if (judgement.verdict == Verdict::dropped && !saboteur_.accepts_dropped(*event)) return;
-  if (from.epoch <= died_[static_cast<std::size_t>(from.rank)]) {
-    clients_.report(&Violations::other, fmt::format("request {}: rank {} epoch {} was listened to after its death",
-                                                    event->request, from.rank, from.epoch));
-  }
-  if (clients_.deliver(*event)) router_.abort_choice(event->request, event->choice);
-}
-
 void World::schedule_tick() {
-  const std::optional<Nanoseconds> deadline = supervisor_.next_deadline();
+  const std::optional<Nanoseconds> deadline = coordinator_.next_deadline();
   if (!deadline || (tick_at_ != 0 && tick_at_ <= *deadline)) return;
   tick_at_ = std::max(*deadline, queue_.now());
   queue_.at(tick_at_, [this, planned = tick_at_] {
     if (planned == tick_at_) tick_at_ = 0;
-    supervisor_.tick(queue_.now());
+    coordinator_.tick(queue_.now());
     pump();
   });
 }

@@ -1,4 +1,4 @@
-// Births and deaths of simulated replicas, and what goes wrong in between.
+// Births and deaths of simulated processes, what goes wrong in between, and what an operator does.
 #include <algorithm>
 
 #include "world.h"
@@ -9,24 +9,28 @@ namespace {
 constexpr Nanoseconds kMillisecond = 1'000'000;
 constexpr Nanoseconds kHeartbeatGap = 50 * kMillisecond;
 constexpr Nanoseconds kZombieLife = 300 * kMillisecond;
+constexpr int kReplicasMax = 8;
 
 }  // namespace
 
+// Epoch 0: the newest.
 Replica* World::find(Placement placement) {
-  const auto at = std::find_if(replicas_.rbegin(), replicas_.rend(),
-                               [&](const auto& replica) { return replica->placement() == placement; });
+  const auto at = std::find_if(replicas_.rbegin(), replicas_.rend(), [&](const auto& replica) {
+    return replica->placement().rank == placement.rank &&
+           (placement.epoch == 0 || replica->placement().epoch == placement.epoch);
+  });
   CHECK(at != replicas_.rend(), "no replica {} epoch {}", placement.rank, placement.epoch);
   return at->get();
 }
 
-// The supervisor has not declared it dead.
+// It has not been declared dead.
 bool World::is_present(const Replica& replica) const {
   const Placement placement = replica.placement();
   return placement.epoch > died_[static_cast<std::size_t>(placement.rank)];
 }
 
-void World::spawn(Placement placement) {
-  replicas_.push_back(std::make_unique<Replica>(placement, shape_.scheduler));
+void World::spawn(const CoordinatorAction& action) {
+  replicas_.push_back(std::make_unique<Replica>(action.replica, action.number, shape_.scheduler));
   Replica* const replica = replicas_.back().get();
   if (config_.faults && random_.chance(0.03)) return;  // hangs while starting
   const Nanoseconds load_time = random_.between(5, 150) * kMillisecond;
@@ -35,34 +39,34 @@ void World::spawn(Placement placement) {
     if (replica->state != Replica::State::loading) return;
     if (fails) return crash(replica);
     replica->state = Replica::State::running;
-    send_to_front_end(replica, [this, replica] { ready(replica); });
+    send_from_replica(replica, Replica::parent, [this, replica] { ready(replica); });
     heartbeat(replica);
   });
 }
 
 void World::ready(Replica* replica) {
-  const Placement placement = replica->placement();
-  supervisor_.ready(placement, queue_.now());
-  const bool accepted =
-      supervisor_.epoch(placement.rank) == placement.epoch && supervisor_.state(placement.rank) == ReplicaState::ready;
-  if (accepted) router_.replica_ready(placement);
+  coordinator_.ready(replica->placement(), queue_.now());
 }
 
 void World::heartbeat(Replica* replica) {
-  if (replica->state == Replica::State::dead) return;
+  if (replica->state == Replica::State::dead || over_) return;
   if (replica->state == Replica::State::running) {
-    send_to_front_end(replica, [this, replica] { supervisor_.heartbeat(replica->placement(), queue_.now()); });
+    send_from_replica(replica, Replica::parent,
+                      [this, replica] { coordinator_.heartbeat(replica->placement(), queue_.now()); });
   }
   queue_.after(kHeartbeatGap, [this, replica] { heartbeat(replica); });
 }
 
 void World::inject_fault() {
+  if (arrived_ == jobs_.size() || over_) return;
   std::vector<Replica*> victims;
   for (const auto& replica : replicas_) {
     if (replica->state == Replica::State::running || replica->state == Replica::State::loading)
       victims.push_back(replica.get());
   }
-  if (!victims.empty()) {
+  if (random_.chance(0.15)) {
+    front_end_dies();
+  } else if (!victims.empty()) {
     Replica* const victim = victims[random_.next() % victims.size()];
     if (random_.chance(0.06)) {
       for (Replica* const replica : victims) crash(replica);
@@ -72,25 +76,84 @@ void World::inject_fault() {
       crash(victim);
     }
   }
-  if (arrived_ == jobs_.size()) return;
   queue_.after(random_.exponential(static_cast<double>(shape_.fault_gap)), [this] { inject_fault(); });
+}
+
+// The parent and the replicas learn of it each in their own time; then another one is started in its place.
+void World::front_end_dies() {
+  const std::vector<FrontEnd*> living = living_front_ends();
+  if (living.empty()) return;
+  FrontEnd* const front_end = living[random_.next() % living.size()];
+  const ClientId client = front_end->id;
+  front_end->alive = false;
+  ++totals_.front_end_deaths;
+  clients_.front_end_died(client);
+  for (const auto& replica : replicas_) {
+    queue_.after(delay(), [this, replica = replica.get(), client] {
+      if (replica->state == Replica::State::dead) return;
+      replica->client_left(client);
+      if (replica->state == Replica::State::running && !replica->stepping) report(replica, {});
+      step_if_idle(replica);
+    });
+  }
+  queue_.after(delay(), [this, client] {
+    coordinator_.client_left(client, queue_.now());
+    pump();
+  });
+  queue_.after(random_.between(20, 200) * kMillisecond, [this] {
+    if (over_) return;
+    start_front_end();
+    pump();
+  });
+}
+
+// An operator drains a replica for a while, takes one away, adds one.
+void World::operate() {
+  if (arrived_ == jobs_.size() || over_ || shape_.together) return;
+  std::vector<int> ready;
+  for (int replica = 0; replica < coordinator_.replicas(); ++replica) {
+    if (coordinator_.is_ready(replica) && !removing_.contains(replica)) ready.push_back(replica);
+  }
+  const auto kind = random_.between(0, 2);
+  if (kind < 2 && ready.size() > 1) {
+    const int replica = ready[random_.next() % ready.size()];
+    coordinator_.drain(replica, random_.chance(0.5), queue_.now());
+    ++totals_.drains;
+    if (kind == 0) {
+      queue_.after(random_.between(10, 500) * kMillisecond, [this, replica] {
+        coordinator_.resume(replica);
+        pump();
+      });
+    } else {
+      removing_.insert(replica);
+      ++totals_.removals;
+      CHECK(coordinator_.remove(replica, queue_.now()).ok(), "replica {}", replica);
+    }
+  } else if (ready.size() < kReplicasMax) {
+    CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "one more replica");
+    died_.push_back(0);
+    ++totals_.additions;
+  }
+  pump();
+  queue_.after(random_.exponential(static_cast<double>(shape_.operation_gap)), [this] { operate(); });
 }
 
 // The process is gone. Of what it had sent a part still arrives, perhaps after the news of its death.
 void World::crash(Replica* replica) {
   if (replica->state == Replica::State::dead) return;
   replica->state = Replica::State::dead;
-  const std::uint64_t in_flight = replica->frames_sent - replica->frames_arrived;
-  replica->frames_surviving =
-      replica->frames_arrived + static_cast<std::uint64_t>(random_.between(0, static_cast<std::int64_t>(in_flight)));
+  for (auto& [client, link] : replica->links) {
+    const auto in_flight = static_cast<std::int64_t>(link.sent - link.arrived);
+    link.surviving = link.arrived + static_cast<std::uint64_t>(random_.between(0, in_flight));
+  }
   const Placement placement = replica->placement();
   queue_.after(delay(), [this, placement] {
-    supervisor_.exited(placement, {0, 9}, queue_.now());
+    coordinator_.exited(placement, {0, 9}, queue_.now());
     pump();
   });
   if (!random_.chance(0.3)) return;
   queue_.after(delay(), [this, placement] {  // its connection breaks, before or after the exit is seen
-    supervisor_.fault(placement, queue_.now());
+    coordinator_.fault(placement, queue_.now());
     pump();
   });
 }
@@ -104,12 +167,15 @@ void World::stop(Replica* replica) {
 void World::wake(Replica* replica) {
   if (replica->state != Replica::State::stopped) return;
   replica->state = Replica::State::running;
-  if (replica->held) send_to_front_end(replica, std::exchange(replica->held, nullptr));
+  if (replica->held) std::exchange(replica->held, nullptr)();
   if (!is_present(*replica)) {
     ++totals_.zombies;
     queue_.after(kZombieLife, [this, replica] { crash(replica); });
   }
   replica->unreachable = replica->unreachable && !is_present(*replica);
+  if (shape_.together) {
+    for (Replica* const member : members(replica->world())) step_if_idle(member);
+  }
   step_if_idle(replica);
 }
 

@@ -86,30 +86,28 @@ std::vector<ReplicaNews> Coordinator::client_joined(ClientId client) {
 }
 
 void Coordinator::client_left(ClientId client, Nanoseconds now) {
+  if (config_.planted == PlantedFault::await_departed) return;
   clients_.erase(client);
   std::erase(borrowers_, client);
   if (loan_ && loan_->client == client) end_loan();
   for (int replica = 0; replica < replicas(); ++replica) {
-    if (config_.planted == PlantedFault::await_departed) continue;
     if (at(replica).awaited.erase(client) > 0) on_drained(replica, now);
   }
-  lend(now);
   follow_supervisor(now);
 }
 
 void Coordinator::on_note(ClientId client, const ClientNote& note, Nanoseconds now) {
-  const bool of_loan = loan_ && loan_->client == client && lent(note.replica.rank) && present(note.replica);
+  const bool of_loan = loan_ && loan_->granted && loan_->client == client && present(note.replica) &&
+                       loan_->replicas.front() == note.replica.rank;
   switch (note.kind) {
     case ClientNote::Kind::drained:
       if (present(note.replica) && at(note.replica.rank).awaited.erase(client) > 0) on_drained(note.replica.rank, now);
       break;
     case ClientNote::Kind::wants_alone:
       if (std::find(borrowers_.begin(), borrowers_.end(), client) == borrowers_.end()) borrowers_.push_back(client);
-      lend(now);
       break;
     case ClientNote::Kind::returned:
       if (of_loan) end_loan();
-      lend(now);
       break;
   }
   follow_supervisor(now);
@@ -122,7 +120,7 @@ void Coordinator::ready(Placement replica, Nanoseconds now) {
   known.was_ready = true;
   tell(replica.rank, ReplicaNews::State::ready);
   if (known.draining) tell_draining(replica.rank, now);
-  lend(now);
+  follow_supervisor(now);
   begin_waves();
 }
 
@@ -217,7 +215,7 @@ bool Coordinator::is_over(Nanoseconds now) const {
   return nobody_since_ && now - *nobody_since_ >= config_.rejoin_timeout;
 }
 
-// What the supervisor wants may lead to more that it wants.
+// After every input: what the supervisor wants, which may lead to more that it wants, and what follows from it.
 void Coordinator::follow_supervisor(Nanoseconds now) {
   for (auto actions = supervisor_.take_actions(); !actions.empty(); actions = supervisor_.take_actions()) {
     for (const SupervisorAction& action : actions) {
@@ -241,6 +239,7 @@ void Coordinator::follow_supervisor(Nanoseconds now) {
       }
     }
   }
+  lend(now);
   if (!supervisor_.all_given_up() || replicas_.empty()) {
     nobody_since_.reset();
   } else if (!nobody_since_ && !is_over(now)) {
@@ -314,11 +313,9 @@ void Coordinator::on_drained(int replica, Nanoseconds now) {
   const auto waits = [&](int other) { return !at(other).awaited.empty(); };
   if (std::any_of(loan_->replicas.begin(), loan_->replicas.end(), waits)) return;
   loan_->granted = true;
-  for (const int other : loan_->replicas) {
-    ReplicaNews news{placement(other), ReplicaNews::State::lent};
-    news.client = loan_->client;
-    news_.push_back(news);
-  }
+  ReplicaNews news{placement(loan_->replicas.front()), ReplicaNews::State::lent};
+  news.client = loan_->client;
+  news_.push_back(news);
 }
 
 // Of a world all of it: a death there is everybody's.
@@ -337,8 +334,10 @@ void Coordinator::lend(Nanoseconds now) {
 }
 
 void Coordinator::end_loan() {
-  const std::vector<int> replicas_lent = std::exchange(loan_, std::nullopt)->replicas;
-  for (const int replica : replicas_lent) {
+  const Loan ended = *std::exchange(loan_, std::nullopt);
+  // It has not come to use it.
+  if (!ended.granted && clients_.contains(ended.client)) borrowers_.push_front(ended.client);
+  for (const int replica : ended.replicas) {
     if (!is_ready(replica)) continue;
     if (at(replica).draining) {
       news_.push_back(draining_news(replica));

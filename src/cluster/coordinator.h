@@ -14,8 +14,8 @@
 // requests is there; then, if it is to be removed, it is ended. Who does not answer in drain_timeout is not waited for:
 // its ledger has what it needs to go on elsewhere.
 //
-// A front end that suspects requests of killing replicas is lent one (all of a world): drained, then its alone until it
-// returns it. One front end at a time, in the order in which they asked.
+// A front end that suspects a request of killing replicas is lent one (in a world all of them are drained for it): no
+// other request is there until it returns it. One front end at a time, in the order in which they asked.
 //
 // Pure: inputs with the time, outputs taken in order, news before actions.
 #pragma once

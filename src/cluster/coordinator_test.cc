@@ -226,7 +226,7 @@ TEST_F(WorldTest, IsLentAsAWhole) {
   make_ready(2);
   note(7, ClientNote::Kind::wants_alone);
   for (int i = 0; i < 2; ++i) note(7, ClientNote::Kind::drained, {i, 1});
-  EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "draining 1:1 move", "lent 0:1 to 7", "lent 1:1 to 7"));
+  EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "draining 1:1 move", "lent 0:1 to 7"));
   coordinator_->fault({1, 1}, 5);
   EXPECT_THAT(output(), ElementsAre("died 1:1", "died 0:1 because of 1", "kill 1:1", "kill 0:1"));
 }

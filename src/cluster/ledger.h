@@ -9,12 +9,12 @@
 // A token and the finish that it causes travel in one TokenEvent (sched/ makes them so). Hence a choice whose last
 // token was accepted is finished, and none is ever given back with nothing left to compute.
 //
-// Pure and single-threaded. Memory: `requests_max` entries of prompt + n * max_tokens tokens each.
+// Pure and single-threaded. Memory: an entry of prompt + n * max_tokens tokens for each request; how many there may be
+// is the Dispatcher's to bound.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <map>
 #include <optional>
 #include <string>
@@ -23,21 +23,15 @@
 
 #include "base/result.h"
 #include "cluster/placement.h"
+#include "cluster/planted_fault.h"
 #include "request/request.h"
 
 namespace chorus {
 
-struct LedgerLimits {
-  std::size_t requests_max = 65536;  // in flight or waiting for a replica
-  // Replicas that may die with a request in flight, one after the other without a token of it in between; then it
-  // counts as the cause and is ended. Default: it is tried for ever.
-  std::uint32_t fruitless_deaths_max = std::numeric_limits<std::uint32_t>::max();
-};
-
 enum class Verdict : std::uint8_t {
   accepted,  // hand it to the client
   dropped,   // of an older epoch, of a request or choice that has ended, or a repetition: ignore it
-  faulty,    // the replica broke the protocol: kill it, and call replica_died() before anything else
+  faulty,    // the replica broke the protocol: it is to be killed
 };
 
 struct Judgement {
@@ -49,19 +43,17 @@ struct Judgement {
 
 class Ledger {
  public:
-  explicit Ledger(int ranks, LedgerLimits limits = {});
+  explicit Ledger(PlantedFault planted = PlantedFault::none) : planted_(planted) {}
 
   // Takes the request; it waits for place(). Its id must never have been used before (CHECK: in use): late frames of an
-  // ended request are told from a living one by the id alone. Refuses what has nothing to compute, and a request beyond
-  // the limit.
+  // ended request are told from a living one by the id alone. Refuses what has nothing to compute.
   Result<void> admit(Request request);
 
-  // The request that has waited longest for a replica (in the order of admission), nullopt if none waits.
-  std::optional<RequestId> next_unplaced() const;
-
   // Puts a waiting request on a replica and gives what is to be sent there: the prompt and, of each unfinished choice,
-  // what it has emitted. CHECK: the request waits, and this epoch of the rank has not died.
+  // what it has emitted. CHECK: the request waits, and this epoch of the replica has not died.
   Request place(RequestId request, Placement placement);
+  // Takes it off again: it waits for place() anew, and what is still said of it from there is dropped.
+  void withdraw(RequestId request);
 
   // Judges one event from a replica and, when it accepts it, records it. May take prompt logprobs out of `event` that
   // were delivered before.
@@ -72,19 +64,21 @@ class Ledger {
   std::optional<Placement> abort(RequestId request);
   std::optional<Placement> abort_choice(RequestId request, std::uint32_t choice);
 
-  // This epoch of the rank, and every older one, will not be listened to again. Its requests wait for place() anew;
+  // This epoch of the replica, and every older one, will not be listened to again. Its requests wait for place() anew;
   // returns their ids in the order of admission.
   std::vector<RequestId> replica_died(Placement placement);
+  // Its id is never used again.
+  void replica_removed(int replica);
 
   // Ends a request for a reason of this side. Gives the events for the client: each unfinished choice's finish, with
   // FinishReason::error.
   std::vector<TokenEvent> give_up(RequestId request, const std::string& error);
 
-  // Exact counts of this side. `rank_` ones: on the rank's present epoch.
+  // Exact counts of this side; those of a replica: on its present epoch.
   std::size_t requests() const { return entries_.size(); }
-  std::size_t unplaced() const { return unplaced_.size(); }
-  std::uint32_t requests_on(int rank) const;
-  std::uint32_t sequences_on(int rank) const;  // unfinished choices
+  std::uint32_t requests_on(int replica) const;
+  std::uint32_t sequences_on(int replica) const;                  // unfinished choices
+  std::vector<RequestId> requests_at(Placement placement) const;  // in the order of admission
 
   // Of a living request.
   bool contains(RequestId request) const { return entries_.contains(request); }
@@ -111,7 +105,7 @@ class Ledger {
     std::uint32_t fruitless_deaths = 0;
     bool prompt_logprobs_delivered = false;
   };
-  struct Rank {
+  struct Replica {
     Epoch died = 0;  // the newest epoch known to be dead
     std::uint32_t requests = 0;
     std::uint32_t sequences = 0;
@@ -122,13 +116,12 @@ class Ledger {
   static std::string fault_of(const Entry& entry, const Choice& choice, const TokenEvent& event);
   bool take_prompt_logprobs(Entry& entry, TokenEvent* event);
   void end_choice(Entry& entry, Choice& choice);
+  void take_off(Entry& entry);
   void forget(Entries::iterator at);
-  Rank& rank_of(int rank);
 
-  LedgerLimits limits_;
+  PlantedFault planted_;
   Entries entries_;
-  std::map<std::uint64_t, RequestId> unplaced_;  // by order of admission
-  std::vector<Rank> ranks_;
+  std::map<int, Replica> replicas_;
   std::uint64_t admissions_ = 0;
 };
 

@@ -41,22 +41,20 @@ Judgement say(Ledger& ledger, Placement from, TokenEvent event) {
 }
 
 Ledger ledger_with(RequestId id, std::uint32_t n = 1, std::uint32_t max_tokens = 4) {
-  Ledger ledger(2);
+  Ledger ledger;
   EXPECT_TRUE(ledger.admit(make_request(id, n, max_tokens)).ok());
   ledger.place(id, kFirst);
   return ledger;
 }
 
 TEST(Ledger, FollowsARequestToItsEnd) {
-  Ledger ledger(2);
+  Ledger ledger;
   ASSERT_TRUE(ledger.admit(make_request(7_id)).ok());
-  EXPECT_EQ(ledger.next_unplaced(), 7_id);
   const Request sent = ledger.place(7_id, kFirst);
   EXPECT_EQ(sent.prompt, (std::vector<TokenId>{10, 11, 12}));
   EXPECT_EQ(sent.params.seed, 99u);
   EXPECT_EQ(sent.priority, -3);
   EXPECT_EQ(sent.choices.size(), 1u);
-  EXPECT_EQ(ledger.next_unplaced(), std::nullopt);
   EXPECT_EQ(ledger.requests_on(0), 1u);
 
   EXPECT_EQ(say(ledger, kFirst, token(7_id, 0, 0, 50)).verdict, Verdict::accepted);
@@ -70,7 +68,7 @@ TEST(Ledger, FollowsARequestToItsEnd) {
 }
 
 TEST(Ledger, ADeathGivesBackPromptAndEmittedTokensInOrderOfAdmission) {
-  Ledger ledger(2);
+  Ledger ledger;
   for (const RequestId id : {30_id, 10_id, 20_id}) {
     ASSERT_TRUE(ledger.admit(make_request(id, 3)).ok());
     ledger.place(id, id == 10_id ? kSecond : kFirst);
@@ -82,7 +80,6 @@ TEST(Ledger, ADeathGivesBackPromptAndEmittedTokensInOrderOfAdmission) {
   EXPECT_THAT(ledger.replica_died(kFirst), ElementsAre(30_id, 20_id));
   EXPECT_EQ(ledger.requests_on(0), 0u);
   EXPECT_EQ(ledger.sequences_on(0), 0u);
-  EXPECT_EQ(ledger.next_unplaced(), 30_id);
 
   const Request again = ledger.place(20_id, kSecond);
   ASSERT_EQ(again.choices.size(), 2u);
@@ -111,6 +108,7 @@ TEST(Ledger, DropsTheVoiceOfAnOldEpoch) {
 
 TEST(LedgerDeathTest, NothingIsPlacedOnADeadEpoch) {
   Ledger ledger = ledger_with(7_id);
+  ledger.replica_died(kFirst);
   ledger.replica_died({0, 3});
   EXPECT_DEATH(ledger.place(7_id, {0, 3}), "has died");
 }
@@ -169,8 +167,19 @@ TEST(Ledger, AnAbortedRequestThatWaitsIsNotPlacedAgain) {
   ledger.replica_died(kFirst);
   EXPECT_EQ(ledger.abort_choice(7_id, 0), std::nullopt);
   EXPECT_EQ(ledger.abort_choice(7_id, 1), std::nullopt);
-  EXPECT_EQ(ledger.unplaced(), 0u);
   EXPECT_EQ(ledger.requests(), 0u);
+}
+
+TEST(Ledger, WhatIsWithdrawnGoesOnElsewhereAndItsOldReplicaIsNotHeard) {
+  Ledger ledger = ledger_with(7_id, 2);
+  say(ledger, kFirst, token(7_id, 0, 0, 50));
+  EXPECT_THAT(ledger.requests_at(kFirst), ElementsAre(7_id));
+  ledger.withdraw(7_id);
+  EXPECT_EQ(ledger.requests_on(0), 0u);
+  EXPECT_EQ(ledger.sequences_on(0), 0u);
+  EXPECT_EQ(say(ledger, kFirst, token(7_id, 0, 1, 51)).verdict, Verdict::dropped);
+  EXPECT_THAT(ledger.place(7_id, kSecond).choices[0].emitted, ElementsAre(50));
+  EXPECT_EQ(ledger.deaths_seen(7_id), 0u);
 }
 
 TEST(Ledger, PromptLogprobsAreDeliveredOnce) {
@@ -195,7 +204,7 @@ TEST(Ledger, PromptLogprobsNotYetDeliveredAreAskedForAgain) {
 }
 
 TEST(Ledger, ContinuesARequestThatBringsEmittedTokens) {
-  Ledger ledger(1);
+  Ledger ledger;
   Request request = make_request(7_id, 2);
   request.choices = {{1, {60, 61}}};
   ASSERT_TRUE(ledger.admit(request).ok());
@@ -204,8 +213,8 @@ TEST(Ledger, ContinuesARequestThatBringsEmittedTokens) {
   EXPECT_TRUE(say(ledger, kFirst, token(7_id, 1, 3, 63, FinishReason::length)).request_finished);
 }
 
-TEST(Ledger, RefusesWhatIsBeyondItsBoundOrHasNothingToCompute) {
-  Ledger ledger(1, {.requests_max = 1});
+TEST(Ledger, RefusesWhatHasNothingToCompute) {
+  Ledger ledger;
   EXPECT_EQ(ledger.admit(make_request(1_id, 0)).error().code, ErrorCode::invalid_argument);
   EXPECT_EQ(ledger.admit(make_request(1_id, 1, 0)).error().code, ErrorCode::invalid_argument);
   Request complete = make_request(1_id, 1, 2);

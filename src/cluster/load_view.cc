@@ -2,65 +2,40 @@
 
 #include <algorithm>
 
-#include "base/check.h"
-
 namespace chorus {
 
-LoadView::LoadView(int ranks) : replicas_(static_cast<std::size_t>(ranks)), loads_(static_cast<std::size_t>(ranks)) {
-  CHECK(ranks > 0, "ranks {}", ranks);
+void LoadView::submitted(std::uint32_t sequences) {
+  unseen_.push_back(sequences);
+  unseen_sequences_ += sequences;
 }
 
-void LoadView::replica_ready(int rank) {
-  replicas_.at(static_cast<std::size_t>(rank)) = {};
-  loads_[static_cast<std::size_t>(rank)] = {.accepting = true};
+void LoadView::ended(std::uint32_t sequences) {
+  ended_since_ += sequences;
 }
 
-void LoadView::replica_died(int rank) {
-  replicas_.at(static_cast<std::size_t>(rank)) = {};
-  loads_[static_cast<std::size_t>(rank)] = {};
-}
-
-void LoadView::set_accepting(int rank, bool accepting) {
-  loads_.at(static_cast<std::size_t>(rank)).accepting = accepting;
-}
-
-void LoadView::submitted(int rank, std::uint32_t sequences) {
-  Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
-  replica.unseen.push_back(sequences);
-  replica.unseen_sequences += sequences;
-  refresh(rank);
-}
-
-void LoadView::ended(int rank, std::uint32_t sequences) {
-  replicas_.at(static_cast<std::size_t>(rank)).ended_since += sequences;
-  refresh(rank);
-}
-
-bool LoadView::report(int rank, const LoadReport& report) {
-  Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
-  const std::uint64_t seen_before = replica.last.submissions_received;
+bool LoadView::report(const LoadReport& report) {
+  const std::uint64_t seen_before = last_.submissions_received;
   if (report.submissions_received < seen_before) return false;
-  if (report.submissions_received - seen_before > replica.unseen.size()) return false;
+  if (report.submissions_received - seen_before > unseen_.size()) return false;
   for (std::uint64_t seen = seen_before; seen < report.submissions_received; ++seen) {
-    replica.unseen_sequences -= replica.unseen.front();
-    replica.unseen.pop_front();
+    if (planted_ != PlantedFault::count_load_twice) unseen_sequences_ -= unseen_.front();
+    unseen_.pop_front();
   }
-  replica.last = report;
-  replica.ended_since = 0;
-  refresh(rank);
+  last_ = report;
+  ended_since_ = 0;
   return true;
 }
 
 // Those that ended are taken from the running ones first. An abort may be counted twice for as long as it is on its way
 // (the report after it still holds the sequence): never below zero, and right again with the next report.
-void LoadView::refresh(int rank) {
-  const Replica& replica = replicas_[static_cast<std::size_t>(rank)];
-  ReplicaLoad& load = loads_[static_cast<std::size_t>(rank)];
-  const std::uint32_t queued = replica.last.waiting + replica.unseen_sequences;
-  const std::uint32_t from_running = std::min(replica.ended_since, replica.last.running);
-  load.running = replica.last.running - from_running;
-  load.waiting = queued - std::min(queued, replica.ended_since - from_running);
-  load.kv_blocks_free = replica.last.kv_blocks_free;
+ReplicaLoad LoadView::load() const {
+  ReplicaLoad load;
+  const std::uint32_t queued = last_.waiting + unseen_sequences_;
+  const std::uint32_t from_running = std::min(ended_since_, last_.running);
+  load.running = last_.running - from_running;
+  load.waiting = queued - std::min(queued, ended_since_ - from_running);
+  load.kv_blocks_free = last_.kv_blocks_free;
+  return load;
 }
 
 }  // namespace chorus

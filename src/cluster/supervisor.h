@@ -57,7 +57,6 @@ class Supervisor {
   // One more replica, stopped; returns its id: 0, 1, 2, ... Where it is not `restartable` nobody here could start it
   // again once it died (its process is another's): its next death is its last.
   int add(bool restartable);
-  void forbid_restart(int rank) { replicas_.at(static_cast<std::size_t>(rank)).restartable = false; }
 
   // What was seen. Of an epoch that is not the present one, or a state that it does not fit, it is ignored (a late
   // message).

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <utility>
 
 #include "base/check.h"
@@ -22,12 +21,21 @@ constexpr int start_slice_ms = 100;  // an interrupt waits no longer than this
 // A prompt that would not fit in a frame (4 bytes a token, the rest is small beside it).
 constexpr std::size_t prompt_tokens_max = frame_payload_bytes_max / 8;
 
-// hand_out() bounds what is in flight: the ledger needs no bound of its own. A request that brings its replicas down is
-// to be ended before it used up all of their restarts, and not earlier: random deaths hit many innocents, and one that
-// waits in an engine's queue gets no token that would clear it.
-LedgerLimits ledger_limits(int ranks, const SupervisorLimits& limits) {
-  return {std::numeric_limits<std::size_t>::max(),
-          std::max<std::uint32_t>(1, limits.restarts_max) * static_cast<std::uint32_t>(ranks)};
+DispatcherConfig dispatcher_config(const EngineConfig& config, ClientId client) {
+  DispatcherConfig dispatcher;
+  dispatcher.client = client;
+  dispatcher.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
+  dispatcher.limits.prompt_tokens_max = prompt_tokens_max;
+  dispatcher.limits.sequences_per_replica_max = 2 * static_cast<std::uint32_t>(config.max_num_seqs);
+  return dispatcher;
+}
+
+CoordinatorConfig coordinator_config(const EngineConfig& config, const SupervisorLimits& limits) {
+  CoordinatorConfig coordinator;
+  coordinator.supervisor = limits;
+  coordinator.step_together = config.parallel.replicas_step_together();
+  coordinator.rejoin_timeout = limits.start_timeout;
+  return coordinator;
 }
 
 double seconds_since(Nanoseconds begin) {
@@ -41,18 +49,16 @@ FleetImpl::FleetImpl(const EngineConfig& config, const ModelConfig& model, const
       model_(model),
       ranks_(config.parallel.data_parallel_size),
       limits_(limits),
-      router_(ranks_, make_load_balancer(config.load_balancer), ledger_limits(ranks_, limits)),
-      supervisor_(limits),
-      backlog_(config.scheduling_policy == SchedulingPolicy::priority),
+      dispatcher_(dispatcher_config(config, client_), make_load_balancer(config.load_balancer)),
+      coordinator_(coordinator_config(config, limits)),
       links_(static_cast<std::size_t>(ranks_)),
       loads_(static_cast<std::size_t>(ranks_)),
       last_deaths_(static_cast<std::size_t>(ranks_)),
       was_ready_(static_cast<std::size_t>(ranks_), false),
       starts_left_(ranks_),
-      window_(2 * static_cast<std::size_t>(config.max_num_seqs)),
       worlds_of_(static_cast<std::size_t>(ranks_), 0) {
   followers_.resize(links_.size());
-  for (int rank = 0; rank < ranks_; ++rank) supervisor_.add(true);
+  coordinator_.client_joined(client_);
 }
 
 Result<void> FleetImpl::start(FleetSetup setup) {
@@ -81,9 +87,11 @@ Result<void> FleetImpl::start(FleetSetup setup) {
   log(LogLevel::info, "Starting {} data parallel workers", ray_ ? ranks_ : remote_ ? own_replicas_ : ranks_);
   start_remote_ranks();
   for (int rank = 0; rank < ranks_; ++rank) {
-    if (is_remote(rank)) continue;
-    if (connected_[static_cast<std::size_t>(rank)]) supervisor_.forbid_restart(rank);
-    supervisor_.start(rank, monotonic_now());
+    const ReplicaOrigin origin = is_remote(rank)                              ? ReplicaOrigin::joins
+                                 : connected_[static_cast<std::size_t>(rank)] ? ReplicaOrigin::connected
+                                                                              : ReplicaOrigin::spawned;
+    const auto added = coordinator_.add_replica(origin, monotonic_now());
+    CHECK(added.ok() && *added == rank, "rank {}", rank);
   }
   // The supervisor's start deadline ends this loop. A death before a rank's first READY fails the start: retrying would
   // hide why. One that was READY and dies while others still start is a death like any later one.
@@ -139,50 +147,30 @@ Result<RequestId> FleetImpl::submit(Request request, std::optional<int> dp_rank)
   if (dp_rank && (*dp_rank < 0 || *dp_rank >= ranks_)) {
     return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", *dp_rank, ranks_);
   }
-  if (request.prompt.size() > prompt_tokens_max) {
-    return fail(ErrorCode::invalid_argument, "a prompt of {} tokens: at most {} can be sent to an engine",
-                request.prompt.size(), prompt_tokens_max);
-  }
-  if (request.params.max_tokens == 0 || (request.choices.empty() && request.params.n == 0)) {
-    return fail(ErrorCode::invalid_argument, "the request has n {} and max_tokens {}: give at least 1 of each",
-                request.params.n, request.params.max_tokens);
-  }
-  for (const ChoiceState& choice : request.choices) {
-    if (choice.emitted.size() < request.params.max_tokens) continue;
-    return fail(ErrorCode::invalid_argument, "choice {} has all of its {} tokens: leave it out", choice.index,
-                request.params.max_tokens);
-  }
-  const RequestId id = request.id = {client_, next_request_++};
-  backlog_.push(std::move(request), dp_rank);
-  hand_out();
+  CHORUS_TRY(const RequestId id, dispatcher_.submit(std::move(request), dp_rank));
+  act();
   return id;
 }
 
 void FleetImpl::abort(RequestId request) {
-  std::erase_if(events_, [&](const FleetEvent& event) { return event.event.request == request; });
-  if (backlog_.abort(request)) return;
-  router_.abort(request);
-  hand_out();
+  dispatcher_.abort(request);
+  act();
 }
 
 void FleetImpl::abort_choice(RequestId request, std::uint32_t choice) {
-  std::erase_if(
-      events_, [&](const FleetEvent& event) { return event.event.request == request && event.event.choice == choice; });
-  if (backlog_.abort_choice(request, choice)) return;
-  router_.abort_choice(request, choice);
-  hand_out();
+  dispatcher_.abort_choice(request, choice);
+  act();
 }
 
 Result<void> FleetImpl::poll(int timeout_ms, std::vector<FleetEvent>* events) {
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{timeout_ms} * 1'000'000;
   do {
-    if (nobody_left()) break;
-    turn(events_.empty() ? wait_ms(deadline) : 0);
-  } while (events_.empty() && monotonic_now() < deadline);
+    if (is_over()) break;
+    turn(dispatcher_.has_events() ? 0 : wait_ms(deadline));
+  } while (!dispatcher_.has_events() && monotonic_now() < deadline);
   // What came before the end is still the caller's.
-  if (events_.empty() && nobody_left()) return all_dead();
-  std::move(events_.begin(), events_.end(), std::back_inserter(*events));
-  events_.clear();
+  if (!dispatcher_.has_events() && is_over()) return all_dead();
+  for (DispatcherEvent& event : dispatcher_.take_events()) events->push_back({std::move(event.event), event.replica});
   return {};
 }
 
@@ -190,7 +178,7 @@ std::vector<ReplicaStatus> FleetImpl::replicas() const {
   std::vector<ReplicaStatus> status;
   for (int rank = 0; rank < ranks_; ++rank) {
     const auto& link = links_[static_cast<std::size_t>(rank)];
-    status.push_back({rank, is_ready(rank), link ? link->present_pid() : 0, router_.ledger().requests_on(rank),
+    status.push_back({rank, is_ready(rank), link ? link->present_pid() : 0, dispatcher_.ledger().requests_on(rank),
                       loads_[static_cast<std::size_t>(rank)]});
   }
   return status;
@@ -204,10 +192,9 @@ int FleetImpl::wait_ms(Nanoseconds deadline) const {
 // Waits once, takes what came, then looks at the clock: a caller that was away for long finds the heartbeats that came
 // meanwhile before anyone is declared dead.
 void FleetImpl::turn(int timeout_ms) {
-  act_on_supervisor();
-  hand_out();
+  act();
   check_sending();
-  if (const auto deadline = supervisor_.next_deadline()) timeout_ms = std::min(timeout_ms, wait_ms(*deadline));
+  if (const auto deadline = coordinator_.next_deadline()) timeout_ms = std::min(timeout_ms, wait_ms(*deadline));
   std::vector<pollfd> items;
   std::vector<int> ranks;
   for (int rank = 0; rank < ranks_; ++rank) {
@@ -237,9 +224,10 @@ void FleetImpl::turn(int timeout_ms) {
   hear_ray();
   welcome_nodes();
   watch_progress();
-  supervisor_.tick(monotonic_now());
-  act_on_supervisor();
-  hand_out();
+  // With events left unread nobody's silence means anything.
+  if (dispatcher_.has_room_for_events()) coordinator_.tick(monotonic_now());
+  act();
+  log_waiting_for_nodes();
 }
 
 SupervisorLimits supervisor_limits(const EngineConfig& config) {

@@ -1,17 +1,18 @@
 // The client of N engine processes, which it spawns, watches and ends: what an offline command (generate, run, bench)
-// and later a front end stand on. Runs cluster/ (ledger, balancers) for real.
+// and later a front end stand on. Carries out what the Coordinator and a Dispatcher of cluster/ decide.
 //
 // A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of
 // the event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events
 // as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies
-// is started again (a few times in a row, with back-off) and then given up; poll() fails when all are given up. A
-// request that was in flight in five deaths a rank, one after the other and with no token of it in between, counts as
-// their cause: it ends with FinishReason::error, and the others go on.
+// is started again (a few times in a row, with back-off) and then given up, and with it those that it steps together
+// with; poll() fails when all are given up. A request that was in flight in two deaths, one after the other and with no
+// token of it in between, runs alone; at a third death it ends with FinishReason::error, and the others go on.
 //
 // Single-threaded: one thread calls everything, and lives as long as the fleet does (its engines die with it).
 //
-// What is submitted without a rank waits here, and goes out late: at most twice max_num_seqs sequences a replica are on
-// their way or running, so that the work spreads by how fast each replica is.
+// What is submitted waits here, and goes out late: at most twice max_num_seqs sequences a replica are on their way or
+// running, so that the work spreads by how fast each replica is. What waits is bounded (DispatcherLimits): beyond it
+// submit() answers resource_exhausted.
 #pragma once
 
 #include <cstdint>

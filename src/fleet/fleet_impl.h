@@ -12,9 +12,8 @@
 #include <vector>
 
 #include "base/clock.h"
-#include "cluster/router.h"
-#include "cluster/supervisor.h"
-#include "fleet/backlog.h"
+#include "cluster/coordinator.h"
+#include "cluster/dispatcher.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_setup.h"
 #include "fleet/own_node.h"
@@ -41,10 +40,11 @@ class FleetImpl final : public Fleet {
 
  private:
   // Life and death.
-  void act_on_supervisor();
-  void spawn(Placement replica);
+  void act();
+  void act(const CoordinatorAction& action);
+  void spawn(const CoordinatorAction& action);
   Result<ReplicaLink> begin_link(Placement replica);
-  void bury(Placement replica);
+  void bury(const ReplicaNews& news);
   void kill(Placement replica);
   void check_exit(int rank, int timeout_ms);
   void fault(ReplicaLink& link, const std::string& reason);
@@ -52,13 +52,13 @@ class FleetImpl final : public Fleet {
   void watch_progress();
   ProgressSample progress_of(int rank) const;
   bool works(int rank) const;
-  Result<ReplicaLink> start_in_world(Placement replica);
-  void end_world_of(int rank);
+  Result<ReplicaLink> start_in_world(const CoordinatorAction& action);
+  void log_end(const CoordinatorAction& action) const;
   struct Death {
     ErrorCode code = ErrorCode::unavailable;
     std::string words;  // "was killed by SIGKILL"; empty: has not died
   };
-  Death death_of(const ReplicaLink& link) const;
+  Death death_of(const ReplicaLink& link, int because_of) const;
   Error start_error() const;
   Error all_dead() const;
   Error with_deaths(Error error, bool before_ready_only) const;
@@ -69,7 +69,8 @@ class FleetImpl final : public Fleet {
   Result<void> check_missing_nodes();
   void welcome_nodes();
   bool is_remote(int rank) const { return remote_ != nullptr && !config_.parallel.is_local(rank); }
-  bool nobody_left();
+  bool is_over() const { return coordinator_.is_over(monotonic_now()); }
+  void log_waiting_for_nodes();
 
   // Workers that join singly: a replica starts when all of its workers are there, and its world is formed when all of
   // that world have told their contacts.
@@ -77,7 +78,7 @@ class FleetImpl final : public Fleet {
   std::unique_ptr<Connection>& joined(int rank, int worker) { return joined_[slot(rank, worker)]; }
   std::size_t slot(int rank, int worker) const { return static_cast<std::size_t>(rank * workers_that_join() + worker); }
   bool all_joined(int rank) const;
-  void start_complete(int rank);
+  void begin_if_complete(int rank);
   void watch_joined();
   void append_singly_joined(std::vector<pollfd>* items) const;
   void start_own_node(const FleetSetup& setup);
@@ -94,7 +95,6 @@ class FleetImpl final : public Fleet {
   Result<void> start_ray(const std::function<bool()>& interrupted);
   Result<void> place_on_ray(const RayCluster& cluster);
   void hear_ray();
-  bool ray_is_over() const;
   std::string missing_on_ray() const;
   std::string ray_need() const;
   std::string ray_name(const RayEvent& event) const;
@@ -118,11 +118,9 @@ class FleetImpl final : public Fleet {
   Result<void> on_fatal(ReplicaLink& link, const Frame& frame);
   Result<void> on_events(ReplicaLink& link, const Frame& frame);
   Result<void> on_load(ReplicaLink& link, const Frame& frame);
-  Result<void> on_wave_ended(const Frame& frame);
+  Result<void> on_wave_ended(const ReplicaLink& link, const Frame& frame);
   void send_messages();
-  void hand_out();
-  void keep_waves_going();
-  bool is_ready(int rank) const { return router_.ready_epoch(rank).has_value(); }
+  bool is_ready(int rank) const { return rank < coordinator_.replicas() && coordinator_.is_ready(rank); }
 
   // One pass of the loop.
   void turn(int timeout_ms);
@@ -134,9 +132,8 @@ class FleetImpl final : public Fleet {
   ModelConfig model_;
   int ranks_;
   SupervisorLimits limits_;
-  Router router_;
-  Supervisor supervisor_;
-  Backlog backlog_;
+  Dispatcher dispatcher_;
+  Coordinator coordinator_;
   std::vector<std::optional<ReplicaLink>> links_;       // by rank: the present incarnation, until its process is reaped
   std::vector<std::unique_ptr<Connection>> connected_;  // by rank: to engines that are there, until they are adopted
   std::unique_ptr<RemoteReplicas> remote_;              // null: all replicas are of this machine
@@ -147,33 +144,27 @@ class FleetImpl final : public Fleet {
   std::unique_ptr<OwnNode> own_node_;  // brings this machine's part of workers that join singly
   Nanoseconds missing_deadline_ = 0;   // of the nodes that have not joined since the start
   Nanoseconds missing_log_at_ = 0;
-  Nanoseconds all_given_up_since_ = 0;         // 0: not all are
+  bool waits_for_nodes_ = false;               // nobody is left, and that was said
   UniqueFd ray_key_;                           // where no --cluster-key-file was given
   std::unique_ptr<RayLauncher> ray_;           // null: not on Ray
   std::vector<std::vector<bool>> ray_placed_;  // by rank and part
-  std::vector<bool> ray_failed_;               // by rank
   std::string ray_end_;                        // why chorus-ray has ended; empty: it has not
   std::vector<EngineLoad> loads_;
   std::vector<Death> last_deaths_;  // by rank
   std::vector<bool> was_ready_;     // by rank: some incarnation of it was READY
   int starts_left_;                 // ranks that never were
   bool start_failed_ = false;       // one of them died
-  std::size_t window_;              // sequences at a replica at most, of those that wait here
   LoadedWeights weights_;
   int threads_ = 1;
   std::uint64_t kv_cache_bytes_ = 0;
   std::vector<std::vector<int>> cpu_sets_;
   static constexpr ClientId client_ = 0;  // of this process, over the engines' control connections
-  std::uint64_t next_request_ = 1;
-  std::vector<FleetEvent> events_;  // received and not yet polled
   FleetTimes times_;
   // Replicas that step together share a world, and end with it: each new start of them all is in a new one.
   std::optional<SharedWorld> world_;
-  std::uint64_t world_number_ = 1;
+  std::uint64_t world_number_ = 0;                                                   // of world_
   std::uint64_t first_world_ = std::random_device{}() * std::uint64_t{0x100000000};  // what nodes call world 0
   std::vector<std::uint64_t> worlds_of_;  // by rank: the world of its present incarnation; 0: none
-  std::uint64_t wave_ = 0;                // the last that was begun in this world
-  bool wave_running_ = false;
 };
 
 }  // namespace chorus

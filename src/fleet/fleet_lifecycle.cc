@@ -5,30 +5,55 @@
 
 namespace chorus {
 
-void FleetImpl::act_on_supervisor() {
-  // An action may bring the next one about (a process that cannot be started has died).
-  for (auto actions = supervisor_.take_actions(); !actions.empty(); actions = supervisor_.take_actions()) {
-    for (const SupervisorAction& action : actions) {
-      switch (action.kind) {
-        case SupervisorAction::Kind::spawn:
-          spawn(action.replica);
-          break;
-        case SupervisorAction::Kind::died:
-          bury(action.replica);
-          break;
-        case SupervisorAction::Kind::kill:
-          kill(action.replica);
-          break;
-        case SupervisorAction::Kind::give_up:
-          if (is_remote(action.replica.rank)) {
-            log(LogLevel::info, "Worker rank {} is waited for: its node may bring it back", action.replica.rank);
-            break;
-          }
-          log(LogLevel::error, "Worker rank {} is given up after {} restarts", action.replica.rank,
-              supervisor_.restarts(action.replica.rank));
-          break;
+// Carries news, actions and notes between the two who decide, until they want nothing more. An action may bring the
+// next one about (a process that cannot be started has died).
+void FleetImpl::act() {
+  for (bool busy = true; busy;) {
+    busy = false;
+    for (const ReplicaNews& news : coordinator_.take_news()) {
+      busy = true;
+      if (news.state == ReplicaNews::State::died) {
+        bury(news);
+      } else {
+        dispatcher_.on_news(news);
       }
     }
+    for (const CoordinatorAction& action : coordinator_.take_actions()) {
+      busy = true;
+      act(action);
+    }
+    for (const ClientNote& note : dispatcher_.take_notes()) {
+      busy = true;
+      coordinator_.on_note(client_, note, monotonic_now());
+    }
+  }
+  send_messages();
+}
+
+void FleetImpl::act(const CoordinatorAction& action) {
+  switch (action.kind) {
+    case CoordinatorAction::Kind::spawn:
+      return spawn(action);
+    case CoordinatorAction::Kind::kill:
+      return kill(action.replica);
+    case CoordinatorAction::Kind::give_up:
+      return log_end(action);
+    case CoordinatorAction::Kind::begin_wave:
+      if (auto& to = link(action.replica.rank); to && to->replica() == action.replica)
+        to->post(MessageType::wave, encode(WaveMessage{action.number}));
+      return;
+  }
+}
+
+void FleetImpl::log_end(const CoordinatorAction& action) const {
+  const int rank = action.replica.rank;
+  if (is_remote(rank)) {
+    log(LogLevel::info, "Worker rank {} is waited for: its node may bring it back", rank);
+  } else if (action.because_of >= 0) {
+    log(LogLevel::error, "Worker rank {} is given up with worker rank {}, which it steps together with", rank,
+        action.because_of);
+  } else {
+    log(LogLevel::error, "Worker rank {} is given up after {} restarts", rank, coordinator_.restarts(rank));
   }
 }
 
@@ -45,34 +70,38 @@ Result<ReplicaLink> FleetImpl::begin_link(Placement replica) {
   return ReplicaLink::adopt(replica, std::move(connection));
 }
 
-void FleetImpl::spawn(Placement replica) {
-  auto started = start_in_world(replica);
+void FleetImpl::spawn(const CoordinatorAction& action) {
+  const Placement replica = action.replica;
+  auto started = start_in_world(action);
   if (!started.ok()) {
     last_deaths_[static_cast<std::size_t>(replica.rank)] = {started.error().code,
                                                             fmt::format("did not start ({})", started.error().message)};
-    supervisor_.exited(replica, ExitStatus{1, 0}, monotonic_now());
+    coordinator_.exited(replica, ExitStatus{1, 0}, monotonic_now());
     return;
   }
   link(replica.rank) = std::move(*started);
 }
 
-Result<ReplicaLink> FleetImpl::start_in_world(Placement replica) {
-  const bool adopts = connected_[static_cast<std::size_t>(replica.rank)] != nullptr;  // it has its world already
-  const bool shares_world = config_.parallel.replicas_step_together() && !adopts;
-  if (shares_world && !is_remote(replica.rank) && !world_) {
+Result<ReplicaLink> FleetImpl::start_in_world(const CoordinatorAction& action) {
+  if (action.number > 0 && action.number != world_number_) {
+    world_.reset();
+    world_number_ = action.number;
+  }
+  if (action.number > 0 && !is_remote(action.replica.rank) && !world_) {
     CHORUS_TRY(world_, SharedWorld::create(config_.parallel.world_size()));
   }
-  worlds_of_[static_cast<std::size_t>(replica.rank)] = shares_world ? world_number_ : 0;
-  return begin_link(replica);
+  worlds_of_[static_cast<std::size_t>(action.replica.rank)] = action.number;
+  return begin_link(action.replica);
 }
 
 // The epoch is dead for everybody. Its process may still be there.
-void FleetImpl::bury(Placement replica) {
+void FleetImpl::bury(const ReplicaNews& news) {
+  const Placement replica = news.replica;
   Death& death = last_deaths_[static_cast<std::size_t>(replica.rank)];
   auto& dead = link(replica.rank);
   int pid = 0;
   if (dead && dead->replica() == replica) {
-    death = death_of(*dead);
+    death = death_of(*dead, news.because_of);
     pid = dead->pid();
     dead->disconnect();
   }
@@ -85,41 +114,27 @@ void FleetImpl::bury(Placement replica) {
   for (std::size_t i = 0; i < size && !contacts_.empty(); ++i) {
     contacts_[static_cast<std::size_t>(replica.rank) * size + i].clear();
   }
-  const std::uint32_t requests = router_.ledger().requests_on(replica.rank);
-  const bool takes_others_along = worlds_of_[static_cast<std::size_t>(replica.rank)] == world_number_;
-  std::vector<TokenEvent> ends = router_.replica_died(replica);
-  for (TokenEvent& end : ends) {
-    end.error += fmt::format(" (the last: worker rank {} {})", replica.rank, death.words);
-    log(LogLevel::error, "Choice {} is ended: {}", end.choice, end.error);
-    events_.push_back({std::move(end), replica.rank});
-  }
+  const std::uint32_t requests = dispatcher_.ledger().requests_on(replica.rank);
+  dispatcher_.on_news(news, death.words);
   if (requests == 0) {
     log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, death.words);
   } else {
-    const char* fate = router_.ledger().unplaced() > 0 ? "wait for a restart" : "go to the others";
+    const char* fate =
+        ranks_that([&](int rank) { return is_ready(rank); }).empty() ? "wait for a restart" : "go to the others";
     log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, death.words, requests,
         fate);
   }
-  if (takes_others_along) end_world_of(replica.rank);
 }
 
-// The first death in a world of replicas that step together: the others cannot go on without it.
-void FleetImpl::end_world_of(int rank) {
-  world_.reset();
-  const std::uint64_t ended = world_number_++;
-  wave_ = 0;
-  wave_running_ = false;
-  for (int other = 0; other < ranks_; ++other) {
-    const bool in_it = other != rank && link(other) && worlds_of_[static_cast<std::size_t>(other)] == ended;
-    if (in_it && link(other)->connected())
-      fault(*link(other), fmt::format("worker rank {}, which it steps together with, died", rank));
-  }
-}
-
-FleetImpl::Death FleetImpl::death_of(const ReplicaLink& link) const {
+// It is dead for the Dispatcher only afterwards.
+FleetImpl::Death FleetImpl::death_of(const ReplicaLink& link, int because_of) const {
   if (link.last_words) return {link.last_words->code, fmt::format("{}: {}", link.reason, link.last_words->message)};
   if (!link.reason.empty()) return {ErrorCode::unavailable, link.reason};
-  if (is_ready(link.replica().rank)) {
+  if (because_of >= 0) {
+    return {ErrorCode::unavailable,
+            fmt::format("was ended (worker rank {}, which it steps together with, died)", because_of)};
+  }
+  if (dispatcher_.is_ready(link.replica())) {
     return {ErrorCode::unavailable,
             fmt::format("gave no sign of life for {} ms", limits_.heartbeat_timeout / 1'000'000)};
   }
@@ -132,7 +147,7 @@ void FleetImpl::kill(Placement replica) {
   if (!doomed->adopted()) return doomed->process().kill();
   // Its process is another's: that this side will not listen again is all there is to its end.
   doomed.reset();
-  supervisor_.exited(replica, ExitStatus{1, 0}, monotonic_now());
+  coordinator_.exited(replica, ExitStatus{1, 0}, monotonic_now());
 }
 
 // If the process has ended (or does within timeout_ms): takes what it still said, then tells the supervisor.
@@ -146,16 +161,16 @@ void FleetImpl::check_exit(int rank, int timeout_ms) {
     if (!handle(*ended, **frame).ok()) break;
   }
   ended->reason = describe(*status);
-  supervisor_.exited(replica, *status, monotonic_now());
-  act_on_supervisor();
+  coordinator_.exited(replica, *status, monotonic_now());
+  act();
   if (ended && ended->replica() == replica) ended.reset();
 }
 
 // `link` may be gone afterwards.
 void FleetImpl::fault(ReplicaLink& link, const std::string& reason) {
   link.reason = fmt::format("was ended ({})", reason);
-  supervisor_.fault(link.replica(), monotonic_now());
-  act_on_supervisor();
+  coordinator_.fault(link.replica(), monotonic_now());
+  act();
 }
 
 Error FleetImpl::start_error() const {
@@ -195,7 +210,7 @@ ProgressSample FleetImpl::progress_of(int rank) const {
 bool FleetImpl::works(int rank) const {
   const auto& watched = links_[static_cast<std::size_t>(rank)];
   if (!watched || !is_ready(rank) || !watched->progress_memory().progress().watched()) return false;
-  return watched->progress_memory().progress().sample().busy || router_.ledger().requests_on(rank) > 0;
+  return watched->progress_memory().progress().sample().busy || dispatcher_.ledger().requests_on(rank) > 0;
 }
 
 void FleetImpl::watch_progress() {

@@ -14,7 +14,8 @@ constexpr int exit_after_close_ms = 10;
 }  // namespace
 
 void FleetImpl::read_from(int rank) {
-  while (link(rank) && link(rank)->connected()) {
+  // What is not read now waits in the socket: the caller is to take what there is.
+  while (link(rank) && link(rank)->connected() && dispatcher_.has_room_for_events()) {
     ReplicaLink& replica = *link(rank);
     auto frame = replica.receive();
     if (!frame.ok()) {
@@ -26,7 +27,7 @@ void FleetImpl::read_from(int rank) {
     const Placement incarnation = replica.replica();  // last words are the end of an adopted link
     const auto handled = handle(replica, **frame);
     if (!handled.ok()) return fault(replica, handled.error().message);
-    supervisor_.heartbeat(incarnation, monotonic_now());
+    coordinator_.heartbeat(incarnation, monotonic_now());
   }
 }
 
@@ -43,7 +44,7 @@ Result<void> FleetImpl::handle(ReplicaLink& link, const Frame& frame) {
     case MessageType::heartbeat:
       return {};
     case MessageType::wave:
-      return on_wave_ended(frame);
+      return on_wave_ended(link, frame);
     case MessageType::contact:
       return take_contact(link.replica(), 0, frame);
     case MessageType::fatal:
@@ -98,15 +99,15 @@ Result<void> FleetImpl::on_hello(ReplicaLink& link, const Frame& frame) {
 Result<void> FleetImpl::on_ready(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(const ReadyMessage ready, decode_ready(frame.payload));
   const Placement replica = link.replica();
-  if (supervisor_.state(replica.rank) != ReplicaState::starting)
+  if (coordinator_.state(replica.rank) != ReplicaState::starting)
     return fail(ErrorCode::invalid_argument, "READY out of turn");
   if (ready.profile != times_.profile) {
     return fail(ErrorCode::invalid_argument, "its numerics profile is {}, the fleet's {}", ready.profile,
                 times_.profile);
   }
   link.post(MessageType::client, encode(ClientMessage{client_}));
-  supervisor_.ready(replica, monotonic_now());
-  router_.replica_ready(replica);
+  coordinator_.ready(replica, monotonic_now());
+  act();
   if (!was_ready_[static_cast<std::size_t>(replica.rank)]) --starts_left_;
   was_ready_[static_cast<std::size_t>(replica.rank)] = true;
   loads_[static_cast<std::size_t>(replica.rank)] = {};
@@ -120,17 +121,16 @@ Result<void> FleetImpl::on_fatal(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(link.last_words, decode_fatal(frame.payload));
   if (!is_ready(link.replica().rank) && !link.adopted()) return {};
   link.reason = "failed";
-  supervisor_.fault(link.replica(), monotonic_now());
-  act_on_supervisor();
+  coordinator_.fault(link.replica(), monotonic_now());
+  act();
   return {};
 }
 
 Result<void> FleetImpl::on_events(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(std::vector<TokenEvent> events, decode_events(frame.payload));
   for (TokenEvent& event : events) {
-    const Judgement judgement = router_.on_event(link.replica(), &event);
+    const Judgement judgement = dispatcher_.on_event(link.replica(), std::move(event));
     if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
-    if (judgement.verdict == Verdict::accepted) events_.push_back({std::move(event), link.replica().rank});
   }
   return {};
 }
@@ -138,86 +138,40 @@ Result<void> FleetImpl::on_events(ReplicaLink& link, const Frame& frame) {
 Result<void> FleetImpl::on_load(ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(const LoadMessage message, decode_load(frame.payload));
   const EngineLoad& load = message.load;
+  coordinator_.report(link.replica(), load.waiting + load.running > 0);
   loads_[static_cast<std::size_t>(link.replica().rank)] = load;
   for (const auto& [client, submissions] : message.submissions_received) {
     if (client != client_) continue;
     const Judgement judgement =
-        router_.on_report(link.replica(), {load.waiting, load.running, load.kv_blocks_free, submissions});
+        dispatcher_.on_report(link.replica(), {load.waiting, load.running, load.kv_blocks_free, submissions});
     if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
   }
   return {};
 }
 
-Result<void> FleetImpl::on_wave_ended(const Frame& frame) {
+Result<void> FleetImpl::on_wave_ended(const ReplicaLink& link, const Frame& frame) {
   CHORUS_TRY(const WaveMessage message, decode_wave(frame.payload));
-  if (message.wave > wave_)
-    return fail(ErrorCode::invalid_argument, "wave {} ended, {} was begun last", message.wave, wave_);
-  if (message.wave == wave_) wave_running_ = false;
-  return {};
+  if (coordinator_.wave_ended(link.replica(), message.wave)) return {};
+  return fail(ErrorCode::invalid_argument, "wave {} ended, which is not the one that was begun", message.wave);
 }
 
-// Replicas that step together do so while there is something in flight. A wave ends when none of them had work; what
-// reached one of them too late for it starts the next.
-void FleetImpl::keep_waves_going() {
-  if (!config_.parallel.replicas_step_together() || wave_running_) return;
-  bool all_ready = true, in_flight = false;
-  for (int rank = 0; rank < ranks_; ++rank) {
-    all_ready = all_ready && is_ready(rank);
-    in_flight = in_flight || router_.ledger().requests_on(rank) > 0;
-  }
-  if (!all_ready || !in_flight) return;
-  ++wave_;
-  wave_running_ = true;
-  for (int rank = 0; rank < ranks_; ++rank) link(rank)->post(MessageType::wave, encode(WaveMessage{wave_}));
-}
-
-// Lets waiting requests go where there is room, then sends.
-void FleetImpl::hand_out() {
-  std::size_t room = 0;
-  for (int rank = 0; rank < ranks_; ++rank) {
-    if (is_ready(rank)) room += window_;
-  }
-  for (int rank = 0; rank < ranks_; ++rank) {
-    while (is_ready(rank) && router_.ledger().sequences_on(rank) < window_) {
-      std::optional<Request> request = backlog_.take(rank);
-      if (!request) break;
-      const auto submitted = router_.submit(std::move(*request), rank);
-      CHECK(submitted.ok(), "{}", submitted.error().message);
-    }
-  }
-  const auto in_flight = [&] {
-    std::size_t sequences = 0;
-    for (int rank = 0; rank < ranks_; ++rank) sequences += router_.ledger().sequences_on(rank);
-    return sequences;
-  };
-  for (std::size_t sequences = in_flight(); sequences < room; sequences = in_flight()) {
-    std::optional<Request> request = backlog_.take(std::nullopt);
-    // Those that want a rank which is dead are free to go anywhere.
-    for (int rank = 0; !request && rank < ranks_; ++rank) {
-      if (!is_ready(rank)) request = backlog_.take(rank);
-    }
-    if (!request) break;
-    const auto submitted = router_.submit(std::move(*request), std::nullopt);
-    CHECK(submitted.ok(), "{}", submitted.error().message);
-  }
-  send_messages();
-  keep_waves_going();
-}
-
+// As much as each connection takes; the rest waits in the Dispatcher, which bounds it.
 void FleetImpl::send_messages() {
-  for (RouterMessage& message : router_.take_messages()) {
-    auto& to = link(message.to.rank);
-    if (!to || to->replica() != message.to) continue;  // its death is already known to the router
-    switch (message.kind) {
-      case RouterMessage::Kind::add:
-        to->post(MessageType::add, encode(message.request));
-        break;
-      case RouterMessage::Kind::abort:
-        to->post(MessageType::abort, encode(AbortMessage{message.id, {}}));
-        break;
-      case RouterMessage::Kind::abort_choice:
-        to->post(MessageType::abort, encode(AbortMessage{message.id, message.choice}));
-        break;
+  for (auto& to : links_) {
+    while (to && to->connected() && to->has_room()) {
+      const std::optional<ReplicaMessage> message = dispatcher_.take_message(to->replica());
+      if (!message) break;
+      switch (message->kind) {
+        case ReplicaMessage::Kind::add:
+          to->post(MessageType::add, encode(message->request));
+          break;
+        case ReplicaMessage::Kind::abort:
+          to->post(MessageType::abort, encode(AbortMessage{message->id, {}}));
+          break;
+        case ReplicaMessage::Kind::abort_choice:
+          to->post(MessageType::abort, encode(AbortMessage{message->id, message->choice}));
+          break;
+      }
     }
   }
 }

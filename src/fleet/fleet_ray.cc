@@ -140,7 +140,6 @@ Result<void> FleetImpl::place_on_ray(const RayCluster& cluster) {
     }
   }
   ray_placed_.assign(static_cast<std::size_t>(ranks_), std::vector<bool>(static_cast<std::size_t>(parts)));
-  ray_failed_.assign(static_cast<std::size_t>(ranks_), false);
   return ray_->place(ranks, config_.parallel.workers_per_node() * config_.threads,
                      only_here(ray_key_.valid(), config_.parallel.data_parallel_address));
 }
@@ -175,7 +174,7 @@ void FleetImpl::hear_ray() {
       case RayEvent::Kind::failed:
         log(LogLevel::error, "Worker rank {} is given up on Ray: {}", ray_name(event), event.text);
         if (!known) break;
-        ray_failed_[rank] = true;
+        coordinator_.will_not_return(event.rank);
         last_deaths_[rank] = {ErrorCode::unavailable, fmt::format("is given up on Ray: {}", event.text)};
         if (!was_ready_[rank]) start_failed_ = true;
         break;
@@ -185,16 +184,10 @@ void FleetImpl::hear_ray() {
       case RayEvent::Kind::ended:
         log(LogLevel::error, "Ray is gone: {}", event.text);
         ray_end_ = event.text;
+        for (int other = 0; other < ranks_; ++other) coordinator_.will_not_return(other);
         break;
     }
   }
-}
-
-// Nothing of Ray's will come back by itself. Of ranks that step together none goes on without the others.
-bool FleetImpl::ray_is_over() const {
-  if (ray_ == nullptr) return false;
-  const auto failed = std::ranges::count(ray_failed_, true);
-  return !ray_end_.empty() || failed == ranks_ || (failed > 0 && config_.parallel.replicas_step_together());
 }
 
 // While the fleet starts: why ranks are missing, as far as Ray knows. A rank is placed when all its parts are.

@@ -28,9 +28,6 @@ Result<void> FleetImpl::listen_for_nodes() {
 void FleetImpl::start_remote_ranks() {
   if (!remote_) return;
   remote_->set_fingerprint(cluster_fingerprint(config_, model_, weights_));
-  for (int rank = 0; rank < ranks_; ++rank) {
-    if (is_remote(rank)) supervisor_.forbid_restart(rank);
-  }
   const Nanoseconds now = monotonic_now();
   missing_deadline_ = now + limits_.start_timeout;
   missing_log_at_ = now + log_interval;
@@ -71,7 +68,7 @@ void FleetImpl::welcome_nodes() {
   if (!remote_) return;
   watch_joined();
   const auto objection = [&](int rank, int worker) -> std::string {
-    const ReplicaState state = supervisor_.state(rank);
+    const ReplicaState state = coordinator_.state(rank);
     const bool free = state == ReplicaState::stopped || state == ReplicaState::given_up;
     if (free && !joined(rank, worker)) return {};
     return free ? fmt::format("worker {} of rank {} is there already", worker, rank)
@@ -81,25 +78,16 @@ void FleetImpl::welcome_nodes() {
     log(LogLevel::info, "Node {} brings worker rank {}{}", comer.node, comer.rank,
         workers_that_join() > 1 ? fmt::format(" worker {}", comer.worker) : "");
     joined(comer.rank, comer.worker) = std::move(comer.connection);
-    start_complete(comer.rank);
+    begin_if_complete(comer.rank);
   }
-  act_on_supervisor();
+  act();
 }
 
-// Given up for good: a node that has lost its engine or its way brings it back within the time a start may take.
-bool FleetImpl::nobody_left() {
-  if (!supervisor_.all_given_up()) {
-    all_given_up_since_ = 0;
-    return false;
-  }
-  if (!remote_ || ray_is_over()) return true;
-  const Nanoseconds now = monotonic_now();
-  if (all_given_up_since_ == 0) {
-    all_given_up_since_ = now;
-    log(LogLevel::warning, "No replica is left; waiting {} ms for a node to come back",
-        limits_.start_timeout / 1'000'000);
-  }
-  return now - all_given_up_since_ >= limits_.start_timeout;
+// A node that has lost its engine or its way brings it back within the time a start may take.
+void FleetImpl::log_waiting_for_nodes() {
+  if (std::exchange(waits_for_nodes_, coordinator_.waits_for_nodes()) || !waits_for_nodes_) return;
+  log(LogLevel::warning, "No replica is left; waiting {} ms for a node to come back",
+      limits_.start_timeout / 1'000'000);
 }
 
 }  // namespace chorus

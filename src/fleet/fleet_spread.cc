@@ -29,15 +29,8 @@ bool FleetImpl::all_joined(int rank) const {
   return std::all_of(first, first + workers_that_join(), [](const auto& connection) { return connection != nullptr; });
 }
 
-// Those that step together start together: one that waited for the others as a started one would be ended by the start
-// deadline again and again, and nobody would see that none is left.
-void FleetImpl::start_complete(int rank) {
-  const bool together = config_.parallel.workers_join_singly() && config_.parallel.replicas_step_together();
-  const int first = together ? 0 : rank, last = together ? ranks_ : rank + 1;
-  for (int member = first; member < last; ++member) {
-    if (!all_joined(member)) return;
-  }
-  for (int member = first; member < last; ++member) supervisor_.start(member, monotonic_now());
+void FleetImpl::begin_if_complete(int rank) {
+  if (all_joined(rank)) coordinator_.joined(rank, monotonic_now());
 }
 
 // ": rank 0 lacks workers 1, 3; rank 2 lacks workers 1".
@@ -64,6 +57,7 @@ void FleetImpl::watch_joined() {
     log(LogLevel::warning, "Worker rank {} worker {} is gone before the others of its replica came{}",
         slot / workers_that_join(), slot % workers_that_join(), frame.ok() ? "" : ": " + frame.error().message);
     connection.reset();
+    coordinator_.left(slot / workers_that_join());
   }
 }
 
@@ -129,8 +123,8 @@ Result<void> FleetImpl::handle_follower(Placement replica, int worker, const Fra
       ReplicaLink& engine = *link(replica.rank);
       CHORUS_TRY(engine.last_words, decode_fatal(frame.payload));
       engine.reason = fmt::format("failed in its worker {}", worker);
-      supervisor_.fault(replica, monotonic_now());
-      act_on_supervisor();
+      coordinator_.fault(replica, monotonic_now());
+      act();
       return {};
     }
     default:

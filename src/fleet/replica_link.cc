@@ -37,6 +37,10 @@ void ReplicaLink::post(MessageType type, std::string payload, int descriptor) {
   pump();
 }
 
+bool ReplicaLink::has_room() const {
+  return connection_ != nullptr && outbox_.empty() && connection_->queued_bytes() <= connection_bytes_max;
+}
+
 void ReplicaLink::pump() {
   if (!connection_) return;
   Result<void> sent = connection_->flush();

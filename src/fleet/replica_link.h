@@ -35,6 +35,8 @@ class ReplicaLink {
 
   // Queues a message; it goes out with this or a later pump(), as the engine takes it.
   void post(MessageType type, std::string payload, int descriptor = -1);
+  // What is posted now goes to the connection at once. Whoever has much to send asks first: posts are not bounded here.
+  bool has_room() const;
   // Sends what can be sent. A broken connection is not told here but by receive(), after the engine's last words.
   void pump();
   // Why a message could not be sent though the engine is there (it is over a limit): this engine waits for it in vain.

@@ -183,14 +183,8 @@ class SeedByPrompt {
 std::vector<std::optional<int>> ranks_for(const std::vector<GenerationInput>& inputs, const EngineConfig& config) {
   std::vector<std::int32_t> priorities;
   for (const GenerationInput& input : inputs) priorities.push_back(input.priority);
-  std::vector<std::optional<int>> ranks(inputs.size());
-  if (config.assignment != AssignmentName::dynamic) {
-    const int count = config.parallel.data_parallel_size;
-    Assignment assignment({config.assignment, count, 0}, inputs.size(), priorities);
-    for (int rank = 0; rank < count; ++rank) {
-      while (const auto index = assignment.next_for(rank, 0)) ranks[*index] = rank;
-    }
-  }
+  std::vector<std::optional<int>> ranks =
+      assign_ranks(config.assignment, config.parallel.data_parallel_size, inputs.size(), priorities);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (inputs[i].dp_rank) ranks[i] = inputs[i].dp_rank;
   }

@@ -14,8 +14,9 @@
 
 namespace chorus::testing_fleet {
 
-// Set in the environment of engines: they end before HELLO ("exit"), speak garbage as rank 0 ("garbage"), or one dies
-// while the other still starts ("overlap:" and a directory, see overlapping_engine()).
+// Set in the environment of engines: they end before HELLO ("exit"), speak garbage as rank 0 ("garbage"), one dies
+// while the other still starts ("overlap:" and a directory, see overlapping_engine()), or one never starts again
+// ("once:" and a directory, see fleet_world_test.cc).
 inline constexpr const char* manner_variable = "CHORUS_FLEET_TEST_ENGINE";
 
 using Hook = std::function<void(Fleet&, const Collector&)>;

@@ -55,6 +55,7 @@ Result<void> ClientTable::take(const Frame& frame, const Connection* source) {
       }
       core_->add(std::move(request));
       ++client->submissions_received;
+      has_unreported_ = true;
       return {};
     }
     case MessageType::abort: {
@@ -136,6 +137,7 @@ Result<void> ClientTable::tell(std::vector<TokenEvent>* events) {
 }
 
 Result<void> ClientTable::report(const EngineLoad& load) {
+  has_unreported_ = false;
   LoadMessage shared{load, {}};
   for (auto at = clients_.begin(); at != clients_.end();) {
     auto& [id, client] = *at++;  // drop() ends it alone

@@ -51,6 +51,8 @@ class ClientTable {
   Result<void> tell(std::vector<TokenEvent>* events);
   // LOAD to every client and to the parent.
   Result<void> report(const EngineLoad& load);
+  // A request came since: also where it is aborted already, its client waits to hear of it.
+  bool has_unreported() const { return has_unreported_; }
 
   // The descriptors that serve() reads and writes.
   void append_descriptors(std::vector<pollfd>* items) const;
@@ -77,6 +79,7 @@ class ClientTable {
   std::uint32_t epoch_;
   ClientLimits limits_;
   Clients clients_;
+  bool has_unreported_ = false;
 };
 
 }  // namespace chorus

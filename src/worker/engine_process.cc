@@ -164,7 +164,9 @@ class EngineProcess {
   Result<void> idle() {
     progress_.set_busy(false);
     const EngineLoad load = core_->load();
-    if (load.steps != reported_.steps || load.waiting != reported_.waiting || load.running != reported_.running) {
+    // A request that was added and aborted between two steps has changed nothing but the count.
+    if (load.steps != reported_.steps || load.waiting != reported_.waiting || load.running != reported_.running ||
+        clients_.has_unreported()) {
       reported_at_ = monotonic_now() - load_interval;
       CHORUS_TRY_VOID(report_load(monotonic_now()));
     }

@@ -1,0 +1,333 @@
+#include "cluster/dispatcher.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "testing/request_testing.h"
+
+namespace chorus {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using State = ReplicaNews::State;
+
+constexpr ClientId kClient = 5;
+
+RequestId id_of(std::uint64_t number) {
+  return {kClient, number};
+}
+
+TokenEvent token(std::uint64_t number, std::uint32_t position, FinishReason finish = FinishReason::none) {
+  TokenEvent event;
+  event.request = id_of(number);
+  event.position = position;
+  event.token = static_cast<TokenId>(100 + position);
+  event.finish = finish;
+  return event;
+}
+
+class DispatcherTest : public ::testing::Test {
+ protected:
+  DispatcherTest() { config_.client = kClient; }
+  void make(std::unique_ptr<LoadBalancer> balancer = make_least_loaded()) {
+    dispatcher_.emplace(config_, std::move(balancer));
+  }
+  void news(State state, Placement replica, bool move = false) {
+    ReplicaNews told{replica, state, move};
+    told.client = kClient;
+    dispatcher_->on_news(told, state == State::died ? "was killed by SIGKILL" : "");
+  }
+  Result<RequestId> try_submit(std::int32_t priority = 0, std::uint32_t n = 1, std::optional<int> wish = std::nullopt,
+                               std::size_t tokens = 3) {
+    Request request;
+    request.prompt.assign(tokens, 1);
+    request.params.n = n;
+    request.params.max_tokens = 8;
+    request.priority = priority;
+    return dispatcher_->submit(std::move(request), wish);
+  }
+  std::uint64_t submit(std::int32_t priority = 0, std::uint32_t n = 1, std::optional<int> wish = std::nullopt) {
+    const auto id = try_submit(priority, n, wish);
+    EXPECT_TRUE(id.ok() && id->client == kClient);
+    return id->number;
+  }
+  // "add 7", "abort 7" for each message to this replica since the last call.
+  std::vector<std::string> messages(Placement to) {
+    static constexpr const char* kNames[] = {"add", "abort", "abort_choice"};
+    std::vector<std::string> described;
+    while (auto message = dispatcher_->take_message(to)) {
+      described.push_back(fmt::format("{} {}", kNames[static_cast<std::size_t>(message->kind)], message->id.number));
+      last_ = *message;
+    }
+    return described;
+  }
+  std::vector<std::string> notes() {
+    static constexpr const char* kNames[] = {"drained", "wants alone", "returned"};
+    std::vector<std::string> described;
+    for (const ClientNote& note : dispatcher_->take_notes()) {
+      described.push_back(
+          fmt::format("{} {}:{}", kNames[static_cast<std::size_t>(note.kind)], note.replica.rank, note.replica.epoch));
+    }
+    return described;
+  }
+  Verdict say(Placement from, const TokenEvent& event) { return dispatcher_->on_event(from, event).verdict; }
+
+  DispatcherConfig config_;
+  std::optional<Dispatcher> dispatcher_;
+  ReplicaMessage last_;
+};
+
+TEST_F(DispatcherTest, NumbersRequestsAndKeepsThemForTheFirstReadyReplica) {
+  make();
+  EXPECT_EQ(submit(), 1u);
+  EXPECT_EQ(submit(0, 1, 1), 2u);
+  EXPECT_THAT(messages({1, 1}), IsEmpty());
+  news(State::ready, {1, 1});
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 1", "add 2"));
+}
+
+TEST_F(DispatcherTest, AWishIsGrantedWhileItsReplicaTakesRequests) {
+  make();
+  news(State::ready, {0, 1});
+  news(State::ready, {1, 1});
+  for (int i = 0; i < 3; ++i) submit(0, 1, 1);
+  submit(0, 1, 2);
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 1", "add 2", "add 3"));
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 4"));
+}
+
+TEST_F(DispatcherTest, ADeadReplicasRequestsGoOnElsewhereWithTheirTokens) {
+  make();
+  news(State::ready, {0, 1});
+  news(State::ready, {1, 1});
+  submit(0, 1, 0);
+  ASSERT_EQ(say({0, 1}, token(1, 0)), Verdict::accepted);
+  news(State::died, {0, 1});
+  EXPECT_THAT(messages({0, 1}), IsEmpty());
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 1"));
+  EXPECT_THAT(last_.request.choices.at(0).emitted, ElementsAre(100));
+  EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::dropped);
+  EXPECT_EQ(say({1, 1}, token(1, 1)), Verdict::accepted);
+  const auto events = dispatcher_->take_events();
+  ASSERT_EQ(events.size(), 2u);
+  EXPECT_EQ(events[1].replica, 1);
+}
+
+class BalancerTest : public DispatcherTest, public ::testing::WithParamInterface<const char*> {};
+
+// "At most 2 x max_num_seqs a replica", also where the balancer looks at no load, and with requests of several choices.
+TEST_P(BalancerTest, TheWindowHoldsUnderEveryBalancer) {
+  config_.limits.sequences_per_replica_max = 4;
+  make(std::string(GetParam()) == "round_robin" ? make_round_robin() : make_least_loaded());
+  news(State::ready, {0, 1});
+  news(State::ready, {1, 1});
+  submit(0, 3, 0);
+  for (int i = 0; i < 20; ++i) submit(0, i % 5 == 0 ? 2 : 1);
+  for (const int rank : {0, 1}) EXPECT_LE(dispatcher_->ledger().sequences_on(rank), 4u);
+  // One ends on replica 0: its place is taken there, though it would be the turn of replica 1.
+  dispatcher_->abort(id_of(1));
+  for (const int rank : {0, 1}) EXPECT_LE(dispatcher_->ledger().sequences_on(rank), 4u);
+  EXPECT_GE(dispatcher_->ledger().sequences_on(0), 3u);
+}
+INSTANTIATE_TEST_SUITE_P(Balancers, BalancerTest, ::testing::Values("round_robin", "least_loaded"));
+
+TEST_F(DispatcherTest, ARequestWiderThanTheWindowRunsOnAnEmptyReplica) {
+  config_.limits.sequences_per_replica_max = 2;
+  make();
+  news(State::ready, {0, 1});
+  submit();
+  submit(0, 3);
+  submit();  // does not overtake it
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1"));
+  say({0, 1}, token(1, 0, FinishReason::stop));
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 2"));
+}
+
+TEST_F(DispatcherTest, RequestsBeyondTheBoundsAreRefusedAndNothingGrows) {
+  config_.limits.sequences_per_replica_max = 1;
+  config_.limits.requests_waiting_max = 2;
+  config_.limits.tokens_waiting_max = 10;
+  config_.limits.prompt_tokens_max = 50;
+  make();
+  news(State::ready, {0, 1});
+  EXPECT_EQ(try_submit(0, 1, std::nullopt, 51).error().code, ErrorCode::invalid_argument);
+  submit();
+  submit();
+  const auto long_one = try_submit(0, 1, std::nullopt, 8);
+  ASSERT_FALSE(long_one.ok());
+  EXPECT_EQ(long_one.error().code, ErrorCode::resource_exhausted);
+  EXPECT_THAT(long_one.error().message, HasSubstr("tokens_waiting_max 10"));
+  submit();
+  const auto refused = try_submit();
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::resource_exhausted);
+  EXPECT_THAT(refused.error().message, HasSubstr("2 requests wait for a replica, the limit"));
+  EXPECT_EQ(dispatcher_->waiting(), 2u);
+  EXPECT_EQ(dispatcher_->ledger().requests(), 3u);
+  say({0, 1}, token(1, 0, FinishReason::stop));
+  EXPECT_EQ(submit(), 4u) << "what was refused has no number";
+}
+
+TEST_F(DispatcherTest, AReplicaThatTakesNoMessagesGetsNoMoreRequests) {
+  config_.limits.messages_waiting_max = 4;
+  config_.limits.sequences_per_replica_max = 8;
+  make();
+  news(State::ready, {0, 1});
+  for (int i = 0; i < 50; ++i) dispatcher_->abort(id_of(submit()));
+  EXPECT_LE(messages({0, 1}).size(), 4u + 8u);
+}
+
+TEST_F(DispatcherTest, SaysWhenTheCallerIsToTakeEvents) {
+  config_.limits.events_waiting_max = 2;
+  make();
+  news(State::ready, {0, 1});
+  submit();
+  say({0, 1}, token(1, 0));
+  EXPECT_TRUE(dispatcher_->has_room_for_events());
+  say({0, 1}, token(1, 1));
+  EXPECT_FALSE(dispatcher_->has_room_for_events());
+  EXPECT_EQ(dispatcher_->take_events().size(), 2u);
+  EXPECT_TRUE(dispatcher_->has_room_for_events());
+}
+
+TEST_F(DispatcherTest, PriorityIsTheOrderAlsoAfterADeath) {
+  config_.by_priority = true;
+  config_.limits.sequences_per_replica_max = 2;
+  make();
+  submit(5);
+  submit(0);
+  submit(-1);
+  submit(0);
+  news(State::ready, {0, 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 3", "add 2"));
+  news(State::died, {0, 1});
+  submit(-1);
+  news(State::ready, {0, 2});
+  EXPECT_THAT(messages({0, 2}), ElementsAre("add 3", "add 5"));
+}
+
+TEST_F(DispatcherTest, ADrainingReplicaGetsNothingNewAndSaysWhenItIsEmpty) {
+  make();
+  news(State::ready, {0, 1});
+  submit();
+  news(State::draining, {0, 1});
+  submit();
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1"));
+  EXPECT_EQ(say({0, 1}, token(1, 0, FinishReason::stop)), Verdict::accepted);
+  EXPECT_THAT(notes(), IsEmpty()) << "it may have others' requests";
+  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  EXPECT_THAT(notes(), ElementsAre("drained 0:1"));
+  EXPECT_THAT(messages({0, 1}), IsEmpty());
+  news(State::ready, {0, 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 2"));
+}
+
+TEST_F(DispatcherTest, AReplicaThatIsToldToMoveHandsItsRequestsToOthers) {
+  make();
+  news(State::ready, {0, 1});
+  submit();
+  say({0, 1}, token(1, 0));
+  messages({0, 1});
+  news(State::ready, {1, 1});
+  news(State::draining, {0, 1}, true);
+  EXPECT_THAT(messages({0, 1}), ElementsAre("abort 1"));
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 1"));
+  EXPECT_THAT(last_.request.choices.at(0).emitted, ElementsAre(100));
+  EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::dropped);
+  EXPECT_EQ(dispatcher_->ledger().deaths_seen(id_of(1)), 0u);
+  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  EXPECT_THAT(notes(), ElementsAre("drained 0:1"));
+}
+
+class SuspectTest : public DispatcherTest {
+ protected:
+  void die_twice_with_two_requests() {
+    make();
+    news(State::ready, {0, 1});
+    submit();
+    submit();
+    news(State::died, {0, 1});
+    news(State::ready, {0, 2});
+    EXPECT_THAT(messages({0, 2}), ElementsAre("add 1", "add 2"));
+    news(State::died, {0, 2});
+    news(State::ready, {0, 3});
+    submit();
+    EXPECT_THAT(messages({0, 3}), ElementsAre("add 3")) << "the others wait to run alone";
+    EXPECT_THAT(notes(), ElementsAre("wants alone 0:0"));
+    news(State::draining, {0, 3}, true);
+    EXPECT_THAT(messages({0, 3}), ElementsAre("abort 3"));
+    dispatcher_->on_report({0, 3}, {.submissions_received = 1});
+    EXPECT_THAT(notes(), ElementsAre("drained 0:3"));
+    news(State::lent, {0, 3});
+    EXPECT_THAT(messages({0, 3}), ElementsAre("add 1"));
+  }
+};
+
+TEST_F(SuspectTest, OneThatEmitsATokenIsClearedAndTheNextOneIsTried) {
+  die_twice_with_two_requests();
+  EXPECT_EQ(say({0, 3}, token(1, 0)), Verdict::accepted);
+  EXPECT_THAT(notes(), ElementsAre("returned 0:3", "wants alone 0:0"));
+  EXPECT_THAT(messages({0, 3}), IsEmpty());
+  news(State::ready, {0, 3});
+  EXPECT_THAT(messages({0, 3}), ElementsAre("add 3"));
+}
+
+TEST_F(SuspectTest, OneWhoseReplicaDiesAThirdTimeIsEndedAndNoOther) {
+  die_twice_with_two_requests();
+  news(State::died, {0, 3});
+  const auto events = dispatcher_->take_events();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].event.request, id_of(1));
+  EXPECT_EQ(events[0].event.finish, FinishReason::error);
+  EXPECT_EQ(events[0].event.error,
+            "request 5/1 was in flight when 3 replicas died, one after the other, and alone on the last of them "
+            "(worker rank 0 was killed by SIGKILL); it is not tried again");
+  EXPECT_TRUE(dispatcher_->ledger().contains(id_of(2)));
+  EXPECT_THAT(notes(), ElementsAre("wants alone 0:0"));
+}
+
+TEST_F(SuspectTest, AnAbortedSuspectReturnsTheReplica) {
+  die_twice_with_two_requests();
+  dispatcher_->abort(id_of(1));
+  EXPECT_THAT(notes(), ElementsAre("returned 0:3", "wants alone 0:0"));
+  dispatcher_->abort(id_of(2));
+  news(State::lent, {0, 3});
+  EXPECT_THAT(notes(), ElementsAre("returned 0:3")) << "there is nobody left to try";
+}
+
+TEST_F(DispatcherTest, ReportsAndEndsMoveTheChoiceOfReplica) {
+  make();
+  news(State::ready, {0, 1});
+  news(State::ready, {1, 1});
+  for (int i = 0; i < 3; ++i) submit();
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1", "add 3"));
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 2"));
+  say({0, 1}, token(1, 0, FinishReason::stop));
+  say({0, 1}, token(3, 0, FinishReason::stop));
+  submit();
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 4"));
+  EXPECT_EQ(dispatcher_->on_report({0, 1}, {.waiting = 9, .submissions_received = 3}).verdict, Verdict::accepted);
+  submit();
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 5"));
+  EXPECT_EQ(dispatcher_->on_report({0, 1}, {.submissions_received = 4}).verdict, Verdict::faulty);
+  EXPECT_EQ(dispatcher_->on_report({0, 7}, {.submissions_received = 4}).verdict, Verdict::dropped);
+}
+
+TEST_F(DispatcherTest, WhatIsAbortedSaysNothingMore) {
+  make();
+  news(State::ready, {0, 1});
+  submit(0, 2);
+  say({0, 1}, token(1, 0));
+  dispatcher_->abort_choice(id_of(1), 1);
+  dispatcher_->abort(id_of(1));
+  dispatcher_->abort(id_of(1));
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1", "abort_choice 1", "abort 1"));
+  EXPECT_THAT(dispatcher_->take_events(), IsEmpty());
+  EXPECT_EQ(dispatcher_->ledger().requests(), 0u);
+  EXPECT_EQ(dispatcher_->load_of(0).waiting + dispatcher_->load_of(0).running, 0u);
+}
+
+}  // namespace
+}  // namespace chorus
