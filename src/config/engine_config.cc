@@ -68,12 +68,12 @@ Result<void> check_sizes(const EngineConfig& config) {
     return refuse("block-size", fmt::format("{}", config.block_size), "a multiple of 16");
   const std::int64_t world = std::int64_t{parallel.data_parallel_size} * parallel.tensor_parallel_size *
                              parallel.pipeline_parallel_size * parallel.decode_context_parallel_size;
-  constexpr std::int64_t kWorldMax = 65536;
-  if (world > kWorldMax) {
+  constexpr std::int64_t world_max = 65536;
+  if (world > world_max) {
     return fail(ErrorCode::invalid_argument,
                 "data-parallel-size {} x pipeline {} x decode context {} x tensor {} is more than {} workers",
                 parallel.data_parallel_size, parallel.pipeline_parallel_size, parallel.decode_context_parallel_size,
-                parallel.tensor_parallel_size, kWorldMax);
+                parallel.tensor_parallel_size, world_max);
   }
   CHORUS_TRY_VOID(
       check_range("data-parallel-size-local", parallel.data_parallel_size_local, 0, parallel.data_parallel_size));
@@ -315,10 +315,10 @@ Result<std::uint64_t> parse_bytes(const std::string& text) {
     std::string_view name;
     double bytes;
   };
-  constexpr std::array kUnits = {Unit{"", 1},       Unit{"B", 1},        Unit{"K", 1024},   Unit{"KiB", 1024},
-                                 Unit{"M", 0x1p20}, Unit{"MiB", 0x1p20}, Unit{"G", 0x1p30}, Unit{"GiB", 0x1p30},
-                                 Unit{"T", 0x1p40}, Unit{"TiB", 0x1p40}, Unit{"KB", 1e3},   Unit{"kB", 1e3},
-                                 Unit{"MB", 1e6},   Unit{"GB", 1e9},     Unit{"TB", 1e12}};
+  constexpr std::array byte_units = {Unit{"", 1},       Unit{"B", 1},        Unit{"K", 1024},   Unit{"KiB", 1024},
+                                     Unit{"M", 0x1p20}, Unit{"MiB", 0x1p20}, Unit{"G", 0x1p30}, Unit{"GiB", 0x1p30},
+                                     Unit{"T", 0x1p40}, Unit{"TiB", 0x1p40}, Unit{"KB", 1e3},   Unit{"kB", 1e3},
+                                     Unit{"MB", 1e6},   Unit{"GB", 1e9},     Unit{"TB", 1e12}};
   const Error error =
       fail(ErrorCode::invalid_argument, "\"{}\" is no number of bytes; accepted: such as 4GiB, 512MiB, 1.5G, 1000000",
            text.substr(0, 100));
@@ -328,7 +328,7 @@ Result<std::uint64_t> parse_bytes(const std::string& text) {
   if (parsed.ec != std::errc() || !(number >= 0)) return error;
   std::string_view unit(parsed.ptr, static_cast<std::size_t>(end - parsed.ptr));
   while (unit.starts_with(' ')) unit.remove_prefix(1);
-  for (const Unit& known : kUnits) {
+  for (const Unit& known : byte_units) {
     if (unit != known.name) continue;
     const double bytes = number * known.bytes;
     if (!(bytes < 0x1p63)) return error;

@@ -18,9 +18,9 @@
 namespace chorus {
 namespace {
 
-constexpr int kLayersMax = 4096;
-constexpr int kExpertsMax = 1024;
-constexpr std::int64_t kTokensMax = std::int64_t{1} << 30;
+constexpr int layers_max = 4096;
+constexpr int experts_max = 1024;
+constexpr std::int64_t tokens_max = std::int64_t{1} << 30;
 
 enum class AttentionBias : std::uint8_t { as_declared, always };
 // Which layers a sliding window holds for: none (the family has none), all as soon as it is set, all with
@@ -97,9 +97,9 @@ void read_sizes(const Family& family, ConfigFields* fields, ModelConfig* model) 
   model->vocab_size = size("vocab_size", 1 << 24);
   model->hidden_size = size("hidden_size", 1 << 20);
   model->intermediate_size = size("intermediate_size", 1 << 22);
-  model->num_hidden_layers = size("num_hidden_layers", kLayersMax);
+  model->num_hidden_layers = size("num_hidden_layers", layers_max);
   model->num_attention_heads = size("num_attention_heads", 1 << 16);
-  model->max_position_embeddings = size("max_position_embeddings", kTokensMax);
+  model->max_position_embeddings = size("max_position_embeddings", tokens_max);
   model->num_key_value_heads =
       static_cast<int>(fields->integer_or("num_key_value_heads", 1, 1 << 16, model->num_attention_heads));
   int head_dim = family.head_dim;
@@ -194,7 +194,7 @@ void read_rope_scaling(ConfigFields* rope, const ModelConfig& model, RopeConfig*
   if (needs_factor && !rope->has("factor")) rope->refuse("factor is missing; needed: a number from 1 on");
   config->factor = rope->number_or("factor", 1.0, 1e6, 1.0);
   config->original_max_position_embeddings = static_cast<int>(
-      rope->integer_or("original_max_position_embeddings", 1, kTokensMax, config->original_max_position_embeddings));
+      rope->integer_or("original_max_position_embeddings", 1, tokens_max, config->original_max_position_embeddings));
   config->attention_factor = rope->number("attention_factor", 1e-6, 1e6);
   if (config->type == RopeType::llama3) {
     config->low_freq_factor = rope->number_or("low_freq_factor", 1e-6, 1e6, 1.0);
@@ -212,7 +212,7 @@ Result<void> read_rope(const Family& family, const std::string& where, ConfigFie
   RopeConfig* config = &model->rope;
   config->theta = fields->number_or("rope_theta", 1e-3, 1e15, family.rope_theta);
   config->original_max_position_embeddings =
-      static_cast<int>(fields->integer_or("original_max_position_embeddings", 1, kTokensMax, 0));
+      static_cast<int>(fields->integer_or("original_max_position_embeddings", 1, tokens_max, 0));
   if (fields->number_or("partial_rotary_factor", 0, 1, 1.0) != 1.0) {
     fields->refuse_value("partial_rotary_factor", *fields->find("partial_rotary_factor"),
                          "1 (every dimension rotates)");
@@ -232,7 +232,7 @@ Result<void> read_rope(const Family& family, const std::string& where, ConfigFie
 // The list layer_types, or nothing where it is absent.
 std::optional<std::vector<bool>> read_sliding_layers(ConfigFields* fields, const ModelConfig& model) {
   if (!fields->has("layer_types")) return std::nullopt;
-  const auto types = fields->texts("layer_types", kLayersMax);
+  const auto types = fields->texts("layer_types", layers_max);
   std::vector<bool> sliding;
   for (const std::string& type : types) {
     if (type != "sliding_attention" && type != "full_attention") {
@@ -258,7 +258,7 @@ void read_windows(const Family& family, ConfigFields* fields, ModelConfig* model
   const bool by_layer = family.window == Window::upper_layers_if_used;
   const auto sliding = by_layer ? read_sliding_layers(fields, *model) : std::nullopt;
   const int fallback = fields->is_null("sliding_window") ? 0 : family.sliding_window;
-  const auto window = used ? static_cast<int>(fields->integer_or("sliding_window", 1, kTokensMax, fallback)) : 0;
+  const auto window = used ? static_cast<int>(fields->integer_or("sliding_window", 1, tokens_max, fallback)) : 0;
   if (window == 0) {
     if (sliding && std::find(sliding->begin(), sliding->end(), true) != sliding->end()) {
       fields->refuse("layer_types has sliding_attention, but use_sliding_window is false or sliding_window is null");
@@ -275,12 +275,12 @@ void read_windows(const Family& family, ConfigFields* fields, ModelConfig* model
 void read_qwen3_moe(ConfigFields* fields, ModelConfig* model) {
   // transformers 5 writes the number under num_local_experts, 4 under num_experts.
   const char* key = fields->has("num_experts") ? "num_experts" : "num_local_experts";
-  model->num_experts = static_cast<int>(fields->integer_or(key, 0, kExpertsMax, 128));
-  model->num_experts_per_tok = static_cast<int>(fields->integer_or("num_experts_per_tok", 1, kExpertsMax, 8));
+  model->num_experts = static_cast<int>(fields->integer_or(key, 0, experts_max, 128));
+  model->num_experts_per_tok = static_cast<int>(fields->integer_or("num_experts_per_tok", 1, experts_max, 8));
   model->moe_intermediate_size = static_cast<int>(fields->integer_or("moe_intermediate_size", 1, 1 << 22, 768));
   model->norm_topk_prob = fields->flag_or("norm_topk_prob", false);
-  const auto step = fields->integer_or("decoder_sparse_step", 1, kLayersMax, 1);
-  const auto dense = fields->integers("mlp_only_layers", kLayersMax, 0);
+  const auto step = fields->integer_or("decoder_sparse_step", 1, layers_max, 1);
+  const auto dense = fields->integers("mlp_only_layers", layers_max, 0);
   if (model->num_experts == 0) return;
   for (std::int32_t layer = 0; layer < model->num_hidden_layers; ++layer) {
     const bool forced_dense = std::find(dense.begin(), dense.end(), layer) != dense.end();
@@ -289,8 +289,8 @@ void read_qwen3_moe(ConfigFields* fields, ModelConfig* model) {
 }
 
 void read_mixtral(ConfigFields* fields, ModelConfig* model, int experts_default) {
-  model->num_experts = static_cast<int>(fields->integer_or("num_local_experts", 1, kExpertsMax, experts_default));
-  model->num_experts_per_tok = static_cast<int>(fields->integer_or("num_experts_per_tok", 1, kExpertsMax, 2));
+  model->num_experts = static_cast<int>(fields->integer_or("num_local_experts", 1, experts_max, experts_default));
+  model->num_experts_per_tok = static_cast<int>(fields->integer_or("num_experts_per_tok", 1, experts_max, 2));
   model->moe_intermediate_size = model->intermediate_size;
   model->norm_topk_prob = true;
   model->layer_is_moe.assign(static_cast<std::size_t>(model->num_hidden_layers), true);
@@ -446,7 +446,7 @@ int model_len_limit(const ModelConfig& model) {
   if (rope.type != RopeType::linear && rope.type != RopeType::yarn) return model.max_position_embeddings;
   const int original =
       rope.original_max_position_embeddings > 0 ? rope.original_max_position_embeddings : model.max_position_embeddings;
-  const double stretched = std::min(original * rope.factor, static_cast<double>(kTokensMax));
+  const double stretched = std::min(original * rope.factor, static_cast<double>(tokens_max));
   return std::max(model.max_position_embeddings, static_cast<int>(stretched));
 }
 

@@ -35,13 +35,13 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
 }  // namespace
 
 std::optional<std::string> nearest_name(const std::string& name, const std::vector<std::string>& known) {
-  constexpr std::size_t kLengthMax = 256;  // a longer one is no slip of the fingers, and the table is quadratic
-  if (name.empty() || name.size() > kLengthMax) return std::nullopt;
+  constexpr std::size_t length_max = 256;  // a longer one is no slip of the fingers, and the table is quadratic
+  if (name.empty() || name.size() > length_max) return std::nullopt;
   const std::string wanted = folded(name);
   std::optional<std::string> nearest;
   std::size_t distance_min = std::max<std::size_t>(2, name.size() / 3) + 1;
   for (const std::string& candidate : known) {
-    if (candidate.size() > kLengthMax) continue;
+    if (candidate.size() > length_max) continue;
     const std::size_t distance = edit_distance(wanted, folded(candidate));
     if (distance >= distance_min || distance >= candidate.size()) continue;
     distance_min = distance;

@@ -15,7 +15,7 @@
 namespace chorus {
 namespace {
 
-constexpr std::uint64_t kUnlimited = std::numeric_limits<std::uint64_t>::max();
+constexpr std::uint64_t unlimited = std::numeric_limits<std::uint64_t>::max();
 
 // The first line of a small kernel file, or nothing.
 std::string first_line(const std::string& path) {
@@ -25,10 +25,10 @@ std::string first_line(const std::string& path) {
   return line;
 }
 
-// "max", nothing and v1's huge "no limit" all read as kUnlimited.
+// "max", nothing and v1's huge "no limit" all read as unlimited.
 std::uint64_t read_limit(const std::string& path) {
   const std::string line = first_line(path);
-  std::uint64_t value = kUnlimited;
+  std::uint64_t value = unlimited;
   std::from_chars(line.data(), line.data() + line.size(), value);
   return value;
 }
@@ -54,14 +54,14 @@ std::uint64_t stat_bytes(const std::string& path, const std::string& key) {
 }
 
 struct MemoryLimit {
-  std::uint64_t total = kUnlimited;
-  std::uint64_t available = kUnlimited;
+  std::uint64_t total = unlimited;
+  std::uint64_t available = unlimited;
 };
 
 // Page cache that the kernel would drop first does not count as used.
 void apply_memory_limit(std::uint64_t limit, std::uint64_t used, std::uint64_t inactive_file, MemoryLimit* memory) {
-  if (limit == kUnlimited) return;
-  used = used == kUnlimited ? 0 : used - std::min(used, inactive_file);
+  if (limit == unlimited) return;
+  used = used == unlimited ? 0 : used - std::min(used, inactive_file);
   memory->total = std::min(memory->total, limit);
   memory->available = std::min(memory->available, limit - std::min(limit, used));
 }
@@ -150,8 +150,8 @@ std::vector<int> affinity() {
 Result<int> parse_cpu(std::string_view text, std::string_view whole) {
   int cpu = -1;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), cpu);
-  constexpr int kCpuMax = 1 << 20;
-  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || cpu < 0 || cpu > kCpuMax) {
+  constexpr int cpu_max = 1 << 20;
+  if (parsed.ec != std::errc() || parsed.ptr != text.data() + text.size() || cpu < 0 || cpu > cpu_max) {
     return fail(ErrorCode::invalid_argument,
                 "cpu-threads-bind \"{}\": \"{}\" is no core; accepted: auto, none, or a core list for each worker "
                 "such as 0-3,8|4-7",

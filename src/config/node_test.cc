@@ -138,17 +138,17 @@ TEST(CpuSets, MalformedListsAreErrors) {
 }
 
 TEST(KvCacheBytes, DefaultsToHalfOfWhatIsLeftAndAtMostFourGibibytes) {
-  constexpr std::uint64_t kGibibyte = std::uint64_t{1} << 30;
+  constexpr std::uint64_t gibibyte = std::uint64_t{1} << 30;
   NodeResources node = node_of(4);
-  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 4 * kGibibyte), 4 * kGibibyte);
-  node.memory_available_bytes = 8 * kGibibyte;
-  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 4 * kGibibyte), kGibibyte);
-  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 9 * kGibibyte), 0U);
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 4 * gibibyte), 4 * gibibyte);
+  node.memory_available_bytes = 8 * gibibyte;
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 4 * gibibyte), gibibyte);
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config_of(2, 0, "auto"), node, 9 * gibibyte), 0U);
   EngineConfig config = config_of(2, 0, "auto");
-  config.kv_cache_bytes = 2 * kGibibyte;
-  EXPECT_EQ(*kv_cache_bytes_per_worker(config, node, 4 * kGibibyte), 2 * kGibibyte);
+  config.kv_cache_bytes = 2 * gibibyte;
+  EXPECT_EQ(*kv_cache_bytes_per_worker(config, node, 4 * gibibyte), 2 * gibibyte);
   config.kv_cache_bytes += 1;
-  EXPECT_THAT(kv_cache_bytes_per_worker(config, node, 4 * kGibibyte).error().message,
+  EXPECT_THAT(kv_cache_bytes_per_worker(config, node, 4 * gibibyte).error().message,
               HasSubstr("at most 2147483648 fit"));
 }
 
