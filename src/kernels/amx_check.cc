@@ -10,7 +10,7 @@ namespace chorus {
 namespace {
 
 // Small multiples of 1/64: exact in bfloat16, and so are all their sums in float32.
-constexpr LinearShape shape = {40, 2 * 37, 2};
+constexpr LinearShape shape = {40, std::int64_t{2} * 37, 2};
 constexpr std::int64_t m = 19;
 
 float weight_at(std::int64_t row, std::int64_t column) {
