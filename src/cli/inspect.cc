@@ -25,7 +25,7 @@ struct InspectOptions {
   bool json = false;
 };
 
-// With expert parallelism the replicas differ: each has experts of its own. Ranks that differ in cp alone never do.
+// With expert parallelism the replicas differ: each has other experts. Ranks that differ in cp alone never do.
 Result<std::vector<InspectedShard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
   const ParallelConfig& parallel = config.parallel;
   CHORUS_TRY(const Topology topology, Topology::create(parallel, parallel.world_size()));

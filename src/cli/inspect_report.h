@@ -27,7 +27,7 @@ struct InspectedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
   DType dtype = DType::float32;                       // in the checkpoint
-  std::vector<std::optional<NamedParameter>> slices;  // one a shard; nullopt: it has nothing of it
+  std::vector<std::optional<NamedParameter>> slices;  // one per shard; nullopt: it has nothing of it
 };
 
 struct Inspection {
@@ -43,7 +43,7 @@ struct Inspection {
 
 // A table for people. Equal slices are told once: "tp=0,1: [0:8, :]".
 std::string text_of(const Inspection& inspection);
-// One JSON object, a line a parameter. Slice i of a parameter is that of entry i of "shards".
+// One JSON object, one line per parameter. Slice i of a parameter is that of entry i of "shards".
 std::string json_of(const Inspection& inspection);
 
 }  // namespace chorus

@@ -1,5 +1,5 @@
 // The command line: a thin face over CLI11, which only options.cc includes. Every subcommand is a row of commands() in
-// main.cc and a file of its own; it declares its options in add() and runs in run().
+// main.cc and its own file; it declares its options in add() and runs in run().
 #pragma once
 
 #include <functional>

@@ -32,7 +32,7 @@ struct NodePlanRequest {
 // there is.
 Result<std::vector<std::string>> plan_nodes(const NodePlanRequest& request, const std::vector<PlanNode>& nodes);
 
-// The most threads a worker with which the plan works, a worker having a CPU a thread; 1 if none does.
+// The most threads per worker with which the plan works when each has its own CPU; 1 if none does.
 int threads_that_fit(NodePlanRequest request, const std::vector<PlanNode>& nodes);
 
 // How many workers the node may have to hold at once.

@@ -161,7 +161,7 @@ struct EngineConfig {
   std::string data_parallel_backend = "mp";         // mp | ray
   LoadBalancerName load_balancer = LoadBalancerName::least_loaded;
   AssignmentName assignment = AssignmentName::dynamic;
-  std::string ray_address;                   // RAY_ADDRESS: HOST:PORT or auto; empty: a cluster of its own
+  std::string ray_address;                   // RAY_ADDRESS: HOST:PORT or auto; empty: starts its own cluster
   std::string ray_pack_strategy = "strict";  // CHORUS_RAY_DP_PACK_STRATEGY: strict | fill | span
   // Ray places the replicas; with headless: this node is one that Ray has placed.
   bool on_ray() const { return data_parallel_backend == "ray" || distributed_executor_backend == "ray"; }

@@ -33,7 +33,7 @@ void vanish_with_the_first_request(Connection* connection) {
   ASSERT_TRUE(send_message(connection, MessageType::hello, 0, encode(HelloMessage{})).ok());
   const auto config = receive_within(connection, 10'000);
   ASSERT_TRUE(config.ok());
-  EXPECT_FALSE(config->descriptor.valid()) << "the engine has weights of its own";
+  EXPECT_FALSE(config->descriptor.valid()) << "the engine has its own weights";
   ASSERT_TRUE(
       send_message(connection, MessageType::ready, config->epoch, encode(ReadyMessage{512, "scalar/bfloat16"})).ok());
   EXPECT_TRUE(receive_message(connection, MessageType::client, "CLIENT").ok());

@@ -1,5 +1,5 @@
 // Workers of one node that are in the same world with workers of other nodes share memory with each other. The node
-// makes that memory, once a world, and hands it to each of its workers.
+// makes that memory, once per world, and hands it to each of its workers.
 #pragma once
 
 #include <cstdint>

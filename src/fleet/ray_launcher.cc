@@ -19,7 +19,7 @@ namespace {
 constexpr int channel_fd = 3;
 constexpr std::size_t line_bytes_max = std::size_t{16} << 20;
 constexpr std::size_t text_bytes_max = 1000;
-// Killing actors, giving their places back and ending a cluster of its own take a few seconds; chorus-ray bounds them
+// Killing actors, giving their places back and ending its own cluster take a few seconds; chorus-ray bounds them
 // itself.
 constexpr int end_within_ms = 30'000;
 constexpr int last_words_within_ms = 2'000;

@@ -57,7 +57,7 @@ struct RayEvent {
 
 class RayLauncher {
  public:
-  // `program` is chorus-ray. `address`: of a cluster, HOST:PORT or auto; empty: it starts one of its own with that many
+  // `program` is chorus-ray. `address`: of a cluster, HOST:PORT or auto; empty: it starts its own with that many
   // `cpus`, within timeout_ms. Errors: the program is not there.
   static Result<std::unique_ptr<RayLauncher>> start(const std::string& program, const std::string& address, int cpus,
                                                     int timeout_ms);

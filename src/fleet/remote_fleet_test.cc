@@ -1,5 +1,5 @@
-// A fleet and the nodes that bring it replicas, over the loopback: the head in the test's thread, each node in a thread
-// of its own, engines as real processes (fleet_test.cc has their main()).
+// A fleet and the nodes that bring it replicas, over the loopback: the head in the test's thread, each node in
+// its own thread, engines as real processes (fleet_test.cc has their main()).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>

@@ -261,7 +261,8 @@ void RemoteWorker::process_ended(const ExitStatus& status, Nanoseconds now) {
   while (relay_to_head(now).ok() && head_->queued_bytes() > relay_bytes_max) {
     if (!flush_within(head_.get(), last_words_timeout_ms).ok()) break;
   }
-  // One that ended in order was told so by its engine, which the head has told: its word for this one is on its way.
+  // A worker that ended normally was told to by its engine, and the engine by the head: the head's message for this
+  // worker is on its way.
   const bool in_order = worker_ > 0 && status.signal == 0 && status.code == exit_ok;
   while (in_order && !told_to_end_ && monotonic_now() - now < last_words_timeout_ms * millisecond) {
     if (!relay_to_process().ok() || !head_->wait(last_words_timeout_ms).ok()) break;

@@ -1,4 +1,4 @@
-// What each rank of a launched world may use of the node it is on. Some launchers bind each rank to cores of its own,
+// What each rank of a launched world may use of the node it is on. Some launchers bind each rank to its own cores,
 // others leave all ranks on all cores: those that may use the same cores share them.
 #pragma once
 
@@ -24,7 +24,7 @@ Whereabouts make_whereabouts(const std::string& node_identity, const NodeResourc
 struct RankResources {
   int ranks_here = 1;  // on this rank's node, with it
   int threads = 1;
-  std::vector<int> cpus;  // one a thread, or empty: not pinned
+  std::vector<int> cpus;  // one per thread, or empty: not pinned
 };
 // `ranks`: of all, in their order; `node`: where `rank` is. Cores are shared with ranks on the same machine, in other
 // containers too; a cgroup's limit with those on the same node. The sets of cpu_threads_bind are this node's, in rank

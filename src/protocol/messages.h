@@ -86,7 +86,7 @@ struct EngineStart {
   std::uint64_t kv_cache_bytes = 0;
   std::int32_t threads = 1;
   std::vector<std::vector<std::int32_t>>
-      worker_cpus;                           // of each worker of the replica: one a thread, or empty: not pinned
+      worker_cpus;                           // of each worker of the replica: one per thread, or empty: not pinned
   std::vector<std::uint64_t> shard_offsets;  // LoadedWeights::shard_offsets
   Isa isa = Isa::scalar;                     // of the packed weights
   DType dtype = DType::bfloat16;

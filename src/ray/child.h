@@ -1,4 +1,4 @@
-// Starting another program from a process with threads of its own, so that it cannot outlive that process.
+// Starting another program from a process with several threads, so that it cannot outlive that process.
 #pragma once
 
 #include <sys/types.h>

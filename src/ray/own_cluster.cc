@@ -40,7 +40,7 @@ int free_port() {
   const bool bound = ::bind(probe, reinterpret_cast<const sockaddr*>(&address), size) == 0 &&
                      ::getsockname(probe, reinterpret_cast<sockaddr*>(&address), &size) == 0;
   ::close(probe);
-  if (!bound) throw std::runtime_error("no free port for a Ray cluster of its own");
+  if (!bound) throw std::runtime_error("no free port for its own Ray cluster");
   return ntohs(address.sin_port);
 }
 

@@ -43,7 +43,7 @@ Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd);
 Result<void> send_message(Connection* connection, MessageType type, std::uint32_t epoch, std::string payload);
 
 // Says the last words and gives the exit status. A connection that is gone means that nobody listens: the other side
-// ended in order. `starting`: a configuration that cannot work is told from a failure that a restart may cure.
+// ended normally. `starting`: a configuration that cannot work is told from a failure that a restart may cure.
 int end_with(Connection* connection, std::uint32_t epoch, const Error& error, bool starting);
 
 }  // namespace chorus

@@ -35,7 +35,7 @@ using ReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& s
 int engine_process_main(int socket_fd, const ReplicaFactory& factory);
 
 // The same for an engine that the fleet has not started: in a process, or a thread, of somebody else, whose signals and
-// limits it leaves alone, with weights of its own. Serves until SHUTDOWN, the fleet's end (ok, both) or an error, which
+// limits it leaves alone, with its own weights. Serves until SHUTDOWN, the fleet's end (ok, both) or an error, which
 // the fleet hears as the last words. `profile`: numerics_profile() of its weights.
 using OwnReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& start)>;
 Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory);

@@ -9,7 +9,7 @@
 namespace chorus {
 namespace {
 
-// The memory that a replica shares with those that it steps together with, or of its own.
+// The memory of a replica, or the one that it shares with those that it steps together with.
 Result<SharedWorld> memory_of(const EngineStart& start, Connection* connection) {
   if (!start.config.parallel.replicas_step_together()) return SharedWorld::create(start.config.parallel.replica_size());
   CHORUS_TRY(Frame frame, receive_with_descriptor(connection, MessageType::world, "WORLD"));
