@@ -174,6 +174,7 @@ struct EngineConfig {
   // Without progress or heartbeat an engine counts as dead. An engine says nothing during a step, and one of a large
   // model on a slow machine takes minutes; a crash is noticed at once by other means, only a hang waits for this.
   int engine_heartbeat_timeout_ms = 600000;
+  int engine_restarts_max = 5;  // of a rank in a row, each before it was ready for long; then it is given up
   bool operator==(const EngineConfig&) const = default;
   // clang-format off
   static constexpr auto fields(auto& self, auto&& visit) {
@@ -241,7 +242,9 @@ struct EngineConfig {
       option(self.engine_start_timeout_ms, own, told, {.name = "engine-start-timeout-ms", .value_hint = "MS",
              .min = 1, .help = "from an engine's start until it is ready"}),
       option(self.engine_heartbeat_timeout_ms, own, told, {.name = "engine-heartbeat-timeout-ms", .value_hint = "MS",
-             .min = 1, .help = "silence after which an engine counts as dead"}));
+             .min = 1, .help = "silence after which an engine counts as dead"}),
+      option(self.engine_restarts_max, own, told, {.name = "engine-restarts-max", .value_hint = "N",
+             .max = 1000, .help = "restarts in a row after which a rank is given up (5)"}));
   }
   // clang-format on
 };

@@ -234,6 +234,7 @@ SupervisorLimits supervisor_limits(const EngineConfig& config) {
   SupervisorLimits limits;
   limits.start_timeout = Nanoseconds{config.engine_start_timeout_ms} * 1'000'000;
   limits.heartbeat_timeout = Nanoseconds{config.engine_heartbeat_timeout_ms} * 1'000'000;
+  limits.restarts_max = static_cast<std::uint32_t>(config.engine_restarts_max);
   return limits;
 }
 

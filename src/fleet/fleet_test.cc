@@ -296,6 +296,21 @@ TEST(Fleet, AReplicaThatFailsItsStepsIsTriedAFewTimesAndThenItsWordsAreTheError)
                                             HasSubstr("worker rank 0 failed: the toy breaks on purpose")));
 }
 
+TEST(Fleet, TheRestartBudgetIsAnOption) {
+  EngineConfig config = toy_engine_config(1, "fail");
+  config.engine_restarts_max = 2;
+  auto fleet = start_toy_fleet(config);
+  ASSERT_TRUE(fleet.ok());
+  Request request = mixed_requests(1)[0];
+  request.params.n = 1;
+  ASSERT_TRUE((*fleet)->submit(request, std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  while (events.empty() && (*fleet)->poll(1000, &events).ok()) ASSERT_LT(monotonic_now(), deadline);
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_THAT(events[0].event.error, HasSubstr("was in flight when 2 replicas died"));
+}
+
 TEST(Fleet, ARequestThatKillsItsReplicasIsEndedAndTheRestIsAsBefore) {
   std::vector<Request> requests = mixed_requests(20);
   for (Request& request : requests) request.prompt[0] = 1;

@@ -41,6 +41,7 @@ TEST(NodeCommand, CarriesTheHeadsConfiguration) {
   head.max_num_batched_tokens = 11;
   head.engine_start_timeout_ms = 1234;
   head.engine_heartbeat_timeout_ms = 4321;
+  head.engine_restarts_max = 9;
   head.cluster_key_file = "cluster.key";
   head.parallel.data_parallel_size = 4;
   head.parallel.tensor_parallel_size = 2;
@@ -77,6 +78,7 @@ TEST(NodeCommand, CarriesTheHeadsConfiguration) {
   EXPECT_EQ(node.max_num_batched_tokens, head.max_num_batched_tokens);
   EXPECT_EQ(node.engine_start_timeout_ms, head.engine_start_timeout_ms);
   EXPECT_EQ(node.engine_heartbeat_timeout_ms, head.engine_heartbeat_timeout_ms);
+  EXPECT_EQ(node.engine_restarts_max, head.engine_restarts_max);
   EXPECT_EQ(node.parallel.data_parallel_size, head.parallel.data_parallel_size);
   EXPECT_EQ(node.parallel.replica_size(), head.parallel.replica_size());
   EXPECT_EQ(node.parallel.pipeline_layer_partition, head.parallel.pipeline_layer_partition);
