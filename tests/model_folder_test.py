@@ -73,6 +73,12 @@ def test_sampling_defaults_count_whatever_do_sample_says(model, content):
     assert generate(model, "--prompt", "Lily and Tom")[0]["outputs"] == greedy[0]["outputs"]
 
 
+def test_max_new_tokens_is_the_default_of_max_tokens(model):
+    (model / "generation_config.json").write_text('{"max_new_tokens": 5}')
+    assert len(generate(model, "--prompt", "Lily and Tom", "--ignore-eos")[0]["outputs"][0]["token_ids"]) == 5
+    assert len(generate(model, "--prompt", "Lily and Tom", "--ignore-eos", "--max-tokens", 7)[0]["outputs"][0]["token_ids"]) == 7
+
+
 def test_a_wrong_sampling_default_is_named(model):
     (model / "generation_config.json").write_text('{"temperature": "hot"}')
     done = chorus("generate", model, "--prompt", "a")
@@ -210,10 +216,11 @@ def test_a_tied_model_with_a_head_of_other_values_uses_it(model):
         assert (b"lm_head.weight of other values" in done.stderr) == warned
 
 
-def test_a_tied_model_that_save_model_wrote(model):
+@pytest.mark.parametrize("metadata", [{"format": "pt", "model.embed_tokens.weight": "lm_head.weight"}, {"format": "pt"}, None])
+def test_a_tied_model_that_was_saved_under_the_heads_name(model, metadata):
     header, data = read_tensors(model)
     header["lm_head.weight"] = header.pop("model.embed_tokens.weight")
-    header["__metadata__"] = {"format": "pt", "model.embed_tokens.weight": "lm_head.weight"}
+    header["__metadata__"] = metadata
     write_tensors(model / "model.safetensors", header, data)
     assert tokens(model) == tokens(STORIES)
 

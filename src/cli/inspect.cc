@@ -81,12 +81,12 @@ Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* 
 
 // What the checkpoint says of the tensors: their dtypes, and what it has besides. A model without one is inspected by
 // its config.json alone.
-Result<void> look_into_checkpoint(const EngineConfig& config, Inspection* inspection) {
+Result<void> look_into_checkpoint(const EngineConfig& config, const ModelConfig& model, Inspection* inspection) {
   if (config.load_format == LoadFormat::dummy) {
     inspection->no_checkpoint = "--load-format dummy";
     return {};
   }
-  const auto checkpoint = open_checkpoint(config.model);
+  const auto checkpoint = open_checkpoint(config.model, model.tie_word_embeddings);
   if (!checkpoint.ok() && checkpoint.error().code == ErrorCode::not_found) {
     inspection->no_checkpoint = checkpoint.error().message;
     return {};
@@ -118,7 +118,7 @@ Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model)
   }
   for (auto& [name, tensor] : tensors) inspection.tensors.push_back(std::move(tensor));
   std::ranges::sort(inspection.tensors, in_natural_order, &InspectedTensor::name);
-  CHORUS_TRY_VOID(look_into_checkpoint(config, &inspection));
+  CHORUS_TRY_VOID(look_into_checkpoint(config, model, &inspection));
   return inspection;
 }
 

@@ -341,8 +341,11 @@ void read_sampling_defaults(ConfigFields* fields, ModelConfig* model) {
   model->default_top_p = fields->number("top_p", 0, 1);
   if (model->default_top_p == 0.0) fields->refuse_value("top_p", *fields->find("top_p"), "a number above 0, at most 1");
   model->default_min_p = fields->number("min_p", 0, 1);
+  model->default_presence_penalty = fields->number("presence_penalty", -2, 2);
+  model->default_frequency_penalty = fields->number("frequency_penalty", -2, 2);
   model->default_repetition_penalty = fields->number("repetition_penalty", 0.01, 100);
   model->default_top_k = fields->whole_number("top_k", -1, sampling_tokens_max);
+  model->default_max_tokens = fields->whole_number("max_new_tokens", 1, sampling_tokens_max);
 }
 
 bool exists(const std::string& path) {

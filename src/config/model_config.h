@@ -77,9 +77,11 @@ struct ModelConfig {
   std::vector<std::int32_t> eos_token_ids;
   // The tokenizer's own, which is not reported as stop_reason. Where no tokenizer names one: the only one there is.
   std::optional<std::int32_t> eos_token_id;
-  // Sampling defaults of generation_config.json, used with --generation-config auto when do_sample is true.
-  std::optional<double> default_temperature, default_top_p, default_min_p, default_repetition_penalty;
+  // Sampling defaults of generation_config.json, used with --generation-config auto.
+  std::optional<double> default_temperature, default_top_p, default_min_p;
+  std::optional<double> default_presence_penalty, default_frequency_penalty, default_repetition_penalty;
   std::optional<int> default_top_k;
+  std::optional<int> default_max_tokens;  // max_new_tokens
   bool operator==(const ModelConfig&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size,
@@ -91,8 +93,10 @@ struct ModelConfig {
                  // What ends a choice is the head's to say: a node need not have the tokenizer.
                  Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
                  Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
-                 Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_repetition_penalty, OfFrontEnd{}},
-                 Noted{self.default_top_k, OfFrontEnd{}});
+                 Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
+                 Noted{self.default_frequency_penalty, OfFrontEnd{}},
+                 Noted{self.default_repetition_penalty, OfFrontEnd{}}, Noted{self.default_top_k, OfFrontEnd{}},
+                 Noted{self.default_max_tokens, OfFrontEnd{}});
   }
 };
 
@@ -102,8 +106,8 @@ struct ModelConfig {
 // kv heads), a quantization_config (not supported yet). Whether the architecture is known is models/registry's
 // question: of one that is not, only the sizes that are there are read (others stay 0), so that the registry can refuse
 // it by its name. `generation_config`: "auto": the model's own file; "chorus": no sampling defaults from it, but its
-// bos and eos ids; else a directory whose generation_config.json (required) is taken instead. Sampling defaults are
-// taken when do_sample is true.
+// bos and eos ids; else a directory whose generation_config.json (required) is taken instead. As in vLLM its
+// sampling values count whether or not it says do_sample.
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config = "auto");
 
 // The longest sequence the model's positions reach: max_position_embeddings, or more where linear or YaRN scaling

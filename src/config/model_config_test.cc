@@ -254,6 +254,9 @@ TEST(ModelConfig, GenerationConfigGivesStopIdsAndDefaults) {
   EXPECT_EQ(model.default_top_k, 50);
   EXPECT_EQ(model.default_top_p, std::nullopt);
   EXPECT_EQ(model.default_min_p, 0.1);
+  EXPECT_EQ(model.default_presence_penalty, 0.5);
+  EXPECT_EQ(model.default_frequency_penalty, -0.5);
+  EXPECT_EQ(model.default_max_tokens, 300);
   EXPECT_EQ(model.default_repetition_penalty, 1.1);
   folder.write("generation_config.json", R"({"do_sample":true,"temperature":"hot"})");
   EXPECT_THAT(read_model_config(folder.path()).error().message,
@@ -267,6 +270,7 @@ TEST(ModelConfig, AWrongSamplingDefaultIsNamed) {
                                                                      {R"({"temperature":1e400})", "temperature"},
                                                                      {R"({"top_p":0})", "top_p is 0"},
                                                                      {R"({"top_k":2.5})", "top_k is 2.5"},
+                                                                     {R"({"max_new_tokens":0})", "max_new_tokens is 0"},
                                                                      {R"({"eos_token_id":1e30})", "eos_token_id"}}) {
     folder.write("generation_config.json", text);
     const auto model = read_model_config(folder.path());

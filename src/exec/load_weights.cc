@@ -44,9 +44,9 @@ void warn_of_unread_tensors(const Checkpoint& checkpoint, const std::vector<Decl
 
 }  // namespace
 
-Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype) {
+Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype) {
   if (config.load_format == LoadFormat::dummy) return make_dummy_checkpoint(config.seed, dtype);
-  return open_checkpoint(config.model);
+  return open_checkpoint(config.model, model.tie_word_embeddings);
 }
 
 std::vector<int> local_weight_shards(const ParallelConfig& parallel) {
@@ -87,7 +87,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
     offsets.push_back(offsets.back() + (wanted ? bytes : 0));
     declared.push_back(std::move(part));
   }
-  CHORUS_TRY(const auto checkpoint, open_weights_of(config, dtype));
+  CHORUS_TRY(const auto checkpoint, open_weights_of(config, model, dtype));
   if (!config.parallel.enable_expert_balancing) warn_of_unread_tensors(*checkpoint, declared, model);
   LoadedWeights weights;
   weights.isa = isa;

@@ -30,7 +30,7 @@ struct LoadedWeights {
 };
 
 // The model's weights as they lie in its directory, or made up for --load-format dummy.
-Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, DType dtype);
+Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype);
 
 // The shards that this node's workers of its replicas need, ascending.
 std::vector<int> local_weight_shards(const ParallelConfig& parallel);

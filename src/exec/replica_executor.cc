@@ -34,7 +34,7 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   std::unique_ptr<Checkpoint> checkpoint;
   if (parallel.enable_expert_balancing) {
     CHORUS_TRY(options.balancing, parse_eplb_config(parallel.expert_balancing_config));
-    CHORUS_TRY(checkpoint, open_weights_of(setup.config, weights.dtype));
+    CHORUS_TRY(checkpoint, open_weights_of(setup.config, setup.model, weights.dtype));
   }
   return ModelRunner::create(setup.model, options, parallel, shard, {weights.shard(shard), weights.shard_bytes(shard)},
                              checkpoint.get(), std::move(groups));

@@ -222,7 +222,10 @@ GenerationOptions default_generation_options(const ModelConfig& model, bool use_
   params.top_p = model.default_top_p.value_or(params.top_p);
   params.top_k = model.default_top_k.value_or(params.top_k);
   params.min_p = model.default_min_p.value_or(params.min_p);
+  params.presence_penalty = model.default_presence_penalty.value_or(params.presence_penalty);
+  params.frequency_penalty = model.default_frequency_penalty.value_or(params.frequency_penalty);
   params.repetition_penalty = model.default_repetition_penalty.value_or(params.repetition_penalty);
+  if (model.default_max_tokens) params.max_tokens = static_cast<std::uint32_t>(*model.default_max_tokens);
   return options;
 }
 

@@ -14,6 +14,7 @@
 #include "json/python_json.h"
 #include "weights/mapped_file.h"
 #include "weights/safetensors_header.h"
+#include "weights/tied_head.h"
 
 namespace chorus {
 namespace {
@@ -243,12 +244,16 @@ Result<std::unique_ptr<SafetensorsCheckpoint>> open_sharded(const std::string& d
 
 }  // namespace
 
-Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory) {
+Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory, bool tied_head) {
   const std::string single = directory + "/" + single_name;
   const std::string index = directory + "/" + index_name;
   if (exists(single) || exists(index)) {
     CHORUS_TRY(auto checkpoint, exists(single) ? open_single(single) : open_sharded(directory, index));
     checkpoint->add_aliases();
+    if (tied_head) {
+      checkpoint->add_alias(embedding_name, head_name);
+      checkpoint->add_alias(head_name, embedding_name);
+    }
     return std::unique_ptr<Checkpoint>(std::move(checkpoint));
   }
   return fail(ErrorCode::not_found,

@@ -32,7 +32,7 @@ class Checkpoint {
   // shapes), an element type that no weight has here (F64, I8, F8_E4M3, ...: only F32, BF16 and F16 are weights).
   // Thread-safe.
   virtual Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const = 0;
-  virtual std::vector<std::string> names() const = 0;  // ascending; empty for a dummy checkpoint
+  virtual std::vector<std::string> names() const = 0;  // of the file, ascending; empty for a dummy checkpoint
   // Tells one checkpoint from another, wherever it lies: of all names, element types and shapes, and a sample of each
   // tensor's bytes.
   virtual std::string digest() const = 0;
@@ -44,8 +44,9 @@ class Checkpoint {
 // Reads and checks the headers of every shard (model.safetensors if it is there, else the index). Refused, with file,
 // tensor and reason: header length past the file or over 100 MiB, invalid or too deep JSON, duplicate names, unknown
 // dtype, offsets that overlap, leave a hole, overflow or pass the end, a shape whose product is not the byte count, an
-// index that names a missing shard or tensor or escapes the directory.
-Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory);
+// index that escapes the directory. What an index names and its shard lacks is an error of tensor(). `tied_head`: a
+// file that has only one of the embedding and the output head gives it under both names.
+Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory, bool tied_head = false);
 
 // Seeded random weights of any shape: a matrix element is a function of (seed, name, index), the same in every dtype up
 // to its rounding; 1-D tensors whose name contains "norm" and "weight" are 1, those whose name ends in "bias" are 0,

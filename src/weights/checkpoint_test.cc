@@ -360,6 +360,14 @@ TEST(Checkpoint, NullMetadataIsNone) {
       "");
 }
 
+TEST(Checkpoint, ATiedHeadStandsForTheEmbeddingThatIsNotThere) {
+  const TemporaryFolder folder;
+  folder.write("model.safetensors",
+               file_of(R"({"lm_head.weight":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]}})", floats({1, 2})));
+  EXPECT_FALSE((*open_checkpoint(folder.path()))->has("model.embed_tokens.weight"));
+  EXPECT_TRUE((*open_checkpoint(folder.path(), true))->has("model.embed_tokens.weight"));
+}
+
 TEST(Checkpoint, TellsAHeadOfOtherValuesFromTheEmbedding) {
   for (const float last : {2.0F, 3.0F}) {
     const TemporaryFolder folder;
