@@ -126,3 +126,16 @@ def test_wrong_bench_usage(arguments, words):
     done = chorus("bench", *arguments)
     assert done.returncode == 2 and done.stdout == b"", done
     assert words in done.stderr.decode()
+
+
+def test_kernels_against_the_limits_of_the_machine(tmp_path):
+    file = tmp_path / "kernels.json"
+    done = chorus("bench", "kernels", STORIES, "--threads", "1", "--num-iters", "1", "--output-json", file)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(file.read_text())
+    assert result["peak_gflops"] > 0 and result["bandwidth_gbytes_per_s"] > 0 and result["threads"] == 1
+    assert {(row["name"], row["rows"]) for row in result["products"]} == {
+        (name, rows) for name in ["qkv", "o", "feed-forward", "output"] for rows in [1, 8, 32, 512]}
+    for row in result["products"]:
+        assert row["ratio"] == pytest.approx(row["possible_seconds"] / row["seconds"])
+    assert len(done.stdout.splitlines()) == 2 + 16

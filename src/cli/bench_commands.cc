@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "bench/kernels.h"
 #include "bench/latency.h"
 #include "bench/scaling.h"
 #include "bench/throughput.h"
@@ -203,6 +204,27 @@ std::function<Result<int>()> declare_bench_scaling(Options& options) {
   return [command] { return run(*command); };
 }
 
+// --- kernels
+
+struct KernelCommand : BenchOptions {
+  KernelOptions what;
+};
+
+Result<int> run(const KernelCommand& command) {
+  CHORUS_TRY(const ModelConfig model, read_model(command.what.engine));
+  return report(command, [&](const BenchHooks& hooks) { return measure_kernels(command.what, model, hooks); });
+}
+
+std::function<Result<int>()> declare_bench_kernels(Options& options) {
+  auto command = std::make_shared<KernelCommand>();
+  options.positional("MODEL", &command->what.engine.model,
+                     "Hugging Face model directory; with --load-format dummy config.json alone is enough");
+  options.number("--num-iters", &command->what.num_iters, "measurements of each product; the median counts");
+  options.text("--output-json", &command->output_json, "where the result goes as one JSON object");
+  options.engine(&command->what.engine);
+  return [command] { return run(*command); };
+}
+
 std::function<Result<int>()> declare_bench_serve(Options& options) {
   options.ignore_the_rest();
   return []() -> Result<int> {
@@ -219,6 +241,7 @@ std::vector<Command> bench_commands() {
       {"throughput", "all prompts at once: requests and tokens per second", declare_bench_throughput},
       {"latency", "one batch at a time: prefill time, time per output token", declare_bench_latency},
       {"scaling", "the same work at several data-parallel sizes, with efficiency", declare_bench_scaling},
+      {"kernels", "the products of a layer against the machine's limits", declare_bench_kernels},
       {"serve", "not in this release", declare_bench_serve},
   };
 }
