@@ -51,7 +51,7 @@ struct Totals {
   std::uint64_t drains = 0, removals = 0, additions = 0;
   std::uint64_t loans = 0;              // a suspect ran alone
   std::uint64_t convicted = 0;          // and was the cause
-  std::uint64_t wrongly_convicted = 0;  // its replica died of something else, the third time too
+  std::uint64_t wrongly_convicted = 0;  // its replica died of something else, while it was alone too
   std::uint64_t waves = 0;
   std::uint64_t ends = 0;  // clusters whose replicas were all given up
   std::uint64_t preemptions = 0;

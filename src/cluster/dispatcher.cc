@@ -8,9 +8,12 @@
 namespace chorus {
 namespace {
 
-// Deaths in a row, with no token of the request in between: at so many it runs alone, at so many it is the cause.
+// Deaths in a row, with no token of the request in between: after so many it runs alone, after so many more it is the
+// cause. Twice alone, because processes are killed from outside as well (a machine short of memory, an operator): once
+// may be an accident.
 constexpr std::uint32_t suspected_after_deaths = 2;
-constexpr std::uint32_t convicted_after_deaths = 3;
+constexpr std::uint32_t convicted_after_deaths_alone = 2;
+constexpr std::uint32_t convicted_after_deaths = suspected_after_deaths + convicted_after_deaths_alone;
 
 RequestShape shape_of(const Request& request) {
   const std::size_t choices = request.choices.empty() ? request.params.n : request.choices.size();
@@ -192,9 +195,9 @@ void Dispatcher::wait_anew(RequestId request) {
 void Dispatcher::convict(RequestId request, int replica, const std::string& reason) {
   const std::uint32_t deaths = ledger_.fruitless_deaths(request);
   const std::string error = fmt::format(
-      "request {} was in flight when {} replicas died, one after the other, and alone on the last of them{}; it is not "
-      "tried again",
-      request, deaths, reason.empty() ? "" : fmt::format(" (worker rank {} {})", replica, reason));
+      "request {} was in flight when {} replicas died, one after the other, and alone on the last {} of them{}; it is "
+      "not tried again",
+      request, deaths, convicted_after_deaths_alone, reason.empty() ? "" : fmt::format(" (worker rank {} {})", replica, reason));
   for (TokenEvent& end : ledger_.give_up(request, error)) events_.push_back({std::move(end), replica});
   forget(request);
 }

@@ -9,8 +9,8 @@
 //
 // When a replica dies its requests go on elsewhere from the ledger, in their old places in the order. A request that
 // was in flight at two deaths, one after the other and with no token of it in between, is suspected of causing them: it
-// runs alone, on a replica that the parent lends for it (coordinator.h). A token clears it; a third death convicts it,
-// and it ends with an error, while those that were beside it go free. A draining replica gets nothing new; told to
+// runs alone, on a replica that the parent lends for it (coordinator.h). A token clears it; two deaths alone
+// convict it, and it ends with an error, while those that were beside it go free. A draining replica gets nothing new; told to
 // move, what it has goes on elsewhere in the same way, with no token lost and no death counted.
 //
 // Pure and single-threaded. Outputs are taken by the caller: messages for each replica in their order, events, notes.

@@ -274,15 +274,26 @@ TEST_F(SuspectTest, OneThatEmitsATokenIsClearedAndTheNextOneIsTried) {
   EXPECT_THAT(messages({0, 3}), ElementsAre("add 3"));
 }
 
-TEST_F(SuspectTest, OneWhoseReplicaDiesAThirdTimeIsEndedAndNoOther) {
+TEST_F(SuspectTest, OneWhoseReplicaDiesTwiceWhileItIsAloneIsEndedAndNoOther) {
   die_twice_with_two_requests();
   news(State::died, {0, 3});
+  EXPECT_TRUE(dispatcher_->take_events().empty()) << "once may be an accident";
+  EXPECT_THAT(notes(), ElementsAre("wants alone 0:0"));
+  news(State::ready, {0, 4});
+  messages({0, 4});
+  news(State::draining, {0, 4}, true);
+  messages({0, 4});
+  dispatcher_->on_report({0, 4}, {.submissions_received = 1});
+  EXPECT_THAT(notes(), ElementsAre("drained 0:4"));
+  news(State::lent, {0, 4});
+  EXPECT_THAT(messages({0, 4}), ElementsAre("add 1"));
+  news(State::died, {0, 4});
   const auto events = dispatcher_->take_events();
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].event.request, id_of(1));
   EXPECT_EQ(events[0].event.finish, FinishReason::error);
   EXPECT_EQ(events[0].event.error,
-            "request 5/1 was in flight when 3 replicas died, one after the other, and alone on the last of them "
+            "request 5/1 was in flight when 4 replicas died, one after the other, and alone on the last 2 of them "
             "(worker rank 0 was killed by SIGKILL); it is not tried again");
   EXPECT_TRUE(dispatcher_->ledger().contains(id_of(2)));
   EXPECT_THAT(notes(), ElementsAre("wants alone 0:0"));

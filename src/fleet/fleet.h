@@ -6,7 +6,7 @@
 // as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies
 // is started again (a few times in a row, with back-off) and then given up, and with it those that it steps together
 // with; poll() fails when all are given up. A request that was in flight in two deaths, one after the other and with no
-// token of it in between, runs alone; at a third death it ends with FinishReason::error, and the others go on.
+// token of it in between, runs alone; after two deaths alone it ends with FinishReason::error, and the others go on.
 //
 // Single-threaded: one thread calls everything, and lives as long as the fleet does (its engines die with it).
 //
