@@ -101,6 +101,7 @@ World::Shape World::draw_shape(const WorldConfig& config, Random* random) {
   shape.delay_mean = random->between(20, 2000) * kMicrosecond;
   shape.fault_gap = random->between(60, 600) * kMillisecond * (shape.together ? 4 : 1);
   shape.operation_gap = random->between(200, 2000) * kMillisecond;
+  if (config.operation_gap > 0) shape.operation_gap = config.operation_gap;
   shape.wished = random->chance(0.3) ? 0.5 : 0;
   return shape;
 }
@@ -176,20 +177,20 @@ FrontEnd* World::find_front_end(ClientId client) {
 void World::arrive(std::size_t index) {
   ++arrived_;
   if (over_) return;
-  submit(jobs_[index]);
+  submit(jobs_[index], 20 * kMillisecond);
   if (index + 1 < jobs_.size()) queue_.at(jobs_[index + 1].arrival, [this, index] { arrive(index + 1); });
   pump();
 }
 
 // To any front end that lives; one that is refused, or finds none, comes again.
-void World::submit(const Job& job) {
+void World::submit(const Job& job, Nanoseconds patience) {
   const auto come_again = [&] {
     ++totals_.refused;
     ++retrying_;
-    queue_.after(20 * kMillisecond, [this, &job] {
+    queue_.after(patience, [this, &job, patience] {
       --retrying_;
       if (over_) return;
-      submit(job);
+      submit(job, std::min(2 * patience, 5'000 * kMillisecond));
       pump();
     });
   };

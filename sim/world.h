@@ -32,9 +32,10 @@ struct WorldConfig {
   int front_ends = 0;  // 0: 1 to 4, from the seed
   int replicas = 0;    // 0: 1 to 8, from the seed
   bool faults = true;
-  bool poison = true;          // some requests kill replicas
-  bool together = false;       // all replicas step together, in waves; else in one world of five
-  std::uint32_t restarts = 0;  // of a replica in a row; 0: from the seed
+  bool poison = true;             // some requests kill replicas
+  bool together = false;          // all replicas step together, in waves; else in one world of five
+  std::uint32_t restarts = 0;     // of a replica in a row; 0: from the seed
+  Nanoseconds operation_gap = 0;  // mean time between two of the operator's acts; 0: from the seed
   PlantedFault planted = PlantedFault::none;
 };
 
@@ -95,7 +96,7 @@ class World {
   // world.cc: requests, front ends and the parent.
   void start_front_end();
   void arrive(std::size_t job);
-  void submit(const Job& job);
+  void submit(const Job& job, Nanoseconds patience);
   void hang_up(RequestId request);
   void pump();
   void act(const CoordinatorAction& action);

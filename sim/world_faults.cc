@@ -107,7 +107,7 @@ void World::front_end_dies() {
   });
 }
 
-// An operator drains a replica for a while, takes one away, adds one.
+// An operator drains a replica for a while (or has second thoughts at once), takes one away, adds one.
 void World::operate() {
   if (arrived_ == jobs_.size() || over_ || shape_.together) return;
   std::vector<int> ready;
@@ -120,7 +120,8 @@ void World::operate() {
     coordinator_.drain(replica, random_.chance(0.5), queue_.now());
     ++totals_.drains;
     if (kind == 0) {
-      queue_.after(random_.between(10, 500) * kMillisecond, [this, replica] {
+      const auto while_ms = random_.chance(0.5) ? random_.between(0, 2) : random_.between(10, 500);
+      queue_.after(while_ms * kMillisecond, [this, replica] {
         coordinator_.resume(replica);
         pump();
       });

@@ -142,18 +142,20 @@ void Dispatcher::on_ready(Placement placement) {
         placement.rank, placement.epoch, replica.epoch);
   if (replica.epoch == 0) replica.load = LoadView(config_.planted);
   replica.epoch = placement.epoch;
-  replica.open = true;
   replica.answers_when_empty = false;
+  replica.open = !replica.moved_away;
+  replica.opens_when_empty = replica.moved_away;
+  on_empty(placement.rank);
 }
 
 void Dispatcher::on_draining(Placement placement, bool move) {
   Replica* const replica = find(placement);
   if (replica == nullptr) return;
   if (loan_ && loan_->replica == placement) return_loan();
-  replica->open = false;
+  replica->open = replica->opens_when_empty = false;
   replica->answers_when_empty = true;
   if (move) move_away(placement);
-  answer_drained(placement.rank);
+  on_empty(placement.rank);
 }
 
 void Dispatcher::move_away(Placement placement) {
@@ -162,6 +164,7 @@ void Dispatcher::move_away(Placement placement) {
     ledger_.withdraw(request);
     if (config_.planted != PlantedFault::lose_moved_request) wait_anew(request);
     Replica& replica = *find(placement);
+    replica.moved_away = config_.planted != PlantedFault::return_at_once;
     replica.load.ended(sequences);
     replica.messages.push_back({ReplicaMessage::Kind::abort, {}, request, 0});
   }
@@ -197,7 +200,8 @@ void Dispatcher::convict(RequestId request, int replica, const std::string& reas
   const std::string error = fmt::format(
       "request {} was in flight when {} replicas died, one after the other, and alone on the last {} of them{}; it is "
       "not tried again",
-      request, deaths, convicted_after_deaths_alone, reason.empty() ? "" : fmt::format(" (worker rank {} {})", replica, reason));
+      request, deaths, convicted_after_deaths_alone,
+      reason.empty() ? "" : fmt::format(" (worker rank {} {})", replica, reason));
   for (TokenEvent& end : ledger_.give_up(request, error)) events_.push_back({std::move(end), replica});
   forget(request);
 }
@@ -217,7 +221,7 @@ Judgement Dispatcher::on_event(Placement from, TokenEvent event) {
   }
   if (!judgement.choice_finished) return judgement;
   if (Replica* const replica = find(from)) replica->load.ended(1);
-  answer_drained(from.rank);
+  on_empty(from.rank);
   place_waiting();
   return judgement;
 }
@@ -230,19 +234,28 @@ Judgement Dispatcher::on_report(Placement from, const LoadReport& report) {
             fmt::format("rank {} epoch {} reports {} submissions, not what was sent", from.rank, from.epoch,
                         report.submissions_received)};
   }
-  answer_drained(from.rank);
+  on_empty(from.rank);
+  place_waiting();
   return {Verdict::accepted, false, false, {}};
 }
 
-// When nothing is there, by this side's count and by its own last word, and nothing is on its way.
-void Dispatcher::answer_drained(int rank) {
+// By this side's count and by its own last word, and nothing is on its way.
+bool Dispatcher::is_empty(int rank, const Replica& replica) const {
+  return replica.messages.empty() && replica.load.is_idle() && ledger_.requests_on(rank) == 0;
+}
+
+// If it is.
+void Dispatcher::on_empty(int rank) {
   const auto at = replicas_.find(rank);
   if (at == replicas_.end()) return;
   Replica& replica = at->second;
-  if (!replica.answers_when_empty || !replica.messages.empty() || !replica.load.is_idle()) return;
-  if (ledger_.requests_on(rank) > 0) return;
-  replica.answers_when_empty = false;
-  notes_.push_back({ClientNote::Kind::drained, {rank, replica.epoch}});
+  if (!replica.moved_away && !replica.answers_when_empty) return;
+  if (!is_empty(rank, replica)) return;
+  replica.moved_away = false;
+  if (std::exchange(replica.opens_when_empty, false)) replica.open = true;
+  if (std::exchange(replica.answers_when_empty, false)) {
+    notes_.push_back({ClientNote::Kind::drained, {rank, replica.epoch}});
+  }
 }
 
 void Dispatcher::ask_for_loan() {
@@ -335,7 +348,7 @@ std::optional<ReplicaMessage> Dispatcher::take_message(Placement to) {
   ReplicaMessage message = std::move(replica->messages.front());
   replica->messages.pop_front();
   if (was_full) place_waiting();
-  if (replica->messages.empty()) answer_drained(to.rank);
+  if (replica->messages.empty()) on_empty(to.rank);
   return message;
 }
 

@@ -10,8 +10,10 @@
 // When a replica dies its requests go on elsewhere from the ledger, in their old places in the order. A request that
 // was in flight at two deaths, one after the other and with no token of it in between, is suspected of causing them: it
 // runs alone, on a replica that the parent lends for it (coordinator.h). A token clears it; two deaths alone
-// convict it, and it ends with an error, while those that were beside it go free. A draining replica gets nothing new; told to
-// move, what it has goes on elsewhere in the same way, with no token lost and no death counted.
+// convict it, and it ends with an error, while those that were beside it go free. A draining replica gets nothing new;
+// told to move, what it has goes on elsewhere in the same way, with no token lost and no death counted. Ready again, it
+// gets requests once it is empty: one that came back to it sooner could not tell its tokens from those of its stay
+// before.
 //
 // Pure and single-threaded. Outputs are taken by the caller: messages for each replica in their order, events, notes.
 #pragma once
@@ -103,6 +105,8 @@ class Dispatcher {
     Epoch epoch = 0;
     bool open = true;                 // gets requests
     bool answers_when_empty = false;  // the parent waits for `drained`
+    bool moved_away = false;          // something was, and it may still say something of it
+    bool opens_when_empty = false;    // ready again since
     std::deque<ReplicaMessage> messages;
     LoadView load;
   };
@@ -137,7 +141,8 @@ class Dispatcher {
   void ask_for_loan();
   void use_loan(Placement placement);
   void return_loan();
-  void answer_drained(int replica);
+  bool is_empty(int rank, const Replica& replica) const;
+  void on_empty(int replica);
 
   DispatcherConfig config_;
   Ledger ledger_;

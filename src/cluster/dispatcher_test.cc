@@ -241,6 +241,24 @@ TEST_F(DispatcherTest, AReplicaThatIsToldToMoveHandsItsRequestsToOthers) {
   EXPECT_THAT(notes(), ElementsAre("drained 0:1"));
 }
 
+// What it said before the abort reached it would count as said by the request's second stay.
+TEST_F(DispatcherTest, AReplicaThatIsReadyAgainIsGivenNothingUntilItIsEmpty) {
+  make();
+  news(State::ready, {0, 1});
+  submit();
+  say({0, 1}, token(1, 0));
+  messages({0, 1});
+  news(State::draining, {0, 1}, true);
+  news(State::ready, {0, 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("abort 1"));
+  EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::dropped);
+  dispatcher_->on_report({0, 1}, {.running = 1, .submissions_received = 1});
+  EXPECT_THAT(messages({0, 1}), IsEmpty());
+  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1"));
+  EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::accepted);
+}
+
 class SuspectTest : public DispatcherTest {
  protected:
   void die_twice_with_two_requests() {

@@ -18,6 +18,7 @@ enum class PlantedFault : std::uint8_t {
   unbounded_waiting,      // Dispatcher: takes requests without end
   reuse_request_numbers,  // Dispatcher: numbers begin anew
   lose_moved_request,     // Dispatcher: a request that leaves a draining replica does not wait for another one
+  return_at_once,         // Dispatcher: what left a replica may come back before its old tokens are through
   blame_in_company,       // Dispatcher: a suspect is not run alone
   count_load_twice,       // LoadView: what a report already holds is added on top for ever
   forget_waves,           // Coordinator: work that came between two waves begins none
@@ -36,6 +37,7 @@ inline constexpr std::pair<const char*, PlantedFault> kPlantedFaults[] = {
     {"unbounded-waiting", PlantedFault::unbounded_waiting},
     {"reuse-request-numbers", PlantedFault::reuse_request_numbers},
     {"lose-moved-request", PlantedFault::lose_moved_request},
+    {"return-at-once", PlantedFault::return_at_once},
     {"blame-in-company", PlantedFault::blame_in_company},
     {"count-load-twice", PlantedFault::count_load_twice},
     {"forget-waves", PlantedFault::forget_waves},
