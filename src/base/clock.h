@@ -14,4 +14,13 @@ inline Nanoseconds monotonic_now() {
       .count();
 }
 
+inline Nanoseconds deadline_after(int timeout_ms) {
+  return monotonic_now() + Nanoseconds{timeout_ms} * 1'000'000;
+}
+// Rounded up, so that a wait of the result does not end early; 0 when it is over.
+inline int milliseconds_until(Nanoseconds deadline) {
+  const Nanoseconds left = deadline - monotonic_now();
+  return left <= 0 ? 0 : static_cast<int>((left + 999'999) / 1'000'000);
+}
+
 }  // namespace chorus

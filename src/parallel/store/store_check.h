@@ -20,13 +20,4 @@ Result<std::int64_t> add_to_counter(const std::string& key, std::string_view val
 // "waited 5000 ms for key rank/3", or for the first of several.
 Error store_deadline_error(std::span<const std::string> keys, int timeout_ms);
 
-inline Nanoseconds deadline_after(int timeout_ms) {
-  return monotonic_now() + Nanoseconds{timeout_ms} * 1'000'000;
-}
-// Rounded up, so that a wait of the result does not end early; 0 when it is over.
-inline int milliseconds_until(Nanoseconds deadline) {
-  const Nanoseconds left = deadline - monotonic_now();
-  return left <= 0 ? 0 : static_cast<int>((left + 999'999) / 1'000'000);
-}
-
 }  // namespace chorus
