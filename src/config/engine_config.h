@@ -10,6 +10,7 @@
 #include "base/fields.h"
 #include "base/result.h"
 #include "config/engine_option.h"
+#include "config/load_balancers.h"
 #include "config/model_config.h"
 #include "config/nearest_name.h"
 
@@ -17,7 +18,11 @@ namespace chorus {
 
 enum class SchedulingPolicy : std::uint8_t { fcfs, priority };
 enum class LoadFormat : std::uint8_t { automatic, safetensors, dummy };
-enum class LoadBalancerName : std::uint8_t { round_robin, least_loaded };
+enum class LoadBalancerName : std::uint8_t {
+#define CHORUS_ENUMERATOR(name) name,
+  CHORUS_LOAD_BALANCERS(CHORUS_ENUMERATOR)
+#undef CHORUS_ENUMERATOR
+};
 enum class AssignmentName : std::uint8_t { modulo, contiguous, priority, dynamic };
 constexpr auto enumeration_of(SchedulingPolicy) {
   return NamedEnumeration{"a scheduling policy", SchedulingPolicy::priority, "fcfs", "priority"};
@@ -26,7 +31,13 @@ constexpr auto enumeration_of(LoadFormat) {
   return NamedEnumeration{"a load format", LoadFormat::dummy, "auto", "safetensors", "dummy"};
 }
 constexpr auto enumeration_of(LoadBalancerName) {
-  return NamedEnumeration{"a load balancer", LoadBalancerName::least_loaded, "round_robin", "least_loaded"};
+#define CHORUS_SPELLING(name) , #name
+#define CHORUS_LAST(name) last = LoadBalancerName::name;
+  LoadBalancerName last{};
+  CHORUS_LOAD_BALANCERS(CHORUS_LAST)
+  return NamedEnumeration{"a load balancer", last CHORUS_LOAD_BALANCERS(CHORUS_SPELLING)};
+#undef CHORUS_SPELLING
+#undef CHORUS_LAST
 }
 constexpr auto enumeration_of(AssignmentName) {
   return NamedEnumeration{"an assignment", AssignmentName::dynamic, "modulo", "contiguous", "priority", "dynamic"};
@@ -226,7 +237,7 @@ struct EngineConfig {
              .value_hint = "NAME", .accepted = "mp, ray",
              .help = "what places replicas: mp (this program and --headless nodes), ray"}),
       option(self.load_balancer, own, unsaid, {.name = "load-balancer", .value_hint = "NAME",
-             .help = "which replica is next where --assignment is dynamic: round_robin, least_loaded"}),
+             .help = "which replica is next where --assignment is dynamic:" CHORUS_LOAD_BALANCERS(CHORUS_WORD)}),
       option(self.assignment, own, unsaid, {.name = "assignment", .value_hint = "NAME",
              .help = "of prompts to replicas: modulo, contiguous, priority, dynamic; under a launcher always modulo"}),
       option(self.ray_address, own, unsaid, {}),

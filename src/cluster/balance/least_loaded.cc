@@ -5,6 +5,8 @@
 namespace chorus {
 namespace {
 
+// The replica with the fewest sequences in flight; among equals the one with the fewest waiting; among those in turn.
+//
 // vLLM scores 4 * waiting + running, because its counts are as old as the last report and waiting ones are the better
 // sign of a full replica. Here the counts include everything sent since (load_view.h), so the plain sum is the truth,
 // and a weight would only make a request look four times as heavy for the moment until the engine has seen it.

@@ -6,10 +6,11 @@ namespace chorus {
 
 std::unique_ptr<LoadBalancer> make_load_balancer(LoadBalancerName name) {
   switch (name) {
-    case LoadBalancerName::round_robin:
-      return make_round_robin();
-    case LoadBalancerName::least_loaded:
-      return make_least_loaded();
+#define CHORUS_CASE(name)      \
+  case LoadBalancerName::name: \
+    return make_##name();
+    CHORUS_LOAD_BALANCERS(CHORUS_CASE)
+#undef CHORUS_CASE
   }
   CHECK(false, "load balancer {}", static_cast<int>(name));
 }

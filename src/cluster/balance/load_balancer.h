@@ -1,4 +1,5 @@
-// Choosing the replica for a new request. A policy is one file here and one line in make_load_balancer().
+// Choosing the replica for a new request. A policy is one file here, with its make_NAME(), and one row in
+// config/load_balancers.h.
 #pragma once
 
 #include <cstddef>
@@ -37,11 +38,9 @@ class LoadBalancer {
   virtual std::optional<std::size_t> pick(const RequestShape& request, std::span<const ReplicaLoad> loads) = 0;
 };
 
-// The accepting replicas in turn, whatever their load.
-std::unique_ptr<LoadBalancer> make_round_robin();
-
-// The replica with the fewest sequences in flight; among equals the one with the fewest waiting; among those in turn.
-std::unique_ptr<LoadBalancer> make_least_loaded();
+#define CHORUS_DECLARE(name) std::unique_ptr<LoadBalancer> make_##name();
+CHORUS_LOAD_BALANCERS(CHORUS_DECLARE)
+#undef CHORUS_DECLARE
 
 std::unique_ptr<LoadBalancer> make_load_balancer(LoadBalancerName name);
 

@@ -3,6 +3,7 @@
 namespace chorus {
 namespace {
 
+// The accepting replicas in turn, whatever their load.
 class RoundRobin final : public LoadBalancer {
  public:
   std::optional<std::size_t> pick(const RequestShape&, std::span<const ReplicaLoad> loads) override {

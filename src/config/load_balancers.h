@@ -1,0 +1,9 @@
+// The load balancers there are: a row for each. `name` is the option's value, and make_NAME() of
+// cluster/balance/NAME.cc makes it.
+#pragma once
+
+// round_robin: replicas in turn, whatever their load. least_loaded: the one with the fewest sequences in flight.
+#define CHORUS_LOAD_BALANCERS(row) row(round_robin) row(least_loaded)
+
+// Each as a word of a text: " round_robin" " least_loaded".
+#define CHORUS_WORD(name) " " #name
