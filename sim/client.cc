@@ -7,13 +7,13 @@
 namespace chorus::sim {
 namespace {
 
-constexpr std::size_t kReportedMax = 5;
+constexpr std::size_t reported_max = 5;
 
 }  // namespace
 
 void Clients::report(std::uint64_t Violations::*kind, std::string what) {
   ++(violations_.*kind);
-  if (violations_.first.size() < kReportedMax) violations_.first.push_back(std::move(what));
+  if (violations_.first.size() < reported_max) violations_.first.push_back(std::move(what));
 }
 
 void Clients::submitted(RequestId id, const Job& job) {

@@ -40,7 +40,7 @@ std::string replay_command(const WorldConfig& config) {
   if (config.together) command += " --together";
   if (!config.faults) command += " --no-faults";
   if (!config.poison) command += " --no-poison";
-  for (const auto& [name, fault] : kPlantedFaults) {
+  for (const auto& [name, fault] : planted_faults) {
     if (fault == config.planted && fault != PlantedFault::none) command += fmt::format(" --planted {}", name);
   }
   return command;
@@ -119,7 +119,7 @@ int run_command_line(int argc, char** argv) {
   }
   options.world.faults = !options.no_faults;
   options.world.poison = !options.no_poison;
-  for (const auto& [name, fault] : kPlantedFaults) {
+  for (const auto& [name, fault] : planted_faults) {
     if (options.planted != name) continue;
     options.world.planted = fault;
     return run(options);

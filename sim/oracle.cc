@@ -12,7 +12,7 @@ ExpectedChoice expected_choice(const ToyModel& model, const Request& request, st
     return std::find(params.stop_token_ids.begin(), params.stop_token_ids.end(), token) != params.stop_token_ids.end();
   };
   std::vector<TokenId> enders = params.stop_token_ids;
-  if (!is_stop(kEos)) enders.push_back(kEos);
+  if (!is_stop(eos_token)) enders.push_back(eos_token);
 
   ExpectedChoice expected;
   std::vector<TokenId> history = request.prompt;
@@ -22,10 +22,10 @@ ExpectedChoice expected_choice(const ToyModel& model, const Request& request, st
     const TokenId token = model.next_token(history, request.prompt.size(), params, choice, banned);
     history.push_back(token);
     expected.tokens.push_back(token);
-    if ((token == kEos && !params.ignore_eos) || is_stop(token)) {
+    if ((token == eos_token && !params.ignore_eos) || is_stop(token)) {
       expected.finish = FinishReason::stop;
       expected.stop_token = token;
-    } else if (expected.tokens.size() == params.max_tokens || history.size() == kMaxModelLen) {
+    } else if (expected.tokens.size() == params.max_tokens || history.size() == max_model_len) {
       expected.finish = FinishReason::length;
     }
   }

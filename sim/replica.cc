@@ -6,7 +6,7 @@
 namespace chorus::sim {
 namespace {
 
-constexpr std::uint64_t kStepsBetweenInvariantChecks = 32;
+constexpr std::uint64_t steps_between_invariant_checks = 32;
 
 }  // namespace
 
@@ -76,7 +76,7 @@ std::vector<TokenEvent> Replica::step() {
     if (scheduler_->plans_in_flight() > 0) pipeline_.collect(&result_);
     scheduler_->complete(result_, &events);
   }
-  if (++steps_ % kStepsBetweenInvariantChecks == 0) scheduler_->check_invariants();
+  if (++steps_ % steps_between_invariant_checks == 0) scheduler_->check_invariants();
   for (auto& [client, requests] : requests_) {
     std::erase_if(requests, [&](RequestId request) { return !scheduler_->contains(request); });
   }

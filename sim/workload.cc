@@ -8,15 +8,15 @@ namespace {
 
 std::vector<TokenId> random_tokens(Random& random, std::int64_t count) {
   std::vector<TokenId> tokens;
-  for (std::int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<TokenId>(random.between(0, kVocabSize - 1)));
+  for (std::int64_t i = 0; i < count; ++i) tokens.push_back(static_cast<TokenId>(random.between(0, vocab_size - 1)));
   return tokens;
 }
 
 // Half of the prompts begin as another does, so that the prefix cache has something to share.
 std::vector<TokenId> random_prompt(Random& random, const std::vector<std::vector<TokenId>>& prefixes) {
-  if (random.chance(0.5)) return random_tokens(random, random.between(1, kPromptMax));
+  if (random.chance(0.5)) return random_tokens(random, random.between(1, prompt_max));
   std::vector<TokenId> prompt = prefixes[random.next() % prefixes.size()];
-  const auto tail = random_tokens(random, random.between(0, kPromptMax - static_cast<std::int64_t>(prompt.size())));
+  const auto tail = random_tokens(random, random.between(0, prompt_max - static_cast<std::int64_t>(prompt.size())));
   prompt.insert(prompt.end(), tail.begin(), tail.end());
   return prompt;
 }
@@ -25,7 +25,7 @@ SamplingParams random_params(Random& random) {
   SamplingParams params;
   params.seed = random.next();
   params.n = random.chance(0.7) ? 1 : static_cast<std::uint32_t>(random.between(2, 3));
-  params.max_tokens = static_cast<std::uint32_t>(random.between(1, kOutputMax));
+  params.max_tokens = static_cast<std::uint32_t>(random.between(1, output_max));
   if (random.chance(0.3)) params.min_tokens = static_cast<std::uint32_t>(random.between(0, params.max_tokens));
   params.ignore_eos = random.chance(0.2);
   if (random.chance(0.3)) {
@@ -47,10 +47,10 @@ void spoil(Random& random, Job* job) {
       prompt.clear();
       break;
     case 1:
-      prompt = random_tokens(random, kMaxModelLen + random.between(0, 5));
+      prompt = random_tokens(random, max_model_len + random.between(0, 5));
       break;
     default:
-      prompt.back() = kVocabSize;
+      prompt.back() = vocab_size;
       break;
   }
 }
@@ -60,7 +60,7 @@ void spoil(Random& random, Job* job) {
 std::vector<Job> make_workload(std::uint64_t seed, std::size_t count, Nanoseconds gap_mean, double poison) {
   Random random(seed);
   std::vector<std::vector<TokenId>> prefixes;
-  for (int i = 0; i < 4; ++i) prefixes.push_back(random_tokens(random, random.between(4, kPromptMax)));
+  for (int i = 0; i < 4; ++i) prefixes.push_back(random_tokens(random, random.between(4, prompt_max)));
   std::vector<Job> jobs;
   Nanoseconds now = 0;
   std::int64_t burst = 0;

@@ -12,11 +12,11 @@
 
 namespace chorus::sim {
 
-inline constexpr std::int32_t kVocabSize = 64;
-inline constexpr std::int32_t kMaxModelLen = 48;
-inline constexpr std::int32_t kPromptMax = 24;
-inline constexpr std::uint32_t kOutputMax = 16;
-inline constexpr TokenId kEos = 0;
+inline constexpr std::int32_t vocab_size = 64;
+inline constexpr std::int32_t max_model_len = 48;
+inline constexpr std::int32_t prompt_max = 24;
+inline constexpr std::uint32_t output_max = 16;
+inline constexpr TokenId eos_token = 0;
 
 // One request with what its client will do.
 struct Job {

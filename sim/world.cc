@@ -6,18 +6,18 @@
 namespace chorus::sim {
 namespace {
 
-constexpr Nanoseconds kMicrosecond = 1'000;
-constexpr Nanoseconds kMillisecond = 1'000'000;
-constexpr Nanoseconds kSecond = 1'000'000'000;
-constexpr Nanoseconds kStuckAfter = 300 * kSecond;  // the last arrival
-constexpr Nanoseconds kSettleTime = 5 * kSecond;    // longer than any stop of a replica, and than a removal
-constexpr Nanoseconds kNever = 1'000 * kSecond;
+constexpr Nanoseconds microsecond = 1'000;
+constexpr Nanoseconds millisecond = 1'000'000;
+constexpr Nanoseconds second = 1'000'000'000;
+constexpr Nanoseconds stuck_after = 300 * second;  // the last arrival
+constexpr Nanoseconds settle_time = 5 * second;    // longer than any stop of a replica, and than a removal
+constexpr Nanoseconds never = 1'000 * second;
 
 SchedulerConfig draw_scheduler(Random* random) {
   SchedulerConfig config;
-  config.vocab_size = kVocabSize;
-  config.max_model_len = kMaxModelLen;
-  config.eos_token_ids = {kEos};
+  config.vocab_size = vocab_size;
+  config.max_model_len = max_model_len;
+  config.eos_token_ids = {eos_token};
   config.max_num_seqs = static_cast<std::int32_t>(random->between(2, 16));
   config.max_num_batched_tokens = static_cast<std::int32_t>(random->between(config.max_num_seqs, 64));
   config.block_size = 1 << random->between(1, 4);
@@ -25,7 +25,7 @@ SchedulerConfig draw_scheduler(Random* random) {
   config.kv_pools = 1 << random->between(0, 2);
   config.kv_pool_tokens = config.block_size * static_cast<std::int32_t>(random->between(1, 2));
   // A sequence alone must fit; many together must not, most of the time.
-  const std::int32_t longest = kPromptMax + static_cast<std::int32_t>(kOutputMax);
+  const std::int32_t longest = prompt_max + static_cast<std::int32_t>(output_max);
   const std::int32_t sequence_blocks = (longest + config.block_size - 1) / config.block_size;
   std::int32_t needed = sequence_blocks;  // more when the pools' turns leave some blocks unused
   while (kv_pools(config).short_of(sequence_blocks, needed) >= 0) ++needed;
@@ -38,12 +38,12 @@ SchedulerConfig draw_scheduler(Random* random) {
 
 SupervisorLimits draw_supervisor(const WorldConfig& config, bool together, Random* random) {
   SupervisorLimits limits;
-  limits.start_timeout = kSecond;
-  limits.heartbeat_timeout = 400 * kMillisecond;
-  limits.kill_timeout = 200 * kMillisecond;
-  limits.backoff_first = 20 * kMillisecond;
-  limits.backoff_max = 500 * kMillisecond;
-  limits.stable_after = kSecond;
+  limits.start_timeout = second;
+  limits.heartbeat_timeout = 400 * millisecond;
+  limits.kill_timeout = 200 * millisecond;
+  limits.backoff_first = 20 * millisecond;
+  limits.backoff_max = 500 * millisecond;
+  limits.stable_after = second;
   const bool few = random->chance(0.1);  // a death is everybody's where they step together
   limits.restarts_max = config.restarts > 0 ? config.restarts : together && !few ? 1'000'000 : 4;
   return limits;
@@ -96,11 +96,11 @@ World::Shape World::draw_shape(const WorldConfig& config, Random* random) {
   shape.balancer = random->chance(0.5) ? LoadBalancerName::least_loaded : LoadBalancerName::round_robin;
   shape.limits = draw_limits(shape.scheduler, random);
   shape.supervisor = draw_supervisor(config, shape.together, random);
-  shape.drain_timeout = random->chance(0.2) ? 300 * kMillisecond : kNever;
-  shape.step_time = random->between(500, 4000) * kMicrosecond;
-  shape.delay_mean = random->between(20, 2000) * kMicrosecond;
-  shape.fault_gap = random->between(60, 600) * kMillisecond * (shape.together ? 4 : 1);
-  shape.operation_gap = random->between(200, 2000) * kMillisecond;
+  shape.drain_timeout = random->chance(0.2) ? 300 * millisecond : never;
+  shape.step_time = random->between(500, 4000) * microsecond;
+  shape.delay_mean = random->between(20, 2000) * microsecond;
+  shape.fault_gap = random->between(60, 600) * millisecond * (shape.together ? 4 : 1);
+  shape.operation_gap = random->between(200, 2000) * millisecond;
   if (config.operation_gap > 0) shape.operation_gap = config.operation_gap;
   shape.wished = random->chance(0.3) ? 0.5 : 0;
   return shape;
@@ -119,7 +119,7 @@ World::World(const WorldConfig& config)
     : config_(config),
       random_(config.seed ^ 0xC0FFEE),
       shape_(draw_shape(config, &random_)),
-      jobs_(make_workload(config.seed, config.requests, Random(config.seed ^ 0xA44).between(1, 8) * kMillisecond,
+      jobs_(make_workload(config.seed, config.requests, Random(config.seed ^ 0xA44).between(1, 8) * millisecond,
                           config.poison ? 0.002 : 0)),
       coordinator_(coordinator_config()),
       oracle_model_(toy_config(shape_.scheduler)),
@@ -137,12 +137,12 @@ Outcome World::run() {
     queue_.after(random_.exponential(static_cast<double>(shape_.operation_gap)), [this] { operate(); });
   }
   pump();
-  const Nanoseconds limit = (jobs_.empty() ? 0 : jobs_.back().arrival) + kStuckAfter;
+  const Nanoseconds limit = (jobs_.empty() ? 0 : jobs_.back().arrival) + stuck_after;
   Nanoseconds end = limit;
   while (!queue_.empty() && queue_.next_time() <= end) {
     queue_.step();
     const bool done = over_ || (arrived_ == jobs_.size() && retrying_ == 0 && clients_.open() == 0);
-    if (done && end == limit) end = queue_.now() + kSettleTime;
+    if (done && end == limit) end = queue_.now() + settle_time;
   }
   clients_.close();
   check_end();
@@ -177,7 +177,7 @@ FrontEnd* World::find_front_end(ClientId client) {
 void World::arrive(std::size_t index) {
   ++arrived_;
   if (over_) return;
-  submit(jobs_[index], 20 * kMillisecond);
+  submit(jobs_[index], 20 * millisecond);
   if (index + 1 < jobs_.size()) queue_.at(jobs_[index + 1].arrival, [this, index] { arrive(index + 1); });
   pump();
 }
@@ -190,7 +190,7 @@ void World::submit(const Job& job, Nanoseconds patience) {
     queue_.after(patience, [this, &job, patience] {
       --retrying_;
       if (over_) return;
-      submit(job, std::min(2 * patience, 5'000 * kMillisecond));
+      submit(job, std::min(2 * patience, 5'000 * millisecond));
       pump();
     });
   };
@@ -308,7 +308,7 @@ void World::act(const CoordinatorAction& action) {
       // An operator puts another one in its place. A world is given up as a whole.
       if (shape_.together || removing_.contains(action.replica.rank)) break;
       if (coordinator_.state(action.replica.rank) == ReplicaState::removed) break;
-      queue_.after(kSecond / 2, [this, rank = action.replica.rank] {
+      queue_.after(second / 2, [this, rank = action.replica.rank] {
         removing_.insert(rank);
         CHECK(coordinator_.remove(rank, queue_.now()).ok(), "replica {}", rank);
         CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "replica {}", rank);
@@ -322,12 +322,12 @@ void World::act(const CoordinatorAction& action) {
 
 // What its Dispatcher wants: messages as far as each connection takes them, notes, events for its clients.
 void World::serve(FrontEnd* front_end) {
-  constexpr std::size_t kUnreadMax = 8;
+  constexpr std::size_t unread_max = 8;
   Dispatcher& dispatcher = front_end->dispatcher;
   check_bounds(*front_end);
   for (const int rank : std::set<int>(front_end->replicas)) {
     Replica* const replica = find({rank, 0});
-    while (dispatcher.is_ready(replica->placement()) && replica->links[front_end->id].unread < kUnreadMax) {
+    while (dispatcher.is_ready(replica->placement()) && replica->links[front_end->id].unread < unread_max) {
       auto message = dispatcher.take_message(replica->placement());
       if (!message) break;
       send_to_replica(front_end, replica, std::move(*message));

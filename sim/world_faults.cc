@@ -6,10 +6,10 @@
 namespace chorus::sim {
 namespace {
 
-constexpr Nanoseconds kMillisecond = 1'000'000;
-constexpr Nanoseconds kHeartbeatGap = 50 * kMillisecond;
-constexpr Nanoseconds kZombieLife = 300 * kMillisecond;
-constexpr int kReplicasMax = 8;
+constexpr Nanoseconds millisecond = 1'000'000;
+constexpr Nanoseconds heartbeat_gap = 50 * millisecond;
+constexpr Nanoseconds zombie_life = 300 * millisecond;
+constexpr int replicas_max = 8;
 
 }  // namespace
 
@@ -33,7 +33,7 @@ void World::spawn(const CoordinatorAction& action) {
   replicas_.push_back(std::make_unique<Replica>(action.replica, action.number, shape_.scheduler));
   Replica* const replica = replicas_.back().get();
   if (config_.faults && random_.chance(0.03)) return;  // hangs while starting
-  const Nanoseconds load_time = random_.between(5, 150) * kMillisecond;
+  const Nanoseconds load_time = random_.between(5, 150) * millisecond;
   const bool fails = config_.faults && random_.chance(0.05);
   queue_.after(load_time, [this, replica, fails] {
     if (replica->state != Replica::State::loading) return;
@@ -54,7 +54,7 @@ void World::heartbeat(Replica* replica) {
     send_from_replica(replica, Replica::parent,
                       [this, replica] { coordinator_.heartbeat(replica->placement(), queue_.now()); });
   }
-  queue_.after(kHeartbeatGap, [this, replica] { heartbeat(replica); });
+  queue_.after(heartbeat_gap, [this, replica] { heartbeat(replica); });
 }
 
 void World::inject_fault() {
@@ -100,7 +100,7 @@ void World::front_end_dies() {
     coordinator_.client_left(client, queue_.now());
     pump();
   });
-  queue_.after(random_.between(20, 200) * kMillisecond, [this] {
+  queue_.after(random_.between(20, 200) * millisecond, [this] {
     if (over_) return;
     start_front_end();
     pump();
@@ -121,7 +121,7 @@ void World::operate() {
     ++totals_.drains;
     if (kind == 0) {
       const auto while_ms = random_.chance(0.5) ? random_.between(0, 2) : random_.between(10, 500);
-      queue_.after(while_ms * kMillisecond, [this, replica] {
+      queue_.after(while_ms * millisecond, [this, replica] {
         coordinator_.resume(replica);
         pump();
       });
@@ -130,7 +130,7 @@ void World::operate() {
       ++totals_.removals;
       CHECK(coordinator_.remove(replica, queue_.now()).ok(), "replica {}", replica);
     }
-  } else if (ready.size() < kReplicasMax) {
+  } else if (ready.size() < replicas_max) {
     CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "one more replica");
     died_.push_back(0);
     ++totals_.additions;
@@ -162,7 +162,7 @@ void World::crash(Replica* replica) {
 void World::stop(Replica* replica) {
   replica->state = Replica::State::stopped;
   replica->unreachable = random_.chance(0.5);
-  queue_.after(random_.between(50, 2000) * kMillisecond, [this, replica] { wake(replica); });
+  queue_.after(random_.between(50, 2000) * millisecond, [this, replica] { wake(replica); });
 }
 
 void World::wake(Replica* replica) {
@@ -171,7 +171,7 @@ void World::wake(Replica* replica) {
   if (replica->held) std::exchange(replica->held, nullptr)();
   if (!is_present(*replica)) {
     ++totals_.zombies;
-    queue_.after(kZombieLife, [this, replica] { crash(replica); });
+    queue_.after(zombie_life, [this, replica] { crash(replica); });
   }
   replica->unreachable = replica->unreachable && !is_present(*replica);
   if (shape_.together) {

@@ -6,7 +6,7 @@
 namespace chorus::sim {
 namespace {
 
-constexpr int kStepsBetweenVotes = 16;
+constexpr int steps_between_votes = 16;
 
 }  // namespace
 
@@ -143,7 +143,7 @@ void World::begin_wave(Placement placement, std::uint64_t wave) {
     replica->wave = wave;
     for (Replica* const member : members(replica->world())) step_if_idle(member);
     if (replica->placement().rank == 0) {
-      queue_.after(kStepsBetweenVotes * shape_.step_time,
+      queue_.after(steps_between_votes * shape_.step_time,
                    [this, world = replica->world(), wave] { vote(world, wave); });
     }
   });
@@ -160,7 +160,7 @@ void World::vote(std::uint64_t world, std::uint64_t wave) {
   });
   if (goes_on) {
     for (Replica* const replica : all) step_if_idle(replica);
-    queue_.after(kStepsBetweenVotes * shape_.step_time, [this, world, wave] { vote(world, wave); });
+    queue_.after(steps_between_votes * shape_.step_time, [this, world, wave] { vote(world, wave); });
     return;
   }
   for (Replica* const replica : all) {

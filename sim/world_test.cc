@@ -137,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(All, PlantedFaultTest,
                                            Expectation{PlantedFault::keep_world, &Violations::stuck, true},
                                            Expectation{PlantedFault::await_departed, &Violations::stuck}),
                          [](const auto& info) {
-                           for (const auto& [name, planted] : kPlantedFaults) {
+                           for (const auto& [name, planted] : planted_faults) {
                              if (planted != info.param.planted) continue;
                              std::string word = name;
                              std::replace(word.begin(), word.end(), '-', '_');

@@ -11,11 +11,11 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-constexpr ExitStatus kKilled{0, 9};
+constexpr ExitStatus killed_by_9{0, 9};
 
 std::string name_of(ReplicaNews::State state) {
-  static constexpr const char* kNames[] = {"ready", "draining", "lent", "died", "removed"};
-  return kNames[static_cast<std::size_t>(state)];
+  static constexpr const char* kind_names[] = {"ready", "draining", "lent", "died", "removed"};
+  return kind_names[static_cast<std::size_t>(state)];
 }
 
 class CoordinatorTest : public ::testing::Test {
@@ -49,9 +49,9 @@ class CoordinatorTest : public ::testing::Test {
       if (news.move) text.back() += " move";
       if (news.because_of >= 0) text.back() += fmt::format(" because of {}", news.because_of);
     }
-    static constexpr const char* kNames[] = {"spawn", "kill", "give up", "wave"};
+    static constexpr const char* kind_names[] = {"spawn", "kill", "give up", "wave"};
     for (const CoordinatorAction& action : coordinator_->take_actions()) {
-      text.push_back(fmt::format("{} {}:{}", kNames[static_cast<std::size_t>(action.kind)], action.replica.rank,
+      text.push_back(fmt::format("{} {}:{}", kind_names[static_cast<std::size_t>(action.kind)], action.replica.rank,
                                  action.replica.epoch));
       if (action.number > 0) text.back() += fmt::format(" in {}", action.number);
       if (action.because_of >= 0) text.back() += fmt::format(" because of {}", action.because_of);
@@ -72,7 +72,7 @@ TEST_F(CoordinatorTest, AReplicaThatDiesIsToldAndStartedAgain) {
   EXPECT_THAT(output(), ElementsAre("spawn 0:1", "spawn 1:1"));
   coordinator_->ready({1, 1}, 2);
   EXPECT_THAT(output(), ElementsAre("ready 1:1"));
-  coordinator_->exited({1, 1}, kKilled, 3);
+  coordinator_->exited({1, 1}, killed_by_9, 3);
   EXPECT_THAT(output(), ElementsAre("died 1:1"));
   coordinator_->tick(13);
   EXPECT_THAT(output(), ElementsAre("spawn 1:2"));
@@ -82,7 +82,7 @@ TEST_F(CoordinatorTest, AReplicaThatDiesIsToldAndStartedAgain) {
 
 TEST_F(CoordinatorTest, AFrontEndThatComesLateGetsWhatThereIs) {
   make_ready(3);
-  coordinator_->exited({0, 1}, kKilled, 3);
+  coordinator_->exited({0, 1}, killed_by_9, 3);
   coordinator_->drain(2, true, 3);
   EXPECT_THAT(coordinator_->client_joined(8), ElementsAre(ReplicaNews{{1, 1}, ReplicaNews::State::ready},
                                                           ReplicaNews{{2, 1}, ReplicaNews::State::ready},
@@ -95,7 +95,7 @@ TEST_F(CoordinatorTest, IdsOfRemovedReplicasAreNotUsedAgain) {
   EXPECT_THAT(output(), ElementsAre("draining 1:1"));
   note(7, ClientNote::Kind::drained, {1, 1});
   EXPECT_THAT(output(), ElementsAre("draining 1:1 move", "died 1:1", "kill 1:1"));
-  coordinator_->exited({1, 1}, kKilled, 11);
+  coordinator_->exited({1, 1}, killed_by_9, 11);
   EXPECT_THAT(output(), ElementsAre("removed 1:1", "give up 1:1"));
   EXPECT_EQ(coordinator_->add_replica(ReplicaOrigin::spawned, 12).value(), 2);
   EXPECT_THAT(output(), ElementsAre("spawn 2:1"));
@@ -121,7 +121,7 @@ TEST_F(CoordinatorTest, ADrainEndsWithItsReplicaReadyAgainAndOutlivesADeath) {
   coordinator_->resume(0);
   EXPECT_THAT(output(), ElementsAre("draining 0:1", "ready 0:1"));
   coordinator_->drain(0, true, 6);
-  coordinator_->exited({0, 1}, kKilled, 7);
+  coordinator_->exited({0, 1}, killed_by_9, 7);
   coordinator_->tick(20);
   coordinator_->ready({0, 2}, 21);
   EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "died 0:1", "ready 0:2", "draining 0:2 move", "spawn 0:2"));
@@ -137,7 +137,7 @@ TEST_F(CoordinatorTest, ASuspectGetsAReplicaAloneOneFrontEndAfterTheOther) {
   EXPECT_THAT(output(), IsEmpty());
   note(7, ClientNote::Kind::drained, {0, 1});
   EXPECT_THAT(output(), ElementsAre("lent 0:1 to 7"));
-  coordinator_->exited({0, 1}, kKilled, 5);  // the suspect was the cause; nothing is to be returned
+  coordinator_->exited({0, 1}, killed_by_9, 5);  // the suspect was the cause; nothing is to be returned
   note(7, ClientNote::Kind::returned, {0, 1});
   EXPECT_THAT(output(), ElementsAre("died 0:1", "draining 1:1 move"));
   for (const ClientId client : {7u, 8u}) note(client, ClientNote::Kind::drained, {1, 1});
@@ -165,9 +165,9 @@ TEST_F(WorldTest, ADeathEndsTheWorldForAllAndTheNextOneIsStartedTogether) {
   EXPECT_THAT(output(), ElementsAre("spawn 0:1 in 1", "spawn 1:1 in 1"));
   for (int i = 0; i < 2; ++i) coordinator_->ready({i, 1}, 2);
   output();
-  coordinator_->exited({0, 1}, kKilled, 3);
+  coordinator_->exited({0, 1}, killed_by_9, 3);
   EXPECT_THAT(output(), ElementsAre("died 0:1", "died 1:1 because of 0", "kill 1:1"));
-  coordinator_->exited({1, 1}, kKilled, 4);
+  coordinator_->exited({1, 1}, killed_by_9, 4);
   coordinator_->tick(20);
   EXPECT_THAT(output(), ElementsAre("spawn 0:2 in 2", "spawn 1:2 in 2"));
 }
@@ -179,8 +179,8 @@ TEST_F(WorldTest, WhenOneCannotComeBackAllAreGivenUp) {
   const auto life = [&](Epoch epoch, Nanoseconds peace) {
     for (int i = 0; i < 2; ++i) coordinator_->ready({i, epoch}, now_);
     now_ += peace;
-    coordinator_->exited({0, epoch}, kKilled, now_);
-    coordinator_->exited({1, epoch}, kKilled, now_);
+    coordinator_->exited({0, epoch}, killed_by_9, now_);
+    coordinator_->exited({1, epoch}, killed_by_9, now_);
     output();
     now_ += 10;
     coordinator_->tick(now_);
@@ -192,10 +192,10 @@ TEST_F(WorldTest, WhenOneCannotComeBackAllAreGivenUp) {
   coordinator_->ready({1, 3}, now_);
   now_ += 600;
   output();
-  coordinator_->exited({0, 3}, kKilled, now_);
+  coordinator_->exited({0, 3}, killed_by_9, now_);
   EXPECT_THAT(output(), ElementsAre("died 0:3", "died 1:3 because of 0", "give up 0:3", "kill 1:3"));
   EXPECT_FALSE(coordinator_->is_over(now_));
-  coordinator_->exited({1, 3}, kKilled, now_);
+  coordinator_->exited({1, 3}, killed_by_9, now_);
   EXPECT_THAT(output(), ElementsAre("give up 1:3 because of 0"));
   EXPECT_TRUE(coordinator_->is_over(now_));
 }
@@ -241,8 +241,8 @@ TEST_F(CoordinatorTest, ReplicasThatJoinStartTogetherAndMayComeBack) {
   EXPECT_THAT(output(), IsEmpty());
   coordinator_->joined(0, 7);
   EXPECT_THAT(output(), ElementsAre("spawn 0:1 in 1", "spawn 1:1 in 1"));
-  coordinator_->exited({0, 1}, kKilled, 8);
-  coordinator_->exited({1, 1}, kKilled, 9);
+  coordinator_->exited({0, 1}, killed_by_9, 8);
+  coordinator_->exited({1, 1}, killed_by_9, 9);
   EXPECT_THAT(output(),
               ElementsAre("died 0:1", "died 1:1 because of 0", "give up 0:1", "kill 1:1", "give up 1:1 because of 0"));
   EXPECT_TRUE(coordinator_->waits_for_nodes());
@@ -256,7 +256,7 @@ TEST_F(CoordinatorTest, AConnectedReplicaIsNotStartedAgain) {
   make(1, ReplicaOrigin::connected);
   coordinator_->ready({0, 1}, 2);
   output();
-  coordinator_->exited({0, 1}, kKilled, 3);
+  coordinator_->exited({0, 1}, killed_by_9, 3);
   EXPECT_THAT(output(), ElementsAre("died 0:1", "give up 0:1"));
   EXPECT_TRUE(coordinator_->is_over(3));
 }

@@ -13,10 +13,10 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using State = ReplicaNews::State;
 
-constexpr ClientId kClient = 5;
+constexpr ClientId client_id = 5;
 
 RequestId id_of(std::uint64_t number) {
-  return {kClient, number};
+  return {client_id, number};
 }
 
 TokenEvent token(std::uint64_t number, std::uint32_t position, FinishReason finish = FinishReason::none) {
@@ -30,13 +30,13 @@ TokenEvent token(std::uint64_t number, std::uint32_t position, FinishReason fini
 
 class DispatcherTest : public ::testing::Test {
  protected:
-  DispatcherTest() { config_.client = kClient; }
+  DispatcherTest() { config_.client = client_id; }
   void make(std::unique_ptr<LoadBalancer> balancer = make_least_loaded()) {
     dispatcher_.emplace(config_, std::move(balancer));
   }
   void news(State state, Placement replica, bool move = false) {
     ReplicaNews told{replica, state, move};
-    told.client = kClient;
+    told.client = client_id;
     dispatcher_->on_news(told, state == State::died ? "was killed by SIGKILL" : "");
   }
   Result<RequestId> try_submit(std::int32_t priority = 0, std::uint32_t n = 1, std::optional<int> wish = std::nullopt,
@@ -50,25 +50,26 @@ class DispatcherTest : public ::testing::Test {
   }
   std::uint64_t submit(std::int32_t priority = 0, std::uint32_t n = 1, std::optional<int> wish = std::nullopt) {
     const auto id = try_submit(priority, n, wish);
-    EXPECT_TRUE(id.ok() && id->client == kClient);
+    EXPECT_TRUE(id.ok() && id->client == client_id);
     return id->number;
   }
   // "add 7", "abort 7" for each message to this replica since the last call.
   std::vector<std::string> messages(Placement to) {
-    static constexpr const char* kNames[] = {"add", "abort", "abort_choice"};
+    static constexpr const char* kind_names[] = {"add", "abort", "abort_choice"};
     std::vector<std::string> described;
     while (auto message = dispatcher_->take_message(to)) {
-      described.push_back(fmt::format("{} {}", kNames[static_cast<std::size_t>(message->kind)], message->id.number));
+      described.push_back(
+          fmt::format("{} {}", kind_names[static_cast<std::size_t>(message->kind)], message->id.number));
       last_ = *message;
     }
     return described;
   }
   std::vector<std::string> notes() {
-    static constexpr const char* kNames[] = {"drained", "wants alone", "returned"};
+    static constexpr const char* kind_names[] = {"drained", "wants alone", "returned"};
     std::vector<std::string> described;
     for (const ClientNote& note : dispatcher_->take_notes()) {
-      described.push_back(
-          fmt::format("{} {}:{}", kNames[static_cast<std::size_t>(note.kind)], note.replica.rank, note.replica.epoch));
+      described.push_back(fmt::format("{} {}:{}", kind_names[static_cast<std::size_t>(note.kind)], note.replica.rank,
+                                      note.replica.epoch));
     }
     return described;
   }

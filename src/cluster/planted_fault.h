@@ -27,7 +27,7 @@ enum class PlantedFault : std::uint8_t {
   await_departed,         // Coordinator: a front end that has gone is waited for
 };
 
-inline constexpr std::pair<const char*, PlantedFault> kPlantedFaults[] = {
+inline constexpr std::pair<const char*, PlantedFault> planted_faults[] = {
     {"none", PlantedFault::none},
     {"forget-last-token", PlantedFault::forget_last_token},
     {"ignore-epochs", PlantedFault::ignore_epochs},

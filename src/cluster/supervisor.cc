@@ -8,7 +8,7 @@
 namespace chorus {
 namespace {
 
-constexpr int kExitWrongUsage = 2;
+constexpr int exit_wrong_usage = 2;
 
 bool has_deadline(ReplicaState state) {
   return state == ReplicaState::starting || state == ReplicaState::ready || state == ReplicaState::killing ||
@@ -96,7 +96,7 @@ void Supervisor::exited(Placement placement, ExitStatus status, Nanoseconds now)
   Replica* const replica = present(placement);
   if (replica == nullptr) return;
   const bool starting = replica->state == ReplicaState::starting;
-  if (starting && status.signal == 0 && status.code == kExitWrongUsage) replica->retry = false;
+  if (starting && status.signal == 0 && status.code == exit_wrong_usage) replica->retry = false;
   if (starting || replica->state == ReplicaState::ready) {
     declare_dead(placement.rank, now);
   } else if (replica->state != ReplicaState::killing) {

@@ -15,7 +15,7 @@
 namespace chorus {
 namespace {
 
-constexpr Nanoseconds kMillisecond = 1'000'000;
+constexpr Nanoseconds millisecond = 1'000'000;
 
 std::string trim(const std::string& text) {
   const auto begin = text.find_first_not_of(' ');
@@ -36,7 +36,7 @@ Supervisor supervisor_from(const std::map<std::string, std::string>& pairs) {
   SupervisorLimits limits;
   int ranks = 0;
   for (const auto& [name, value] : pairs) {
-    const auto milliseconds = [&] { return std::stoll(value) * kMillisecond; };
+    const auto milliseconds = [&] { return std::stoll(value) * millisecond; };
     if (name == "ranks")
       ranks = std::stoi(value);
     else if (name == "start_timeout")
@@ -77,7 +77,7 @@ int apply_event(const std::string& text, Supervisor& supervisor) {
   Nanoseconds now = 0;
   std::string event, who = "0";
   words >> now >> event;
-  now *= kMillisecond;
+  now *= millisecond;
   if (event != "tick") words >> who;
   const Placement replica = placement_of(who);
   const auto pairs = pairs_of(words);
@@ -103,11 +103,11 @@ int apply_event(const std::string& text, Supervisor& supervisor) {
 }
 
 std::string described(const std::vector<SupervisorAction>& actions) {
-  static constexpr const char* kNames[] = {"spawn", "kill", "died", "give_up"};
+  static constexpr const char* kind_names[] = {"spawn", "kill", "died", "give_up"};
   std::string text;
   for (const SupervisorAction& action : actions) {
     if (!text.empty()) text += ", ";
-    text += std::string(kNames[static_cast<std::size_t>(action.kind)]) + " " + std::to_string(action.replica.rank) +
+    text += std::string(kind_names[static_cast<std::size_t>(action.kind)]) + " " + std::to_string(action.replica.rank) +
             ":" + std::to_string(action.replica.epoch);
   }
   return text;
