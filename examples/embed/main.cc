@@ -13,7 +13,7 @@
 #include "engine/engine_core.h"
 #include "exec/model_runner.h"
 #include "exec/replica_executor.h"
-#include "fleet/fleet.h"
+#include "launch/launch_fleet.h"
 #include "worker/process_main.h"
 
 namespace {
@@ -105,7 +105,7 @@ Result<Tokens> generate_here(const EngineConfig& config, const ModelConfig& mode
 
 // Two engine processes; prompt i goes to rank i mod 2. Without a rank the load balancer would choose.
 Result<Tokens> generate_on_fleet(const EngineConfig& config, const ModelConfig& model) {
-  CHORUS_TRY(const auto fleet, Fleet::start(config, model));
+  CHORUS_TRY(const auto fleet, launch_fleet(config, model));
   std::map<RequestId, RequestId> submitted;  // the fleet's ids, and ours
   for (Request& request : requests(model)) {
     const RequestId ours = request.id;

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/philox.h"
+#include "launch/launch_fleet.h"
 
 namespace chorus {
 namespace {
@@ -73,7 +74,7 @@ BenchFleet::BenchFleet(const EngineConfig& config, const BenchModel& model, std:
 
 Result<std::unique_ptr<BenchFleet>> BenchFleet::start(const EngineConfig& config, const BenchModel& model,
                                                       const BenchHooks& hooks) {
-  CHORUS_TRY(auto fleet, Fleet::start(config, model.config, hooks.interrupted));
+  CHORUS_TRY(auto fleet, launch_fleet(config, model.config, hooks.interrupted));
   return std::unique_ptr<BenchFleet>(new BenchFleet(config, model, std::move(fleet)));
 }
 

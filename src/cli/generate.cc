@@ -19,6 +19,7 @@
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
 #include "frontend/text_engine.h"
+#include "launch/launch_fleet.h"
 #include "launch/launched_world.h"
 #include "parallel/launch/launcher.h"
 
@@ -235,7 +236,7 @@ Result<int> generate(GenerateOptions& options) {
   if (options.engine.distributed_executor_backend == "external_launcher") return generate_launched(options, config);
   CHORUS_TRY(options.engine, fit_to_kv_memory(options.engine, config, detect_node()));
   CHORUS_TRY(const TextModel model, with_tokenizer(config));
-  return generate_with(options, model, [&] { return Fleet::start(options.engine, model.config, interrupted); });
+  return generate_with(options, model, [&] { return launch_fleet(options.engine, model.config, interrupted); });
 }
 
 }  // namespace

@@ -14,6 +14,7 @@
 #include "frontend/offline.h"
 #include "frontend/prompt_line.h"
 #include "frontend/text_engine.h"
+#include "launch/launch_fleet.h"
 #include "workflow/workflow.h"
 
 namespace chorus {
@@ -109,7 +110,7 @@ class FleetGenerator final : public BatchGenerator {
 
   Result<std::unique_ptr<Fleet>> start_fitted(const EngineConfig& given) {
     CHORUS_TRY(engine_, fit_to_kv_memory(given, model_, detect_node()));
-    return Fleet::start(engine_, model_, interrupted);
+    return launch_fleet(engine_, model_, interrupted);
   }
 
   Result<GenerationInput> input_of(const PromptRow& row) const {

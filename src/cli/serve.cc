@@ -2,7 +2,7 @@
 #include "cli/commands.h"
 #include "cli/read_model.h"
 #include "exec/kv_capacity.h"
-#include "fleet/remote_node.h"
+#include "launch/remote_node.h"
 
 namespace chorus {
 namespace {

@@ -7,6 +7,8 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "fleet/connected_replicas.h"
+#include "fleet/spawned_replicas.h"
 #include "testing/fleet_testing.h"
 #include "worker/child_start.h"
 
@@ -51,14 +53,17 @@ class ConnectedEngines : public testing::Test {
   Result<std::unique_ptr<Fleet>> start(const std::vector<Engine>& engines) {
     const EngineConfig config = toy_engine_config(static_cast<int>(engines.size()));
     FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
+    std::vector<std::unique_ptr<Connection>> connections;
     for (const Engine& engine : engines) {
-      auto& ours = setup.connected.emplace_back();
+      auto& ours = connections.emplace_back();
       if (!engine) continue;
       CHORUS_TRY(auto sockets, make_socket_pair());
       CHORUS_TRY(ours, make_socket_connection(std::move(sockets.first)));
       CHORUS_TRY(auto connection, make_socket_connection(std::move(sockets.second)));
       threads_.emplace_back([engine, theirs = std::move(connection)] { engine(theirs.get()); });
     }
+    setup.sources.push_back(std::make_unique<ConnectedReplicas>(std::move(connections)));
+    setup.sources.push_back(std::make_unique<SpawnedReplicas>());
     return start_fleet(config, toy_model_config(), std::move(setup));
   }
 

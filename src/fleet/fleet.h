@@ -1,12 +1,13 @@
 // The client of N engine processes, which it spawns, watches and ends: what an offline command (generate, run, bench)
 // and later a front end stand on. Carries out what the Coordinator and a Dispatcher of cluster/ decide.
 //
-// A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat stops) is noticed within 20 ms of
-// the event; every request it held goes on elsewhere from the ledger as prompt + emitted tokens. The caller sees events
-// as if nothing had happened: each choice's positions 0, 1, 2, ... once each, then one finish. Each replica that dies
-// is started again (a few times in a row, with back-off) and then given up, and with it those that it steps together
-// with; poll() fails when all are given up. A request that was in flight in two deaths, one after the other and with no
-// token of it in between, runs alone; after two deaths alone it ends with FinishReason::error, and the others go on.
+// A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat or its progress stops) is noticed
+// within 20 ms of the event, a socket alone within 270 ms; every request it held goes on elsewhere from the ledger as
+// prompt + emitted tokens. The caller sees events as if nothing had happened: each choice's positions 0, 1, 2, ... once
+// each, then one finish. Each replica that dies is started again (a few times in a row, with back-off) and then given
+// up, and with it those that it steps together with; poll() fails when all are given up. A request that was in flight
+// in two deaths, one after the other and with no token of it in between, runs alone; after two deaths alone it ends
+// with FinishReason::error, and the others go on.
 //
 // Single-threaded: one thread calls everything, and lives as long as the fleet does (its engines die with it).
 //
@@ -52,13 +53,6 @@ struct FleetTimes {
 
 class Fleet {
  public:
-  // Loads the weights once, spawns the engines of this node (config.parallel.local_replicas()), listens for the nodes
-  // that bring the others (fleet/remote_node.h), waits until each was READY once. On Ray all are such nodes, and Ray
-  // starts them (fleet/ray_launcher.h). Logs "Starting X data parallel workers" and "Worker rank X is ready". Fails
-  // when one dies before its first READY, with its last words; then nothing is left running. When `interrupted` says so
-  // (asked every 100 ms while engines start) it fails with `cancelled`.
-  static Result<std::unique_ptr<Fleet>> start(const EngineConfig& config, const ModelConfig& model,
-                                              const std::function<bool()>& interrupted = {});
   virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
 
   // Queues the request at replica `dp_rank`, or where the load balancer says. If that rank is dead, or dies, any other
@@ -66,6 +60,14 @@ class Fleet {
   virtual Result<RequestId> submit(Request request, std::optional<int> dp_rank) = 0;
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+  // An operator's wishes; each is followed as poll() goes on. A replica that is drained gets nothing new, and with
+  // `move` what it has goes on elsewhere, no token lost; it gets requests again after resume(). One that is removed is
+  // drained, then ended for good: its rank is never used again. Errors: no such rank, or (removing) replicas that step
+  // together.
+  virtual Result<void> drain(int dp_rank, bool move) = 0;
+  virtual Result<void> resume(int dp_rank) = 0;
+  virtual Result<void> remove(int dp_rank) = 0;
+
   // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.
   virtual Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) = 0;
 

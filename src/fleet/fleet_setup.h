@@ -1,16 +1,15 @@
-// Starting a fleet with its surroundings given: what Fleet::start() does with the real ones, and tests with a toy's.
+// Starting a fleet with its surroundings given: what launch_fleet() does with the real ones, and tests with a toy's.
 #pragma once
 
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "base/result.h"
 #include "cluster/supervisor.h"
 #include "exec/executor.h"
 #include "exec/load_weights.h"
 #include "fleet/fleet.h"
-#include "net/connection.h"
+#include "fleet/replica_source.h"
 
 namespace chorus {
 
@@ -25,10 +24,8 @@ struct FleetSetup {
   // Asked every 100 ms while engines start: true: the start fails, `cancelled`. Where this machine's workers join
   // singly it is asked by another thread too, until the fleet's end: true ends them.
   std::function<bool()> interrupted = {};
-  // To engines that somebody else started (a launcher), by dp rank. Such an engine brings its own weights: CONFIG goes
-  // there without a descriptor. It is dead when its connection breaks, and is not started again. Empty, or a null one:
-  // this fleet spawns the engine.
-  std::vector<std::unique_ptr<Connection>> connected = {};
+  // A rank is of the first that brings it; each must be of one. Empty: this process spawns all.
+  ReplicaSources sources = {};
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.

@@ -34,7 +34,9 @@ TEST(Fleet, RanksThatStepTogetherAreGivenUpTogether) {
   setup.supervisor.restarts_max = 2;
   Result<void> polled;
   const std::string lines = log_of([&] {
-    auto fleet = start_fleet(config, toy_model_config(), std::move(setup));
+    ModelConfig model = toy_model_config();
+    model.num_experts = 2;  // else there is nothing to step together for
+    auto fleet = start_fleet(config, model, std::move(setup));
     ASSERT_TRUE(fleet.ok()) << fleet.error().message;
     ::kill((*fleet)->replicas()[0].pid, SIGKILL);
     std::vector<FleetEvent> events;

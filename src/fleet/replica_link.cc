@@ -70,4 +70,16 @@ Result<std::optional<Frame>> ReplicaLink::receive() {
   return std::optional<Frame>();
 }
 
+Result<HelloMessage> ReplicaLink::take_hello(const Frame& frame) {
+  CHORUS_TRY(HelloMessage hello, decode_hello(frame.payload));
+  if (said_hello_) return fail(ErrorCode::invalid_argument, "a second HELLO");
+  if (hello.version != protocol_version) {
+    return fail(ErrorCode::invalid_argument,
+                "it speaks protocol version {}, this process {}: was the program replaced?", hello.version,
+                protocol_version);
+  }
+  said_hello_ = true;
+  return hello;
+}
+
 }  // namespace chorus

@@ -1,4 +1,4 @@
-// The fleet's end of one incarnation of one replica: its process, unless that is somebody else's, the socket to it, and
+// The host's end of one incarnation of one replica: its process, unless that is somebody else's, the socket to it, and
 // what waits to be sent there.
 #pragma once
 
@@ -44,14 +44,20 @@ class ReplicaLink {
   // The next frame of this incarnation; frames of another epoch are dropped (HELLO alone comes before the engine knows
   // its epoch, as 0). An error: the connection is broken, or spoke garbage; later calls give nothing.
   Result<std::optional<Frame>> receive();
+  // HELLO, once. Errors: a second one, or another version of the program.
+  Result<HelloMessage> take_hello(const Frame& frame);
 
   bool connected() const { return connection_ != nullptr; }
   void disconnect() { connection_.reset(); }
   int socket() const { return connection_ ? connection_->fd() : -1; }
   bool wants_to_write() const { return connection_ && (connection_->queued_bytes() > 0 || !outbox_.empty()); }
 
-  bool said_hello = false;
   HangWatch hang_watch;
+  struct Closed {
+    std::string why;
+    Nanoseconds exits_until = 0;  // by then its process has ended, or it counts as broken
+  };
+  std::optional<Closed> closed;            // its connection
   std::optional<FatalMessage> last_words;  // the engine's own
   // Why it is dead, for "Worker rank 1 ...": set by who noticed; empty when a deadline ran out.
   std::string reason;
@@ -66,6 +72,7 @@ class ReplicaLink {
   Placement replica_;
   int pid_ = 0;
   bool adopted_ = false;
+  bool said_hello_ = false;
   ChildProcess process_;
   ProgressMemory progress_;
   std::unique_ptr<Connection> connection_;

@@ -10,7 +10,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
-#include "fleet/remote_replicas.h"
+#include "launch/node_listener.h"
 #include "net/connector.h"
 #include "net/tcp.h"
 #include "net/wire.h"
@@ -51,15 +51,15 @@ Result<Entrance> decode_entrance(const std::string& bytes) {
 }
 
 // A head whose one node has rank 0 alone: to it the others are replicas of other nodes, which come whole.
-Result<std::unique_ptr<RemoteReplicas>> open_entrance(EngineConfig config, const std::string& address) {
+Result<std::unique_ptr<NodeListener>> open_entrance(EngineConfig config, const std::string& address) {
   config.parallel.data_parallel_address = address;
   config.parallel.data_parallel_rpc_port = 0;
   config.parallel.data_parallel_size_local = 1;
   config.parallel.enable_expert_parallel = false;
-  return RemoteReplicas::listen(config);
+  return NodeListener::listen(config);
 }
 
-Result<void> take_in(const EngineConfig& config, RemoteReplicas* entrance, const std::function<Result<void>()>& check,
+Result<void> take_in(const EngineConfig& config, NodeListener* entrance, const std::function<Result<void>()>& check,
                      std::vector<std::unique_ptr<Connection>>* engines) {
   const Nanoseconds deadline = deadline_of(config);
   const auto objection = [&](int dp_rank, int /*worker*/) -> std::string {
@@ -85,7 +85,7 @@ Result<void> take_in(const EngineConfig& config, RemoteReplicas* entrance, const
     const int ready = ::poll(items.data(), items.size(),
                              static_cast<int>((std::max(next - now, Nanoseconds{0}) + millisecond - 1) / millisecond));
     CHECK(ready >= 0 || errno == EINTR, "poll: {}", std::strerror(errno));
-    for (RemoteReplicas::Joined& joined : entrance->take(monotonic_now(), objection)) {
+    for (NodeListener::Joined& joined : entrance->take(monotonic_now(), objection)) {
       // An engine reads nothing while it computes a step, for as long as that takes. That its node is lost the ranks
       // learn from their world.
       tcp::let_peer_be_busy(joined.connection->fd());
@@ -142,7 +142,7 @@ Result<EngineConnections> connect_engines(const EngineConfig& config, Group* wor
                                           const std::shared_ptr<const ClusterKey>& key,
                                           const std::function<Result<void>()>& check) {
   EngineConnections connections;
-  std::unique_ptr<RemoteReplicas> opened;
+  std::unique_ptr<NodeListener> opened;
   std::string message;
   if (world->rank() == 0) {
     CHORUS_TRY(opened, open_entrance(config, address));

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "config/node.h"
 #include "exec/replica_executor.h"
+#include "fleet/connected_replicas.h"
 #include "fleet/fleet_setup.h"
 #include "worker/cluster_fingerprint.h"
 #include "worker/engine_process.h"
@@ -90,7 +91,7 @@ Result<void> LaunchedWorld::connect(const std::shared_ptr<Store>& store, const s
   return {};
 }
 
-// Whether all ranks are there still.
+// Whether all ranks are there still, and this one is to go on.
 Result<void> LaunchedWorld::check() {
   if (interrupted_ && interrupted_()) return fail(ErrorCode::cancelled, "interrupted");
   if (!transport_) return {};
@@ -163,8 +164,12 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet(const ModelConfig& mod
   engine_ = std::thread([this] {
     engine_result_ = serve_as_engine();
     if (!engine_result_.ok()) abort(engine_result_.error());
+    engine_ended_ = true;
   });
-  FleetSetup setup{{}, supervisor_limits(config_), interrupted_, std::move(connections_.engines)};
+  FleetSetup setup{{}, supervisor_limits(config_), interrupted_, {}};
+  // The transport is the engine thread's, which asks it (check()).
+  const auto check_world = [this] { return engine_ended_ ? engine_result_ : Result<void>(); };
+  setup.sources.push_back(std::make_unique<ConnectedReplicas>(std::move(connections_.engines), check_world));
   // The engines have theirs.
   setup.load_weights = [](const EngineConfig& config, const ModelConfig& weights_of, const std::vector<int>&, int,
                           const std::function<bool()>&) { return load_weights(config, weights_of, {}, 1); };

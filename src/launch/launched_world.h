@@ -9,6 +9,7 @@
 // wrong in one rank breaks the world: every rank ends within two seconds, with the reason of the first.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <string>
@@ -44,7 +45,7 @@ class LaunchedWorld {
   int rank() const { return world_.rank(); }
 
   // Rank 0, once. `model`: that of join() with what only the front end reads, the end-of-sequence ids. The fleet must
-  // end before part(). Errors as Fleet::start().
+  // end before part(). Errors as launch_fleet().
   Result<std::unique_ptr<Fleet>> start_fleet(const ModelConfig& model);
   // The others: computes until rank 0's fleet ends.
   Result<void> serve();
@@ -77,7 +78,8 @@ class LaunchedWorld {
   std::string profile_;
   RankResources resources_;
   std::thread engine_;          // rank 0's
-  Result<void> engine_result_;  // of that thread, once it is joined
+  Result<void> engine_result_;  // of that thread, once it has ended
+  std::atomic<bool> engine_ended_ = false;
   bool parted_ = false;
 };
 

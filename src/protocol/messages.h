@@ -20,7 +20,7 @@
 //   EVENTS  after each step                 ADD, ABORT
 //   LOAD    now and then
 //
-// A node of replicas on another machine (fleet/remote_node.h) relays these between its engines and the fleet, a
+// A node of replicas on another machine (launch/remote_node.h) relays these between its engines and the fleet, a
 // connection each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
 //
 // Decoders refuse whatever does not read back exactly, with the byte and the reason. They do not judge the values

@@ -15,7 +15,7 @@ bool is_engine_process(int argc, char** argv);
 bool is_worker_process(int argc, char** argv);
 
 // The main function of an engine process: configuration and weights come over `socket_fd`. Returns the exit status.
-// Ends with the fleet's process, and with the thread in it that called Fleet::start() (PR_SET_PDEATHSIG counts
+// Ends with the fleet's process, and with the thread in it that called launch_fleet() (PR_SET_PDEATHSIG counts
 // threads).
 int engine_process_main(int socket_fd);
 

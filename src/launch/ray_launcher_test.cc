@@ -1,4 +1,4 @@
-#include "fleet/ray_launcher.h"
+#include "launch/ray_launcher.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "fleet/node_worlds.h"
+#include "launch/node_worlds.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // A fleet and the nodes that bring it replicas, over the loopback: the head in the test's thread, each node in
-// its own thread, engines as real processes (fleet_test.cc has their main()).
+// its own thread, engines as real processes (this program again: main() below).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
@@ -9,7 +9,8 @@
 #include <fstream>
 #include <thread>
 
-#include "fleet/remote_node.h"
+#include "launch/launch_fleet.h"
+#include "launch/remote_node.h"
 #include "net/frame_listener.h"
 #include "testing/fleet_testing.h"
 #include "worker/cluster_fingerprint.h"
@@ -63,7 +64,7 @@ class RemoteFleet : public testing::Test {
     return node;
   }
   Result<std::unique_ptr<Fleet>> start_head(const EngineConfig& config) {
-    FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
+    FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, sources_of(config)};
     return start_fleet(config, toy_model_config(), std::move(setup));
   }
   // What becomes of a head that waits two seconds and of a node that does not belong to it, and what they log.
@@ -210,3 +211,11 @@ TEST(ClusterFingerprint, TellsWeightsAndSizesApart) {
 
 }  // namespace
 }  // namespace chorus::testing_fleet
+
+int main(int argc, char** argv) {
+  if (chorus::is_engine_process(argc, argv)) {
+    return chorus::engine_process_main(chorus::engine_socket_fd, chorus::testing_fleet::start_toy);
+  }
+  testing::InitGoogleMock(&argc, argv);
+  return RUN_ALL_TESTS();
+}

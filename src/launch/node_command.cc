@@ -1,4 +1,4 @@
-#include "fleet/node_command.h"
+#include "launch/node_command.h"
 
 #include <filesystem>
 

@@ -1,4 +1,4 @@
-#include "fleet/ray_launcher.h"
+#include "launch/ray_launcher.h"
 
 #include <poll.h>
 #include <sys/socket.h>

@@ -1,4 +1,4 @@
-#include "fleet/remote_worker.h"
+#include "launch/remote_worker.h"
 
 #include <algorithm>
 #include <limits>

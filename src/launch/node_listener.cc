@@ -1,4 +1,4 @@
-#include "fleet/remote_replicas.h"
+#include "launch/node_listener.h"
 
 #include <algorithm>
 #include <utility>
@@ -24,10 +24,10 @@ std::string printable(std::string name) {
 
 }  // namespace
 
-RemoteReplicas::RemoteReplicas(const EngineConfig& config, FrameListener listener)
+NodeListener::NodeListener(const EngineConfig& config, FrameListener listener)
     : parallel_(config.parallel), listener_(std::move(listener)) {}
 
-Result<std::unique_ptr<RemoteReplicas>> RemoteReplicas::listen(const EngineConfig& config) {
+Result<std::unique_ptr<NodeListener>> NodeListener::listen(const EngineConfig& config) {
   ListenOptions options;
   options.address = config.parallel.head_address();
   options.port = config.parallel.data_parallel_rpc_port;
@@ -36,21 +36,21 @@ Result<std::unique_ptr<RemoteReplicas>> RemoteReplicas::listen(const EngineConfi
   }
   auto listener = FrameListener::listen(options);
   if (!listener.ok()) return with_context(listener.error(), "--data-parallel-address");
-  return std::unique_ptr<RemoteReplicas>(new RemoteReplicas(config, std::move(*listener)));
+  return std::unique_ptr<NodeListener>(new NodeListener(config, std::move(*listener)));
 }
 
-void RemoteReplicas::append_descriptors(std::vector<pollfd>* items) const {
+void NodeListener::append_descriptors(std::vector<pollfd>* items) const {
   listener_.append_descriptors(items);
   for (const Joining& joining : joining_) items->push_back({joining.connection->fd(), POLLIN, 0});
 }
 
-std::optional<Nanoseconds> RemoteReplicas::next_deadline() const {
+std::optional<Nanoseconds> NodeListener::next_deadline() const {
   std::optional<Nanoseconds> next = listener_.next_deadline();
   if (!joining_.empty()) next = std::min(next.value_or(joining_.front().deadline), joining_.front().deadline);
   return next;
 }
 
-std::vector<RemoteReplicas::Joined> RemoteReplicas::take(Nanoseconds now, const Objection& objection) {
+std::vector<NodeListener::Joined> NodeListener::take(Nanoseconds now, const Objection& objection) {
   for (auto& accepted : listener_.accept(now)) {
     joining_.push_back({std::move(accepted.connection), std::move(accepted.peer), now + join_timeout});
     if (joining_.size() > joining_max) joining_.pop_front();
@@ -60,8 +60,7 @@ std::vector<RemoteReplicas::Joined> RemoteReplicas::take(Nanoseconds now, const 
   return joined;
 }
 
-bool RemoteReplicas::advance(Joining* joining, Nanoseconds now, const Objection& objection,
-                             std::vector<Joined>* joined) {
+bool NodeListener::advance(Joining* joining, Nanoseconds now, const Objection& objection, std::vector<Joined>* joined) {
   auto frame = joining->connection->receive();
   if (frame.ok() && !frame->has_value() && now < joining->deadline) return false;
   if (!frame.ok() || !frame->has_value()) {
@@ -95,7 +94,7 @@ bool RemoteReplicas::advance(Joining* joining, Nanoseconds now, const Objection&
 }
 
 // invalid_argument: a retry does not help.
-std::optional<Error> RemoteReplicas::judge(const JoinMessage& join, const Objection& objection) const {
+std::optional<Error> NodeListener::judge(const JoinMessage& join, const Objection& objection) const {
   if (const std::string different = differences(fingerprint_, join.fingerprint, join.node); !different.empty()) {
     return fail(ErrorCode::invalid_argument, "it would give other tokens than the head: {}", different);
   }

@@ -1,5 +1,5 @@
 // One process of a node without a front end (an engine, or where workers join singly any worker of a replica), its
-// connection to the head, and what goes between them. Never waits: the node's loop does (fleet/remote_node.cc).
+// connection to the head, and what goes between them. Never waits: the node's loop does (launch/remote_node.cc).
 #pragma once
 
 #include <poll.h>
@@ -15,7 +15,7 @@
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "exec/load_weights.h"
-#include "fleet/node_worlds.h"
+#include "launch/node_worlds.h"
 #include "net/connector.h"
 #include "protocol/messages.h"
 #include "worker/child_process.h"

@@ -1,4 +1,4 @@
-// The head's side of replicas on other machines: listens for the nodes that bring them (fleet/remote_node.h), checks
+// The head's side of replicas on other machines: listens for the nodes that bring them (launch/remote_node.h), checks
 // that they belong here, and hands over each engine's connection. Never waits: the fleet's loop does.
 #pragma once
 
@@ -19,10 +19,10 @@
 
 namespace chorus {
 
-class RemoteReplicas {
+class NodeListener {
  public:
   // Listens at the configuration's head address and port. Nodes that come before set_fingerprint() wait.
-  static Result<std::unique_ptr<RemoteReplicas>> listen(const EngineConfig& config);
+  static Result<std::unique_ptr<NodeListener>> listen(const EngineConfig& config);
   void set_fingerprint(Fingerprint fingerprint) { fingerprint_ = std::move(fingerprint); }
   const tcp::Address& address() const { return listener_.address(); }
   const std::string& last_refusal() const { return last_refusal_.empty() ? listener_.last_refusal() : last_refusal_; }
@@ -47,7 +47,7 @@ class RemoteReplicas {
     std::string peer;
     Nanoseconds deadline = 0;
   };
-  RemoteReplicas(const EngineConfig& config, FrameListener listener);
+  NodeListener(const EngineConfig& config, FrameListener listener);
   std::optional<Error> judge(const JoinMessage& join, const Objection& objection) const;
   // False: it is still to be waited for.
   bool advance(Joining* joining, Nanoseconds now, const Objection& objection, std::vector<Joined>* joined);

@@ -1,4 +1,4 @@
-#include "fleet/remote_node.h"
+#include "launch/remote_node.h"
 
 #include <poll.h>
 #include <unistd.h>
@@ -11,7 +11,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "config/node.h"
-#include "fleet/remote_worker.h"
+#include "launch/remote_worker.h"
 #include "worker/cluster_fingerprint.h"
 
 namespace chorus {

@@ -1,8 +1,8 @@
-#include "fleet/own_node.h"
+#include "launch/own_node.h"
 
 #include <poll.h>
 
-#include "fleet/remote_node.h"
+#include "launch/remote_node.h"
 
 namespace chorus {
 namespace {

@@ -1,0 +1,69 @@
+#include "fleet/fleet_client.h"
+
+#include "cluster/balance/load_balancer.h"
+#include "net/frame.h"
+
+namespace chorus {
+namespace {
+
+// A prompt that would not fit in a frame (4 bytes a token, the rest is small beside it).
+constexpr std::size_t prompt_tokens_max = frame_payload_bytes_max / 8;
+
+DispatcherConfig dispatcher_config(const EngineConfig& config, ClientId client) {
+  DispatcherConfig dispatcher;
+  dispatcher.client = client;
+  dispatcher.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
+  dispatcher.limits.prompt_tokens_max = prompt_tokens_max;
+  dispatcher.limits.sequences_per_replica_max = 2 * static_cast<std::uint32_t>(config.max_num_seqs);
+  return dispatcher;
+}
+
+Result<void> accept(const Judgement& judgement) {
+  if (judgement.verdict == Verdict::faulty) return fail(ErrorCode::invalid_argument, "{}", judgement.fault);
+  return {};
+}
+
+}  // namespace
+
+FleetClient::FleetClient(const EngineConfig& config, ClientId client)
+    : id_(client), dispatcher_(dispatcher_config(config, client), make_load_balancer(config.load_balancer)) {}
+
+Result<void> FleetClient::on_events(Placement from, const std::string& events) {
+  CHORUS_TRY(std::vector<TokenEvent> decoded, decode_events(events));
+  for (TokenEvent& event : decoded) CHORUS_TRY_VOID(accept(dispatcher_.on_event(from, std::move(event))));
+  return {};
+}
+
+Result<void> FleetClient::on_load(Placement from, const LoadMessage& message) {
+  const EngineLoad& load = message.load;
+  for (const auto& [client, submissions] : message.submissions_received) {
+    if (client != id_) continue;
+    CHORUS_TRY_VOID(
+        accept(dispatcher_.on_report(from, {load.waiting, load.running, load.kv_blocks_free, submissions})));
+  }
+  return {};
+}
+
+std::optional<std::pair<MessageType, std::string>> FleetClient::next_message(Placement to) {
+  const std::optional<ReplicaMessage> message = dispatcher_.take_message(to);
+  if (!message) return std::nullopt;
+  switch (message->kind) {
+    case ReplicaMessage::Kind::add:
+      return std::pair(MessageType::add, encode(message->request));
+    case ReplicaMessage::Kind::abort:
+      return std::pair(MessageType::abort, encode(AbortMessage{message->id, {}}));
+    case ReplicaMessage::Kind::abort_choice:
+      return std::pair(MessageType::abort, encode(AbortMessage{message->id, message->choice}));
+  }
+  return std::nullopt;
+}
+
+std::vector<FleetEvent> FleetClient::take_events() {
+  std::vector<FleetEvent> events;
+  for (DispatcherEvent& event : dispatcher_.take_events()) {
+    events.push_back({std::move(event.event), event.replica});
+  }
+  return events;
+}
+
+}  // namespace chorus

@@ -1,0 +1,40 @@
+// One front end's side of the fleet: the Dispatcher over frames. It does not know how an engine's connection came to
+// be: in an offline command it is the host's own (host.h), in a server one that the host has handed to it.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "cluster/dispatcher.h"
+#include "config/engine_config.h"
+#include "fleet/fleet.h"
+#include "protocol/messages.h"
+
+namespace chorus {
+
+class FleetClient {
+ public:
+  FleetClient(const EngineConfig& config, ClientId client);
+
+  ClientId id() const { return id_; }
+  Dispatcher& dispatcher() { return dispatcher_; }
+  const Dispatcher& dispatcher() const { return dispatcher_; }
+
+  // What this incarnation says. `events`: the payload of EVENTS. Errors: the engine breaks the protocol.
+  Result<void> on_events(Placement from, const std::string& events);
+  Result<void> on_load(Placement from, const LoadMessage& load);
+  // What is not read waits in the socket: the caller is to take the events that there are.
+  bool has_room_for_frames() const { return dispatcher_.has_room_for_events(); }
+  // What goes to this incarnation next, and its payload; nullopt: nothing.
+  std::optional<std::pair<MessageType, std::string>> next_message(Placement to);
+  std::vector<FleetEvent> take_events();
+
+ private:
+  ClientId id_;
+  Dispatcher dispatcher_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,133 @@
+// The parent's side of the fleet: carries out what the Coordinator decides. It begins and ends incarnations with the
+// sources' help (replica_source.h), answers what engines ask while they start, watches their processes, connections and
+// progress, and tells the front end what becomes of them. It touches no request.
+//
+// In four files: host.cc (start, end and the loop), host_lifecycle.cc (incarnations that begin and end),
+// host_deaths.cc (how they are noticed, and what is said of them), host_messages.cc (what engines say).
+//
+// One front end, in this process, over the engines' control connections.
+#pragma once
+
+#include <poll.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "cluster/coordinator.h"
+#include "fleet/fleet.h"
+#include "fleet/fleet_client.h"
+#include "fleet/fleet_setup.h"
+#include "fleet/replica_link.h"
+#include "fleet/replica_source.h"
+
+namespace chorus {
+
+class FleetHost final : private SourceHost {
+ public:
+  // `client` outlives this.
+  FleetHost(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits, FleetClient* client);
+  // Ends every engine: SHUTDOWN, then SIGKILL after a bound.
+  ~FleetHost();
+
+  // Returns when each rank was READY once; errors as launch_fleet().
+  Result<void> start(FleetSetup setup);
+  // One pass of the loop: waits at most timeout_ms, takes what came, looks at the clock.
+  void turn(int timeout_ms);
+  // Carries out what was decided, here and by the client, until nobody wants anything more; then sends.
+  void act();
+
+  // As Fleet's.
+  void drain(int rank, bool move);
+  void resume(int rank);
+  Result<void> remove(int rank);
+
+  bool is_over() const { return coordinator_.is_over(monotonic_now()); }
+  Error all_dead() const;
+  std::vector<ReplicaStatus> replicas() const;
+  const FleetTimes& times() const { return times_; }
+
+ private:
+  // What is known of a rank over its incarnations.
+  struct Rank {
+    ReplicaSource* source = nullptr;
+    std::optional<ReplicaLink> link;  // the present incarnation, until its process is reaped
+    bool was_ready = false;           // some incarnation was READY
+    bool removed = false;             // an operator wants it to end
+    EngineLoad load;                  // last reported
+    struct Death {
+      ErrorCode code = ErrorCode::unavailable;
+      std::string words;  // "was killed by SIGKILL"; empty: has not died
+    } last_death;
+  };
+  using Death = Rank::Death;
+
+  // For the sources.
+  int ranks() const override { return static_cast<int>(ranks_.size()); }
+  ReplicaState state(int rank) const override { return coordinator_.state(rank); }
+  bool was_ready(int rank) const override { return at(rank).was_ready; }
+  ReplicaLink* link(int rank) override { return at(rank).link ? &*at(rank).link : nullptr; }
+  EngineStart engine_start(Placement replica) const override;
+
+  Rank& at(int rank) { return ranks_[static_cast<std::size_t>(rank)]; }
+  const Rank& at(int rank) const { return ranks_[static_cast<std::size_t>(rank)]; }
+  bool is_ready(int rank) const { return rank < coordinator_.replicas() && coordinator_.is_ready(rank); }
+  bool any_ready() const;
+
+  Result<void> prepare(FleetSetup* setup);
+  void add_replicas();
+  Result<void> wait_for_all(const std::function<bool()>& interrupted);
+
+  // Incarnations.
+  bool carry_out();
+  void act(const CoordinatorAction& action);
+  void begin(const CoordinatorAction& action);
+  void bury(const ReplicaNews& news);
+  void kill(Placement replica);
+  void log_end(const CoordinatorAction& action) const;
+  void hear_sources();
+  void hear(const SourceEvent& event);
+
+  // Deaths.
+  void check_exit(int rank);
+  void check_closed();
+  void fault(ReplicaLink& link, const std::string& reason);
+  void check_sending();
+  void watch_progress();
+  ProgressSample progress_of(int rank) const;
+  bool works(int rank) const;
+  Death death_of(const ReplicaLink& link, int because_of) const;
+  Error start_error() const;
+  Error with_deaths(Error error, bool before_ready_only) const;
+  void log_waiting_for_nodes();
+
+  // Messages.
+  void read_from(int rank);
+  Result<void> handle(ReplicaLink& link, const Frame& frame);
+  Result<void> on_hello(ReplicaLink& link, const Frame& frame);
+  Result<void> on_ready(ReplicaLink& link, const Frame& frame);
+  Result<void> on_fatal(ReplicaLink& link, const Frame& frame);
+  Result<void> on_load(ReplicaLink& link, const Frame& frame);
+  Result<void> on_wave_ended(const ReplicaLink& link, const Frame& frame);
+  void send_messages();
+
+  int append_descriptors(std::vector<pollfd>* items, std::vector<int>* polled, int timeout_ms);
+
+  EngineConfig config_;
+  ModelConfig model_;
+  SupervisorLimits limits_;
+  FleetClient* client_;
+  Coordinator coordinator_;
+  LoadedWeights weights_;   // the sources hand out its descriptor
+  ReplicaSources sources_;  // none goes before the fleet's end
+  std::vector<Rank> ranks_;
+  int starts_left_;               // ranks that never were READY
+  bool start_failed_ = false;     // one of them died
+  bool waits_for_nodes_ = false;  // nobody is left, and that was said
+  int threads_ = 1;
+  std::uint64_t kv_cache_bytes_ = 0;
+  FleetTimes times_;
+};
+
+}  // namespace chorus

@@ -1,0 +1,47 @@
+#include "fleet/spawned_replicas.h"
+
+#include "base/log.h"
+#include "config/node.h"
+#include "fleet/fleet_setup.h"
+
+namespace chorus {
+
+bool SpawnedReplicas::brings(int rank) const {
+  return parallel_.is_local(rank);
+}
+
+Result<void> SpawnedReplicas::prepare(const FleetSetup&, const ModelConfig&, EngineConfig* config) {
+  parallel_ = config->parallel;
+  std::vector<std::string> warnings;
+  CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(*config, detect_node(), &warnings));
+  for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
+  return {};
+}
+
+void SpawnedReplicas::open(SourceHost* host, const EngineConfig&, const ModelConfig&, const LoadedWeights& weights) {
+  host_ = host;
+  weights_fd_ = weights.arena.fd();
+}
+
+Result<ReplicaLink> SpawnedReplicas::begin(Placement replica, std::uint64_t world) {
+  if (world != world_number_) world_.reset();
+  if (world > 0 && !world_) {
+    CHORUS_TRY(world_, SharedWorld::create(parallel_.world_size()));
+  }
+  world_number_ = world;
+  return ReplicaLink::start(replica);
+}
+
+void SpawnedReplicas::configure(ReplicaLink* engine) {
+  EngineStart start = host_->engine_start(engine->replica());
+  const int workers = parallel_.replica_size();
+  for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
+    start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(start.dp_rank * workers + worker)]);
+  }
+  start.shows_progress = engine->progress_memory().progress().watched();
+  engine->post(MessageType::config, encode(start), weights_fd_);
+  if (start.shows_progress) engine->post(MessageType::progress, {}, engine->progress_memory().fd());
+  if (world_) engine->post(MessageType::world, encode(WorldMessage{}), world_->fd());
+}
+
+}  // namespace chorus

@@ -1,0 +1,35 @@
+// Replicas that are processes of this machine, which this process starts with its own weights, a world in shared memory
+// where they step together, and cores of their own where that is wanted.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "fleet/replica_source.h"
+#include "parallel/transport/transport.h"
+
+namespace chorus {
+
+class SpawnedReplicas final : public ReplicaSource {
+ public:
+  // Of every rank that is of this machine (ParallelConfig::is_local).
+  SpawnedReplicas() = default;
+
+  bool brings(int rank) const override;
+  ReplicaOrigin origin() const override { return ReplicaOrigin::spawned; }
+  Result<void> prepare(const FleetSetup& setup, const ModelConfig& model, EngineConfig* config) override;
+  void open(SourceHost* host, const EngineConfig& config, const ModelConfig& model,
+            const LoadedWeights& weights) override;
+  Result<ReplicaLink> begin(Placement replica, std::uint64_t world) override;
+  void configure(ReplicaLink* engine) override;
+
+ private:
+  SourceHost* host_ = nullptr;
+  ParallelConfig parallel_;
+  int weights_fd_ = -1;
+  std::vector<std::vector<int>> cpu_sets_;  // by worker of this machine; empty: not bound
+  std::optional<SharedWorld> world_;
+  std::uint64_t world_number_ = 0;  // of world_
+};
+
+}  // namespace chorus
