@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <functional>
 #include <thread>
 
@@ -42,6 +43,17 @@ void vanish_with_the_first_request(Connection* connection) {
   EXPECT_TRUE(receive_message(connection, MessageType::add, "ADD").ok());
 }
 
+// READY, and not a word more until the connection is closed.
+void fall_silent(Connection* connection) {
+  ASSERT_TRUE(send_message(connection, MessageType::hello, 0, encode(HelloMessage{})).ok());
+  const auto config = receive_within(connection, 10'000);
+  ASSERT_TRUE(config.ok());
+  ASSERT_TRUE(
+      send_message(connection, MessageType::ready, config->epoch, encode(ReadyMessage{512, "scalar/bfloat16"})).ok());
+  while (receive_within(connection, 60'000).ok()) {
+  }
+}
+
 using Engine = std::function<void(Connection*)>;
 Engine toy(const std::string& manner) {
   return [manner](Connection* connection) { serve_toy(connection, manner); };
@@ -50,7 +62,8 @@ Engine toy(const std::string& manner) {
 // A fleet of these engines; an empty one is spawned by the fleet.
 class ConnectedEngines : public testing::Test {
  protected:
-  Result<std::unique_ptr<Fleet>> start(const std::vector<Engine>& engines) {
+  Result<std::unique_ptr<Fleet>> start(const std::vector<Engine>& engines,
+                                       const std::function<Result<void>()>& check_world = {}) {
     const EngineConfig config = toy_engine_config(static_cast<int>(engines.size()));
     FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
     std::vector<std::unique_ptr<Connection>> connections;
@@ -62,7 +75,7 @@ class ConnectedEngines : public testing::Test {
       CHORUS_TRY(auto connection, make_socket_connection(std::move(sockets.second)));
       threads_.emplace_back([engine, theirs = std::move(connection)] { engine(theirs.get()); });
     }
-    setup.sources.push_back(std::make_unique<ConnectedReplicas>(std::move(connections)));
+    setup.sources.push_back(std::make_unique<ConnectedReplicas>(std::move(connections), check_world));
     setup.sources.push_back(std::make_unique<SpawnedReplicas>());
     return start_fleet(config, toy_model_config(), std::move(setup));
   }
@@ -75,6 +88,24 @@ TEST_F(ConnectedEngines, GiveWhatOneEngineGives) {
   ASSERT_TRUE(fleet.ok()) << fleet.error().message;
   const std::vector<Request> requests = mixed_requests(60);
   EXPECT_EQ(run_spread(fleet->get(), requests), direct_outputs(requests));
+}
+
+TEST_F(ConnectedEngines, AllAreGivenUpWhenTheirWorldIsBroken) {
+  std::atomic<bool> broken = false;
+  auto fleet = start({fall_silent, fall_silent}, [&]() -> Result<void> {
+    if (broken) return fail(ErrorCode::unavailable, "rank 1 is gone");
+    return {};
+  });
+  ASSERT_TRUE(fleet.ok()) << fleet.error().message;
+  ASSERT_TRUE((*fleet)->submit(mixed_requests(1)[0], std::nullopt).ok());
+  std::vector<FleetEvent> events;
+  ASSERT_TRUE((*fleet)->poll(600, &events).ok());
+  broken = true;
+  Result<void> polled;
+  for (int i = 0; i < 100 && polled.ok(); ++i) polled = (*fleet)->poll(100, &events);
+  ASSERT_FALSE(polled.ok());
+  EXPECT_THAT(polled.error().message, HasSubstr("worker rank 1 was ended (rank 1 is gone)"));
+  EXPECT_TRUE(events.empty());
 }
 
 TEST_F(ConnectedEngines, OneThatVanishesIsGivenUpAtOnceAndItsRequestsGoToTheOthers) {

@@ -32,7 +32,8 @@ Result<std::unique_ptr<Fleet>> launch_fleet(const EngineConfig& config, const Mo
     return fail(ErrorCode::invalid_argument,
                 "--headless is chorus serve's: this command is the front end; leave it out");
   }
-  return start_fleet(config, model, {load_weights, supervisor_limits(config), interrupted, sources_of(config)});
+  return start_fleet(config, model,
+                     {load_weights, supervisor_limits(config), interrupted, sources_of(settled(config, model))});
 }
 
 }  // namespace chorus

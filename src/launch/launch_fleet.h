@@ -17,6 +17,7 @@ namespace chorus {
 Result<std::unique_ptr<Fleet>> launch_fleet(const EngineConfig& config, const ModelConfig& model,
                                             const std::function<bool()>& interrupted = {});
 
+// `config`: settled() for its model.
 ReplicaSources sources_of(const EngineConfig& config);
 
 }  // namespace chorus
