@@ -25,7 +25,7 @@ class Random {
   double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
   // Of a Poisson process: the time to the next arrival.
   std::int64_t exponential(double mean) { return static_cast<std::int64_t>(-std::log(1.0 - uniform()) * mean); }
-  // Dice of its own, for a part whose draws shall not depend on the others'.
+  // A separate generator, for a part whose draws shall not depend on the others'.
   Random fork() { return Random(next()); }
 
  private:

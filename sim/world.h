@@ -1,4 +1,4 @@
-// A simulated cluster: the production Dispatchers, Coordinator and schedulers, under a clock of its own, between a
+// A simulated cluster: the production Dispatchers, Coordinator and schedulers, under a simulated clock, between a
 // random workload and random faults. Everything follows from the seed.
 //
 // A parent has the Coordinator; front ends have a Dispatcher each; replicas have a scheduler and a toy model. Each pair

@@ -1,6 +1,6 @@
 // The same work at several data-parallel sizes.
 //
-// A fair comparison: every size has the same prompts, the same number of threads a replica, pinned to cores of its own
+// A fair comparison: every size has the same prompts, the same number of threads a replica, pinned to its own cores
 // where there are enough, and a fresh fleet each time (so that no cache is warm). Sizes take turns (1, 2, 4, 1, 2, 4,
 // ...), so that a machine that gets slower or faster meanwhile does so for all; of each size the median run counts.
 #pragma once

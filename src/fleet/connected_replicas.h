@@ -1,5 +1,5 @@
-// Engines that somebody else started (a launcher), each behind a connection. Such an engine has weights of its own. It
-// is dead when its connection breaks, and is not started again. All are dead when the world that they were started in
+// Engines that somebody else started (a launcher), each behind a connection. Such an engine has its own weights. It is
+// dead when its connection breaks, and is not started again. All are dead when the world that they were started in
 // is broken, which a connection may not tell: an engine may compute for long without a word.
 #pragma once
 

@@ -1,5 +1,5 @@
 // Replicas that are processes of this machine, which this process starts with its own weights, a world in shared memory
-// where they step together, and cores of their own where that is wanted.
+// where they step together, bound to their own cores where that is configured.
 #pragma once
 
 #include <optional>

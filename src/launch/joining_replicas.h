@@ -1,8 +1,8 @@
 // Replicas that nodes bring (launch/remote_node.h). Such a rank begins when its node joins and ends with its
 // connection; to bring it back is the node's business, so it is never started again from here.
 //
-// Where the workers of a world are on several nodes each of them comes by itself, with a connection of its own, so that
-// the head can bring them together: a replica begins when all of its workers are there, its world is formed when all
+// Where the workers of a world are on several nodes each of them comes by itself, over its own connection, so that the
+// head can bring them together: a replica begins when all of its workers are there, its world is formed when all
 // workers of that world have told their contacts, and it ends with the first worker that is gone. What this machine has
 // of such workers comes in the same way, from a node in a thread (own_node.h).
 #pragma once

@@ -1,6 +1,6 @@
 // Replicas that Ray places. To the host they are replicas that nodes bring (joining_replicas.h), also where Ray's nodes
 // are this machine alone: Ray starts an actor for each, the actor starts the rank's node, and the node joins. With the
-// strategy span that is so for each worker: it is a part of its rank, with an actor and a node of its own.
+// strategy span that is so for each worker: it is a part of its rank, with its own actor and node.
 #pragma once
 
 #include <memory>
