@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <thread>
@@ -42,21 +43,25 @@ class Attention {
   Attention(const Shape& shape, int sequences, int length, int rows) : shape_(shape), pool_(thread_count()) {
     const int blocks = (length + 15) / 16;
     cache_.layout = {shape.kv_heads, shape.head_dim, 16, shape.dtype};
-    memory_.resize(cache_.layout.block_bytes() * static_cast<std::size_t>(blocks * sequences) + 64);
-    cache_.data = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory_.data()) + 63) / 64 * 64);
-    table_.resize(static_cast<std::size_t>(blocks * sequences));
+    memory_.resize(
+        cache_.layout.block_bytes() * static_cast<std::size_t>(blocks) * static_cast<std::size_t>(sequences) + 64);
+    void* aligned = memory_.data();
+    std::size_t room = memory_.size();
+    cache_.data = static_cast<std::byte*>(std::align(64, room - 64, aligned, room));
+    table_.resize(static_cast<std::size_t>(blocks) * static_cast<std::size_t>(sequences));
     std::iota(table_.begin(), table_.end(), 0);
     std::shuffle(table_.begin(), table_.end(), std::mt19937(3));
     const int kv_width = shape.kv_heads * shape.head_dim;
-    const std::vector<float> kv = normal(static_cast<std::size_t>(length * kv_width));
+    const std::vector<float> kv = normal(static_cast<std::size_t>(length) * static_cast<std::size_t>(kv_width));
     for (int n = 0; n < sequences; ++n) {
-      const std::span<const std::int32_t> table =
-          std::span(table_).subspan(static_cast<std::size_t>(n * blocks), static_cast<std::size_t>(blocks));
+      const std::span<const std::int32_t> table = std::span(table_).subspan(
+          static_cast<std::size_t>(n) * static_cast<std::size_t>(blocks), static_cast<std::size_t>(blocks));
       const AttentionSequence all = {0, 0, length, table};
       kv_write(pool_, isa_, cache_, {&all, 1}, kv.data(), kv_width, kv.data(), kv_width);
       sequences_.push_back({std::int64_t{n} * rows, length - rows, rows, table});
     }
-    q_ = normal(static_cast<std::size_t>(sequences * rows * shape.heads * shape.head_dim));
+    q_ = normal(static_cast<std::size_t>(sequences) * static_cast<std::size_t>(rows) *
+                static_cast<std::size_t>(shape.heads * shape.head_dim));
     out_.resize(q_.size());
   }
 

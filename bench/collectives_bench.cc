@@ -117,7 +117,7 @@ void run_rank(const Join& join, int rank) {
   std::vector<int> members(static_cast<std::size_t>(size));
   std::iota(members.begin(), members.end(), 0);
   Group group(std::shared_ptr<Transport>(std::move(*transport)), members);
-  for (const std::size_t kib : {4, 16, 64, 256, 1024, 8192}) {
+  for (const std::size_t kib : {4U, 16U, 64U, 256U, 1024U, 8192U}) {
     const std::size_t bytes = kib << 10;
     const int rounds = kib <= 256 ? 4001 : 201;
     const double copy_us = rank == 0 ? memcpy_us(bytes, rounds) : 0.0;

@@ -131,12 +131,12 @@ void register_all() {
           ->Arg(32)
           ->Arg(512)
           ->UseRealTime()
-          ->Unit(benchmark::microsecond);
+          ->Unit(benchmark::kMicrosecond);
     }
   }
   if (choose_isa("avx512-bf16").ok()) {
-    benchmark::RegisterBenchmark("read_bandwidth", read_bandwidth)->UseRealTime()->Unit(benchmark::millisecond);
-    benchmark::RegisterBenchmark("multiply_add_peak", multiply_add_peak)->UseRealTime()->Unit(benchmark::millisecond);
+    benchmark::RegisterBenchmark("read_bandwidth", read_bandwidth)->UseRealTime()->Unit(benchmark::kMillisecond);
+    benchmark::RegisterBenchmark("multiply_add_peak", multiply_add_peak)->UseRealTime()->Unit(benchmark::kMillisecond);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <tuple>
 
 #include "base/clock.h"
 #include "cluster/dispatcher.h"
@@ -27,7 +28,9 @@ struct FrontEnd {
   struct Order {
     std::int32_t priority;
     std::uint64_t admission;
-    auto operator<=>(const Order&) const = default;
+    bool operator<(const Order& other) const {
+      return std::tie(priority, admission) < std::tie(other.priority, other.admission);
+    }
   };
   std::map<Order, RequestId> waiting;
   std::map<RequestId, Order> orders;

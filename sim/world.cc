@@ -29,7 +29,8 @@ SchedulerConfig draw_scheduler(Random* random) {
   const std::int32_t sequence_blocks = (longest + config.block_size - 1) / config.block_size;
   std::int32_t needed = sequence_blocks;  // more when the pools' turns leave some blocks unused
   while (kv_pools(config).short_of(sequence_blocks, needed) >= 0) ++needed;
-  config.kv_blocks = needed + static_cast<std::int32_t>(random->between(0, needed * (random->chance(0.7) ? 2 : 16)));
+  config.kv_blocks =
+      needed + static_cast<std::int32_t>(random->between(0, std::int64_t{needed} * (random->chance(0.7) ? 2 : 16)));
   config.enable_prefix_caching = random->chance(0.8);
   config.by_priority = random->chance(0.5);
   config.prefix_hash_key = {random->next(), random->next()};

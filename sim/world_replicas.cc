@@ -80,6 +80,7 @@ void World::step_done(Replica* replica, std::vector<TokenEvent> events) {
   replica->stepping = false;
   if (replica->state == Replica::State::stopped) {
     replica->held = [this, replica, events = std::move(events)] { report(replica, events); };
+    return;
   }
   if (replica->state != Replica::State::running) return;
   report(replica, std::move(events));

@@ -76,9 +76,10 @@ Result<void> look_inside(const EngineConfig& config, const ModelConfig& model, c
     runner->parameters().read_row(parameter, 0, row.data());
     std::printf("  %-48s rows %lld:%lld, columns %lld:%lld, first element %g\n", parameter.name.c_str(),
                 static_cast<long long>(parameter.first_row),
-                static_cast<long long>(parameter.first_row + parameter.row_count),
+                static_cast<long long>(parameter.first_row) + static_cast<long long>(parameter.row_count),
                 static_cast<long long>(parameter.first_column),
-                static_cast<long long>(parameter.first_column + parameter.column_count), static_cast<double>(row[0]));
+                static_cast<long long>(parameter.first_column) + static_cast<long long>(parameter.column_count),
+                static_cast<double>(row[0]));
   }
   return {};
 }

@@ -31,7 +31,7 @@ struct Product {
 std::vector<Product> products_of(const ModelConfig& model) {
   const std::int64_t hidden = model.hidden_size, heads = model.num_attention_heads, head_dim = model.head_dim;
   const int width = model.num_experts > 0 ? model.moe_intermediate_size : model.intermediate_size;
-  return {{"qkv", {{(heads + 2 * model.num_key_value_heads) * head_dim, hidden, 1}}},
+  return {{"qkv", {{(heads + std::int64_t{2} * model.num_key_value_heads) * head_dim, hidden, 1}}},
           {"o", {{hidden, heads * head_dim, reduction_segments(model.num_attention_heads)}}},
           {"feed-forward", {{2 * std::int64_t{width}, hidden, 1}, {hidden, width, reduction_segments(width)}}},
           {"output", {{model.vocab_size, hidden, 1}}}};

@@ -114,7 +114,8 @@ Result<BenchResult> measure_latency(const LatencyOptions& options, BenchModel mo
   model.defaults.params.n = 1;
   model.tokenizer = nullptr;  // no text is made
   CHORUS_TRY(const auto fleet, BenchFleet::start(engine, model, hooks));
-  const auto batches = static_cast<std::size_t>(options.shape.num_iters + options.shape.warmup);
+  const auto batches =
+      static_cast<std::size_t>(options.shape.num_iters) + static_cast<std::size_t>(options.shape.warmup);
   std::function<void(const GenerationProgress&)> on_progress;
   if (hooks.begin_progress) on_progress = hooks.begin_progress("bench latency", batches);
   Latencies latencies;

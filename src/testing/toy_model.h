@@ -78,7 +78,7 @@ class ToyModel {
   void check_shape(const SequencePlan& sequence) const {
     CHECK(sequence.start >= 0 && sequence.count > 0, "sequence {}: start {} count {}", sequence.sequence,
           sequence.start, sequence.count);
-    const auto end = static_cast<std::size_t>(sequence.start + sequence.count);
+    const auto end = static_cast<std::size_t>(sequence.start) + static_cast<std::size_t>(sequence.count);
     CHECK(sequence.history.size() >= end, "sequence {}: {} tokens known, rows up to {}", sequence.sequence,
           sequence.history.size(), end);
     CHECK(sequence.block_table.size() * static_cast<std::size_t>(config_.block_size) >= end,

@@ -22,9 +22,9 @@
 namespace chorus {
 
 // The bounds of torch's server, which holds a client to them by closing the connection.
-inline constexpr std::size_t store_key_bytes_max = 8 * 1024 - 1;
-inline constexpr std::size_t store_value_bytes_max = 8 * 1024 * 1024;
-inline constexpr std::size_t store_wait_keys_max = 128 * 1024;
+inline constexpr std::size_t store_key_bytes_max = (std::size_t{8} << 10) - 1;
+inline constexpr std::size_t store_value_bytes_max = std::size_t{8} << 20;
+inline constexpr std::size_t store_wait_keys_max = std::size_t{128} << 10;
 
 class Store {
  public:
