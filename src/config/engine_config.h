@@ -25,22 +25,22 @@ enum class LoadBalancerName : std::uint8_t {
 };
 enum class AssignmentName : std::uint8_t { modulo, contiguous, priority, dynamic };
 constexpr auto enumeration_of(SchedulingPolicy) {
-  return NamedEnumeration{"a scheduling policy", SchedulingPolicy::priority, "fcfs", "priority"};
+  return NamedEnumeration{"a scheduling policy", SchedulingPolicy::priority, {"fcfs", "priority"}};
 }
 constexpr auto enumeration_of(LoadFormat) {
-  return NamedEnumeration{"a load format", LoadFormat::dummy, "auto", "safetensors", "dummy"};
+  return NamedEnumeration{"a load format", LoadFormat::dummy, {"auto", "safetensors", "dummy"}};
 }
 constexpr auto enumeration_of(LoadBalancerName) {
-#define CHORUS_SPELLING(name) , #name
+#define CHORUS_SPELLING(name) #name,
 #define CHORUS_LAST(name) last = LoadBalancerName::name;
   LoadBalancerName last{};
   CHORUS_LOAD_BALANCERS(CHORUS_LAST)
-  return NamedEnumeration{"a load balancer", last CHORUS_LOAD_BALANCERS(CHORUS_SPELLING)};
+  return NamedEnumeration{"a load balancer", last, {CHORUS_LOAD_BALANCERS(CHORUS_SPELLING)}};
 #undef CHORUS_SPELLING
 #undef CHORUS_LAST
 }
 constexpr auto enumeration_of(AssignmentName) {
-  return NamedEnumeration{"an assignment", AssignmentName::dynamic, "modulo", "contiguous", "priority", "dynamic"};
+  return NamedEnumeration{"an assignment", AssignmentName::dynamic, {"modulo", "contiguous", "priority", "dynamic"}};
 }
 
 inline constexpr int ranks_max = 4096;

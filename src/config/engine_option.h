@@ -78,7 +78,7 @@ struct NamedEnumeration {
   E last;
   const char* names[count];
 };
-template <typename E, typename... Names>
-NamedEnumeration(const char*, E, Names...) -> NamedEnumeration<E, sizeof...(Names)>;
+template <typename E, std::size_t count>
+NamedEnumeration(const char*, E, const char* const (&)[count]) -> NamedEnumeration<E, count>;
 
 }  // namespace chorus
