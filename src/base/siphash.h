@@ -4,9 +4,12 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
+#include <string_view>
 
 namespace chorus {
 
@@ -68,5 +71,37 @@ constexpr Hash128 siphash128(const std::array<std::uint64_t, 2>& key, std::span<
   }
   return hash.finish(word, bytes.size() % 8);
 }
+
+// The same value of bytes that come in pieces, however they are cut.
+class ByteHash {
+ public:
+  explicit ByteHash(const std::array<std::uint64_t, 2>& key) : hash_(key) {}
+
+  void add(std::string_view bytes) {
+    static_assert(std::endian::native == std::endian::little);
+    while (!bytes.empty() && (tail_bytes_ != 0 || bytes.size() < sizeof(std::uint64_t))) {
+      tail_ |= std::uint64_t{static_cast<unsigned char>(bytes.front())} << (8 * tail_bytes_);
+      bytes.remove_prefix(1);
+      if (++tail_bytes_ < sizeof(std::uint64_t)) continue;
+      hash_.add(tail_);
+      tail_ = tail_bytes_ = 0;
+    }
+    for (; bytes.size() >= sizeof(std::uint64_t); bytes.remove_prefix(sizeof(std::uint64_t))) {
+      std::uint64_t word = 0;
+      std::memcpy(&word, bytes.data(), sizeof(word));
+      hash_.add(word);
+    }
+    if (!bytes.empty()) add(bytes);
+  }
+
+  Hash128 value() const {  // of all bytes so far
+    SipHash128 hash = hash_;
+    return hash.finish(tail_, tail_bytes_);
+  }
+
+ private:
+  SipHash128 hash_;
+  std::uint64_t tail_ = 0, tail_bytes_ = 0;  // bytes that make no word yet, low ones first
+};
 
 }  // namespace chorus

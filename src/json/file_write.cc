@@ -78,6 +78,13 @@ Error held_by_another(const std::string& path, ino_t inode) {
               holder ? fmt::format(" (process {})", *holder) : "");
 }
 
+Result<void> write_temporary(int file, const std::string& temporary, std::string_view text) {
+  if (::ftruncate(file, 0) != 0) return file_error("ftruncate", temporary, errno);
+  CHORUS_TRY_VOID(write_all(file, text, temporary));
+  if (::fsync(file) != 0) return file_error("fsync", temporary, errno);
+  return {};
+}
+
 }  // namespace
 
 Error file_error(const char* call, const std::string& path, int error_number) {
@@ -135,6 +142,18 @@ Result<void> sync_directory_of(const std::string& path) {
   // Some network file systems sync no directories (fsync(2): EINVAL).
   if (result != 0 && error_number != EINVAL) return file_error("fsync", directory, error_number);
   return {};
+}
+
+Result<void> replace_file(const std::string& path, std::string_view text) {
+  const std::filesystem::path target(path);
+  const std::string temporary = (target.parent_path() / fmt::format(".{}.tmp", target.filename().string())).string();
+  CHORUS_TRY(const int file, open_locked(temporary));
+  Result<void> result = write_temporary(file, temporary, text);
+  if (result.ok() && ::rename(temporary.c_str(), path.c_str()) != 0) result = file_error("rename", path, errno);
+  if (!result.ok()) ::unlink(temporary.c_str());
+  ::close(file);  // it is locked until it has its name, or none
+  if (!result.ok()) return result;
+  return sync_directory_of(path);
 }
 
 Result<void> refuse_overwriting(const std::string& output, const std::vector<std::string>& inputs) {

@@ -28,6 +28,10 @@ Result<void> write_all(int file, std::string_view text, const std::string& path)
 // A rename is on disk when its directory is.
 Result<void> sync_directory_of(const std::string& path);
 
+// Writes `text` beside `path` under a temporary name, syncs, and renames it to `path`. After an error `path` is as it
+// was and the temporary file is gone. `unavailable` while another process writes the same file.
+Result<void> replace_file(const std::string& path, std::string_view text);
+
 // invalid_argument if `output`, a regular file, is one of `inputs` under this or another name: writing it would replace
 // what is read. Empty names are passed over.
 Result<void> refuse_overwriting(const std::string& output, const std::vector<std::string>& inputs);

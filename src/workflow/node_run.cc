@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "cluster/partition/assignment.h"
+#include "json/file_write.h"
 
 namespace chorus {
 namespace {
@@ -19,7 +20,7 @@ RowResult failed_row(std::string why) {
 
 // Rows that succeeded before. Those that failed are tried again.
 void NodeRun::resume() {
-  if (journal_.was_other()) {
+  if (journal_.other_fingerprint()) {
     log(LogLevel::warning,
         "{}: the workflow, its inputs or the numerics profile changed since the run that was cut off; starting afresh",
         params().name);

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "workflow/durable_file.h"
+#include "json/journal.h"
 #include "workflow/prompt_source.h"
 #include "workflow/workflow.h"
 

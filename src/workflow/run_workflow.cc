@@ -4,7 +4,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "base/siphash.h"
+#include "base/digest.h"
+#include "config/model_files.h"
 #include "json/file.h"
 #include "json/file_write.h"
 #include "workflow/confined_path.h"
@@ -25,40 +26,9 @@ struct Inputs {
   std::string fingerprint;                           // of the workflow, the data, the templates and the models' files
 };
 
-class Fingerprint {
- public:
-  void add(std::string_view part) {
-    text_ += fmt::format("{}:", part.size());
-    const auto* bytes = reinterpret_cast<const unsigned char*>(part.data());
-    const Hash128 hash = siphash128({1, 2}, {bytes, part.size()});
-    text_ += fmt::format("{:016x}{:016x};", hash.high, hash.low);
-  }
-  // Names, sizes and times: reading whole weights would take as long as loading them.
-  void add_directory(const std::string& directory) {
-    std::vector<std::string> files;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator(directory, error)) {
-      if (!entry.is_regular_file(error)) continue;
-      files.push_back(fmt::format("{} {} {}", entry.path().filename().string(), entry.file_size(error),
-                                  entry.last_write_time(error).time_since_epoch().count()));
-    }
-    std::ranges::sort(files);
-    add(directory);
-    for (const std::string& file : files) add(file);
-  }
-  std::string text() const {
-    const auto* bytes = reinterpret_cast<const unsigned char*>(text_.data());
-    const Hash128 hash = siphash128({3, 4}, {bytes, text_.size()});
-    return fmt::format("{:016x}{:016x}", hash.high, hash.low);
-  }
-
- private:
-  std::string text_;
-};
-
 Result<Inputs> load_inputs(const Workflow& workflow) {
   Inputs inputs;
-  Fingerprint fingerprint;
+  Digest fingerprint;
   CHORUS_TRY(const std::string source, read_file(workflow.path, 16u << 20));
   fingerprint.add(source);
   for (const WorkflowNode& node : workflow.nodes) {
@@ -70,7 +40,8 @@ Result<Inputs> load_inputs(const Workflow& workflow) {
       const auto& params = std::get<TextPromptParams>(node.params);
       CHORUS_TRY(PromptSource prompt, PromptSource::load(workflow.prompts_dir, params.name));
       fingerprint.add(prompt.content());
-      fingerprint.add_directory(params.engine.model);
+      fingerprint.add(params.engine.model);
+      fingerprint.add(model_files_digest(params.engine.model));
       inputs.prompts.emplace(node.id, std::move(prompt));
     }
   }
