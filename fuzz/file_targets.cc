@@ -61,7 +61,8 @@ void run_prompt_line(std::string_view input) {
     return ChatFormat::load(folder.path());
   }();
   if (!chat.ok()) std::abort();
-  (void)parse_prompt_line(input, &*chat, GenerationOptions());
+  static PromptLineParser parser(&*chat, GenerationOptions());
+  if (parser.check(input).ok() != parser.parse(input).ok()) std::abort();
 }
 
 void run_workflow(std::string_view input) {

@@ -134,8 +134,11 @@ TEST(Offline, AssignsRanksAsConfigured) {
 
 TEST(PromptLine, SaysWhatIsWrongWithALine) {
   const ChatFormat chat = *ChatFormat::load("nowhere");
-  const auto message = [&chat](const char* line) {
-    const auto parsed = parse_prompt_line(line, &chat, {});
+  PromptLineParser parser(&chat, {});
+  const auto message = [&parser](const char* line) {
+    const auto parsed = parser.parse(line);
+    const auto checked = parser.check(line);
+    EXPECT_EQ(parsed.ok() ? "" : parsed.error().message, checked.ok() ? "" : checked.error().message);
     return parsed.ok() ? "" : parsed.error().message;
   };
   EXPECT_NE(message("{").find("JSON"), std::string::npos) << message("{");

@@ -29,59 +29,24 @@ Result<std::vector<TokenId>> token_ids(const Json& value) {
 
 // What a chat request has beside its messages for the template (vLLM's names, entrypoints/openai/chat_completion).
 struct ChatField {
-  const char* name;
-  bool (Json::*is_right)() const noexcept;
+  std::string_view name;
+  JsonKind kind;
   const char* accepted;
 };
 constexpr ChatField chat_fields[] = {
-    {"messages", &Json::is_array, "a list"},
-    {"tools", &Json::is_array, "a list"},
-    {"documents", &Json::is_array, "a list"},
-    {"chat_template", &Json::is_string, "a string"},
-    {"chat_template_kwargs", &Json::is_object, "an object"},
-    {"add_generation_prompt", &Json::is_boolean, "true or false"},
-    {"continue_final_message", &Json::is_boolean, "true or false"},
+    {"messages", JsonKind::array, "a list"},
+    {"tools", JsonKind::array, "a list"},
+    {"documents", JsonKind::array, "a list"},
+    {"chat_template", JsonKind::string, "a string"},
+    {"chat_template_kwargs", JsonKind::object, "an object"},
+    {"add_generation_prompt", JsonKind::boolean, "true or false"},
+    {"continue_final_message", JsonKind::boolean, "true or false"},
 };
 
-const ChatField* chat_field(const std::string& key) {
+const ChatField* chat_field(std::string_view key) {
   const auto found = std::find_if(std::begin(chat_fields), std::end(chat_fields),
-                                  [&key](const ChatField& field) { return key == field.name; });
+                                  [key](const ChatField& field) { return key == field.name; });
   return found == std::end(chat_fields) ? nullptr : found;
-}
-
-Result<void> set_chat_prompt(const Json& line, const ChatFormat* chat, GenerationInput* input) {
-  Json request = Json::object();
-  for (const auto& [key, value] : line.items()) {
-    const ChatField* field = chat_field(key);
-    if (field == nullptr || (value.is_null() && key != "messages")) continue;
-    if (!(value.*field->is_right)()) return fail(ErrorCode::invalid_argument, "{}: give {}", key, field->accepted);
-    request[key] = value;
-  }
-  if (chat == nullptr) return {};
-  auto rendered = chat->render(request);
-  if (rendered.ok()) {
-    input->prompt = std::move(*rendered);
-    input->add_special_tokens = false;  // the template writes them
-  } else {
-    input->error = rendered.error().message;
-  }
-  return {};
-}
-
-Result<void> set_prompt(const Json& line, const ChatFormat* chat, GenerationInput* input) {
-  const int kinds =
-      int{line.contains("prompt")} + int{line.contains("prompt_token_ids")} + int{line.contains("messages")};
-  if (kinds != 1)
-    return fail(ErrorCode::invalid_argument,
-                "give one of \"prompt\", \"prompt_token_ids\", \"messages\"; this line has {}", kinds);
-  if (line.contains("messages")) return set_chat_prompt(line, chat, input);
-  if (line.contains("prompt_token_ids")) {
-    CHORUS_TRY(input->prompt_token_ids, token_ids(line["prompt_token_ids"]));
-    return {};
-  }
-  if (!line["prompt"].is_string()) return fail(ErrorCode::invalid_argument, "prompt: give a string");
-  input->prompt = line["prompt"].get<std::string>();
-  return {};
 }
 
 Result<void> set_priority(const Json& value, GenerationInput* input) {
@@ -97,32 +62,77 @@ Result<void> set_priority(const Json& value, GenerationInput* input) {
 
 }  // namespace
 
-Result<PromptLine> parse_prompt_line(std::string_view text, const ChatFormat* chat, const GenerationOptions& defaults) {
-  CHORUS_TRY(const Json line, parse_json(text));
-  if (!line.is_object()) return fail(ErrorCode::invalid_argument, "not a JSON object");
-  PromptLine parsed;
-  parsed.input.options = defaults;
-  CHORUS_TRY_VOID(set_prompt(line, chat, &parsed.input));
-  const bool is_chat = line.contains("messages");
-  for (const auto& [key, value] : line.items()) {
+Result<void> PromptLineParser::set_chat_prompt(GenerationInput* input, bool makes_prompt) {
+  Json request = Json::object();
+  for (std::size_t i = 0; i < json_.size(); ++i) {
+    const ChatField* field = chat_field(json_.key(i));
+    if (field == nullptr || (json_.kind(i) == JsonKind::null && field->name != "messages")) continue;
+    if (json_.kind(i) != field->kind) {
+      return fail(ErrorCode::invalid_argument, "{}: give {}", field->name, field->accepted);
+    }
+    if (makes_prompt) request[std::string(field->name)] = json_.value(i);
+  }
+  if (!makes_prompt) return {};
+  if (now_unix_s_) request["now"] = *now_unix_s_;
+  auto rendered = chat_->render(request);
+  if (rendered.ok()) {
+    input->prompt = std::move(*rendered);
+    input->add_special_tokens = false;  // the template writes them
+  } else {
+    input->error = rendered.error().message;
+  }
+  return {};
+}
+
+Result<void> PromptLineParser::set_prompt(PromptLine* line, bool makes_prompt) {
+  const auto text = json_.find("prompt"), ids = json_.find("prompt_token_ids"), messages = json_.find("messages");
+  const int kinds = int{text.has_value()} + int{ids.has_value()} + int{messages.has_value()};
+  if (kinds != 1)
+    return fail(ErrorCode::invalid_argument,
+                "give one of \"prompt\", \"prompt_token_ids\", \"messages\"; this line has {}", kinds);
+  if (messages) return set_chat_prompt(&line->input, makes_prompt);
+  if (ids) {
+    CHORUS_TRY(line->input.prompt_token_ids, token_ids(json_.value(*ids)));
+    return {};
+  }
+  if (json_.kind(*text) != JsonKind::string) return fail(ErrorCode::invalid_argument, "prompt: give a string");
+  if (makes_prompt) line->input.prompt = json_.text(*text);
+  return {};
+}
+
+Result<void> PromptLineParser::read(std::string_view text, PromptLine* line, bool makes_prompt) {
+  CHORUS_TRY_VOID(json_.read(text));
+  line->input.options = defaults_;
+  CHORUS_TRY_VOID(set_prompt(line, makes_prompt));
+  const bool is_chat = json_.find("messages").has_value();
+  for (std::size_t i = 0; i < json_.size(); ++i) {
+    const std::string_view key = json_.key(i);
     const bool of_chats = chat_field(key) != nullptr || key == "max_completion_tokens";
     if (of_chats && !is_chat) {
       return fail(ErrorCode::invalid_argument, "{} is for a line with \"messages\": leave it out", key);
     }
     if (of_chats || key == "prompt" || key == "prompt_token_ids") continue;
     if (key == "id") {
-      parsed.id = value;
+      if (makes_prompt) line->id = json_.value(i);
     } else if (key == "priority") {
-      CHORUS_TRY_VOID(set_priority(value, &parsed.input));
+      CHORUS_TRY_VOID(set_priority(json_.value(i), &line->input));
     } else {
-      CHORUS_TRY_VOID(apply_sampling_option(&parsed.input.options, key, value));
+      CHORUS_TRY_VOID(apply_sampling_option(&line->input.options, key, json_.value(i)));
     }
   }
-  const auto most = line.find("max_completion_tokens");
-  if (most != line.end() && !most->is_null()) {
-    CHORUS_TRY_VOID(apply_sampling_option(&parsed.input.options, "max_tokens", *most));
-  }
+  const auto most = json_.find("max_completion_tokens");
+  if (!most) return {};
+  return apply_sampling_option(&line->input.options, "max_tokens", json_.value(*most));
+}
+
+Result<PromptLine> PromptLineParser::parse(std::string_view line) {
+  PromptLine parsed;
+  CHORUS_TRY_VOID(read(line, &parsed, true));
   return parsed;
+}
+
+Result<void> PromptLineParser::check(std::string_view line) {
+  return read(line, &checked_, false);
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer_if_there(const std::string& directory) {

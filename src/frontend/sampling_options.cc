@@ -126,6 +126,13 @@ Result<void> set_logit_bias(GenerationOptions* options, const Json& value) {
   return {};
 }
 
+// With dashes or underscores.
+bool is_named(const SamplingOption& option, std::string_view name) {
+  const auto same = [](char ours, char given) { return ours == (given == '-' ? '_' : given); };
+  const std::string_view ours = option.name;
+  return ours.size() == name.size() && std::equal(ours.begin(), ours.end(), name.begin(), same);
+}
+
 }  // namespace
 
 const std::vector<SamplingOption>& sampling_options() {
@@ -187,12 +194,13 @@ const std::vector<SamplingOption>& sampling_options() {
   return table;
 }
 
-Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value) {
-  std::string wanted = name;
-  std::replace(wanted.begin(), wanted.end(), '-', '_');
+Result<void> apply_sampling_option(GenerationOptions* options, std::string_view name, const Json& value) {
   for (const SamplingOption& option : sampling_options()) {
-    if (wanted == option.name) return value.is_null() ? Result<void>() : option.apply(options, value);
+    if (!is_named(option, name)) continue;
+    return value.is_null() ? Result<void>() : option.apply(options, value);
   }
+  std::string wanted(name);
+  std::replace(wanted.begin(), wanted.end(), '-', '_');
   std::vector<std::string> known;
   for (const SamplingOption& option : sampling_options()) known.emplace_back(option.name);
   const auto near = nearest_name(wanted, known);

@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "base/fields.h"
 #include "base/result.h"
 #include "config/model_config.h"
 #include "json/json.h"
@@ -24,6 +26,10 @@ struct GenerationOptions {
   // Until max_tokens is given: as many as max_model_len leaves behind the prompt, whatever params.max_tokens says. What
   // a chat request means that says nothing (vLLM's chat_completion protocol); generate's rows have the default of 16.
   bool fills_context = false;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.params, self.seed, self.stop, self.include_stop_str_in_output, self.skip_special_tokens,
+                 self.fills_context);
+  }
 };
 
 struct SamplingOption {
@@ -36,7 +42,7 @@ const std::vector<SamplingOption>& sampling_options();
 
 // Sets one option; null is as if it were not given. `name` with dashes or underscores. Unknown: an error that names the
 // nearest. A bad value: the option, the value and what is accepted.
-Result<void> apply_sampling_option(GenerationOptions* options, const std::string& name, const Json& value);
+Result<void> apply_sampling_option(GenerationOptions* options, std::string_view name, const Json& value);
 // The same from the command line: numbers, JSON and plain words.
 Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value);
 

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -31,6 +33,32 @@ Result<Json> read_json_file(const std::string& path, const JsonLimits& limits = 
 Result<void> for_each_json_line(std::string_view text,
                                 const std::function<Result<void>(std::size_t line, Json&& value)>& take,
                                 const JsonLimits& limits = {});
+
+enum class JsonKind : std::uint8_t { null, boolean, number, string, array, object };
+
+// One object after the other, of which no value is built that nobody asks for: for lines of input, of which there are
+// millions.
+class JsonObjectReader {
+ public:
+  explicit JsonObjectReader(const JsonLimits& limits = {});
+  JsonObjectReader(JsonObjectReader&& other) noexcept;
+  JsonObjectReader& operator=(JsonObjectReader&&) = delete;
+  ~JsonObjectReader();
+
+  // Reads an object, in place of the one before. The errors of parse_json(), and "not a JSON object".
+  Result<void> read(std::string_view text);
+  std::size_t size() const;  // members, in the text's order
+  std::optional<std::size_t> find(std::string_view key) const;
+  // Of member i: views and values until the next read().
+  std::string_view key(std::size_t i) const;
+  JsonKind kind(std::size_t i) const;
+  std::string_view text(std::size_t i) const;  // of a string
+  Json value(std::size_t i) const;             // as parse_json() gives it
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // Appends JSON text to a string. Floats are the shortest digits that read back to the same value (of their own width);
 // a whole number keeps its ".0"; NaN and infinities become null. Strings must be UTF-8; bytes that are not become
