@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <span>
+#include <string_view>
 
 #include "base/log.h"
 #include "cli/version.h"
@@ -93,6 +95,9 @@ std::string about_extras(const CLI::App& app) {
     for (const CLI::Option* option : command->get_options()) {
       for (const std::string& name : option->get_lnames()) known.push_back(dashed(name));
     }
+    if (command->get_option_no_throw("--dtype") != nullptr) {  // Options::engine() declares of these what is given
+      for (const EngineOption& option : options_without_effect()) known.push_back(dashed(option.name));
+    }
     return unknown("option", extra.substr(0, extra.find('=')), known);
   }
   return extras.empty() ? "unknown arguments" : fmt::format("unexpected argument {}", extras.front());
@@ -137,6 +142,7 @@ int exit_status_of(const Error& error) {
 
 struct Options::Impl {
   CLI::App* app = nullptr;
+  const std::vector<std::string>* arguments = nullptr;  // the command line
   EngineConfig* engine_config = nullptr;
   std::vector<GivenOption> engine_given;
   std::deque<std::string> names;
@@ -172,6 +178,21 @@ void Options::ignore_the_rest() {
   impl_.app->allow_extras();
 }
 
+namespace {
+
+bool is_given(const std::vector<std::string>& arguments, const EngineOption& option) {
+  return std::any_of(arguments.begin(), arguments.end(), [&option](std::string_view word) {
+    if (!word.starts_with("--")) return false;
+    word = word.substr(2, word.find('=') - 2);
+    const auto is_name = [&option](std::string_view name) {
+      return name == option.name || (option.alias != nullptr && name == option.alias);
+    };
+    return is_name(word) || (word.starts_with("no-") && is_name(word.substr(3)));
+  });
+}
+
+}  // namespace
+
 void Options::engine(EngineConfig* config) {
   impl_.engine_config = config;
   auto* given = &impl_.engine_given;
@@ -192,8 +213,10 @@ void Options::engine(EngineConfig* config) {
     // Known everywhere, so that a command line that gives it elsewhere is told whose it is.
     declare(option, option.of_serve && impl_.app->get_name() != "serve" ? "" : "Engine");
   }
-  for (const EngineOption& option : options_without_effect()) {  // not in --help; --log-level is our own
-    if (impl_.app->get_option_no_throw(dashed(option.name)) == nullptr) declare(option, "");
+  // They are hundreds and not in --help, and CLI11 compares each with all others: only those that are given.
+  for (const EngineOption& option : options_without_effect()) {
+    const bool is_own = impl_.app->get_option_no_throw(dashed(option.name)) != nullptr;  // --log-level
+    if (!is_own && is_given(*impl_.arguments, option)) declare(option, "");
   }
 }
 
@@ -263,18 +286,27 @@ struct Declared {
   std::function<Result<int>()> run;
 };
 
-void declare_commands(const std::vector<Command>& commands, CLI::App* app, std::string* log_level,
-                      std::deque<Declared>* declared) {
+struct CommandLine {
+  std::vector<std::string> arguments;  // last first, as CLI11 takes them
+  std::string log_level;
+  std::deque<Declared> declared;
+};
+
+// All commands, for --help; the options of the one that `words` begins with.
+void declare_commands(const std::vector<Command>& commands, std::span<char* const> words, CLI::App* app,
+                      CommandLine* line) {
   app->require_subcommand(1);
   for (const Command& command : commands) {
     CLI::App* subcommand = app->add_subcommand(command.name, command.help);
+    const bool is_meant = !words.empty() && std::string_view(words.front()) == command.name;
     if (command.declare == nullptr) {
-      declare_commands(command.subcommands, subcommand, log_level, declared);
-      continue;
+      declare_commands(command.subcommands, words.subspan(is_meant ? 1 : words.size()), subcommand, line);
     }
-    subcommand->add_option("--log-level", *log_level, "debug, info, warning, error or off");
-    Declared& entry = declared->emplace_back();
+    if (command.declare == nullptr || !is_meant) continue;
+    subcommand->add_option("--log-level", line->log_level, "debug, info, warning, error or off");
+    Declared& entry = line->declared.emplace_back();
     entry.impl.app = subcommand;
+    entry.impl.arguments = &line->arguments;
     Options options(entry.impl);
     entry.run = command.declare(options);
   }
@@ -304,19 +336,20 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
   }
   CLI::App app("Chorus: data-parallel LLM inference, the same request gives the same tokens", "chorus");
   app.set_version_flag("--version", version_text);
-  std::string log_level;
-  std::deque<Declared> declared;
-  declare_commands(commands, &app, &log_level, &declared);
+  CommandLine line;
+  line.arguments = expand_short_names(argc, argv);
+  declare_commands(commands, std::span<char* const>(argv, static_cast<std::size_t>(argc)).subspan(argc > 0 ? 1 : 0),
+                   &app, &line);
   try {
-    app.parse(expand_short_names(argc, argv));
+    app.parse(std::vector<std::string>(line.arguments));
   } catch (const CLI::ParseError& error) {
     return usage_error(error, app);
   }
   install_signal_handlers();
-  for (Declared& entry : declared) {
+  for (Declared& entry : line.declared) {
     if (!entry.impl.app->parsed()) continue;
     const auto run = [&]() -> Result<int> {
-      CHORUS_TRY_VOID(read_log_level(log_level));
+      CHORUS_TRY_VOID(read_log_level(line.log_level));
       for (const Options::GivenOption& option : entry.impl.engine_given) {
         CHORUS_TRY_VOID(refuse_elsewhere(option.name, entry.impl.app->get_name()));
         CHORUS_TRY_VOID(apply_engine_option(entry.impl.engine_config, option.name, option.value));
