@@ -8,11 +8,12 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/output_file.h"
 #include "cli/progress.h"
-#include "cli/prompt_rows.h"
 #include "cli/read_model.h"
+#include "cli/row_output.h"
+#include "cli/row_reader.h"
 #include "cli/version.h"
+#include "config/model_files.h"
 #include "exec/kv_capacity.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
@@ -21,6 +22,7 @@
 #include "frontend/text_engine.h"
 #include "launch/launch_fleet.h"
 #include "launch/launched_world.h"
+#include "net/archive.h"
 #include "parallel/launch/launcher.h"
 
 namespace chorus {
@@ -35,94 +37,67 @@ struct GenerateOptions {
   std::vector<Options::GivenOption> sampling;
 };
 
-// Where the rows come from; nothing: only --prompt was given.
-std::string input_file(const GenerateOptions& options) {
-  if (!options.input.empty() && options.input != "-") return options.input;
-  return options.prompts.empty() || options.input == "-" ? "/dev/stdin" : "";
+// Where rows come from beside --prompt: a file, "-" for stdin, or nothing.
+std::string input_of(const GenerateOptions& options) {
+  return options.input.empty() && options.prompts.empty() ? "-" : options.input;
 }
 
-// The rows in input order: those of --prompt, then those of --input or stdin.
-class RowReader {
- public:
-  static Result<RowReader> open(const GenerateOptions& options, const ChatFormat& chat,
-                                const GenerationOptions& defaults) {
-    RowReader reader(options, defaults);
-    const std::string path = !options.input.empty() ? options.input : options.prompts.empty() ? "-" : "";
-    reader.total_ = options.prompts.size();
-    if (path.empty()) return reader;
-    CHORUS_TRY(const auto rows, check_prompt_file(path, defaults));
-    reader.total_ = rows ? std::optional(*reader.total_ + *rows) : std::nullopt;
-    CHORUS_TRY(PromptReader lines, PromptReader::open(path, &chat, defaults));
-    reader.lines_.emplace(std::move(lines));
-    return reader;
-  }
-
-  Result<std::optional<PromptLine>> next() {
-    std::optional<PromptLine> row;
-    if (rows_ < prompts_.size()) {
-      row.emplace().input.prompt = prompts_[rows_];
-      row->input.options = defaults_;
-    } else if (lines_) {
-      CHORUS_TRY(row, lines_->next());
-    }
-    if (!row) return row;
-    if (row->id.is_null()) row->id = rows_;
-    row->input.return_prompt = true;
-    ++rows_;
-    return row;
-  }
-
-  bool is_ready() { return rows_ < prompts_.size() || !lines_ || lines_->is_ready(); }
-  std::size_t rows() const { return rows_; }                   // read so far
-  std::optional<std::size_t> total() const { return total_; }  // nullopt: not known yet
-
- private:
-  RowReader(const GenerateOptions& options, const GenerationOptions& defaults)
-      : prompts_(options.prompts), defaults_(defaults) {}
-
-  const std::vector<std::string>& prompts_;
-  GenerationOptions defaults_;
-  std::optional<PromptReader> lines_;
-  std::size_t rows_ = 0;
-  std::optional<std::size_t> total_;
-};
+// What the output's bytes depend on beside its rows. A model file counts by its name, size and time.
+Result<RowDependencies> dependencies_of(const GenerateOptions& options, const ModelConfig& model,
+                                        const GenerationOptions& defaults) {
+  const EngineConfig& engine = options.engine;
+  CHORUS_TRY(const Isa isa, choose_isa(engine.cpu_isa));
+  ModelConfig read = model;
+  read.directory.clear();
+  Digest config, sampling;
+  config.add(archive::encode_value(read));
+  sampling.add(archive::encode_value(defaults));
+  return RowDependencies{{"release", version()},
+                         {"numerics profile", numerics_profile(isa, compute_dtype(engine, model))},
+                         {"model files", model_files_digest(engine.model)},
+                         {"model config", config.text()},
+                         {"dummy weights", engine.load_format == LoadFormat::dummy ? "true" : "false"},
+                         {"max-model-len", fmt::to_string(engine.max_model_len)},
+                         {"seed", fmt::to_string(engine.seed)},
+                         {"sampling options", sampling.text()},
+                         {"metrics", options.metrics ? "true" : "false"}};
+}
 
 // Holds results until every earlier one is written.
 class OrderedWriter {
  public:
-  OrderedWriter(OutputFile& file, bool metrics) : file_(file), metrics_(metrics) {}
+  OrderedWriter(RowOutput& file, bool metrics) : file_(file), metrics_(metrics) {}
 
   // Before the row runs.
-  void expect(std::size_t index, Json id, const SamplingParams& params) {
+  void expect(std::size_t index, InputRow& row) {
+    const SamplingParams& params = row.line.input.options.params;
     const OutputLineFields fields{params.logprobs.has_value(), params.prompt_logprobs.has_value(), metrics_};
-    rows_.emplace(index, Row{std::move(id), fields, std::nullopt});
+    rows_.emplace(index, Row{std::move(row.line.id), row.hash, fields, std::nullopt});
   }
 
   Result<void> take(std::size_t index, GenerationOutput&& output) {
-    failed_ += output.error ? 1 : 0;
     rows_.at(index).output = std::move(output);
     for (auto first = rows_.begin(); first != rows_.end() && first->second.output; first = rows_.begin()) {
       line_.clear();
       append_output_line(first->second.id, *first->second.output, first->second.fields, &line_);
-      CHORUS_TRY_VOID(file_.write(line_));
+      CHORUS_TRY_VOID(file_.write(line_, first->second.hash, first->second.output->error.has_value()));
       rows_.erase(first);
     }
     return {};
   }
 
   std::size_t held() const { return rows_.size(); }  // expected and not written
-  std::size_t failed() const { return failed_; }
 
  private:
   struct Row {
     Json id;
+    Hash128 hash;
     OutputLineFields fields;
     std::optional<GenerationOutput> output;
   };
-  OutputFile& file_;
+  RowOutput& file_;
   bool metrics_;
   std::map<std::size_t, Row> rows_;  // by index; the first is the next to be written
-  std::size_t failed_ = 0;
   std::string line_;
 };
 
@@ -134,17 +109,17 @@ bool needs_all_rows(AssignmentName assignment) {
 // From the rows to the output.
 class Generation {
  public:
-  Generation(const GenerateOptions& options, RowReader reader, OutputFile& file)
-      : options_(options), reader_(std::move(reader)), writer_(file, options.metrics) {}
+  Generation(const GenerateOptions& options, RowReader& reader, RowOutput& file)
+      : options_(options), reader_(reader), file_(file), writer_(file, options.metrics) {}
 
   Result<void> run(TextEngine& engine) {
     ProgressLine progress("generate", options_.disable_progress_bars, reader_.total());
-    const bool all_rows = needs_all_rows(options_.engine.assignment);
+    const std::size_t rows_kept = reader_.rows();
     std::vector<OfflineRow> dealt;
     OfflineWork work;
     work.next = [this] { return next(); };
     work.may_read = [this] { return writer_.held() < rows_held_max && reader_.is_ready(); };
-    if (all_rows) {
+    if (needs_all_rows(options_.engine.assignment)) {
       CHORUS_TRY(dealt, read_all());
       work.next = rows_of(&dealt);
       work.may_read = {};
@@ -152,13 +127,13 @@ class Generation {
     work.on_finished = [this](std::size_t index, GenerationOutput&& output) {
       return writer_.take(index, std::move(output));
     };
-    work.on_progress = [&](const GenerationProgress& now) { progress.update(now); };
+    work.on_progress = [&](const GenerationProgress& now) {
+      progress.update({rows_kept + now.finished, now.output_tokens});
+    };
+    work.between_polls = [this] { return file_.flush(); };
     work.interrupted = interrupted;
     return run_offline(engine, work);
   }
-
-  std::size_t rows() const { return reader_.rows(); }
-  std::size_t failed() const { return writer_.failed(); }
 
  private:
   // Rows that are in flight or wait for an earlier one to be written.
@@ -166,45 +141,77 @@ class Generation {
 
   Result<std::optional<OfflineRow>> next() {
     const std::size_t index = reader_.rows();
-    CHORUS_TRY(std::optional<PromptLine> line, reader_.next());
-    if (!line) return std::optional<OfflineRow>();
-    writer_.expect(index, std::move(line->id), line->input.options.params);
-    OfflineRow row{index, std::move(line->input)};
+    CHORUS_TRY(std::optional<InputRow> row, reader_.next());
+    if (!row) return std::optional<OfflineRow>();
+    writer_.expect(index, *row);
+    OfflineRow given{index, std::move(row->line.input)};
     const auto ranks = static_cast<std::size_t>(options_.engine.parallel.data_parallel_size);
-    if (options_.engine.assignment == AssignmentName::modulo) row.input.dp_rank = static_cast<int>(index % ranks);
-    return std::optional<OfflineRow>(std::move(row));
+    if (options_.engine.assignment == AssignmentName::modulo) given.input.dp_rank = static_cast<int>(index % ranks);
+    return std::optional<OfflineRow>(std::move(given));
   }
 
   Result<std::vector<OfflineRow>> read_all() {
+    const std::size_t rows_kept = reader_.rows();
     std::vector<GenerationInput> inputs;
     while (true) {
       CHORUS_TRY(std::optional<OfflineRow> row, next());
-      if (!row) return deal(std::move(inputs), options_.engine);
+      if (!row) break;
       inputs.push_back(std::move(row->input));
     }
+    std::vector<OfflineRow> dealt = deal(std::move(inputs), options_.engine);
+    for (OfflineRow& row : dealt) row.index += rows_kept;
+    return dealt;
   }
 
   const GenerateOptions& options_;
-  RowReader reader_;
+  RowReader& reader_;
+  RowOutput& file_;
   OrderedWriter writer_;
 };
 
+// Goes on after the rows that an earlier run of the same command has left.
+Result<void> pass_over_finished(RowReader& reader, RowOutput& file, const std::string& output) {
+  CHORUS_TRY(const std::size_t records, reader.skip(file.found()));
+  CHORUS_TRY_VOID(file.go_on_after(records));
+  reader.set_now(file.begun_unix_s());
+  if (file.found().empty()) return {};
+  const std::uint64_t found = file.found().back().rows;
+  const std::string of_all = reader.total() ? fmt::format(" of {}", *reader.total()) : "";
+  if (records == file.found().size()) {
+    log(LogLevel::info, "{}: going on after {}{} rows", output, found, of_all);
+  } else if (records > 0) {
+    log(LogLevel::warning, "{}: going on after {}{} rows, though {} were finished: behind them the input has changed",
+        output, reader.rows(), of_all, found);
+  } else {
+    log(LogLevel::warning, "{}: starting anew, though {} rows were finished: the input has changed", output, found);
+  }
+  return {};
+}
+
 // From the prompts to the whole output, on the fleet that `start` gives.
 using StartFleet = std::function<Result<std::unique_ptr<Fleet>>()>;
+Result<void> generate_rows(const GenerateOptions& options, const TextModel& model, const StartFleet& start,
+                           RowReader& reader, RowOutput& file) {
+  CHORUS_TRY_VOID(pass_over_finished(reader, file, options.output));
+  CHORUS_TRY(const auto fleet, start());
+  TextEngine engine(*fleet, model.tokenizer, options.engine, model.config, seed_by_prompt(options.engine.seed),
+                    offline_limits(options.engine));
+  CHORUS_TRY_VOID(Generation(options, reader, file).run(engine));
+  return file.commit();
+}
+
 Result<int> generate_with(const GenerateOptions& options, const TextModel& model, const StartFleet& start) {
   CHORUS_TRY(const ChatFormat chat, ChatFormat::load(options.engine.model));
   GenerationOptions defaults = default_generation_options(model.config, options.engine.generation_config != "chorus");
   CHORUS_TRY_VOID(apply_given(options.sampling, &defaults));
-  CHORUS_TRY(RowReader reader, RowReader::open(options, chat, defaults));
-  CHORUS_TRY(OutputFile file, OutputFile::open(options.output, {input_file(options)}));
-  CHORUS_TRY(const auto fleet, start());
-  TextEngine engine(*fleet, model.tokenizer, options.engine, model.config, seed_by_prompt(options.engine.seed),
-                    offline_limits(options.engine));
-  Generation generation(options, std::move(reader), file);
-  CHORUS_TRY_VOID(generation.run(engine));
-  CHORUS_TRY_VOID(file.commit());
-  if (generation.failed() == 0) return exit_done;
-  log(LogLevel::error, "{} of {} rows failed; each line's \"error\" says why", generation.failed(), generation.rows());
+  const std::string input = input_of(options);
+  CHORUS_TRY(RowReader reader, RowReader::open(options.prompts, input, chat, defaults));
+  CHORUS_TRY(const RowDependencies dependencies, dependencies_of(options, model.config, defaults));
+  CHORUS_TRY(const auto file, RowOutput::open(options.output, {input == "-" ? "/dev/stdin" : input}, dependencies));
+  const auto generated = generate_rows(options, model, start, reader, *file);
+  if (!generated.ok()) return file->end_early(generated.error());
+  if (file->failed() == 0) return exit_done;
+  log(LogLevel::error, "{} of {} rows failed; each line's \"error\" says why", file->failed(), reader.rows());
   return exit_rows_failed;
 }
 

@@ -44,6 +44,7 @@ class OfflineRun {
       const bool nothing_to_wait_for = may_read() || (exhausted_ && rows_.empty());
       CHORUS_TRY_VOID(take(nothing_to_wait_for ? 0 : poll_ms));
       if (work_.on_progress) work_.on_progress(progress_);
+      if (work_.between_polls) CHORUS_TRY_VOID(work_.between_polls());
       if (work_.interrupted && work_.interrupted()) return fail(ErrorCode::cancelled, "interrupted");
       if (work_.deadline && monotonic_now() >= *work_.deadline) return end_late();
     }

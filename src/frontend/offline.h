@@ -53,6 +53,7 @@ struct OfflineWork {
   std::function<Result<void>(std::size_t index, GenerationOutput&& output)> on_finished;
   std::function<bool()> may_read;                                       // false: no more rows now; may be empty
   std::function<void(const GenerationProgress& progress)> on_progress;  // may be empty
+  std::function<Result<void>()> between_polls;                          // may be empty; an error ends the work with it
   std::function<bool()> interrupted;  // asked between polls, may be empty; true ends the work: cancelled
   // Rows not done by then (monotonic), and rows not read, finish with the error `deadline_message`.
   std::optional<Nanoseconds> deadline;
