@@ -51,7 +51,8 @@ class ModelRunner {
   const Parameters& parameters() const { return parameters_; }
   // Computes this worker's part of the plan; every worker of the replica executes the same plans in the same order.
   // With expert parallelism a plan without rows is a step, too: of the experts, for the rows of other replicas. On the
-  // output worker `result` is its result; on others it means nothing. `result` keeps its capacity.
+  // output worker `result` is its result; on others it means nothing. `result` keeps its capacity. The plan is the
+  // scheduler's own, or a PlanDecoder's, which refuses one beyond its limits: nothing of it is judged here again.
   Result<void> execute(const StepPlan& plan, StepResult* result);
 
  private:
