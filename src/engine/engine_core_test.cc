@@ -92,6 +92,33 @@ TEST(EngineCore, ServesRequestsAndCountsTheLoad) {
   EXPECT_EQ(load.output_tokens, 5U);
 }
 
+// Goal: no member of a load report is forgotten. Method: requests that wait, share a prompt and do not fit together; a
+// member that stays 0 tells nothing.
+TEST(EngineCore, EachMemberOfTheLoadTellsSomething) {
+  const auto engine = make_engine_core({}, toy_config(), std::make_unique<ToyExecutor>());
+  std::vector<bool> seen(member_count<EngineLoad>());
+  const auto look = [&] {
+    const EngineLoad load = engine->load();
+    std::size_t member = 0;
+    for_each_field(load, [&](const auto& field) {
+      seen[member] = seen[member] || field != 0;
+      ++member;
+    });
+  };
+  for (std::uint64_t number = 1; number <= 3; ++number) {
+    engine->add(request_of(number, 10, 30));
+    look();
+  }
+  std::vector<TokenEvent> events;
+  while (engine->has_work()) {
+    ASSERT_TRUE(engine->step(0, &events).ok());
+    look();
+  }
+  for (std::size_t member = 0; member < seen.size(); ++member) EXPECT_TRUE(seen[member]) << "member " << member;
+  EXPECT_EQ(engine->load().kv_blocks_free, 16U);
+  EXPECT_EQ(engine->load().output_tokens, 90U);
+}
+
 TEST(EngineCore, TakesTheModelLengthAndEosFromTheModelUnlessConfigured) {
   std::vector<TokenEvent> events;
   EngineConfig config;
