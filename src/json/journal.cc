@@ -16,6 +16,7 @@ namespace {
 
 // A sync of each line would take longer than the work that it tells of.
 constexpr Nanoseconds sync_interval = 1'000'000'000;
+constexpr std::int64_t unix_s_max = 253'402'300'799;  // the end of the year 9999
 
 }  // namespace
 
@@ -45,7 +46,8 @@ bool Journal::belongs_here() {
   if (lines_.empty()) return false;
   const auto first = parse_json(lines_[0]);
   const bool whole = first.ok() && first->is_object() && first->contains("fingerprint") && first->contains("now") &&
-                     (*first)["fingerprint"].is_string() && (*first)["now"].is_number_integer();
+                     (*first)["fingerprint"].is_string() && (*first)["now"].is_number_integer() &&
+                     (*first)["now"] >= 0 && (*first)["now"] <= unix_s_max;
   const std::string found = whole ? (*first)["fingerprint"].get<std::string>() : "";
   if (!whole || found != fingerprint_) {
     other_fingerprint_ = found;

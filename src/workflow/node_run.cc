@@ -18,6 +18,22 @@ RowResult failed_row(std::string why) {
 
 }  // namespace
 
+// The row whose line an entry of the journal holds, as finish() made it. A file is input: whatever else may be in it is
+// no row.
+std::optional<std::size_t> NodeRun::row_of(const Json& entry) const {
+  if (!entry.is_object() || !entry.contains("row") || !entry.contains("line")) return std::nullopt;
+  const Json& number = entry["row"];
+  const Json& line = entry["line"];
+  if (!number.is_number_integer() || number < 0 || number >= lines_.size() || !line.is_object()) return std::nullopt;
+  const auto row = number.get<std::size_t>();
+  const auto member = [&line](const std::string& name) { return line.contains(name) ? line[name] : Json(false); };
+  if (member(input_.primary_key) != (*input_.records)[row][input_.primary_key]) return std::nullopt;
+  if (member("error").is_string()) return row;
+  const bool done = member("error").is_null() && member(params().name).is_string() &&
+                    member("finish_reason").is_string() && member("usage").is_object();
+  return done ? std::optional(row) : std::nullopt;
+}
+
 // Rows that succeeded before. Those that failed are tried again.
 void NodeRun::resume() {
   if (journal_.other_fingerprint()) {
@@ -25,17 +41,18 @@ void NodeRun::resume() {
         "{}: the workflow, its inputs or the numerics profile changed since the run that was cut off; starting afresh",
         params().name);
   }
+  std::size_t foreign = 0;
   for (const std::string& line : journal_.lines()) {
     const auto entry = parse_json(line);
-    if (!entry.ok() || !entry->is_object() || !entry->contains("row") || !entry->contains("line")) break;
-    const Json& number = (*entry)["row"];
-    const Json& output = (*entry)["line"];
-    if (!number.is_number_integer() || !output.is_object() || !output.contains("error")) break;
-    const auto row = number.get<std::size_t>();
-    if (row >= lines_.size()) break;
-    if (!output["error"].is_null() || !lines_[row].is_null()) continue;
-    lines_[row] = output;
+    const auto row = entry.ok() ? row_of(*entry) : std::nullopt;
+    if (!row) ++foreign;
+    if (!row || !(*entry)["line"]["error"].is_null() || !lines_[*row].is_null()) continue;
+    lines_[*row] = (*entry)["line"];
     ++resumed_;
+  }
+  if (foreign != 0) {
+    log(LogLevel::warning, "{}: {} lines of the journal are no rows of this run; what they stood for is computed again",
+        params().name, foreign);
   }
   done_ = resumed_;
   if (resumed_ != 0) log(LogLevel::info, "{}: going on after {} of {} rows", params().name, resumed_, lines_.size());

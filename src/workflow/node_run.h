@@ -43,6 +43,7 @@ class NodeRun {
 
  private:
   const TextPromptParams& params() const { return std::get<TextPromptParams>(input_.node->params); }
+  std::optional<std::size_t> row_of(const Json& entry) const;
   void resume();
   std::vector<PromptRow> render_rows();
   Result<Json> fields_of(std::size_t row) const;

@@ -143,6 +143,70 @@ TEST_F(ResumeTest, ARunThatGoesOnHasTheFirstRunsClock) {
   EXPECT_EQ(output()[0]["tell"], "<h0 on 2026-01-16>");
 }
 
+// Goal: a journal is input: lines that this run did not write end nothing and give no output. Method: lines of every
+// wrong shape between the first line and a good one; a later node reads what the first one made.
+TEST_F(ResumeTest, LinesThatAreNoRowsOfTheRunAreComputedAgain) {
+  Json judge = tell_node();
+  judge["id"] = "judge";
+  judge["dependencies"] = {"tell"};
+  judge["params"]["name"] = "judgement";
+  write("prompts/judgement.txt", "{{ tell }}");
+  const Json workflow = workflow_of({load_node(), tell_node(), judge});
+  log_.rows_left = 1;
+  ASSERT_FALSE(run(workflow).ok());
+  const std::string journal = read("out/.tell.progress.jsonl");
+  const std::size_t first_row = journal.find('\n') + 1;
+  std::string damaged = journal.substr(0, first_row);
+  const char* const whole = R"({"id": 1, "tell": "t", "finish_reason": "stop", "usage": {}, "error": null})";
+  for (const char* row : {"-1", "5", "18446744073709551615", "1.0", "\"1\"", "null", "[1]"})
+    damaged += fmt::format("{{\"row\": {}, \"line\": {}}}\n", row, whole);
+  for (const char* line : {"null", "[]", "{}", R"({"error": null})", R"({"id": 1, "error": null})",
+                           R"({"id": 1, "tell": 7, "error": null})",
+                           R"({"id": 1, "tell": "t", "finish_reason": 7, "usage": {}, "error": null})",
+                           R"({"id": 1, "tell": "t", "finish_reason": "stop", "usage": 7, "error": null})",
+                           R"({"id": 2, "tell": "t", "finish_reason": "stop", "usage": {}, "error": null})",
+                           R"({"id": 1, "tell": "t", "finish_reason": "stop", "usage": {}, "error": 7})"})
+    damaged += fmt::format("{{\"row\": 1, \"line\": {}}}\n", line);
+  for (const char* line : {"", "null", "7", "{\"row\": 1}", "{\"line\": {}}", "{\"row\": 1, \"line\"", "\xff\xfe"})
+    damaged += fmt::format("{}\n", line);
+  write("out/.tell.progress.jsonl", damaged + journal.substr(first_row));
+  log_ = {};
+  const auto report = run(workflow);
+  ASSERT_TRUE(report.ok()) << report.error().message;
+  EXPECT_EQ(report->nodes[0].resumed, 1u) << "the good line";
+  EXPECT_EQ(report->failed(), 0u);
+  EXPECT_EQ(output()[1]["tell"], "<Tell of h1>");
+  EXPECT_EQ(output("out/judgement.jsonl")[1]["judgement"], "<<Tell of h1>>");
+}
+
+// The first line says whose the journal is and when that began.
+TEST_F(ResumeTest, AFirstLineThatIsNoneStartsAfresh) {
+  log_.rows_left = 2;
+  ASSERT_FALSE(run().ok());
+  const std::string journal = read("out/.tell.progress.jsonl");
+  const std::size_t end = journal.find('\n');
+  const Json first = Json::parse(journal.substr(0, end));
+  for (const char* now : {"\"1\"", "1.5", "-1", "null", "[]", "253402300800", "18446744073709551615"}) {
+    write("out/.tell.progress.jsonl",
+          fmt::format("{{\"fingerprint\": {}, \"now\": {}}}{}", first["fingerprint"].dump(), now, journal.substr(end)));
+    log_ = {};
+    log_.rows_left = 0;
+    ASSERT_FALSE(run().ok());
+    EXPECT_EQ(log_.batches.at(0).size(), 5u) << now;
+  }
+  for (const std::string& line : {std::string("{}"), std::string("[]"), std::string("{\"fingerprint\""),
+                                  fmt::format("{{\"fingerprint\": {}}}", first["fingerprint"].dump())}) {
+    write("out/.tell.progress.jsonl", line + journal.substr(end));
+    log_ = {};
+    log_.rows_left = 0;
+    ASSERT_FALSE(run().ok());
+    EXPECT_EQ(log_.batches.at(0).size(), 5u) << line;
+  }
+  write("out/.tell.progress.jsonl", journal);
+  log_ = {};
+  EXPECT_EQ(run()->nodes[0].resumed, 2u);
+}
+
 TEST_F(ResumeTest, AnotherProfileStartsAfresh) {
   const Json workflow = workflow_of({load_node(), tell_node()});
   std::string profile = "avx512-bf16/bfloat16";
