@@ -11,6 +11,8 @@ JOBS ?= $(shell nproc)
 LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
 RAY_VERSION ?= 2.60.0
 export CCACHE_BASEDIR := $(CURDIR)
+# Without it UndefinedBehaviorSanitizer says what it finds and goes on: no test and no fuzzer would fail.
+export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 

@@ -48,13 +48,13 @@ inline constexpr int value_depth_max = 500;  // lists in lists in lists
 // it.
 class Dict {
  public:
-  explicit Dict(Budget& budget) : entries_(budget) {}
+  explicit Dict(Budget& budget);
   const Value* find(const Value& key, Budget& budget) const;
   const Value* find(std::string_view key, Budget& budget) const;
   void set(Value key, Value value, Budget& budget);
   void append(Value key, Value value);  // a key known to be new
   const Vector<std::pair<Value, Value>>& entries() const { return entries_; }
-  std::size_t size() const { return entries_.size(); }
+  std::size_t size() const;
 
  private:
   Vector<std::pair<Value, Value>> entries_;
@@ -160,6 +160,12 @@ class Value {
   explicit Value(State state) : state_(std::move(state)) {}
   State state_;
 };
+
+// Here, where a pair of values is complete.
+inline Dict::Dict(Budget& budget) : entries_(budget) {}
+inline std::size_t Dict::size() const {
+  return entries_.size();
+}
 
 // An object of a render, from its budget.
 template <typename T, typename... Args>
