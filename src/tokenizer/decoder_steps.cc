@@ -1,5 +1,6 @@
 #include "tokenizer/decoder_steps.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include "json/utf8.h"
@@ -11,13 +12,12 @@ namespace chorus {
 namespace {
 
 using Steps = std::vector<std::unique_ptr<const DecoderStep>>;
-constexpr std::size_t token_bytes_max = 1 << 20;  // of what the steps make of one token
 constexpr std::int64_t strip_max = 1 << 20;
 
 class ByteLevelStep : public DecoderStep {
  public:
   Kind kind() const override { return Kind::byte_level; }
-  void run(std::vector<std::string>& tokens) const override {
+  void run(std::vector<std::string>& tokens, std::size_t) const override {
     std::string bytes, text;
     for (const std::string& token : tokens) append_byte_level(token, bytes);
     move_utf8(bytes, text, true);
@@ -28,7 +28,7 @@ class ByteLevelStep : public DecoderStep {
 class ByteFallbackStep : public DecoderStep {
  public:
   Kind kind() const override { return Kind::byte_fallback; }
-  void run(std::vector<std::string>& tokens) const override {
+  void run(std::vector<std::string>& tokens, std::size_t) const override {
     std::vector<std::string> out;
     std::string run;
     const auto close = [&] {
@@ -56,7 +56,7 @@ class ByteFallbackStep : public DecoderStep {
 class FuseStep : public DecoderStep {
  public:
   Kind kind() const override { return Kind::fuse; }
-  void run(std::vector<std::string>& tokens) const override {
+  void run(std::vector<std::string>& tokens, std::size_t) const override {
     std::string all;
     for (const std::string& token : tokens) all += token;
     tokens = {std::move(all)};
@@ -66,10 +66,14 @@ class FuseStep : public DecoderStep {
 class PerTokenStep : public DecoderStep {
  public:
   Kind kind() const override { return Kind::per_token; }
-  void run(std::vector<std::string>& tokens) const override {
+  void run(std::vector<std::string>& tokens, std::size_t bytes_max) const override {
+    std::size_t bytes = 0;
+    for (const std::string& token : tokens) bytes += token.size();
     bool first = true;
     for (std::string& token : tokens) {
-      run_token(token, first);
+      bytes -= token.size();
+      run_token(token, first, bytes_max > bytes ? bytes_max - bytes : 0);
+      bytes += token.size();
       first = false;
     }
   }
@@ -80,7 +84,7 @@ class StripStep : public PerTokenStep {
   explicit StripStep(StripRule rule) : rule_(std::move(rule)) {}
   Kind kind() const override { return Kind::strip; }
   const StripRule& rule() const { return rule_; }
-  void run_token(std::string& token, bool) const override {
+  void run_token(std::string& token, bool, std::size_t) const override {
     std::string_view text = token;
     for (std::size_t n = 0; n < rule_.start && text.starts_with(rule_.content); ++n) {
       text.remove_prefix(rule_.content.size());
@@ -98,8 +102,8 @@ class StripStep : public PerTokenStep {
 class ReplaceStep : public PerTokenStep {
  public:
   ReplaceStep(Pattern pattern, std::string content) : pattern_(std::move(pattern)), content_(std::move(content)) {}
-  void run_token(std::string& token, bool) const override {
-    auto replaced = replace_all(token, pattern_, content_, token_bytes_max);
+  void run_token(std::string& token, bool, std::size_t bytes_max) const override {
+    auto replaced = replace_all(token, pattern_, content_, std::max(token.size(), bytes_max));
     if (replaced) token = std::move(replaced).value();  // what runs out of its limits changes nothing
   }
 
@@ -112,7 +116,7 @@ class MetaspaceStep : public PerTokenStep {
  public:
   MetaspaceStep(std::string replacement, bool drop_first)
       : pattern_(Pattern::from_text(std::move(replacement))), drop_first_(drop_first) {}
-  void run_token(std::string& token, bool first) const override {
+  void run_token(std::string& token, bool first, std::size_t) const override {
     auto replaced = replace_all(token, pattern_, first && drop_first_ ? "" : " ", token.size());
     token = std::move(replaced).value();  // the mark is no shorter
   }
@@ -127,7 +131,7 @@ class BpeStep : public DecoderStep {
  public:
   explicit BpeStep(std::string suffix) : suffix_(Pattern::from_text(std::move(suffix))) {}
   Kind kind() const override { return Kind::other; }
-  void run(std::vector<std::string>& tokens) const override {
+  void run(std::vector<std::string>& tokens, std::size_t) const override {
     for (std::string& token : tokens) {
       auto replaced = replace_all(token, suffix_, &token == &tokens.back() ? "" : " ", token.size());
       token = std::move(replaced).value();  // the mark is no shorter
@@ -141,7 +145,7 @@ class BpeStep : public DecoderStep {
 class JoinStep : public DecoderStep {
  public:
   Kind kind() const override { return Kind::other; }
-  void run(std::vector<std::string>& tokens) const override {
+  void run(std::vector<std::string>& tokens, std::size_t) const override {
     for (std::size_t n = 1; n < tokens.size(); ++n) tokens[n].insert(tokens[n].begin(), ' ');
   }
 };

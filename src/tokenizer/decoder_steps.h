@@ -1,4 +1,5 @@
 // The single steps that a "decoder" is made of. Each maps a list of strings, one per token at first, to another list.
+// A replacement that would make more than `bytes_max` of all strings is left out.
 #pragma once
 
 #include <memory>
@@ -18,10 +19,17 @@ class DecoderStep {
 
   virtual ~DecoderStep() = default;
   virtual Kind kind() const = 0;
-  virtual void run(std::vector<std::string>& tokens) const = 0;
+  virtual void run(std::vector<std::string>& tokens, std::size_t bytes_max) const = 0;
   // Kinds strip and per_token: the same for one token. `first`: it is the first of the sequence.
-  virtual void run_token(std::string& /*token*/, bool /*first*/) const {}
+  virtual void run_token(std::string& /*token*/, bool /*first*/, std::size_t /*bytes_max*/) const {}
 };
+
+// For a chain of steps, from the bytes that it begins with.
+inline constexpr std::size_t decoder_growth_max = 16;
+inline constexpr std::size_t decoder_growth_bytes_min = 4 << 10;  // a short text may grow by more
+constexpr std::size_t decoded_bytes_max(std::size_t bytes) {
+  return decoder_growth_bytes_min + decoder_growth_max * bytes;
+}
 
 // Strip's parameters: up to `start` and `stop` times `content` are taken off the two ends.
 struct StripRule {

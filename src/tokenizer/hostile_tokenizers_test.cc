@@ -77,15 +77,25 @@ TEST(HostileTokenizers, StepsMakeATextLongerByABoundedFactor) {
   EXPECT_THAT(error_of(config, "\xc3\xa9"), HasSubstr("steps that change the text"));
 }
 
-TEST(HostileTokenizers, ADecoderMakesATokenLongerUpToABound) {
+TEST(HostileTokenizers, ADecoderMakesATextLongerUpToABound) {
   Json config = plain_tokenizer();
   const Json tenfold = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(10, 'a')}};
-  config["decoder"] = sequence("decoders", tenfold, 20);
-  const auto tokenizer = load(config);
-  ASSERT_TRUE(tokenizer.ok()) << tokenizer.error().message;
-  const auto text = (*tokenizer)->decode(std::vector<std::int32_t>{0, 1}, false);
-  ASSERT_TRUE(text.ok()) << text.error().message;
-  EXPECT_LE(text->size(), std::size_t{1} << 20);
+  const std::vector<std::int32_t> ids(100, 0);
+  const auto decoded_bytes = [&](std::size_t count) {
+    const auto tokenizer = load(config);
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.error().message;
+    const auto text = (*tokenizer)->decode(std::span(ids).first(count), false);
+    EXPECT_TRUE(text.ok()) << text.error().message;
+    return text->size();
+  };
+  config["decoder"] = sequence("decoders", tenfold, 20);  // token by token
+  EXPECT_EQ(decoded_bytes(1), 1000U) << "3 steps: 10,000 bytes are over 4 KiB and 16 times one";
+  EXPECT_EQ(decoded_bytes(100), 100'000U);
+  config["decoder"]["decoders"].push_back({{"type", "BPEDecoder"}, {"suffix", "x"}});  // all tokens anew for each
+  EXPECT_LE(decoded_bytes(100), (std::size_t{4} << 10) + 16 * 100) << "of them together";
+  config["decoder"] = sequence("decoders", {{"type", "Fuse"}}, 1);
+  config["decoder"]["decoders"].push_back(tenfold);
+  EXPECT_EQ(decoded_bytes(100), 1000U) << "what a text of this length may become";
 }
 
 TEST(HostileTokenizers, FewIdsArePutAroundAText) {

@@ -107,7 +107,8 @@ class PieceDecoder : public TokenDecoder {
    private:
     std::string piece_of(std::string_view text) const {
       std::string piece(text);
-      for (const auto& step : plan_.token_steps) step->run_token(piece, first_);
+      const std::size_t bytes_max = decoded_bytes_max(text.size());
+      for (const auto& step : plan_.token_steps) step->run_token(piece, first_, bytes_max);
       return piece;
     }
 
@@ -194,7 +195,9 @@ class GeneralDecoder : public TokenDecoder {
 
  private:
   std::string run(std::vector<std::string> texts) const {
-    for (const auto& step : steps_) step->run(texts);
+    std::size_t bytes = 0;
+    for (const std::string& text : texts) bytes += text.size();
+    for (const auto& step : steps_) step->run(texts, decoded_bytes_max(bytes));
     std::string all;
     for (const std::string& text : texts) all += text;
     return all;
