@@ -134,6 +134,7 @@ int slurm_tasks_on_node(const std::string& counts, int node) {
       if (parsed.ec != std::errc() || parsed.ptr == end || *parsed.ptr != ')') return 0;
       at = parsed.ptr + 1;
     }
+    if (tasks < 0 || nodes < 1) return 0;
     if (node < nodes) return tasks;
     node -= nodes;
     if (at < end && *at++ != ',') return 0;

@@ -173,6 +173,9 @@ TEST(Launcher, SrunsTasksOfThisNodeAreCounted) {
   EXPECT_EQ(local_size("1,2(x2),1", "3", "0"), 1);
   EXPECT_EQ(local_size("4,2", "2", "0"), 0) << "there is no node 2";
   EXPECT_EQ(local_size("garbage", "0", "0"), 0);
+  for (const char* counts : {"2(x-5),3", "2(x0),3", "2(x-2147483648),3", "-1(x9)"}) {
+    EXPECT_EQ(local_size(counts, "1", "0"), 0) << counts;
+  }
   EXPECT_TRUE(detect(variables)->may_span_nodes()) << "unknown";
 }
 
