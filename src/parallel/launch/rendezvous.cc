@@ -9,9 +9,9 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "config/engine_config.h"
-#include "net/wire.h"
 #include "parallel/group.h"
 #include "parallel/launch/rendezvous_handover.h"
+#include "parallel/launch/rendezvous_member.h"
 #include "parallel/store/store_check.h"
 #include "parallel/transport/node_transport.h"
 #include "parallel/transport/tcp_socket.h"
@@ -22,43 +22,9 @@ namespace {
 
 constexpr int report_missing_ms = 10'000;
 constexpr int linger_ms = 1'000;
-constexpr std::size_t fingerprint_pairs_max = 256;
 
-using Fingerprint = std::vector<std::pair<std::string, std::string>>;
-
-// What a rank publishes of itself.
-struct Member {
-  std::string node;
-  std::int32_t process = 0;
-  Fingerprint fingerprint;
-};
-
-std::string encode(const Member& member) {
-  WireWriter writer;
-  writer.text(member.node);
-  writer.i32(member.process);
-  writer.count(member.fingerprint.size());
-  for (const auto& [name, value] : member.fingerprint) {
-    writer.text(name);
-    writer.text(value);
-  }
-  return writer.take();
-}
-
-Result<Member> decode_member(const std::string& bytes) {
-  WireReader reader(bytes);
-  Member member;
-  member.node = reader.text();
-  member.process = reader.i32();
-  const std::size_t pairs = reader.count(8);
-  if (pairs > fingerprint_pairs_max) reader.refuse("more than 256 pairs");
-  for (std::size_t i = 0; i < pairs && !reader.failed(); ++i) {
-    std::string name = reader.text();
-    member.fingerprint.emplace_back(std::move(name), reader.text());
-  }
-  CHORUS_TRY_VOID(reader.finish());
-  return member;
-}
+using Member = RendezvousMember;
+using Fingerprint = decltype(Member::fingerprint);
 
 std::string rank_key(int rank) {
   return fmt::format("rank/{}", rank);
@@ -130,7 +96,7 @@ class Rendezvous {
                   "rank {} has joined {} already: two processes have this rank, or the store is an earlier job's",
                   rank_, options_.world);
     }
-    return store_->set(rank_key(rank_), encode(member), left_ms());
+    return store_->set(rank_key(rank_), encode_member(member), left_ms());
   }
 
   Result<void> wait_for_all() {
@@ -261,9 +227,9 @@ class Rendezvous {
 Result<std::shared_ptr<Transport>> join_world(std::shared_ptr<Store> store, int rank, int size,
                                               const JoinOptions& options) {
   CHECK(size >= 1 && rank >= 0 && rank < size, "rank {} of {}", rank, size);
-  if (size > tcp_world_size_max || options.fingerprint.size() > fingerprint_pairs_max) {
+  if (size > tcp_world_size_max || options.fingerprint.size() > rendezvous_pairs_max) {
     return fail(ErrorCode::invalid_argument, "a world of {} ranks with {} settings: the limits are {} and {}", size,
-                options.fingerprint.size(), tcp_world_size_max, fingerprint_pairs_max);
+                options.fingerprint.size(), tcp_world_size_max, rendezvous_pairs_max);
   }
   return Rendezvous(std::move(store), rank, size, options).join();
 }
