@@ -63,7 +63,7 @@ fuzz: install-packages
 	@$(call CONFIGURE,fuzz)
 	@ninja -C build-fuzz -j$(JOBS) fuzz_target_$(TARGET)
 	@mkdir -p build-fuzz/corpus/$(TARGET)
-	cd build-fuzz/corpus && ../fuzz/$(TARGET) -max_total_time=$(SECONDS) -max_len=65536 -timeout=10 -rss_limit_mb=2048 \
+	cd build-fuzz/corpus && ../fuzz/$(TARGET) -max_total_time=$(SECONDS) -max_len=65536 -timeout=60 -rss_limit_mb=2048 \
 	  $(if $(wildcard fuzz/dictionaries/$(TARGET).dict),-dict=$(CURDIR)/fuzz/dictionaries/$(TARGET).dict) \
 	  $(TARGET) $(CURDIR)/fuzz/corpus/$(TARGET)
 

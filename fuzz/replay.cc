@@ -18,7 +18,7 @@ struct Target {
   void (*run)(std::string_view input);
 };
 
-constexpr std::array<Target, 15> targets = {{
+constexpr std::array<Target, 20> targets = {{
     {"json", chorus::fuzz::run_json},
     {"safetensors", chorus::fuzz::run_safetensors},
     {"config", chorus::fuzz::run_config},
@@ -34,6 +34,11 @@ constexpr std::array<Target, 15> targets = {{
     {"frames", chorus::fuzz::run_frames},
     {"messages", chorus::fuzz::run_messages},
     {"plan", chorus::fuzz::run_plan},
+    {"handshake", chorus::fuzz::run_handshake},
+    {"sealed_frame", chorus::fuzz::run_sealed_frame},
+    {"store", chorus::fuzz::run_store},
+    {"store_file", chorus::fuzz::run_store_file},
+    {"rendezvous", chorus::fuzz::run_rendezvous},
 }};
 
 }  // namespace

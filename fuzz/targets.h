@@ -23,6 +23,11 @@ void run_csv(std::string_view input);
 void run_frames(std::string_view input);
 void run_messages(std::string_view input);
 void run_plan(std::string_view input);
+void run_handshake(std::string_view input);
+void run_sealed_frame(std::string_view input);
+void run_store(std::string_view input);
+void run_store_file(std::string_view input);
+void run_rendezvous(std::string_view input);
 
 // The folder in which a target writes the file that its parser reads; one a process.
 class Folder {

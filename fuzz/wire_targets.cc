@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "base/check.h"
+#include "net/authenticated_connection.h"
 #include "net/frame.h"
+#include "net/handshake.h"
 #include "protocol/messages.h"
 #include "targets.h"
 
@@ -32,7 +35,7 @@ void run_frames(std::string_view input) {
 void run_messages(std::string_view input) {
   if (input.empty()) return;
   const std::string_view payload = input.substr(1);
-  switch (static_cast<unsigned char>(input[0]) % 14) {
+  switch (static_cast<unsigned char>(input[0]) % 15) {
     case 0:
       return (void)decode_hello(payload);
     case 1:
@@ -59,6 +62,8 @@ void run_messages(std::string_view input) {
       return (void)decode_world(payload);
     case 12:
       return (void)decode_fatal(payload);
+    case 13:
+      return (void)decode_client(payload);
     default:
       return (void)decode_events(payload);
   }
@@ -85,6 +90,40 @@ void run_plan(std::string_view input) {
     }
     [[maybe_unused]] volatile std::int64_t read = sum;  // so that the compiler keeps the reads
   }
+}
+
+void run_handshake(std::string_view input) {
+  // The first byte says which end is spoken to and whether it has the key, which the speaker lacks. Then what it says,
+  // as much at a time as is asked for.
+  static const ClusterKey key(std::string(cluster_key_bytes_min, 'k'));
+  if (input.empty()) return;
+  const bool has_key = (input[0] & 1) != 0;
+  Handshake handshake((input[0] & 2) != 0 ? Handshake::Role::listener : Handshake::Role::connector,
+                      has_key ? &key : nullptr, std::string(nonce_bytes, 'n'));
+  input.remove_prefix(1);
+  std::size_t heard = handshake.take_output().size();
+  bool refused = false;
+  while (!refused && !handshake.done() && input.size() >= handshake.bytes_wanted()) {
+    const std::size_t wanted = handshake.bytes_wanted();
+    refused = !handshake.feed(input.substr(0, wanted)).ok();
+    heard += handshake.take_output().size();
+    input.remove_prefix(wanted);
+  }
+  CHECK(heard <= 2 * handshake_bytes_max, "a stranger is told {} bytes", heard);
+  if (refused || !handshake.done()) return;
+  CHECK(!has_key, "done without the key");
+  CHECK(!handshake.session_keys().has_value());
+}
+
+void run_sealed_frame(std::string_view input) {
+  // A frame, its first byte the type, of someone who does not hold the session's keys.
+  if (input.empty()) return;
+  auto [theirs, inner] = make_memory_connections(with_room_for_tags({}));
+  const auto ours = make_authenticated_connection(std::move(inner), {std::string(32, 's'), std::string(32, 'r')});
+  const auto type = static_cast<std::uint8_t>(static_cast<unsigned char>(input[0]) & frame_type_max);
+  CHECK(theirs->send(type, 0, std::string(input.substr(1))).ok());
+  const auto received = ours->receive();
+  CHECK(!received.ok(), "a frame that nobody has sealed was taken");
 }
 
 }  // namespace chorus::fuzz
