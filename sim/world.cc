@@ -349,7 +349,9 @@ void World::serve(FrontEnd* front_end) {
 void World::deliver(FrontEnd* front_end) {
   Dispatcher& dispatcher = front_end->dispatcher;
   while (dispatcher.has_events() && !over_) {
-    for (const DispatcherEvent& event : dispatcher.take_events()) {
+    std::vector<FleetEvent> events;
+    dispatcher.take_events(&events);
+    for (const FleetEvent& event : events) {
       if (clients_.deliver(event.event)) dispatcher.abort_choice(event.event.request, event.event.choice);
     }
   }

@@ -1,6 +1,7 @@
 #include "cluster/dispatcher.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/check.h"
@@ -66,15 +67,14 @@ Result<RequestId> Dispatcher::submit(Request request, std::optional<int> replica
 }
 
 void Dispatcher::abort(RequestId request) {
-  std::erase_if(events_, [&](const DispatcherEvent& event) { return event.event.request == request; });
+  std::erase_if(events_, [&](const FleetEvent& event) { return event.event.request == request; });
   const std::uint32_t sequences = ledger_.unfinished_choices(request);
   take_away(request, ledger_.abort(request), {ReplicaMessage::Kind::abort, {}, request, 0}, sequences);
 }
 
 void Dispatcher::abort_choice(RequestId request, std::uint32_t choice) {
-  std::erase_if(events_, [&](const DispatcherEvent& event) {
-    return event.event.request == request && event.event.choice == choice;
-  });
+  std::erase_if(
+      events_, [&](const FleetEvent& event) { return event.event.request == request && event.event.choice == choice; });
   take_away(request, ledger_.abort_choice(request, choice), {ReplicaMessage::Kind::abort_choice, {}, request, choice},
             1);
 }
@@ -206,13 +206,17 @@ void Dispatcher::convict(RequestId request, int replica, const std::string& reas
   forget(request);
 }
 
-Judgement Dispatcher::on_event(Placement from, TokenEvent event) {
+Judgement Dispatcher::on_event(Placement from, TokenEvent&& event) {
   const RequestId request = event.request;
   const Judgement judgement = ledger_.on_event(from, &event);
   if (judgement.verdict != Verdict::accepted) return judgement;
   const bool brings_token = event.token.has_value();
   const bool lost = judgement.choice_finished && config_.planted == PlantedFault::lose_finish && ++finishes_ % 64 == 0;
-  if (!lost) events_.push_back({std::move(event), from.rank});
+  if (!lost) {
+    FleetEvent& accepted = events_.emplace_back();
+    accepted.event = std::move(event);
+    accepted.dp_rank = from.rank;
+  }
   if (judgement.request_finished) {
     forget(request);
   } else if (brings_token && loan_ && loan_->suspect == request) {
@@ -272,7 +276,7 @@ void Dispatcher::use_loan(Placement placement) {
   const RequestId suspect = suspects_.begin()->second;
   suspects_.erase(suspects_.begin());
   loan_->suspect = suspect;
-  place(suspect, placement.rank);
+  place(suspect, placement.rank, ledger_.unfinished_choices(suspect));
 }
 
 // The suspect goes on where it is: others join it when the parent says so.
@@ -301,8 +305,10 @@ void Dispatcher::place_waiting() {
 
 // Of the first of each wish, the one that is first in the order among those for which there is room.
 bool Dispatcher::place_first() {
+  if (!takes_any(1)) return false;  // mostly so, and said without a look-up
   const WaitingRequests::Entry* first = nullptr;
   WaitingRequests::Order first_order;
+  std::uint32_t first_sequences = 0;
   std::optional<int> wish;
   for (const auto& [wished, queue] : waiting_.queues()) {
     const auto& [order, entry] = *queue.begin();
@@ -313,14 +319,15 @@ bool Dispatcher::place_first() {
     if (granted ? !has_room(*replica, sequences) : !takes_any(sequences)) continue;
     first = &entry;
     first_order = order;
+    first_sequences = sequences;
     wish = granted ? std::optional(wished) : std::nullopt;
   }
   if (first == nullptr) return false;
   const RequestId request = first->request;
   Routing& routing = routings_.at(request);
   waiting_.erase(routing.place);
-  routing.shape.sequences = ledger_.unfinished_choices(request);
-  place(request, wish ? *wish : pick(routing.shape));
+  routing.shape.sequences = first_sequences;
+  place(request, wish ? *wish : pick(routing.shape), first_sequences);
   return true;
 }
 
@@ -335,9 +342,9 @@ int Dispatcher::pick(const RequestShape& shape) {
   return std::next(replicas_.begin(), static_cast<std::ptrdiff_t>(*index))->first;
 }
 
-void Dispatcher::place(RequestId request, int rank) {
+void Dispatcher::place(RequestId request, int rank, std::uint32_t sequences) {
   Replica& replica = replicas_.at(rank);
-  replica.load.submitted(ledger_.unfinished_choices(request));
+  replica.load.submitted(sequences);
   replica.messages.push_back({ReplicaMessage::Kind::add, ledger_.place(request, {rank, replica.epoch}), request, 0});
 }
 
@@ -352,8 +359,13 @@ std::optional<ReplicaMessage> Dispatcher::take_message(Placement to) {
   return message;
 }
 
-std::vector<DispatcherEvent> Dispatcher::take_events() {
-  return std::exchange(events_, {});
+void Dispatcher::take_events(std::vector<FleetEvent>* events) {
+  if (events->empty()) {
+    std::swap(events_, *events);  // neither list grows anew
+  } else {
+    std::move(events_.begin(), events_.end(), std::back_inserter(*events));
+    events_.clear();
+  }
 }
 
 std::vector<ClientNote> Dispatcher::take_notes() {

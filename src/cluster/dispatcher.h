@@ -29,6 +29,7 @@
 
 #include "base/result.h"
 #include "cluster/balance/load_balancer.h"
+#include "cluster/fleet_event.h"
 #include "cluster/ledger.h"
 #include "cluster/load_view.h"
 #include "cluster/placement.h"
@@ -65,11 +66,6 @@ struct ReplicaMessage {
   std::uint32_t choice = 0;  // abort_choice
 };
 
-struct DispatcherEvent {
-  TokenEvent event;
-  int replica = -1;  // who computed it, or died last with it
-};
-
 class Dispatcher {
  public:
   Dispatcher(const DispatcherConfig& config, std::unique_ptr<LoadBalancer> balancer);
@@ -85,12 +81,13 @@ class Dispatcher {
   // `reason`: of a death, for the error of a request that ends by it ("was killed by SIGKILL").
   void on_news(const ReplicaNews& news, const std::string& reason = {});
   // Frames from a replica. `faulty`: have it killed; its news follows.
-  Judgement on_event(Placement from, TokenEvent event);
+  Judgement on_event(Placement from, TokenEvent&& event);
   Judgement on_report(Placement from, const LoadReport& report);
 
   // The next message for this incarnation; nullopt: none. They must go out in this order.
   std::optional<ReplicaMessage> take_message(Placement to);
-  std::vector<DispatcherEvent> take_events();
+  // Appends what came since the last time.
+  void take_events(std::vector<FleetEvent>* events);
   bool has_room_for_events() const { return events_.size() < config_.limits.events_waiting_max; }
   bool has_events() const { return !events_.empty(); }
   std::vector<ClientNote> take_notes();
@@ -134,7 +131,7 @@ class Dispatcher {
   bool has_room(const Replicas::value_type& entry, std::uint32_t sequences) const;
   bool takes_any(std::uint32_t sequences) const;
   int pick(const RequestShape& shape);
-  void place(RequestId request, int replica);
+  void place(RequestId request, int replica, std::uint32_t sequences);
   void take_away(RequestId request, std::optional<Placement> from, ReplicaMessage message, std::uint32_t sequences);
   void forget(RequestId request);
 
@@ -157,7 +154,7 @@ class Dispatcher {
   std::uint64_t admissions_ = 0;
   std::uint64_t finishes_ = 0;
   std::vector<ReplicaLoad> loads_;  // pick()'s
-  std::vector<DispatcherEvent> events_;
+  std::vector<FleetEvent> events_;
   std::vector<ClientNote> notes_;
 };
 

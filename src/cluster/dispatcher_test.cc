@@ -73,7 +73,12 @@ class DispatcherTest : public ::testing::Test {
     }
     return described;
   }
-  Verdict say(Placement from, const TokenEvent& event) { return dispatcher_->on_event(from, event).verdict; }
+  Verdict say(Placement from, TokenEvent event) { return dispatcher_->on_event(from, std::move(event)).verdict; }
+  std::vector<FleetEvent> events() {
+    std::vector<FleetEvent> taken;
+    dispatcher_->take_events(&taken);
+    return taken;
+  }
 
   DispatcherConfig config_;
   std::optional<Dispatcher> dispatcher_;
@@ -111,9 +116,9 @@ TEST_F(DispatcherTest, ADeadReplicasRequestsGoOnElsewhereWithTheirTokens) {
   EXPECT_THAT(last_.request.choices.at(0).emitted, ElementsAre(100));
   EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::dropped);
   EXPECT_EQ(say({1, 1}, token(1, 1)), Verdict::accepted);
-  const auto events = dispatcher_->take_events();
+  const auto events = this->events();
   ASSERT_EQ(events.size(), 2u);
-  EXPECT_EQ(events[1].replica, 1);
+  EXPECT_EQ(events[1].dp_rank, 1);
 }
 
 class BalancerTest : public DispatcherTest, public ::testing::WithParamInterface<const char*> {};
@@ -189,7 +194,7 @@ TEST_F(DispatcherTest, SaysWhenTheCallerIsToTakeEvents) {
   EXPECT_TRUE(dispatcher_->has_room_for_events());
   say({0, 1}, token(1, 1));
   EXPECT_FALSE(dispatcher_->has_room_for_events());
-  EXPECT_EQ(dispatcher_->take_events().size(), 2u);
+  EXPECT_EQ(events().size(), 2u);
   EXPECT_TRUE(dispatcher_->has_room_for_events());
 }
 
@@ -296,7 +301,7 @@ TEST_F(SuspectTest, OneThatEmitsATokenIsClearedAndTheNextOneIsTried) {
 TEST_F(SuspectTest, OneWhoseReplicaDiesTwiceWhileItIsAloneIsEndedAndNoOther) {
   die_twice_with_two_requests();
   news(State::died, {0, 3});
-  EXPECT_TRUE(dispatcher_->take_events().empty()) << "once may be an accident";
+  EXPECT_TRUE(events().empty()) << "once may be an accident";
   EXPECT_THAT(notes(), ElementsAre("wants alone 0:0"));
   news(State::ready, {0, 4});
   messages({0, 4});
@@ -307,7 +312,7 @@ TEST_F(SuspectTest, OneWhoseReplicaDiesTwiceWhileItIsAloneIsEndedAndNoOther) {
   news(State::lent, {0, 4});
   EXPECT_THAT(messages({0, 4}), ElementsAre("add 1"));
   news(State::died, {0, 4});
-  const auto events = dispatcher_->take_events();
+  const auto events = this->events();
   ASSERT_EQ(events.size(), 1u);
   EXPECT_EQ(events[0].event.request, id_of(1));
   EXPECT_EQ(events[0].event.finish, FinishReason::error);
@@ -354,7 +359,7 @@ TEST_F(DispatcherTest, WhatIsAbortedSaysNothingMore) {
   dispatcher_->abort(id_of(1));
   dispatcher_->abort(id_of(1));
   EXPECT_THAT(messages({0, 1}), ElementsAre("add 1", "abort_choice 1", "abort 1"));
-  EXPECT_THAT(dispatcher_->take_events(), IsEmpty());
+  EXPECT_THAT(events(), IsEmpty());
   EXPECT_EQ(dispatcher_->ledger().requests(), 0u);
   EXPECT_EQ(dispatcher_->load_of(0).waiting + dispatcher_->load_of(0).running, 0u);
 }

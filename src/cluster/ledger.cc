@@ -6,6 +6,11 @@
 #include "base/check.h"
 
 namespace chorus {
+namespace {
+
+constexpr std::uint32_t tokens_expected = 64;  // of a choice: it gets room for so many at once
+
+}  // namespace
 
 Result<void> Ledger::admit(Request request) {
   const RequestId id = request.id;
@@ -24,9 +29,11 @@ Result<void> Ledger::admit(Request request) {
       return fail(ErrorCode::invalid_argument, "choice {} of request {} has all of its {} tokens: leave it out",
                   choice.index, id, max_tokens);
     }
+    choice.emitted.reserve(std::min(max_tokens, tokens_expected));
     entry.choices.push_back({choice.index, std::move(choice.emitted), false, false});
   }
   request.choices.clear();
+  entry.max_tokens = max_tokens;
   entry.unfinished = static_cast<std::uint32_t>(entry.choices.size());
   entry.prompt_logprobs_delivered = request.skip_prompt_logprobs;
   entry.admission = admissions_++;
@@ -84,8 +91,8 @@ std::string Ledger::fault_of(const Entry& entry, const Choice& choice, const Tok
   const std::size_t emitted = choice.emitted.size();
   if (choice.finished) return fmt::format("token at position {} after the finish", event.position);
   if (event.position != emitted) return fmt::format("position {} where {} was to come", event.position, emitted);
-  if (event.position + 1 == entry.request.params.max_tokens && event.finish == FinishReason::none) {
-    return fmt::format("no finish with the last of {} tokens", entry.request.params.max_tokens);
+  if (event.position + 1 == entry.max_tokens && event.finish == FinishReason::none) {
+    return fmt::format("no finish with the last of {} tokens", entry.max_tokens);
   }
   return {};
 }

@@ -96,14 +96,16 @@ class Ledger {
     bool aborted = false;
   };
   struct Entry {
-    Request request;  // as admitted, without its choices
+    // First what each token needs: of many requests at once it is in no cache.
     std::vector<Choice> choices;
-    std::uint64_t admission = 0;
     std::optional<Placement> placement;
+    std::uint32_t max_tokens = 0;  // the request's
     std::uint32_t unfinished = 0;
-    std::uint32_t deaths_seen = 0;
     std::uint32_t fruitless_deaths = 0;
     bool prompt_logprobs_delivered = false;
+    std::uint32_t deaths_seen = 0;
+    std::uint64_t admission = 0;
+    Request request;  // as admitted, without its choices
   };
   struct Replica {
     Epoch died = 0;  // the newest epoch known to be dead

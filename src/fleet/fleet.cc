@@ -12,6 +12,7 @@ namespace chorus {
 namespace {
 
 constexpr ClientId own_client = 0;
+constexpr int submissions_per_write = 64;
 
 class OfflineFleet final : public Fleet {
  public:
@@ -25,6 +26,8 @@ class OfflineFleet final : public Fleet {
   Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
     if (dp_rank) CHORUS_TRY_VOID(check_rank(*dp_rank));
     CHORUS_TRY(const RequestId id, client_.dispatcher().submit(std::move(request), dp_rank));
+    if (++unsent_ < submissions_per_write) return id;
+    unsent_ = 0;
     host_.act();
     return id;
   }
@@ -71,17 +74,19 @@ class OfflineFleet final : public Fleet {
   int ranks_;
   FleetClient client_;
   FleetHost host_;
+  int unsent_ = 0;  // submissions that the next write takes along
 };
 
 Result<void> OfflineFleet::poll(int timeout_ms, std::vector<FleetEvent>* events) {
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{timeout_ms} * 1'000'000;
+  unsent_ = 0;  // turn() sends first
   do {
     if (host_.is_over()) break;
     host_.turn(has_events() ? 0 : milliseconds_until(deadline));
   } while (!has_events() && monotonic_now() < deadline);
   // What came before the end is still the caller's.
   if (!has_events() && host_.is_over()) return host_.all_dead();
-  for (FleetEvent& event : client_.take_events()) events->push_back(std::move(event));
+  client_.dispatcher().take_events(events);
   return {};
 }
 

@@ -24,17 +24,13 @@
 #include <vector>
 
 #include "base/result.h"
+#include "cluster/fleet_event.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "request/engine_load.h"
 #include "request/request.h"
 
 namespace chorus {
-
-struct FleetEvent {
-  TokenEvent event;
-  int dp_rank = -1;  // who computed it
-};
 
 struct ReplicaStatus {
   int dp_rank = 0;
@@ -57,6 +53,7 @@ class Fleet {
 
   // Queues the request at replica `dp_rank`, or where the load balancer says. If that rank is dead, or dies, any other
   // takes it. Gives it its id, which no other request of this fleet ever has; the one that it comes with is not read.
+  // Goes out with others that come before the next poll().
   virtual Result<RequestId> submit(Request request, std::optional<int> dp_rank) = 0;
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;

@@ -58,12 +58,4 @@ std::optional<std::pair<MessageType, std::string>> FleetClient::next_message(Pla
   return std::nullopt;
 }
 
-std::vector<FleetEvent> FleetClient::take_events() {
-  std::vector<FleetEvent> events;
-  for (DispatcherEvent& event : dispatcher_.take_events()) {
-    events.push_back({std::move(event.event), event.replica});
-  }
-  return events;
-}
-
 }  // namespace chorus

@@ -30,7 +30,6 @@ class FleetClient {
   bool has_room_for_frames() const { return dispatcher_.has_room_for_events(); }
   // What goes to this incarnation next, and its payload; nullopt: nothing.
   std::optional<std::pair<MessageType, std::string>> next_message(Placement to);
-  std::vector<FleetEvent> take_events();
 
  private:
   ClientId id_;

@@ -127,8 +127,9 @@ void FleetHost::send_messages() {
     while (to && to->connected() && to->has_room()) {
       auto message = client_->next_message(to->replica());
       if (!message) break;
-      to->post(message->first, std::move(message->second));
+      to->queue(message->first, std::move(message->second));
     }
+    if (to) to->pump();
   }
 }
 

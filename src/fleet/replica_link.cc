@@ -41,6 +41,10 @@ bool ReplicaLink::has_room() const {
   return connection_ != nullptr && outbox_.empty() && connection_->queued_bytes() <= connection_bytes_max;
 }
 
+void ReplicaLink::queue(MessageType type, std::string payload) {
+  note(connection_->queue(static_cast<std::uint8_t>(type), replica_.epoch, std::move(payload)));
+}
+
 void ReplicaLink::pump() {
   if (!connection_) return;
   Result<void> sent = connection_->flush();
@@ -50,6 +54,10 @@ void ReplicaLink::pump() {
     sent = connection_->send(static_cast<std::uint8_t>(message.type), replica_.epoch, std::move(message.payload),
                              message.descriptor);
   }
+  note(sent);
+}
+
+void ReplicaLink::note(const Result<void>& sent) {
   if (sent.ok()) return;
   outbox_.clear();
   if (sent.error().code != ErrorCode::unavailable) send_error_ = sent.error();

@@ -37,6 +37,8 @@ class ReplicaLink {
   void post(MessageType type, std::string payload, int descriptor = -1);
   // What is posted now goes to the connection at once. Whoever has much to send asks first: posts are not bounded here.
   bool has_room() const;
+  // Of a link that has room: goes out with the next pump(), in one write with what else is queued then.
+  void queue(MessageType type, std::string payload);
   // Sends what can be sent. A broken connection is not told here but by receive(), after the engine's last words.
   void pump();
   // Why a message could not be sent though the engine is there (it is over a limit): this engine waits for it in vain.
@@ -63,6 +65,7 @@ class ReplicaLink {
   std::string reason;
 
  private:
+  void note(const Result<void>& sent);  // why nothing more can be sent
   struct Outgoing {
     MessageType type;
     std::string payload;

@@ -2,6 +2,7 @@
 // for both directions, so an encoder and its decoder cannot come to differ.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -14,6 +15,8 @@
 #include "net/wire.h"
 
 namespace chorus::archive {
+
+inline constexpr std::size_t reserved_bytes_max = 64 << 10;
 
 class Encoder {
  public:
@@ -80,8 +83,10 @@ void visit(Encoder& archive, const std::vector<T>& values) {
 template <typename T>
 void visit(Decoder& archive, std::vector<T>& values) {
   values.clear();
-  // Grows element by element: the first malformed one ends it, so a count alone cannot make the list large.
-  for (std::size_t left = archive.wire.count(1); left > 0 && !archive.wire.failed(); --left) {
+  std::size_t left = archive.wire.count(1);
+  // Beyond this it grows element by element: the first malformed one ends it, so a count alone cannot make it large.
+  values.reserve(std::min(left, reserved_bytes_max / sizeof(T)));
+  for (; left > 0 && !archive.wire.failed(); --left) {
     visit(archive, values.emplace_back());
   }
 }

@@ -44,14 +44,13 @@ class AuthenticatedConnection final : public Connection {
   AuthenticatedConnection(std::unique_ptr<Connection> inner, const SessionKeys& keys)
       : inner_(std::move(inner)), sending_(keys.sending), receiving_(keys.receiving) {}
 
-  Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
+  Result<void> queue(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
     if (broken_) return *broken_;
     if (descriptor >= 0) return fail(ErrorCode::invalid_argument, "a descriptor cannot go to another machine");
     sending_.append(type, epoch, &payload);
-    auto sent = inner_->send(type, epoch, std::move(payload), -1);
-    // What was not queued has used no number.
-    if (sent.ok()) sending_.next();
-    return sent;
+    CHORUS_TRY_VOID(inner_->queue(type, epoch, std::move(payload), -1));
+    sending_.next();  // what was not queued has used no number
+    return {};
   }
   Result<void> flush() override { return broken_ ? Result<void>(*broken_) : inner_->flush(); }
   std::size_t queued_bytes() const override { return inner_->queued_bytes(); }

@@ -26,10 +26,15 @@ class Connection {
  public:
   virtual ~Connection() = default;
 
-  // Queues the frame and writes what can be written. `descriptor` (or -1) is duplicated; the caller's stays open.
-  // Errors: invalid_argument (payload over the limit), resource_exhausted (queue full: flush and try again; nothing was
+  // Queues the frame and writes nothing. `descriptor` (or -1) is duplicated; the caller's stays open. Errors:
+  // invalid_argument (payload over the limit), resource_exhausted (queue full: flush and try again; nothing was
   // queued), unavailable (the peer is gone).
-  virtual Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor = -1) = 0;
+  virtual Result<void> queue(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor = -1) = 0;
+  // The same, and writes what can be written. Who has many frames queues them and flushes once.
+  Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor = -1) {
+    CHORUS_TRY_VOID(queue(type, epoch, std::move(payload), descriptor));
+    return flush();
+  }
   // Writes queued bytes as far as the peer takes them.
   virtual Result<void> flush() = 0;
   virtual std::size_t queued_bytes() const = 0;

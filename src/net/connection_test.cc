@@ -72,6 +72,47 @@ TEST_P(ConnectionTest, PassesADescriptorWithItsFrame) {
   EXPECT_EQ(::fcntl(with->descriptor.get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 }
 
+// Goal: frames that are queued go out together, in order, each descriptor with its own. Method: seven at a time,
+// the fourth with a descriptor.
+TEST_P(ConnectionTest, QueuedFramesGoOutWithTheNextFlush) {
+  auto [left, right] = make();
+  UniqueFd null_device(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  constexpr int frames = 200;
+  for (int i = 0; i < frames; ++i) {
+    ASSERT_TRUE(
+        left->queue(1, 0, std::string(static_cast<std::size_t>(i), 'q'), i % 7 == 3 ? null_device.get() : -1).ok());
+    if (i % 7 == 6) {
+      ASSERT_TRUE(left->flush().ok());
+      for (int got = i - 6; got <= i; ++got) {
+        const auto frame = receive_within(right.get(), 1000);
+        ASSERT_TRUE(frame.ok()) << frame.error().message;
+        EXPECT_EQ(frame->payload.size(), static_cast<std::size_t>(got));
+        EXPECT_EQ(frame->descriptor.valid(), got % 7 == 3);
+      }
+    }
+  }
+  EXPECT_TRUE(flush_within(left.get(), 1000).ok());
+  EXPECT_EQ(left->queued_bytes(), 0U);
+  for (int got = frames - frames % 7; got < frames; ++got) {
+    EXPECT_EQ(receive_within(right.get(), 1000)->payload.size(), static_cast<std::size_t>(got));
+  }
+}
+
+TEST(SocketConnection, MoreQueuedFramesThanTheKernelTakesCrossInOrder) {
+  auto [left, right] = socket_ends({});
+  constexpr std::size_t frames = 3000;
+  for (std::size_t i = 0; i < frames; ++i) ASSERT_TRUE(left->queue(1, 0, std::string(i % 1500, 'q')).ok());
+  ASSERT_TRUE(left->flush().ok());
+  EXPECT_GT(left->queued_bytes(), 0U);
+  for (std::size_t i = 0; i < frames; ++i) {
+    ASSERT_TRUE(left->flush().ok());
+    const auto frame = receive_within(right.get(), 1000);
+    ASSERT_TRUE(frame.ok()) << frame.error().message;
+    EXPECT_EQ(frame->payload.size(), i % 1500);
+  }
+  EXPECT_EQ(left->queued_bytes(), 0U);
+}
+
 TEST_P(ConnectionTest, DeliversWhatWasSentBeforeTheCloseAndThenSaysUnavailable) {
   auto [left, right] = make();
   ASSERT_TRUE(left->send(9, 1, "last words").ok());

@@ -22,7 +22,7 @@ class MemoryConnection final : public Connection {
       : channel_(std::move(channel)), end_(end), limits_(limits) {}
   ~MemoryConnection() override { channel_->closed[end_] = true; }
 
-  Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
+  Result<void> queue(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
     const int peer = 1 - end_;
     if (channel_->closed[peer]) return fail(ErrorCode::unavailable, "sending to the peer: it closed the connection");
     if (payload.size() > limits_.payload_bytes_max) {

@@ -2,6 +2,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -16,6 +17,7 @@ namespace {
 // Descriptors that arrived and whose frame is not whole yet. The peer of an engine sends one in its life.
 constexpr std::size_t pending_descriptors_max = 4;
 constexpr std::size_t read_bytes = 64U << 10;
+constexpr std::size_t parts_max = 64;  // messages of one write
 
 struct Outgoing {
   std::string bytes;
@@ -31,7 +33,7 @@ class SocketConnection final : public Connection {
         limits_(limits),
         parser_(limits.payload_bytes_max) {}
 
-  Result<void> send(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
+  Result<void> queue(std::uint8_t type, std::uint32_t epoch, std::string payload, int descriptor) override {
     if (send_error_) return *send_error_;
     if (payload.size() > limits_.payload_bytes_max) {
       return fail(ErrorCode::invalid_argument, "a message of {} bytes is over the limit of {}", payload.size(),
@@ -54,14 +56,13 @@ class SocketConnection final : public Connection {
     outgoing.bytes += payload;
     queued_bytes_ += outgoing.bytes.size();
     queue_.push_back(std::move(outgoing));
-    return flush();
+    return {};
   }
 
   Result<void> flush() override {
     if (send_error_) return *send_error_;
     while (!queue_.empty()) {
-      Outgoing& front = queue_.front();
-      const ssize_t sent = send_some(front);
+      const ssize_t sent = send_some();
       if (sent < 0 && errno == EINTR) continue;
       if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return {};
       if (sent < 0) {
@@ -71,10 +72,7 @@ class SocketConnection final : public Connection {
         queued_bytes_ = 0;
         return *send_error_;
       }
-      front.descriptor.reset();  // it went with the first byte
-      front.sent += static_cast<std::size_t>(sent);
-      queued_bytes_ -= static_cast<std::size_t>(sent);
-      if (front.sent == front.bytes.size()) queue_.pop_front();
+      took(static_cast<std::size_t>(sent));
     }
     return {};
   }
@@ -108,13 +106,20 @@ class SocketConnection final : public Connection {
   int fd() const override { return socket_.get(); }
 
  private:
-  ssize_t send_some(const Outgoing& outgoing) {
-    iovec part{const_cast<char*>(outgoing.bytes.data()) + outgoing.sent, outgoing.bytes.size() - outgoing.sent};
+  // The first messages of the queue; one with a descriptor is the first of its call.
+  ssize_t send_some() {
+    std::array<iovec, parts_max> parts;
+    std::size_t count = 0;
+    for (const Outgoing& outgoing : queue_) {
+      if (count == parts.size() || (count > 0 && outgoing.descriptor.valid())) break;
+      parts[count++] = {const_cast<char*>(outgoing.bytes.data()) + outgoing.sent,
+                        outgoing.bytes.size() - outgoing.sent};
+    }
     msghdr message{};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
+    message.msg_iov = parts.data();
+    message.msg_iovlen = count;
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
-    if (outgoing.descriptor.valid()) {
+    if (const Outgoing& outgoing = queue_.front(); outgoing.descriptor.valid()) {
       message.msg_control = control.data();
       message.msg_controllen = control.size();
       cmsghdr* header = CMSG_FIRSTHDR(&message);
@@ -125,6 +130,18 @@ class SocketConnection final : public Connection {
       std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
     }
     return ::sendmsg(socket_.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+
+  void took(std::size_t bytes) {
+    queued_bytes_ -= bytes;
+    queue_.front().descriptor.reset();  // it went with the first byte
+    while (bytes > 0) {
+      Outgoing& front = queue_.front();
+      const std::size_t of_front = std::min(bytes, front.bytes.size() - front.sent);
+      front.sent += of_front;
+      bytes -= of_front;
+      if (front.sent == front.bytes.size()) queue_.pop_front();
+    }
   }
 
   // Reads once. False: nothing there now. Sets receive_error_ when the peer is gone.

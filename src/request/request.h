@@ -124,7 +124,8 @@ struct TokenEvent {
 
 template <>
 struct std::hash<chorus::RequestId> {
-  std::size_t operator()(const chorus::RequestId& id) const {
+  // noexcept: a hash that may throw is kept in every node of a table, behind the value, where a look-up must fetch it.
+  std::size_t operator()(const chorus::RequestId& id) const noexcept {
     // Clients are few and their numbers small: the client moves to where numbers do not reach.
     return std::hash<std::uint64_t>()(id.number ^ (std::uint64_t{id.client} << 40));
   }
