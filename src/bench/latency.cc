@@ -54,7 +54,7 @@ class Batch {
  private:
   Result<void> take(const TextDelta& delta, Nanoseconds now, Latencies* latencies) {
     if (delta.error) return fail(ErrorCode::internal, "a request of the batch failed: {}", *delta.error);
-    if (delta.token_ids.empty()) return {};
+    if (!delta.token) return {};
     Nanoseconds& last = last_token_at_.at(delta.request);
     if (last == 0) prefilled_at_ = std::max(prefilled_at_, now);
     if (last != 0) latencies->gap_s.push_back(seconds(now - last));

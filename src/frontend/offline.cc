@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <unordered_map>
 #include <unordered_set>
 #include <utility>
 
@@ -16,6 +15,7 @@ namespace {
 constexpr int poll_ms = 100;
 // Encoding a large input takes time; between this many prompts the engines' events are taken in.
 constexpr std::size_t rows_between_polls = 64;
+constexpr std::uint32_t tokens_expected = 64;  // of a choice: it gets room for so many at once
 // Prompts that are remembered to notice an equal one.
 constexpr std::size_t remembered_seeds_max = 65536;
 
@@ -35,13 +35,15 @@ class OfflineRun {
  public:
   OfflineRun(TextEngine& engine, const OfflineWork& work) : engine_(engine), work_(work) {}
   ~OfflineRun() {
-    for (const auto& [id, row] : rows_) engine_.abort(id);
+    for (const Row& row : rows_) {
+      if (row.id != 0) engine_.abort(row.id);
+    }
   }
 
   Result<void> run() {
-    while (!exhausted_ || !rows_.empty()) {
+    while (!exhausted_ || in_flight_ > 0) {
       CHORUS_TRY_VOID(read());
-      const bool nothing_to_wait_for = may_read() || (exhausted_ && rows_.empty());
+      const bool nothing_to_wait_for = may_read() || (exhausted_ && in_flight_ == 0);
       CHORUS_TRY_VOID(take(nothing_to_wait_for ? 0 : poll_ms));
       if (work_.on_progress) work_.on_progress(progress_);
       if (work_.between_polls) CHORUS_TRY_VOID(work_.between_polls());
@@ -53,6 +55,7 @@ class OfflineRun {
 
  private:
   struct Row {
+    TextRequestId id = 0;  // 0: nothing is in this place
     std::size_t index = 0;
     GenerationOutput output;
     Nanoseconds added_at = 0;
@@ -65,27 +68,47 @@ class OfflineRun {
       CHORUS_TRY(std::optional<OfflineRow> next, work_.next());
       exhausted_ = !next;
       if (exhausted_) break;
-      const std::uint32_t choices = next->input.options.params.n;
-      CHORUS_TRY(const TextRequestId id, engine_.add(std::move(next->input)));
-      Row& row = rows_[id];
-      row.index = next->index;
-      row.added_at = monotonic_now();
-      row.output.choices.resize(choices);
-      for (std::uint32_t choice = 0; choice < choices; ++choice) row.output.choices[choice].index = choice;
+      CHORUS_TRY_VOID(add(std::move(*next)));
     }
     return {};
+  }
+
+  // Its place is the request's tag.
+  Result<void> add(OfflineRow&& given) {
+    if (free_.empty()) {
+      free_.push_back(rows_.size());
+      rows_.emplace_back();
+    }
+    const std::uint32_t choices = given.input.options.params.n;
+    const std::uint32_t tokens = std::min(given.input.options.params.max_tokens, tokens_expected);
+    given.input.tag = free_.back();
+    Row& row = rows_[free_.back()];
+    CHORUS_TRY(row.id, engine_.add(std::move(given.input)));
+    free_.pop_back();
+    ++in_flight_;
+    row.index = given.index;
+    row.added_at = monotonic_now();
+    row.output.choices.resize(choices);
+    for (std::uint32_t choice = 0; choice < choices; ++choice) {
+      row.output.choices[choice].index = choice;
+      row.output.choices[choice].token_ids.reserve(tokens);
+    }
+    return {};
+  }
+
+  Row take_out(std::size_t place) {
+    free_.push_back(place);
+    --in_flight_;
+    return std::exchange(rows_[place], Row());
   }
 
   Result<void> take(int timeout_ms) {
     deltas_.clear();
     CHORUS_TRY_VOID(engine_.poll(timeout_ms, &deltas_));
     for (TextDelta& delta : deltas_) {
-      const auto found = rows_.find(delta.request);
-      Row& row = found->second;
-      add_up(delta, &row);
+      add_up(delta, &rows_[delta.tag]);
       if (!delta.last) continue;
-      Row done = std::move(row);
-      rows_.erase(found);
+      Row done = take_out(delta.tag);
       done.output.latency_s = done.output.error ? 0 : seconds_since(done.added_at);
       CHORUS_TRY_VOID(finish(done.index, std::move(done.output)));
     }
@@ -94,21 +117,25 @@ class OfflineRun {
 
   void add_up(TextDelta& delta, Row* row) {
     GenerationOutput& output = row->output;
-    if (delta.dp_rank >= 0) output.dp_rank = delta.dp_rank;
     if (delta.prompt) output.prompt = std::move(*delta.prompt);
-    output.prompt_tokens = delta.prompt_tokens;
+    if (delta.last) {
+      output.dp_rank = delta.dp_rank;
+      output.prompt_tokens = delta.prompt_tokens;
+    }
     if (!delta.prompt_logprobs.empty()) output.prompt_logprobs = std::move(delta.prompt_logprobs);
     if (delta.error) {
       output.error = std::move(delta.error);
       output.choices.clear();
       return;
     }
-    if (output.ttft_s == 0 && !delta.token_ids.empty()) output.ttft_s = seconds_since(row->added_at);
-    progress_.output_tokens += delta.token_ids.size();
     GeneratedChoice& choice = output.choices[delta.choice];
     choice.text += delta.text;
-    choice.token_ids.insert(choice.token_ids.end(), delta.token_ids.begin(), delta.token_ids.end());
-    std::move(delta.logprobs.begin(), delta.logprobs.end(), std::back_inserter(choice.logprobs));
+    if (delta.token) {
+      if (choice.token_ids.empty() && output.ttft_s == 0) output.ttft_s = seconds_since(row->added_at);
+      ++progress_.output_tokens;
+      choice.token_ids.push_back(*delta.token);
+    }
+    if (delta.logprobs) choice.logprobs.push_back(std::move(*delta.logprobs));
     if (delta.finish == FinishReason::none) return;
     choice.finish_reason = delta.finish;
     choice.stop_token = delta.stop_token;
@@ -129,11 +156,12 @@ class OfflineRun {
   // The rows in flight in input order, then those that were not read.
   Result<void> end_late() {
     std::map<std::size_t, GenerationOutput> late;
-    for (auto& [id, row] : rows_) {
-      engine_.abort(id);
+    for (std::size_t place = 0; place < rows_.size(); ++place) {
+      if (rows_[place].id == 0) continue;
+      engine_.abort(rows_[place].id);
+      Row row = take_out(place);
       late.emplace(row.index, std::move(row.output));
     }
-    rows_.clear();
     for (auto& [index, output] : late) CHORUS_TRY_VOID(finish_late(index, std::move(output)));
     while (!exhausted_) {
       CHORUS_TRY(std::optional<OfflineRow> next, work_.next());
@@ -148,7 +176,9 @@ class OfflineRun {
 
   TextEngine& engine_;
   const OfflineWork& work_;
-  std::unordered_map<TextRequestId, Row> rows_;
+  std::vector<Row> rows_;  // in flight, each in a place of its own
+  std::vector<std::size_t> free_;
+  std::size_t in_flight_ = 0;
   std::vector<TextDelta> deltas_;
   GenerationProgress progress_;
   bool exhausted_ = false;  // all rows were read

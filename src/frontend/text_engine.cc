@@ -41,6 +41,7 @@ struct Choice {
 
 struct Submitted {
   TextRequestId id = 0;
+  std::uint64_t tag = 0;
   std::vector<Choice> choices;
   std::size_t choices_left = 0;
   bool keeps_stop_token = false;  // in the text
@@ -129,7 +130,7 @@ struct TextEngine::State {
   void end(std::unordered_map<RequestId, Submitted>::iterator at);
   void forget(std::deque<std::shared_ptr<Unsubmitted>>::iterator at);
   void take(FleetEvent& fleet_event, std::vector<TextDelta>* deltas);
-  void take_token(const TokenEvent& event, Submitted& request, Choice& choice, TextDelta* delta);
+  void take_token(TokenEvent& event, Submitted& request, Choice& choice, TextDelta* delta);
 };
 
 void TextEngine::State::forget(std::deque<std::shared_ptr<Unsubmitted>>::iterator at) {
@@ -156,6 +157,7 @@ void TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* del
   const SamplingParams& params = input.options.params;
   TextDelta first;
   first.request = waiting.id;
+  first.tag = input.tag;
   first.prompt_tokens = waiting.prompt.token_ids.size();
   if (input.return_prompt) {
     waiting.prompt.text = std::move(input.prompt);
@@ -174,6 +176,7 @@ void TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* del
   request.priority = input.priority;
   Submitted state;
   state.id = waiting.id;
+  state.tag = input.tag;
   state.choices.resize(params.n);
   state.choices_left = params.n;
   state.ignores_eos = params.ignore_eos;
@@ -203,8 +206,9 @@ void TextEngine::State::take(FleetEvent& fleet_event, std::vector<TextDelta>* de
   const auto found = submitted.find(event.request);
   if (found == submitted.end()) return;  // ended here by a stop string before the engine knew
   Submitted& request = found->second;
-  TextDelta delta;
+  TextDelta& delta = deltas->emplace_back();
   delta.request = request.id;
+  delta.tag = request.tag;
   delta.choice = event.choice;
   delta.dp_rank = fleet_event.dp_rank;
   if (event.finish == FinishReason::error) {
@@ -230,15 +234,14 @@ void TextEngine::State::take(FleetEvent& fleet_event, std::vector<TextDelta>* de
   delta.prompt_tokens = request.prompt_tokens;
   delta.output_tokens = request.output_tokens;
   if (delta.last) end(found);
-  deltas->push_back(std::move(delta));
 }
 
-void TextEngine::State::take_token(const TokenEvent& event, Submitted& request, Choice& choice, TextDelta* delta) {
+void TextEngine::State::take_token(TokenEvent& event, Submitted& request, Choice& choice, TextDelta* delta) {
   CHECK(event.position == choice.tokens, "position {} after {} tokens", event.position, choice.tokens);
   ++choice.tokens;
   ++request.output_tokens;
-  delta->token_ids.push_back(*event.token);
-  if (event.logprobs) delta->logprobs.push_back(*event.logprobs);
+  delta->token = event.token;
+  delta->logprobs = std::move(event.logprobs);
   if (!choice.detokenizer) return;
   // The token that ends the output is not part of its text, unless asked for.
   if (event.finish == FinishReason::stop && !request.keeps_stop_token) return;

@@ -33,6 +33,7 @@ struct GenerationInput {
   std::int32_t priority = 0;
   std::optional<int> dp_rank;        // pinned; nullopt: wherever there is room
   bool return_prompt = false;        // its text and ids come with the first delta
+  std::uint64_t tag = 0;             // the caller's: each delta brings it back
   std::optional<std::string> error;  // the request failed before it came here (its chat template, say)
 };
 
@@ -48,12 +49,13 @@ struct UnderstoodPrompt {
 // a finish.
 struct TextDelta {
   TextRequestId request = 0;
+  std::uint64_t tag = 0;
   std::uint32_t choice = 0;
   // Can be shown as it is: whole characters, and nothing that may turn out to be a stop string. May be empty while
-  // tokens came, and the other way round.
+  // a token came, and the other way round.
   std::string text;
-  std::vector<TokenId> token_ids;
-  std::vector<PositionLogprobs> logprobs;  // one a token, where asked for
+  std::optional<TokenId> token;
+  std::optional<PositionLogprobs> logprobs;  // of the token, where asked for
   FinishReason finish = FinishReason::none;
   std::optional<TokenId> stop_token;  // the stop_reason: not set for the tokenizer's own EOS
   std::optional<std::string> stop_string;

@@ -74,7 +74,7 @@ TEST_F(TextEngineTest, GivesEachChoiceAsItComes) {
   ASSERT_NE(deltas[0].prompt, nullptr);
   EXPECT_EQ(deltas[0].prompt->text, "abc");
   EXPECT_EQ(deltas[0].prompt->token_ids, (std::vector<TokenId>{'a', 'b', 'c'}));
-  EXPECT_TRUE(deltas[0].token_ids.empty());
+  EXPECT_FALSE(deltas[0].token);
   EXPECT_EQ(text_of(id, 0), "one");
   EXPECT_EQ(text_of(id, 1), "one");
   for (std::size_t i = 1; i < deltas.size(); ++i) {
