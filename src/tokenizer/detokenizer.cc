@@ -44,15 +44,17 @@ std::size_t possible_stop_size(std::string_view text, const std::vector<std::str
 }  // namespace
 
 struct Detokenizer::State {
-  std::shared_ptr<const Tokenizer> tokenizer;
-  Options options;
+  // First what each token needs: of many outputs at once it is in no cache.
   std::unique_ptr<TokenStream> stream;
-  std::string held;         // settled, but not handed out: it may be the beginning of a stop string
-  std::size_t checked = 0;  // up to here, in held + tentative text, no stop string may end any more
-  std::uint64_t tokens = 0;
   bool stopped = false;
   bool finished = false;
+  bool looks_for_stops = false;
+  std::string held;  // settled, but not handed out: it may be the beginning of a stop string
+  std::uint64_t tokens = 0;
+  std::size_t checked = 0;  // up to here, in held + tentative text, no stop string may end any more
+  Options options;
   std::string stop_string;
+  std::shared_ptr<const Tokenizer> tokenizer;
 
   // Hands out what no stop string can begin in any more.
   std::string release() {
@@ -78,6 +80,7 @@ Detokenizer::Detokenizer(std::shared_ptr<const Tokenizer> tokenizer, std::span<c
     : state_(std::make_shared<State>()) {
   state_->stream = tokenizer->start_decoding(options.skip_special_tokens);
   state_->tokenizer = std::move(tokenizer);
+  state_->looks_for_stops = !options.stop.empty();
   state_->options = std::move(options);
   state_->stream->begin_after(prompt);
 }
@@ -87,7 +90,7 @@ std::string Detokenizer::push(std::int32_t token) {
   if (state.stopped || state.finished) return "";
   ++state.tokens;
   state.stream->push(token, state.held);
-  if (state.options.stop.empty()) return std::exchange(state.held, {});
+  if (!state.looks_for_stops) return std::exchange(state.held, {});
   std::string text = state.held;
   text += state.stream->tentative();
   if (state.tokens > state.options.min_tokens) {

@@ -66,16 +66,49 @@ Result<std::vector<Span>> Pattern::find_all(std::string_view text) const {
   return find_characters(text, std::get<CharacterRule>(kind_));
 }
 
+namespace {
+
+// Of a text with `count` matches of `matched_bytes` together.
+Result<std::size_t> replaced_bytes(std::string_view text, std::size_t count, std::size_t matched_bytes,
+                                   std::string_view replacement, std::size_t bytes_max) {
+  std::size_t bytes = text.size() - matched_bytes, added = 0;
+  if (__builtin_mul_overflow(count, replacement.size(), &added) || __builtin_add_overflow(bytes, added, &bytes) ||
+      bytes > bytes_max) {
+    return fail(ErrorCode::resource_exhausted, "{} replacements of {} bytes make more than {} bytes of a text", count,
+                replacement.size(), bytes_max);
+  }
+  return bytes;
+}
+
+// What a decoder does to every token: no list is made of the matches.
+Result<std::string> replace_text(std::string_view text, std::string_view wanted, std::string_view replacement,
+                                 std::size_t bytes_max) {
+  std::size_t at = wanted.empty() ? std::string_view::npos : text.find(wanted);
+  if (at == std::string_view::npos) return std::string(text);
+  std::size_t count = 0;
+  for (std::size_t next = at; next != std::string_view::npos; next = text.find(wanted, next + wanted.size())) ++count;
+  CHORUS_TRY(const std::size_t bytes, replaced_bytes(text, count, count * wanted.size(), replacement, bytes_max));
+  std::string out;
+  out.reserve(bytes);
+  std::size_t done = 0;
+  for (; at != std::string_view::npos; at = text.find(wanted, done)) {
+    out += text.substr(done, at - done);
+    out += replacement;
+    done = at + wanted.size();
+  }
+  out += text.substr(done);
+  return out;
+}
+
+}  // namespace
+
 Result<std::string> replace_all(std::string_view text, const Pattern& pattern, std::string_view replacement,
                                 std::size_t bytes_max) {
+  if (const std::string* wanted = pattern.text()) return replace_text(text, *wanted, replacement, bytes_max);
   CHORUS_TRY(const std::vector<Span> matches, pattern.find_all(text));
-  std::size_t bytes = text.size(), added = 0;
-  for (const Span& match : matches) bytes -= match.end - match.begin;
-  if (__builtin_mul_overflow(matches.size(), replacement.size(), &added) ||
-      __builtin_add_overflow(bytes, added, &bytes) || bytes > bytes_max) {
-    return fail(ErrorCode::resource_exhausted, "{} replacements of {} bytes make more than {} bytes of a text",
-                matches.size(), replacement.size(), bytes_max);
-  }
+  std::size_t matched_bytes = 0;
+  for (const Span& match : matches) matched_bytes += match.end - match.begin;
+  CHORUS_TRY(const std::size_t bytes, replaced_bytes(text, matches.size(), matched_bytes, replacement, bytes_max));
   std::string out;
   out.reserve(bytes);
   std::size_t done = 0;

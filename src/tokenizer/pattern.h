@@ -25,6 +25,8 @@ class Pattern {
 
   // From left to right, none overlapping. No match is made for an empty string.
   Result<std::vector<Span>> find_all(std::string_view text) const;
+  // The text that it is; nullptr for the other kinds.
+  const std::string* text() const { return std::get_if<std::string>(&kind_); }
   // The regular expression as it was written; empty for the other kinds.
   const std::string& regex_source() const { return source_; }
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "json/utf8.h"
+#include "tokenizer/pattern.h"
 #include "tokenizer/split_scanner.h"
 #include "tokenizer/unicode.h"
 
@@ -129,6 +130,23 @@ TEST(ByteLevel, IsABijection) {
   EXPECT_TRUE(from_byte_level(to_byte_level(" a\n\xFF"), bytes));
   EXPECT_EQ(bytes, " a\n\xFF");
   EXPECT_FALSE(from_byte_level("\xE4\xBD\xA0", bytes));
+}
+
+TEST(Pattern, ReplacesATextAsItReplacesARegex) {
+  const Pattern text = Pattern::from_text("ab");
+  const auto regex = Pattern::from_regex("ab");
+  ASSERT_TRUE(regex.ok());
+  for (const char* given : {"", "a", "ab", "abab", "xabyabz", "aab", "aba", "ba"}) {
+    for (const char* replacement : {"", "-", "abc"}) {
+      const auto one = replace_all(given, text, replacement, 100), other = replace_all(given, *regex, replacement, 100);
+      ASSERT_TRUE(one.ok() && other.ok());
+      EXPECT_EQ(*one, *other) << given;
+    }
+  }
+  EXPECT_EQ(*replace_all("abc", Pattern::from_text(""), "x", 100), "abc");
+  EXPECT_EQ(replace_all("ab ab", text, "long", 8).error().message,
+            replace_all("ab ab", *regex, "long", 8).error().message);
+  EXPECT_EQ(*replace_all("ab ab", text, "long", 9), "long long");
 }
 
 }  // namespace
