@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "base/philox.h"
 #include "base/result.h"
@@ -16,6 +17,32 @@ TEST(Philox, MatchesThePublishedVectors) {
             (std::array<std::uint32_t, 4>{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
   EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
             (std::array<std::uint32_t, 4>{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+// Goal: how the bytes are cut does not matter. Method: against the hash of the whole, pieces of 0 to 22 bytes.
+TEST(ByteHash, IsThatOfTheWhole) {
+  std::string bytes;
+  ByteHash pieces(digest_key);
+  for (std::size_t i = 0; i < 300; ++i) {
+    const std::string piece(i * 7 % 23, static_cast<char>(i));
+    pieces.add(piece);
+    bytes += piece;
+    const auto* data = reinterpret_cast<const unsigned char*>(bytes.data());
+    ASSERT_EQ(pieces.value(), siphash128(digest_key, {data, bytes.size()})) << i;
+  }
+}
+
+TEST(Digest, TellsPartsApart) {
+  const auto of = [](std::initializer_list<const char*> parts) {
+    Digest digest;
+    for (const char* part : parts) digest.add(part);
+    return digest.text();
+  };
+  EXPECT_EQ(of({"ab", "c"}), of({"ab", "c"}));
+  EXPECT_NE(of({"ab", "c"}), of({"a", "bc"}));
+  EXPECT_NE(of({"", "a"}), of({"a", ""}));
+  EXPECT_NE(of({}), of({""}));
+  EXPECT_EQ(of({}).size(), 32U);
 }
 
 TEST(Philox, UniformStaysInsideTheUnitIntervalAndDependsOnEveryArgument) {

@@ -2,8 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <iostream>
-#include <map>
+#include <deque>
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
@@ -68,20 +67,21 @@ class OrderedWriter {
  public:
   OrderedWriter(RowOutput& file, bool metrics) : file_(file), metrics_(metrics) {}
 
-  // Before the row runs.
+  // Before the row runs; in the order of the rows, without gaps.
   void expect(std::size_t index, InputRow& row) {
     const SamplingParams& params = row.line.input.options.params;
     const OutputLineFields fields{params.logprobs.has_value(), params.prompt_logprobs.has_value(), metrics_};
-    rows_.emplace(index, Row{std::move(row.line.id), row.hash, fields, std::nullopt});
+    if (rows_.empty()) first_ = index;
+    rows_.push_back({std::move(row.line.id), row.hash, fields, std::nullopt});
   }
 
   Result<void> take(std::size_t index, GenerationOutput&& output) {
-    rows_.at(index).output = std::move(output);
-    for (auto first = rows_.begin(); first != rows_.end() && first->second.output; first = rows_.begin()) {
+    rows_[index - first_].output = std::move(output);
+    for (; !rows_.empty() && rows_.front().output; rows_.pop_front(), ++first_) {
+      const Row& row = rows_.front();
       line_.clear();
-      append_output_line(first->second.id, *first->second.output, first->second.fields, &line_);
-      CHORUS_TRY_VOID(file_.write(line_, first->second.hash, first->second.output->error.has_value()));
-      rows_.erase(first);
+      append_output_line(row.id, *row.output, row.fields, &line_);
+      CHORUS_TRY_VOID(file_.write(line_, row.hash, row.output->error.has_value()));
     }
     return {};
   }
@@ -97,7 +97,8 @@ class OrderedWriter {
   };
   RowOutput& file_;
   bool metrics_;
-  std::map<std::size_t, Row> rows_;  // by index; the first is the next to be written
+  std::deque<Row> rows_;   // the first is the next to be written
+  std::size_t first_ = 0;  // its index
   std::string line_;
 };
 

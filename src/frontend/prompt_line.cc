@@ -8,23 +8,15 @@ namespace {
 
 constexpr std::size_t prompt_tokens_max = 1 << 24;
 
-Result<std::vector<TokenId>> token_ids(const Json& value) {
-  if (!value.is_array() || value.size() > prompt_tokens_max) {
-    return fail(ErrorCode::invalid_argument, "prompt_token_ids: give a list of at most {} whole numbers",
-                prompt_tokens_max);
-  }
-  std::vector<TokenId> ids;
-  ids.reserve(value.size());
-  for (const Json& entry : value) {
-    if (!entry.is_number_integer())
+Error wrong_token_ids(const Json& value) {
+  if (value.is_array() && value.size() <= prompt_tokens_max) {
+    for (const Json& entry : value) {
+      if (entry.is_number_integer()) continue;
       return fail(ErrorCode::invalid_argument, "prompt_token_ids has {}: give whole numbers", entry.dump());
-    // Out of any vocabulary stays out of range when clamped; which range that is, the row's check says.
-    const auto id = entry.is_number_unsigned()
-                        ? static_cast<std::int64_t>(std::min<std::uint64_t>(entry.get<std::uint64_t>(), INT32_MAX))
-                        : entry.get<std::int64_t>();
-    ids.push_back(static_cast<TokenId>(std::clamp<std::int64_t>(id, INT32_MIN, INT32_MAX)));
+    }
   }
-  return ids;
+  return fail(ErrorCode::invalid_argument, "prompt_token_ids: give a list of at most {} whole numbers",
+              prompt_tokens_max);
 }
 
 // What a chat request has beside its messages for the template (vLLM's names, entrypoints/openai/chat_completion).
@@ -84,6 +76,21 @@ Result<void> PromptLineParser::set_chat_prompt(GenerationInput* input, bool make
   return {};
 }
 
+Result<void> PromptLineParser::set_token_ids(std::size_t member, GenerationInput* input, bool makes_prompt) {
+  numbers_.clear();
+  if (!json_.integers(member, &numbers_) || numbers_.size() > prompt_tokens_max) {
+    return wrong_token_ids(json_.value(member));
+  }
+  if (!makes_prompt) return {};
+  std::vector<TokenId>& ids = input->prompt_token_ids.emplace();
+  ids.reserve(numbers_.size());
+  // Out of any vocabulary stays out of range when clamped; which range that is, the row's check says.
+  for (const std::int64_t id : numbers_) {
+    ids.push_back(static_cast<TokenId>(std::clamp<std::int64_t>(id, INT32_MIN, INT32_MAX)));
+  }
+  return {};
+}
+
 Result<void> PromptLineParser::set_prompt(PromptLine* line, bool makes_prompt) {
   const auto text = json_.find("prompt"), ids = json_.find("prompt_token_ids"), messages = json_.find("messages");
   const int kinds = int{text.has_value()} + int{ids.has_value()} + int{messages.has_value()};
@@ -91,10 +98,7 @@ Result<void> PromptLineParser::set_prompt(PromptLine* line, bool makes_prompt) {
     return fail(ErrorCode::invalid_argument,
                 "give one of \"prompt\", \"prompt_token_ids\", \"messages\"; this line has {}", kinds);
   if (messages) return set_chat_prompt(&line->input, makes_prompt);
-  if (ids) {
-    CHORUS_TRY(line->input.prompt_token_ids, token_ids(json_.value(*ids)));
-    return {};
-  }
+  if (ids) return set_token_ids(*ids, &line->input, makes_prompt);
   if (json_.kind(*text) != JsonKind::string) return fail(ErrorCode::invalid_argument, "prompt: give a string");
   if (makes_prompt) line->input.prompt = json_.text(*text);
   return {};

@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "frontend/chat_format.h"
@@ -40,12 +41,14 @@ class PromptLineParser {
   Result<void> read(std::string_view text, PromptLine* line, bool makes_prompt);
   Result<void> set_prompt(PromptLine* line, bool makes_prompt);
   Result<void> set_chat_prompt(GenerationInput* input, bool makes_prompt);
+  Result<void> set_token_ids(std::size_t member, GenerationInput* input, bool makes_prompt);
 
   const ChatFormat* chat_;
   GenerationOptions defaults_;
   std::optional<std::int64_t> now_unix_s_;
   JsonObjectReader json_;
   PromptLine checked_;
+  std::vector<std::int64_t> numbers_;
 };
 
 // The tokenizer of a model directory; nullptr when it has no tokenizer.json (token ids in, token ids out).

@@ -20,11 +20,9 @@ Error bad_value(const char* name, const Json& value, const std::string& accepted
 }
 
 Result<double> number(const char* name, const Json& value, double low, double high) {
-  const std::string accepted = fmt::format("a number from {} to {}", low, high);
-  if (!value.is_number()) return bad_value(name, value, accepted);
-  const double number = value.get<double>();
-  if (!(number >= low && number <= high)) return bad_value(name, value, accepted);
-  return number;
+  const double number = value.is_number() ? value.get<double>() : NAN;
+  if (number >= low && number <= high) return number;
+  return bad_value(name, value, fmt::format("a number from {} to {}", low, high));
 }
 
 // 5.0 is 5: Python and JavaScript write whole numbers so.
@@ -37,15 +35,15 @@ Json as_whole(const Json& value) {
 }
 
 Result<std::int64_t> integer(const char* name, const Json& given, std::int64_t low, std::int64_t high) {
-  const std::string accepted = fmt::format("a whole number from {} to {}", low, high);
-  const Json value = as_whole(given);
-  if (!value.is_number_integer() ||
-      (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(high))) {
-    return bad_value(name, value, accepted);
+  if (given.is_number_float()) {
+    const Json whole = as_whole(given);
+    if (!whole.is_number_float()) return integer(name, whole, low, high);
   }
-  const auto whole = value.get<std::int64_t>();
-  if (whole < low || whole > high) return bad_value(name, value, accepted);
-  return whole;
+  const bool fits = given.is_number_integer() &&
+                    (!given.is_number_unsigned() || given.get<std::uint64_t>() <= static_cast<std::uint64_t>(high));
+  const auto whole = fits ? given.get<std::int64_t>() : low - 1;
+  if (whole >= low && whole <= high) return whole;
+  return bad_value(name, given, fmt::format("a whole number from {} to {}", low, high));
 }
 
 Result<bool> flag(const char* name, const Json& value) {

@@ -298,6 +298,21 @@ std::string_view JsonObjectReader::text(std::size_t i) const {
   return state_->members[i].value.get_string().value_unsafe();
 }
 
+bool JsonObjectReader::integers(std::size_t i, std::vector<std::int64_t>* numbers) const {
+  dom::array array;
+  if (state_->members[i].value.get_array().get(array) != simdjson::SUCCESS) return false;
+  for (const dom::element entry : array) {
+    if (entry.is_int64()) {
+      numbers->push_back(entry.get_int64().value_unsafe());
+    } else if (entry.is_uint64()) {
+      numbers->push_back(INT64_MAX);
+    } else {
+      return false;
+    }
+  }
+  return true;
+}
+
 Json JsonObjectReader::value(std::size_t i) const {
   auto value = convert(state_->members[i].value, state_->limits, state_->limits.depth_max);
   CHECK(value.ok(), "member {}: {}", i, value.error().message);  // check() has passed it

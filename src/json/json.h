@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -54,6 +55,8 @@ class JsonObjectReader {
   JsonKind kind(std::size_t i) const;
   std::string_view text(std::size_t i) const;  // of a string
   Json value(std::size_t i) const;             // as parse_json() gives it
+  // Of an array of whole numbers: appends them; those above INT64_MAX as that. False: it is something else.
+  bool integers(std::size_t i, std::vector<std::int64_t>* numbers) const;
 
  private:
   struct State;

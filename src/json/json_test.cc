@@ -52,6 +52,74 @@ TEST(ParseJson, FollowsTheTestSuite) {
   EXPECT_GT(files, 150u);
 }
 
+// What parse_json() says of the text, said by the reader.
+void expect_as_parsed(JsonObjectReader& reader, std::string_view text) {
+  const auto parsed = parse_json(text);
+  const auto read = reader.read(text);
+  if (!parsed.ok() || !parsed->is_object()) {
+    ASSERT_FALSE(read.ok()) << text;
+    EXPECT_EQ(read.error().message, parsed.ok() ? "not a JSON object" : parsed.error().message);
+    return;
+  }
+  ASSERT_TRUE(read.ok()) << read.error().message;
+  ASSERT_EQ(reader.size(), parsed->size());
+  std::size_t i = 0;
+  for (const auto& [key, value] : parsed->items()) {
+    EXPECT_EQ(reader.key(i), key);
+    EXPECT_EQ(reader.find(key), i);
+    EXPECT_EQ(reader.value(i), value);
+    EXPECT_TRUE(!value.is_string() || reader.text(i) == value.get<std::string>()) << key;
+    ++i;
+  }
+}
+
+TEST(JsonObjectReader, SaysWhatParseJsonSays) {
+  JsonObjectReader reader;
+  for (const fs::path& path : suite_files()) {
+    const std::string text = bytes_of(path);
+    expect_as_parsed(reader, text);
+    expect_as_parsed(reader, "{\"id\": 1, \"value\": " + text + "}");
+  }
+  for (const std::size_t levels : {62, 63, 64, 65}) {
+    expect_as_parsed(reader, "{\"a\":" + std::string(levels, '[') + std::string(levels, ']') + "}");
+  }
+  expect_as_parsed(reader, "{\"a\": {\"b\": 1, \"b\": 2}}");
+  expect_as_parsed(reader, "{\"a\": 1e400}");
+}
+
+TEST(JsonObjectReader, TellsKindsAndWholeNumbers) {
+  JsonObjectReader reader;
+  ASSERT_TRUE(
+      reader.read(R"({"a":null,"b":true,"c":-1,"d":1.0,"e":"x","f":[3,-4,18446744073709551615],"g":{},"h":[1.5]})")
+          .ok());
+  std::vector<JsonKind> kinds;
+  for (std::size_t i = 0; i < reader.size(); ++i) kinds.push_back(reader.kind(i));
+  using enum JsonKind;
+  EXPECT_EQ(kinds, (std::vector{null, boolean, number, number, string, array, object, array}));
+  std::vector<std::int64_t> numbers;
+  EXPECT_TRUE(reader.integers(5, &numbers));
+  EXPECT_EQ(numbers, (std::vector<std::int64_t>{3, -4, INT64_MAX}));
+  for (const std::size_t other : {0, 2, 4, 6, 7}) EXPECT_FALSE(reader.integers(other, &numbers)) << other;
+  EXPECT_FALSE(reader.find("z"));
+}
+
+// A long text, then a short one, then one that is no JSON, then a good one.
+TEST(JsonObjectReader, OneTextLeavesNothingForTheNext) {
+  JsonObjectReader reader;
+  const std::string large(1 << 20, 'x');
+  ASSERT_TRUE(reader.read("{\"a\":\"" + large + "\"}").ok());
+  EXPECT_EQ(reader.text(0), large);
+  ASSERT_TRUE(reader.read("{\"b\":2}").ok());
+  EXPECT_EQ(reader.size(), 1U);
+  EXPECT_EQ(reader.key(0), "b");
+  EXPECT_FALSE(reader.read("{\"c\":").ok());
+  EXPECT_EQ(reader.size(), 0U);
+  ASSERT_TRUE(reader.read("{}").ok());
+  EXPECT_EQ(reader.size(), 0U);
+  JsonObjectReader small({.bytes_max = 10});
+  EXPECT_THAT(small.read("{\"abcdef\":1}").error().message, HasSubstr("over the limit of 10 bytes"));
+}
+
 TEST(ParseJson, KeepsOrderAndTypes) {
   const auto json = parse_json(R"({"b":1,"a":[1.5,-2,18446744073709551615,null,true,"\ud834\udd1e"]})");
   ASSERT_TRUE(json.ok());
@@ -182,6 +250,7 @@ TEST(ParseJson, SurvivesMutatedFiles) {
   const auto below = [&](std::size_t limit) {
     return std::uniform_int_distribution<std::size_t>(0, limit - 1)(random);
   };
+  JsonObjectReader reader;
   for (const fs::path& path : suite_files()) {
     const std::string original = bytes_of(path);
     if (original.size() > 4096) continue;
@@ -202,6 +271,7 @@ TEST(ParseJson, SurvivesMutatedFiles) {
         }
       }
       fuzz_json(data);
+      expect_as_parsed(reader, data);
     }
   }
 }

@@ -177,6 +177,8 @@ JsonWriter& JsonWriter::null() {
 }
 
 JsonWriter& JsonWriter::raw(const Json& value) {
+  if (value.is_number_unsigned()) return this->value(value.get<std::uint64_t>());
+  if (value.is_number_integer()) return this->value(value.get<std::int64_t>());
   separate();
   *out_ += value.dump(-1, ' ', false, Json::error_handler_t::replace);
   return *this;
