@@ -94,7 +94,7 @@ World::Shape World::draw_shape(const WorldConfig& config, Random* random) {
   shape.replicas = config.replicas > 0 ? config.replicas : replicas;
   shape.together = (random->chance(0.2) || config.together) && shape.replicas > 1;
   shape.scheduler = draw_scheduler(random);
-  shape.balancer = random->chance(0.5) ? LoadBalancerName::least_loaded : LoadBalancerName::round_robin;
+  shape.balancer = every_load_balancer[random->between(0, std::size(every_load_balancer) - 1)];
   shape.limits = draw_limits(shape.scheduler, random);
   shape.supervisor = draw_supervisor(config, shape.together, random);
   shape.drain_timeout = random->chance(0.2) ? 300 * millisecond : never;

@@ -33,7 +33,7 @@ TEST(World, WithoutFaultsEveryRequestEndsAsTheOracleSays) {
 // Goal: the simulated faults are those that are to be survived. Method: totals of a few worlds.
 TEST(World, FaultsOfEveryKindHappen) {
   Totals totals;
-  for (std::uint64_t seed = 1; seed <= 30; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 40; ++seed) {
     const Outcome outcome = run_world(small(seed));
     expect_clean(outcome, fmt::format("seed {}", seed));
     totals.add(outcome.totals);

@@ -121,12 +121,12 @@ TEST_F(DispatcherTest, ADeadReplicasRequestsGoOnElsewhereWithTheirTokens) {
   EXPECT_EQ(events[1].dp_rank, 1);
 }
 
-class BalancerTest : public DispatcherTest, public ::testing::WithParamInterface<const char*> {};
+class BalancerTest : public DispatcherTest, public ::testing::WithParamInterface<LoadBalancerName> {};
 
 // "At most 2 x max_num_seqs a replica", also where the balancer looks at no load, and with requests of several choices.
 TEST_P(BalancerTest, TheWindowHoldsUnderEveryBalancer) {
   config_.limits.sequences_per_replica_max = 4;
-  make(std::string(GetParam()) == "round_robin" ? make_round_robin() : make_least_loaded());
+  make(make_load_balancer(GetParam()));
   news(State::ready, {0, 1});
   news(State::ready, {1, 1});
   submit(0, 3, 0);
@@ -137,7 +137,7 @@ TEST_P(BalancerTest, TheWindowHoldsUnderEveryBalancer) {
   for (const int rank : {0, 1}) EXPECT_LE(dispatcher_->ledger().sequences_on(rank), 4u);
   EXPECT_GE(dispatcher_->ledger().sequences_on(0), 3u);
 }
-INSTANTIATE_TEST_SUITE_P(Balancers, BalancerTest, ::testing::Values("round_robin", "least_loaded"));
+INSTANTIATE_TEST_SUITE_P(Balancers, BalancerTest, ::testing::ValuesIn(every_load_balancer));
 
 TEST_F(DispatcherTest, ARequestWiderThanTheWindowRunsOnAnEmptyReplica) {
   config_.limits.sequences_per_replica_max = 2;

@@ -3,7 +3,8 @@
 #pragma once
 
 // round_robin: replicas in turn, whatever their load. least_loaded: the one with the fewest sequences in flight.
-#define CHORUS_LOAD_BALANCERS(row) row(round_robin) row(least_loaded)
+// power_of_two: of two drawn at random the one with fewer in flight.
+#define CHORUS_LOAD_BALANCERS(row) row(round_robin) row(least_loaded) row(power_of_two)
 
-// Each as a word of a text: " round_robin" " least_loaded".
+// Each as a word of a text: " round_robin" " least_loaded" ..
 #define CHORUS_WORD(name) " " #name

@@ -44,4 +44,8 @@ CHORUS_LOAD_BALANCERS(CHORUS_DECLARE)
 
 std::unique_ptr<LoadBalancer> make_load_balancer(LoadBalancerName name);
 
+#define CHORUS_ENUMERATOR(name) LoadBalancerName::name,
+inline constexpr LoadBalancerName every_load_balancer[] = {CHORUS_LOAD_BALANCERS(CHORUS_ENUMERATOR)};
+#undef CHORUS_ENUMERATOR
+
 }  // namespace chorus
