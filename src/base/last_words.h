@@ -1,5 +1,5 @@
-// What a process says when it ends by something that no code of its own can report: memory or a thread that the system
-// refuses (an exception that nobody catches), and a mapped file that became shorter (SIGBUS).
+// What a process says when it ends by something that its code cannot return as an error: memory or a thread that the
+// system refuses (an exception that nobody catches), and a mapped file that became shorter (SIGBUS).
 #pragma once
 
 namespace chorus {

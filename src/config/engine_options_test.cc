@@ -55,7 +55,7 @@ TEST(EngineOptionTable, SaysWhatMustAgree) {
   EXPECT_THAT(names_with(Agreement::launched), ElementsAre("max-num-seqs", "max-num-batched-tokens", "seed"));
 }
 
-// Every option of its own, or a node would compute with another configuration than its head.
+// Every option whose value is not its default, or a node would compute with another configuration than its head.
 TEST(EngineOptionTable, NodesAreToldAllThatConcernsThem) {
   std::vector<std::string> told;
   for (const int seed : {3, 4}) {  // a flag or a name is at its default in one of them

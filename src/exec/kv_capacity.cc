@@ -37,7 +37,7 @@ Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConf
   return shards;
 }
 
-// A block is one on all stages, and each context-parallel worker has blocks of its own.
+// A block is one on all stages, and each context-parallel worker has different blocks.
 std::int64_t tokens_in(const EngineConfig& config, const std::vector<Shard>& shards, std::uint64_t kv_cache_bytes) {
   const std::int32_t pools = config.parallel.decode_context_parallel_size;
   std::uint64_t blocks_of_pool = std::numeric_limits<std::uint64_t>::max();

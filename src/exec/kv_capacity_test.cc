@@ -6,7 +6,7 @@
 namespace chorus {
 namespace {
 
-// 5 layers of 4 kv heads of 8 dimensions: 640 bytes a token in bfloat16, 10,240 a block.
+// 5 layers of 4 kv heads of 8 dimensions: 640 bytes per token in bfloat16, 10,240 per block.
 constexpr std::uint64_t token_bytes = 640, block_bytes = 16 * token_bytes;
 
 class KvCapacityTest : public testing::Test {

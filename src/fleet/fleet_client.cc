@@ -6,7 +6,7 @@
 namespace chorus {
 namespace {
 
-// A prompt that would not fit in a frame (4 bytes a token, the rest is small beside it).
+// A prompt that would not fit in a frame (4 bytes per token, the rest is small beside it).
 constexpr std::size_t prompt_tokens_max = frame_payload_bytes_max / 8;
 
 DispatcherConfig dispatcher_config(const EngineConfig& config, ClientId client) {

@@ -103,7 +103,7 @@ FleetHost::~FleetHost() {
   for (Rank& rank : ranks_) {
     auto& link = rank.link;
     if (!link) continue;
-    // One that is not ready is loading and would not listen: it has nothing to end in order either.
+    // One that is not ready is loading and would not listen: it has nothing to finish either.
     if (!is_ready(link->replica().rank)) link->process().kill();
     link->post(MessageType::shutdown, {});
     // TCP throws away what was sent last where something that was received is left unread.

@@ -176,8 +176,8 @@ class OfflineRun {
 
   TextEngine& engine_;
   const OfflineWork& work_;
-  std::vector<Row> rows_;  // in flight, each in a place of its own
-  std::vector<std::size_t> free_;
+  std::vector<Row> rows_;          // in flight; id 0: a free place
+  std::vector<std::size_t> free_;  // places in rows_
   std::size_t in_flight_ = 0;
   std::vector<TextDelta> deltas_;
   GenerationProgress progress_;

@@ -16,7 +16,7 @@ constexpr std::array<std::string_view, 25> symbols = {"**", "//", "==", "!=", ">
                                                       "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
                                                       ">",  "<",  "=",  ".",  ":",  "|",  ","};
 
-// The tree of a template takes up to 400 bytes a token.
+// The tree of a template takes up to 400 bytes per token.
 constexpr std::size_t tokens_max = 300'000;
 constexpr std::size_t name_bytes_max = 1000;
 constexpr std::size_t source_bytes_max = 16u << 20;

@@ -63,7 +63,7 @@ class JsonObjectReader {
   std::unique_ptr<State> state_;
 };
 
-// Appends JSON text to a string. Floats are the shortest digits that read back to the same value (of their own width);
+// Appends JSON text to a string. Floats are the shortest digits that read back to the same value (float or double);
 // a whole number keeps its ".0"; NaN and infinities become null. Strings must be UTF-8; bytes that are not become
 // U+FFFD.
 class JsonWriter {

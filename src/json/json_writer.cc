@@ -10,8 +10,6 @@
 namespace chorus {
 namespace {
 
-constexpr std::string_view replacement = "\xEF\xBF\xBD";  // U+FFFD
-
 void append_escaped(std::string& out, unsigned char byte) {
   static constexpr std::string_view hex = "0123456789abcdef";
   switch (byte) {
@@ -63,7 +61,7 @@ void append_string(std::string& out, std::string_view text) {
       continue;
     }
     const Utf8Step step = utf8_step(text, at);
-    out += step.valid ? text.substr(at, step.size) : replacement;
+    out += step.valid ? text.substr(at, step.size) : replacement_text;
     at += step.size;
   }
   out += '"';

@@ -14,7 +14,6 @@
 namespace chorus {
 namespace {
 
-constexpr char32_t replacement_character = 0xfffd;
 constexpr int levels_max = 1000;
 
 bool is_digit(char c) {

@@ -5,8 +5,6 @@
 namespace chorus {
 namespace {
 
-constexpr char32_t replacement_character = 0xFFFD;
-
 // How long the sequence is that `lead` begins and what its second byte may be (table 3-7); length 0: no lead byte.
 struct Lead {
   std::uint8_t length, second_min, second_max;

@@ -11,8 +11,12 @@
 
 namespace chorus {
 
+// What stands in a text for what is no character.
+inline constexpr char32_t replacement_character = 0xFFFD;
+inline constexpr std::string_view replacement_text = "\xEF\xBF\xBD";
+
 struct Utf8Step {
-  char32_t code_point = 0;  // U+FFFD when not valid
+  char32_t code_point = 0;  // replacement_character when not valid
   std::uint8_t size = 0;    // bytes to go on by: 1 to 4
   bool valid = false;
   bool cut_off = false;  // not valid only because the text ends: more bytes might complete it

@@ -47,8 +47,6 @@ void append_byte_level(std::string_view token, std::string& bytes);
 // stays in `bytes`, unless `all`.
 void move_utf8(std::string& bytes, std::string& text, bool all);
 
-inline constexpr std::string_view replacement_text = "\xEF\xBF\xBD";  // U+FFFD
-
 // A Sequence gives several steps, null one that joins by spaces.
 Result<std::vector<std::unique_ptr<const DecoderStep>>> load_decoder_steps(const Json& config);
 

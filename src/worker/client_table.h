@@ -25,8 +25,8 @@
 namespace chorus {
 
 struct ClientLimits {
-  // Events told and not yet taken. A front end that is at work is far below it: 32 MiB are about a million tokens. A
-  // client of its own connection is dropped beyond it, the parent is waited for.
+  // Events told and not yet taken. A front end that reads is far below it: 32 MiB are about a million tokens. Beyond
+  // it a client with a connection to this engine alone is dropped; the parent is waited for.
   std::size_t queue_bytes_max = std::size_t{32} << 20;
   int control_timeout_ms = 60'000;  // that the parent may take to read on
 };
