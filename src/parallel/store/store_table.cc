@@ -8,7 +8,7 @@
 namespace chorus {
 
 // One request out of what has come so far. When something is missing, `short_` is set and the request is read again
-// from its beginning once there is more; when it can never become a request, `refused`.
+// from its beginning once there are bytes_needed() bytes; when it can never become a request, `refused`.
 class StoreRequestReader {
  public:
   explicit StoreRequestReader(std::string_view bytes) : bytes_(bytes) {}
@@ -20,13 +20,15 @@ class StoreRequestReader {
     if (raw.size() == sizeof(T)) std::memcpy(&result, raw.data(), sizeof(T));
     return result;
   }
-  std::string_view text(std::size_t bytes_max) {
+  // `following`: how many texts are to come after this one.
+  std::string_view text(std::size_t bytes_max, std::uint64_t following) {
+    following_bytes_min_ = static_cast<std::size_t>(following) * sizeof(std::uint64_t);
     const auto bytes = value<std::uint64_t>();
     if (bytes > bytes_max) refused_ = true;
     return complete() ? take(static_cast<std::size_t>(bytes)) : std::string_view();
   }
-  std::string_view key() { return text(store_key_bytes_max + 1); }
-  std::string_view payload() { return text(store_value_bytes_max); }
+  std::string_view key(std::uint64_t following = 0) { return text(store_key_bytes_max + 1, following); }
+  std::string_view payload(std::uint64_t following = 0) { return text(store_value_bytes_max, following); }
   std::uint64_t count() {
     const auto result = value<std::uint64_t>();
     if (result > store_wait_keys_max) refused_ = true;
@@ -34,27 +36,31 @@ class StoreRequestReader {
   }
   std::vector<std::string> keys() {
     std::vector<std::string> result;
-    const std::uint64_t keys_left = count();
-    for (std::uint64_t i = 0; i < keys_left && complete(); ++i) result.emplace_back(key());
+    for (std::uint64_t left = count(); left > 0 && complete(); --left) result.emplace_back(key(left - 1));
     return result;
   }
 
   bool complete() const { return !short_ && !refused_; }
   bool refused() const { return refused_; }
   std::size_t offset() const { return offset_; }
+  // Of a request that is not complete: it has at least so many bytes. A text that is known only by its count has 8.
+  std::size_t bytes_needed() const { return bytes_needed_; }
 
  private:
   std::string_view take(std::size_t bytes) {
-    if (!complete() || bytes_.size() - offset_ < bytes) {
+    if (complete() && bytes_.size() - offset_ < bytes) {
       short_ = true;
-      return {};
+      bytes_needed_ = offset_ + bytes + following_bytes_min_;
     }
+    if (!complete()) return {};
     offset_ += bytes;
     return bytes_.substr(offset_ - bytes, bytes);
   }
 
   std::string_view bytes_;
   std::size_t offset_ = 0;
+  std::size_t following_bytes_min_ = 0;
+  std::size_t bytes_needed_ = 0;
   bool short_ = false;
   bool refused_ = false;
 };
@@ -65,7 +71,7 @@ void StoreTable::close(Session* session) {
 
 Result<void> StoreTable::answer(Session* session) {
   std::size_t used = 0;
-  while (used < session->input.size()) {
+  while (session->input.size() - used >= session->bytes_needed) {
     CHORUS_TRY(const std::size_t taken, answer_first(session, std::string_view(session->input).substr(used)));
     if (taken == 0) break;
     used += taken;
@@ -84,6 +90,7 @@ Result<std::size_t> StoreTable::answer_first(Session* session, std::string_view 
   }
   const bool sensible = dispatch(session, kind, &reader);
   if (reader.refused() || !sensible) return fail(ErrorCode::invalid_argument, "it sent what is no request");
+  session->bytes_needed = reader.complete() ? 1 : reader.bytes_needed();
   return reader.complete() ? reader.offset() : 0;
 }
 
@@ -149,11 +156,10 @@ bool StoreTable::dispatch(Session* session, StoreRequest kind, Reader* reader) {
 }
 
 bool StoreTable::multi_set(Reader* reader) {
-  const std::uint64_t pairs = reader->count();
   std::vector<std::pair<std::string_view, std::string_view>> read;
-  for (std::uint64_t i = 0; i < pairs && reader->complete(); ++i) {
-    const auto key = reader->key();
-    read.emplace_back(key, reader->payload());
+  for (std::uint64_t left = reader->count(); left > 0 && reader->complete(); --left) {
+    const auto key = reader->key(2 * left - 1);
+    read.emplace_back(key, reader->payload(2 * left - 2));
   }
   if (!reader->complete()) return true;
   return std::ranges::all_of(read, [&](const auto& pair) { return store(std::string(pair.first), pair.second); });
@@ -162,7 +168,7 @@ bool StoreTable::multi_set(Reader* reader) {
 // For a key that is not there and an `expected` that is not empty the answer is `expected`, as torch's server gives
 // it.
 bool StoreTable::compare_set(Session* session, Reader* reader) {
-  const auto key = reader->key(), expected = reader->payload(), desired = reader->payload();
+  const auto key = reader->key(2), expected = reader->payload(1), desired = reader->payload();
   if (!reader->complete()) return true;
   const auto found = values_.find(key);
   if (found == values_.end() ? expected.empty() : found->second == expected) {

@@ -27,6 +27,9 @@ class StoreTable {
     std::string input;
     std::string output;
     bool validated = false;
+    // No request begins `input` that has fewer bytes. Without it one of many keys that comes in small pieces would be
+    // read from its beginning with each piece.
+    std::size_t bytes_needed = 1;
     std::vector<std::string> waits_for;  // keys of its pending wait; empty: none
   };
   // Stays where it is until it is closed.
