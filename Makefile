@@ -63,9 +63,9 @@ fuzz: install-packages
 	@$(call CONFIGURE,fuzz)
 	@ninja -C build-fuzz -j$(JOBS) fuzz_target_$(TARGET)
 	@mkdir -p build-fuzz/corpus/$(TARGET)
+	@fuzz/dictionary.py $(TARGET) > build-fuzz/corpus/$(TARGET).dict
 	cd build-fuzz/corpus && ../fuzz/$(TARGET) -max_total_time=$(SECONDS) -max_len=65536 -timeout=60 -rss_limit_mb=2048 \
-	  $(if $(wildcard fuzz/dictionaries/$(TARGET).dict),-dict=$(CURDIR)/fuzz/dictionaries/$(TARGET).dict) \
-	  $(TARGET) $(CURDIR)/fuzz/corpus/$(TARGET)
+	  -dict=$(TARGET).dict $(TARGET) $(CURDIR)/fuzz/corpus/$(TARGET)
 
 bench: install-packages
 	@$(call CONFIGURE,release,-DCHORUS_BENCH=ON)
