@@ -65,7 +65,7 @@ fuzz: install-packages
 	@mkdir -p build-fuzz/corpus/$(TARGET)
 	@fuzz/dictionary.py $(TARGET) > build-fuzz/corpus/$(TARGET).dict
 	cd build-fuzz/corpus && ../fuzz/$(TARGET) -max_total_time=$(SECONDS) -max_len=65536 -timeout=60 -rss_limit_mb=2048 \
-	  -dict=$(TARGET).dict $(TARGET) $(CURDIR)/fuzz/corpus/$(TARGET)
+	  $$(test ! -s $(TARGET).dict || echo -dict=$(TARGET).dict) $(TARGET) $(CURDIR)/fuzz/corpus/$(TARGET)
 
 bench: install-packages
 	@$(call CONFIGURE,release,-DCHORUS_BENCH=ON)
