@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 
+#include "json/json.h"
+
 namespace chorus::fuzz {
 
 void run_json(std::string_view input);
@@ -16,6 +18,10 @@ void run_tokenize(std::string_view input);
 void run_pattern(std::string_view input);
 void run_template_text(std::string_view input);
 void run_template_grammar(std::string_view input);
+// A template made from the language's grammar, as the bytes choose; and what it and template_text are rendered with.
+std::string template_of(std::string_view bytes);
+const Json& template_variables();
+inline constexpr std::int64_t template_now_unix_s = 1768478400;  // 2026-01-15 12:00
 void run_chat(std::string_view input);
 void run_prompt_line(std::string_view input);
 void run_workflow(std::string_view input);

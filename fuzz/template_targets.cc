@@ -9,9 +9,8 @@
 #include "targets.h"
 
 namespace chorus::fuzz {
-namespace {
 
-const Json& variables() {
+const Json& template_variables() {
   static const Json json = Json::parse(
       R"({"s": "a b <c> 7\n\tx", "u": "é世\uFFFD😀", "n": 7, "m": -9223372036854775808, "x": 9223372036854775807, "r": 0.1,
           "t": true, "z": null, "l": [3, "b", null, [1, 2], {"k": 1}], "d": {"k": "v", "a": {"b": [1, 2]}, "1": 2},
@@ -20,14 +19,16 @@ const Json& variables() {
   return json;
 }
 
+namespace {
+
 void render(std::string_view source) {
   const auto parsed = Template::parse(source, "fuzz");
   if (!parsed.ok()) return;
   for (const bool strict : {false, true}) {
     RenderOptions options;
     options.strict = strict;
-    options.now_unix_s = 1768478400;
-    (void)parsed->render(variables(), options);
+    options.now_unix_s = template_now_unix_s;
+    (void)parsed->render(template_variables(), options);
   }
 }
 
@@ -157,8 +158,12 @@ void run_template_text(std::string_view input) {
   render(input);
 }
 
+std::string template_of(std::string_view bytes) {
+  return Generator(bytes).template_text();
+}
+
 void run_template_grammar(std::string_view input) {
-  render(Generator(input).template_text());
+  render(template_of(input));
 }
 
 }  // namespace chorus::fuzz

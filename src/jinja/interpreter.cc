@@ -157,7 +157,9 @@ Interpreter::Flow Interpreter::run(const Statement& statement, Scope* scope) {
       break;
     case Type::filter_block: {
       const ScopeGuard inner(this, scope);
-      print(filter_through(*statement.filter, captured_run(statement.body, inner.get()), inner.get()));
+      const Value value = filter_through(*statement.filter, captured_run(statement.body, inner.get()), inner.get());
+      if (!value.is_string()) raise("TypeError", "expected str instance, {} found", value.type_name());
+      print(value);
       break;
     }
     case Type::with:

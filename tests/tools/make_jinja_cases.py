@@ -65,7 +65,7 @@ TEMPLATES = [
     "{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m('a')|upper }}{{ m('a')|length }}{{ 'a' in m('a') }}", "{% macro m() %}  x  {% endmacro %}[{{ m()|trim }}]", "{%- macro m() -%}\n  x\n{%- endmacro -%}\n[{{ m() }}]", "{% for i in nums %}{% macro m() %}{{ i }}{% endmacro %}{{ m() }}{% endfor %}",
     "{% macro m() %}[{{ caller() }}]{% endmacro %}{% call m() %}body{% endcall %}", "{% macro m() %}{{ caller(1, 2) }}{% endmacro %}{% call(a, b) m() %}{{ a }}+{{ b }}{% endcall %}", "{% macro m() %}{{ caller is defined }}{% endmacro %}{{ m() }}", "{% macro m() %}{{ caller() }}{% endmacro %}{{ m() }}",
     "{% macro m() %}x{% endmacro %}{% call m() %}y{% endcall %}", "{% call n %}x{% endcall %}", "{% set x = 1 %}{% macro m() %}{{ caller() }}{% endmacro %}{% call m() %}{{ x }}{% endcall %}",
-    "{% filter upper %}ab{{ s }}{% endfilter %}", "{% filter replace('a', 'b')|upper %}aa{% endfilter %}", "{% filter trim %}  x  {% endfilter %}", "{% filter %}x{% endfilter %}",
+    "{% filter upper %}ab{{ s }}{% endfilter %}", "{% filter replace('a', 'b')|upper %}aa{% endfilter %}", "{% filter trim %}  x  {% endfilter %}", "{% filter %}x{% endfilter %}", "{% filter length %}ab{% endfilter %}", "{% filter escape %}<{% endfilter %}", "{% set a %}{% filter length %}ab{% endfilter %}{% endset %}{{ a }}",
     "{% with a=1, b=2 %}{{ a }}{{ b }}{% endwith %}{{ a is defined }}", "{% with %}{% set q = 1 %}{{ q }}{% endwith %}{{ q is defined }}", "{% with a = n %}{% with a = a + 1 %}{{ a }}{% endwith %}{{ a }}{% endwith %}",
     "{% generation %}{{ s }}{% endgeneration %}", "a {%- generation -%} {{ s }} {%- endgeneration -%} b", "{% for x in nums %}{% generation %}{{ x }}{{ loop.index }}{% endgeneration %}{% endfor %}", "{% block b %}{{ s }}{% endblock %}", "{% print n, s %}",
     "{% do nums %}", "{% set c = cycler('a', 'b', 'c') %}{{ c.next() }}{{ c.next() }}{{ c.current }}{{ c.reset() }}{{ c.next() }}", "{% set j = joiner(', ') %}{% for x in nums %}{{ j() }}{{ x }}{% endfor %}", "{% set j = joiner() %}{{ j() }}a{{ j() }}b",
@@ -140,4 +140,5 @@ def main():
     print(len(cases), "cases", sum("error_type" in case for case in cases), "errors")
 
 
-main()
+if __name__ == "__main__":
+    main()
