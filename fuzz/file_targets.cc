@@ -3,10 +3,10 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "config/model_config.h"
 #include "frontend/chat_format.h"
 #include "frontend/prompt_line.h"
 #include "json/json.h"
+#include "models/registry.h"
 #include "targets.h"
 #include "weights/safetensors_header.h"
 #include "workflow/records.h"

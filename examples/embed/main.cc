@@ -14,6 +14,7 @@
 #include "exec/model_runner.h"
 #include "exec/replica_executor.h"
 #include "launch/launch_fleet.h"
+#include "models/registry.h"
 #include "worker/process_main.h"
 
 namespace {

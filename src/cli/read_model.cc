@@ -47,7 +47,7 @@ void warn_of_tokens_beyond(const Tokenizer& tokenizer, const ModelConfig& model)
 Result<ModelConfig> read_model(const EngineConfig& engine) {
   CHORUS_TRY(ModelConfig model, read_model_config(engine.model, engine.generation_config));
   CHORUS_TRY_VOID(validate(engine));
-  CHORUS_TRY_VOID(find_model_family(model));  // before the sizes: an unknown family's may be missing
+  CHORUS_TRY_VOID(find_family(model));  // before the sizes: an unknown family's may be missing
   CHORUS_TRY_VOID(validate(engine, model));
   CHORUS_TRY_VOID(untie_own_head(engine, &model));
   return model;

@@ -15,6 +15,7 @@
 #include "frontend/prompt_line.h"
 #include "frontend/text_engine.h"
 #include "launch/launch_fleet.h"
+#include "models/registry.h"
 #include "workflow/workflow.h"
 
 namespace chorus {

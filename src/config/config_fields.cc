@@ -1,6 +1,7 @@
 #include "config/config_fields.h"
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 namespace chorus {
 namespace {

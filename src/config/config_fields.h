@@ -1,10 +1,8 @@
 // Typed, bounded reading of one JSON object of a configuration file. The first thing wrong is kept and everything after
-// it is read as its fallback, so that a reader is a plain list of fields with one check at the end. Includes
-// nlohmann/json.hpp: for .cc files of this room only.
+// it is read as its fallback, so that a reader is a plain list of fields with one check at the end.
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
@@ -39,6 +37,7 @@ class ConfigFields {
   std::vector<std::int32_t> integers(const char* key, std::size_t count_max, std::int32_t min);
   std::vector<std::string> texts(const char* key, std::size_t count_max);
 
+  const std::string& where() const { return where_; }
   // Records "WHERE: MESSAGE" unless something was wrong before.
   void refuse(const std::string& message);
   // Records that the value at `key` is not what is `accepted`.

@@ -4,6 +4,8 @@
 #include <array>
 #include <string_view>
 
+#include <nlohmann/json.hpp>
+
 #include "config/config_fields.h"
 #include "config/nearest_name.h"
 

@@ -100,16 +100,6 @@ struct ModelConfig {
   }
 };
 
-// Reads DIRECTORY/config.json (required) and generation_config.json (optional). Both spellings: rope_theta /
-// rope_scaling / torch_dtype and rope_parameters / dtype. Errors name the file, the key, the value and what is
-// accepted: no such directory, no config.json, not JSON, no architectures, sizes out of bounds or inconsistent (heads,
-// kv heads), a quantization_config (not supported yet). Whether the architecture is known is models/registry's
-// question: of one that is not, only the sizes that are there are read (others stay 0), so that the registry can refuse
-// it by its name. `generation_config`: "auto": the model's own file; "chorus": no sampling defaults from it, but its
-// bos and eos ids; else a directory whose generation_config.json (required) is taken instead. As in vLLM its
-// sampling values count whether or not it says do_sample.
-Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config = "auto");
-
 // The longest sequence the model's positions reach: max_position_embeddings, or more where linear or YaRN scaling
 // stretches original_max_position_embeddings further.
 int model_len_limit(const ModelConfig& model);

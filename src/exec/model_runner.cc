@@ -18,7 +18,7 @@ namespace {
 constexpr std::int64_t logits_rows_max = 64;
 
 DecoderSpec spec_of(const ModelConfig& model) {
-  const auto family = find_model_family(model);
+  const auto family = find_family(model);
   CHECK(family.ok(), "the architecture was checked before");
   return (*family)->spec(model);
 }
@@ -56,7 +56,7 @@ void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>
 }  // namespace
 
 Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard) {
-  CHORUS_TRY(const ModelFamily* family, find_model_family(model));
+  CHORUS_TRY(const Family* family, find_family(model));
   CHORUS_TRY_VOID(check_size(model));
   Parameters parameters(isa, dtype);
   Decoder decoder(parameters, shard, model, family->spec(model));
@@ -85,7 +85,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& mode
                                                          const ParallelConfig& parallel, int shard,
                                                          std::span<const std::byte> arena, const Checkpoint* checkpoint,
                                                          WorkerGroups groups) {
-  CHORUS_TRY([[maybe_unused]] const ModelFamily* family, find_model_family(model));
+  CHORUS_TRY([[maybe_unused]] const Family* family, find_family(model));
   std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, parallel, shard, std::move(groups)));
   CHORUS_TRY_VOID(runner->parameters_.bind(arena.data(), arena.size()));
   if (runner->slots_) {

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "models/registry.h"
 #include "testing/planned_sequences.h"
 #include "testing/tiny_model.h"
 

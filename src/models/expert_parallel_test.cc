@@ -52,7 +52,7 @@ class Worker {
       if (setup.balancing) slots_.emplace(setup.isa, DType::bfloat16, setup.balancing->num_redundant_experts);
       ep = {ep_.rank(), ep_.size(), ExpertPlacementStrategy::linear, slots_ ? &*slots_ : nullptr};
     }
-    const auto family = find_model_family(config_);
+    const auto family = find_family(config_);
     parameters_.emplace(setup.isa, DType::bfloat16);
     ModelShard shard = whole_model(config_, {tp_.rank(), tp_.size()});
     shard.ep = ep;

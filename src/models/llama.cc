@@ -1,13 +1,25 @@
 // Llama 1 to 3 (Touvron et al., 2023; Dubey et al., 2024). attention_bias covers all four projections.
-#include "models/families.h"
+#include "models/family.h"
 
 namespace chorus {
+namespace {
 
-DecoderSpec llama_spec(const ModelConfig& config) {
+Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
+  CHORUS_TRY_VOID(read_decoder_fields(fields, {}, model));
+  model->attention_bias = fields->flag_or("attention_bias", false);
+  return {};
+}
+
+DecoderSpec spec(const ModelConfig& config) {
   DecoderSpec spec;
   spec.qkv_bias = config.attention_bias;
   spec.attention_output_bias = config.attention_bias;
   return spec;
 }
+
+}  // namespace
+
+extern const Family llama_family;
+const Family llama_family = {"LlamaForCausalLM", nullptr, read_config, spec};
 
 }  // namespace chorus

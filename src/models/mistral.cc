@@ -1,10 +1,23 @@
-// Mistral (Jiang et al., 2023): Llama with a sliding window, which ModelConfig::layer_window carries.
-#include "models/families.h"
+// Mistral (Jiang et al., 2023): Llama with a sliding window.
+#include "models/family.h"
 
 namespace chorus {
+namespace {
 
-DecoderSpec mistral_spec(const ModelConfig&) {
+Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
+  CHORUS_TRY_VOID(read_decoder_fields(fields, {}, model));
+  model->attention_bias = fields->flag_or("attention_bias", false);
+  read_windows(fields, Windows::all_layers, 4096, model);
   return {};
 }
+
+DecoderSpec spec(const ModelConfig&) {
+  return {};
+}
+
+}  // namespace
+
+extern const Family mistral_family;
+const Family mistral_family = {"MistralForCausalLM", nullptr, read_config, spec};
 
 }  // namespace chorus

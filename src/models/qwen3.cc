@@ -1,14 +1,27 @@
 // Qwen3 (Yang et al., 2025): RMS norm over each head of q and k before the rotary embedding.
-#include "models/families.h"
+#include "models/family.h"
 
 namespace chorus {
+namespace {
 
-DecoderSpec qwen3_spec(const ModelConfig& config) {
+Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
+  CHORUS_TRY_VOID(read_decoder_fields(fields, {.head_dim = 128}, model));
+  model->attention_bias = fields->flag_or("attention_bias", false);
+  read_windows(fields, Windows::upper_layers_if_used, 4096, model);
+  return {};
+}
+
+DecoderSpec spec(const ModelConfig& config) {
   DecoderSpec spec;
   spec.qkv_bias = config.attention_bias;
   spec.attention_output_bias = config.attention_bias;
   spec.qk_norm = true;
   return spec;
 }
+
+}  // namespace
+
+extern const Family qwen3_family;
+const Family qwen3_family = {"Qwen3ForCausalLM", nullptr, read_config, spec};
 
 }  // namespace chorus

@@ -59,7 +59,7 @@ class RunningModel {
     const auto config = read_model_config(directory);
     EXPECT_TRUE(config.ok()) << config.error().message;
     config_ = *config;
-    const auto family = find_model_family(config_);
+    const auto family = find_family(config_);
     EXPECT_TRUE(family.ok());
     parameters_.emplace(isa, dtype);
     decoder_.emplace(*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_,
@@ -305,7 +305,7 @@ TEST(Registry, ListsTheKnownArchitecturesWhenOneIsUnknown) {
   ModelConfig config;
   config.directory = "somewhere";
   config.architecture = "GPT9ForCausalLM";
-  const auto family = find_model_family(config);
+  const auto family = find_family(config);
   ASSERT_FALSE(family.ok());
   EXPECT_EQ(family.error().message.rfind(
                 "somewhere/config.json: architecture GPT9ForCausalLM is not supported; known: LlamaForCausalLM", 0),

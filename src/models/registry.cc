@@ -2,30 +2,50 @@
 
 #include <fmt/ranges.h>
 
+#include <vector>
+
 #include "config/nearest_name.h"
-#include "models/families.h"
 
 namespace chorus {
 
-const std::vector<ModelFamily>& model_families() {
-  static const std::vector<ModelFamily> table = {
-      {"LlamaForCausalLM", llama_spec},   {"MistralForCausalLM", mistral_spec},    {"MixtralForCausalLM", mixtral_spec},
-      {"PhimoeForCausalLM", phimoe_spec}, {"PhiMoEForCausalLM", phimoe_spec},      {"Qwen2ForCausalLM", qwen2_spec},
-      {"Qwen3ForCausalLM", qwen3_spec},   {"Qwen3MoeForCausalLM", qwen3_moe_spec},
-  };
-  return table;
+#define CHORUS_FAMILIES(row) row(llama) row(mistral) row(mixtral) row(phimoe) row(qwen2) row(qwen3) row(qwen3_moe)
+
+#define CHORUS_DECLARE(name) extern const Family name##_family;
+CHORUS_FAMILIES(CHORUS_DECLARE)
+#undef CHORUS_DECLARE
+
+namespace {
+
+#define CHORUS_ADDRESS(name) &name##_family,
+constexpr const Family* families[] = {CHORUS_FAMILIES(CHORUS_ADDRESS)};
+#undef CHORUS_ADDRESS
+
+std::vector<FamilyReader> readers() {
+  std::vector<FamilyReader> result;
+  for (const Family* family : families) {
+    result.push_back({family->architecture, family->read_config});
+    if (family->former_name != nullptr) result.push_back({family->former_name, family->read_config});
+  }
+  return result;
 }
 
-Result<const ModelFamily*> find_model_family(const ModelConfig& config) {
+}  // namespace
+
+Result<const Family*> find_family(const ModelConfig& config) {
   std::vector<std::string> known;
-  for (const ModelFamily& family : model_families()) {
-    if (config.architecture == family.architecture) return &family;
-    known.emplace_back(family.architecture);
+  for (const Family* family : families) {
+    if (config.architecture == family->architecture) return family;
+    if (family->former_name != nullptr && config.architecture == family->former_name) return family;
+    known.emplace_back(family->architecture);
   }
   const auto nearest = nearest_name(config.architecture, known);
   return fail(ErrorCode::invalid_argument, "{}/config.json: architecture {} is not supported; known: {}{}",
               config.directory, config.architecture, fmt::join(known, ", "),
               nearest ? fmt::format("; nearest: {}", *nearest) : "");
+}
+
+Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config) {
+  return read_model_config(directory, generation_config, readers());
 }
 
 }  // namespace chorus

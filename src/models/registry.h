@@ -2,20 +2,17 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "base/result.h"
-#include "models/decoder.h"
+#include "config/model_config.h"
+#include "models/family.h"
 
 namespace chorus {
 
-struct ModelFamily {
-  const char* architecture;  // as in config.json's architectures[0]
-  DecoderSpec (*spec)(const ModelConfig& config);
-};
+// The family of config.architecture; an unknown one is an error that lists the known.
+Result<const Family*> find_family(const ModelConfig& config);
 
-const std::vector<ModelFamily>& model_families();
-// The row of config.architecture; an unknown one is an error that lists the known.
-Result<const ModelFamily*> find_model_family(const ModelConfig& config);
+// config/model_fields.h, with every family.
+Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config = "auto");
 
 }  // namespace chorus

@@ -15,6 +15,7 @@
 #include "base/philox.h"
 #include "exec/load_weights.h"
 #include "exec/model_runner.h"
+#include "models/registry.h"
 
 namespace chorus {
 

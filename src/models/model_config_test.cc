@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "json/json.h"
+#include "models/registry.h"
 
 namespace chorus {
 namespace {
