@@ -8,7 +8,7 @@ import pytest
 
 from chorus_process import STORIES, TINY, chorus, other_lines
 
-FAMILIES = ["llama", "mistral", "mixtral", "phimoe", "qwen2", "qwen3", "qwen3_moe"]
+FAMILIES = ["exaone4", "granite", "hunyuan_dense", "llama", "mistral", "mixtral", "phi3", "phimoe", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "stablelm"]
 DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 

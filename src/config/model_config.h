@@ -54,14 +54,20 @@ struct ModelConfig {
   int num_key_value_heads = 0;
   int head_dim = 0;
   int max_position_embeddings = 0;
-  double rms_norm_eps = 1e-6;
+  double norm_eps = 1e-6;
   RopeConfig rope;
+  double partial_rotary_factor = 1.0;  // how much of each head turns, from its beginning
+  std::vector<bool> layer_is_rotary;   // false: its queries and keys do not turn; size num_hidden_layers
   bool tie_word_embeddings = false;
-  bool attention_bias = false;  // q, k, v (and o where the family has one)
+  bool attention_bias = false;  // q, k, v
+  bool attention_output_bias = false;
   bool mlp_bias = false;
   bool lm_head_bias = false;
   // Per layer: the number of keys a query may see, itself included; 0 = all. Size num_hidden_layers.
   std::vector<int> layer_window;
+  // Factors: of the embedding's rows, of what a layer's halves add to the residual, of q k in place of
+  // 1 / sqrt(head_dim) (0: that), and what divides the logits.
+  double embedding_multiplier = 1.0, residual_multiplier = 1.0, attention_scale = 0, logits_divisor = 1.0;
   // Mixture of experts; num_experts == 0: a dense model.
   int num_experts = 0;
   int num_experts_per_tok = 0;
@@ -82,21 +88,23 @@ struct ModelConfig {
   std::optional<double> default_presence_penalty, default_frequency_penalty, default_repetition_penalty;
   std::optional<int> default_top_k;
   std::optional<int> default_max_tokens;  // max_new_tokens
+  int rotary_dim() const { return static_cast<int>(head_dim * partial_rotary_factor); }
   bool operator==(const ModelConfig&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size,
-                 self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.num_attention_heads,
-                 self.num_key_value_heads, self.head_dim, self.max_position_embeddings, self.rms_norm_eps, self.rope,
-                 self.tie_word_embeddings, self.attention_bias, self.mlp_bias, self.lm_head_bias, self.layer_window,
-                 self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob,
-                 self.router_jitter_noise, self.layer_is_moe, self.dtype, self.bos_token_ids,
-                 // What ends a choice is the head's to say: a node need not have the tokenizer.
-                 Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
-                 Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
-                 Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
-                 Noted{self.default_frequency_penalty, OfFrontEnd{}},
-                 Noted{self.default_repetition_penalty, OfFrontEnd{}}, Noted{self.default_top_k, OfFrontEnd{}},
-                 Noted{self.default_max_tokens, OfFrontEnd{}});
+    return visit(
+        Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size, self.hidden_size,
+        self.intermediate_size, self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads,
+        self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope, self.partial_rotary_factor,
+        self.layer_is_rotary, self.tie_word_embeddings, self.attention_bias, self.attention_output_bias, self.mlp_bias,
+        self.lm_head_bias, self.layer_window, self.embedding_multiplier, self.residual_multiplier, self.attention_scale,
+        self.logits_divisor, self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size,
+        self.norm_topk_prob, self.router_jitter_noise, self.layer_is_moe, self.dtype, self.bos_token_ids,
+        // What ends a choice is the head's to say: a node need not have the tokenizer.
+        Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
+        Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
+        Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
+        Noted{self.default_frequency_penalty, OfFrontEnd{}}, Noted{self.default_repetition_penalty, OfFrontEnd{}},
+        Noted{self.default_top_k, OfFrontEnd{}}, Noted{self.default_max_tokens, OfFrontEnd{}});
   }
 };
 

@@ -91,30 +91,36 @@ void read_yarn(ConfigFields* rope, RopeConfig* config) {
   }
 }
 
-void read_longrope(ConfigFields* rope, int head_dim, RopeConfig* config) {
-  const auto count = static_cast<std::size_t>(head_dim / 2);
+void read_longrope(ConfigFields* rope, int rotary_dim, RopeConfig* config) {
+  const auto count = static_cast<std::size_t>(rotary_dim / 2);
   config->short_factor = rope->numbers("short_factor", count, 1e-6, 1e9);
   config->long_factor = rope->numbers("long_factor", count, 1e-6, 1e9);
   if (config->short_factor.size() != count || config->long_factor.size() != count) {
     rope->refuse(fmt::format(
-        "longrope needs short_factor and long_factor of head_dim / 2 = {} numbers each; they have {} and {}", count,
-        config->short_factor.size(), config->long_factor.size()));
+        "longrope needs short_factor and long_factor of {} numbers each (half of what rotates); they have {} and {}",
+        count, config->short_factor.size(), config->long_factor.size()));
   }
   config->short_mscale = rope->number_or("short_mscale", 0, 1e6, 0);
   config->long_mscale = rope->number_or("long_mscale", 0, 1e6, 0);
 }
 
+// A base that grows once and for all with `alpha`, which HunYuan's files call dynamic: transformers,
+// modeling_hunyuan_v1_dense.py.
+void read_alpha(ConfigFields* rope, const ModelConfig& model, RopeConfig* config) {
+  const double dim = model.rotary_dim();
+  const double theta = rope->number_or("rope_theta", 1e-3, 1e15, config->theta);
+  config->theta = theta * std::pow(rope->number_or("alpha", 1e-6, 1e9, 1.0), dim / (dim - 2));
+}
+
 void read_rope_scaling(ConfigFields* rope, const ModelConfig& model, RopeConfig* config) {
   const char* type_key = rope->has("rope_type") ? "rope_type" : "type";
   if (const auto name = rope->text(type_key)) {
+    if (*name == "dynamic" && rope->has("alpha")) return read_alpha(rope, model, config);
     const auto type = rope_type_of(*name);
     if (!type) rope->refuse_value(type_key, *rope->find(type_key), "default, linear, llama3, yarn, longrope");
     config->type = type.value_or(RopeType::standard);
   }
   config->theta = rope->number_or("rope_theta", 1e-3, 1e15, config->theta);
-  if (rope->number_or("partial_rotary_factor", 0, 1, 1.0) != 1.0) {
-    rope->refuse_value("partial_rotary_factor", *rope->find("partial_rotary_factor"), "1 (every dimension rotates)");
-  }
   if (config->type == RopeType::standard) return;
   const bool needs_factor = config->type != RopeType::longrope;
   if (needs_factor && !rope->has("factor")) rope->refuse("factor is missing; needed: a number from 1 on");
@@ -130,7 +136,23 @@ void read_rope_scaling(ConfigFields* rope, const ModelConfig& model, RopeConfig*
       rope->refuse("high_freq_factor must be above low_freq_factor");
   }
   if (config->type == RopeType::yarn) read_yarn(rope, config);
-  if (config->type == RopeType::longrope) read_longrope(rope, model.head_dim, config);
+  if (config->type == RopeType::longrope) read_longrope(rope, model.rotary_dim(), config);
+}
+
+// The part of each head that turns: beside the other fields, or (transformers 5) among rope_parameters.
+void read_partial_rotary(const DecoderDefaults& defaults, ConfigFields* fields, ModelConfig* model) {
+  const double fallback = model->partial_rotary_factor;
+  const double part = fields->number_or("partial_rotary_factor", 0, 1, fallback);
+  if (!defaults.turns_a_part && part != 1.0) {
+    fields->refuse_value("partial_rotary_factor", *fields->find("partial_rotary_factor"),
+                         "1 (every dimension rotates)");
+  }
+  model->partial_rotary_factor = part;
+  if (model->rotary_dim() < 2 || model->rotary_dim() % 2 != 0) {
+    fields->refuse(fmt::format("partial_rotary_factor {} of head_dim {} is {}; accepted: an even number from 2 on",
+                               part, model->head_dim, model->rotary_dim()));
+    model->partial_rotary_factor = 1.0;
+  }
 }
 
 // Both spellings: rope_theta with rope_scaling (to transformers 4), rope_parameters (from 5).
@@ -139,23 +161,37 @@ Result<void> read_rope(const DecoderDefaults& defaults, ConfigFields* fields, Mo
   config->theta = fields->number_or("rope_theta", 1e-3, 1e15, defaults.rope_theta);
   config->original_max_position_embeddings =
       static_cast<int>(fields->integer_or("original_max_position_embeddings", 1, positions_max, 0));
-  if (fields->number_or("partial_rotary_factor", 0, 1, 1.0) != 1.0) {
-    fields->refuse_value("partial_rotary_factor", *fields->find("partial_rotary_factor"),
-                         "1 (every dimension rotates)");
-  }
+  model->partial_rotary_factor = defaults.partial_rotary_factor;
   const char* key = fields->has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   const Json* object = fields->find(key);
-  if (object == nullptr) return {};
-  if (!object->is_object()) {
+  if (object != nullptr && !object->is_object()) {
     fields->refuse_value(key, *object, "an object or null");
     return {};
   }
+  read_partial_rotary(defaults, fields, model);
+  if (object == nullptr) return {};
   ConfigFields rope(*object, fields->where() + ": " + key);
+  read_partial_rotary(defaults, &rope, model);
   read_rope_scaling(&rope, *model, config);
   return rope.finish();
 }
 
-// The list layer_types, or nothing where it is absent.
+}  // namespace
+
+Result<void> read_decoder_fields(ConfigFields* fields, const DecoderDefaults& defaults, ModelConfig* model) {
+  read_sizes(defaults, fields, model);
+  CHORUS_TRY_VOID(fields->finish());  // what follows divides by these sizes and sizes lists with them
+  read_activation(fields);
+  model->norm_eps = fields->number_or(defaults.norm_eps_key, 0, 1, defaults.norm_eps);
+  model->tie_word_embeddings = fields->flag_or("tie_word_embeddings", false);
+  model->mlp_bias = fields->flag_or("mlp_bias", false);
+  model->layer_window.assign(static_cast<std::size_t>(model->num_hidden_layers), 0);
+  model->layer_is_rotary.assign(static_cast<std::size_t>(model->num_hidden_layers), true);
+  CHORUS_TRY_VOID(read_rope(defaults, fields, model));
+  read_dtype(fields, model);
+  return {};
+}
+
 std::optional<std::vector<bool>> read_sliding_layers(ConfigFields* fields, const ModelConfig& model) {
   if (!fields->has("layer_types")) return std::nullopt;
   const auto types = fields->texts("layer_types", layers_max);
@@ -172,21 +208,6 @@ std::optional<std::vector<bool>> read_sliding_layers(ConfigFields* fields, const
     sliding.resize(static_cast<std::size_t>(model.num_hidden_layers));
   }
   return sliding;
-}
-
-}  // namespace
-
-Result<void> read_decoder_fields(ConfigFields* fields, const DecoderDefaults& defaults, ModelConfig* model) {
-  read_sizes(defaults, fields, model);
-  CHORUS_TRY_VOID(fields->finish());  // what follows divides by these sizes and sizes lists with them
-  read_activation(fields);
-  model->rms_norm_eps = fields->number_or("rms_norm_eps", 0, 1, defaults.rms_norm_eps);
-  model->tie_word_embeddings = fields->flag_or("tie_word_embeddings", false);
-  model->mlp_bias = fields->flag_or("mlp_bias", false);
-  model->layer_window.assign(static_cast<std::size_t>(model->num_hidden_layers), 0);
-  CHORUS_TRY_VOID(read_rope(defaults, fields, model));
-  read_dtype(fields, model);
-  return {};
 }
 
 // A window of w lets query i see key j when i - j < w (transformers masking_utils.py, sliding_window_overlay: j > i -

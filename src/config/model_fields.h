@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,9 +20,12 @@ inline constexpr std::int64_t positions_max = std::int64_t{1} << 30;
 
 // A family's values where its config.json says nothing.
 struct DecoderDefaults {
-  double rms_norm_eps = 1e-6;
+  const char* norm_eps_key = "rms_norm_eps";
+  double norm_eps = 1e-6;
   double rope_theta = 1e4;
-  int head_dim = 0;  // 0: hidden_size / num_attention_heads
+  int head_dim = 0;           // 0: hidden_size / num_attention_heads
+  bool turns_a_part = false;  // whether partial_rotary_factor may be other than 1
+  double partial_rotary_factor = 1.0;
 };
 
 // The sizes, which every decoder must give, activation, norm, ties, biases of the feed-forward, rotary embedding,
@@ -33,6 +37,9 @@ Result<void> read_decoder_fields(ConfigFields* fields, const DecoderDefaults& de
 enum class Windows : std::uint8_t { all_layers, all_layers_if_used, upper_layers_if_used };
 // `window_default`: where the key is missing; null in the file is none, as 0 is here.
 void read_windows(ConfigFields* fields, Windows which, int window_default, ModelConfig* model);
+
+// layer_types, true where it says sliding_attention; nothing where it is absent.
+std::optional<std::vector<bool>> read_sliding_layers(ConfigFields* fields, const ModelConfig& model);
 
 struct ExpertFields {
   const char* count_key;  // how many there are

@@ -72,7 +72,7 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
       parameters_(options.isa, options.dtype),
       slots_(make_slots(options)),
       decoder_(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model, spec_of(model)),
-      rotary_(model.rope, model.head_dim, model.max_position_embeddings, options.max_model_len) {
+      rotary_(model.rope, model.rotary_dim(), model.max_position_embeddings, options.max_model_len) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(options.isa, model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
 }

@@ -201,7 +201,7 @@ TEST(ClusterFingerprint, TellsWeightsAndSizesApart) {
   ModelConfig elsewhere = model;
   elsewhere.directory = "/another/place";
   EXPECT_EQ(differences(head, cluster_fingerprint(config, elsewhere, *weights), "b"), "");
-  elsewhere.rms_norm_eps = 1;
+  elsewhere.norm_eps = 1;
   EXPECT_THAT(differences(head, cluster_fingerprint(config, elsewhere, *weights), "b"), HasSubstr("model config is"));
 
   other->digest = "another";

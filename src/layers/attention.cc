@@ -10,13 +10,21 @@ namespace chorus {
 
 Attention::Attention(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape)
     : shape_(shape),
-      qkv_(parameters, tp, prefix, {shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_bias}),
+      qkv_(parameters, tp, prefix,
+           {shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_bias, shape.fused_qkv}),
       output_(parameters, tp, {prefix + ".o_proj", shape.hidden_size, shape.output_bias},
               std::int64_t{shape.heads} * shape.head_dim, shape.heads) {
-  if (shape.qk_norm) {
-    q_norm_.emplace(parameters, prefix + ".q_norm", shape.head_dim, shape.norm_eps, false);
-    k_norm_.emplace(parameters, prefix + ".k_norm", shape.head_dim, shape.norm_eps, false);
+  if (!shape.head_norms.q.empty()) {
+    q_norm_.emplace(parameters, prefix + "." + shape.head_norms.q, shape.head_dim, shape.norm_eps, false);
+    k_norm_.emplace(parameters, prefix + "." + shape.head_norms.k, shape.head_dim, shape.norm_eps, false);
   }
+}
+
+void Attention::norm_heads(const LayerContext& context, const Parameters& parameters, float* qkv,
+                           std::int64_t rows) const {
+  const std::int64_t q_width = std::int64_t{qkv_.heads()} * shape_.head_dim;
+  q_norm_->forward_heads(context, parameters, qkv, rows, qkv_.heads(), qkv_.rows());
+  k_norm_->forward_heads(context, parameters, qkv + q_width, rows, qkv_.kv_heads(), qkv_.rows());
 }
 
 Result<void> Attention::add_to(const LayerContext& context, const Parameters& parameters,
@@ -31,13 +39,12 @@ Result<void> Attention::add_to(const LayerContext& context, const Parameters& pa
   float* mixed = context.scratch.take_array<float>(rows * q_width);
 
   qkv_.forward(context, parameters, x, rows, shape_.hidden_size, qkv, width);
-  if (q_norm_) {
-    q_norm_->forward_heads(context, parameters, qkv, rows, qkv_.heads(), width);
-    k_norm_->forward_heads(context, parameters, qkv + q_width, rows, qkv_.kv_heads(), width);
+  if (q_norm_ && shape_.head_norms.before_rotary) norm_heads(context, parameters, qkv, rows);
+  if (shape_.is_rotary) {  // q and k lie side by side and turn alike
+    rotary(context.pool, context.isa, qkv, rows, qkv_.heads() + qkv_.kv_heads(), shape_.head_dim,
+           rotary_table.rotary_dim(), width, positions, rotary_table.cos_sin());
   }
-  // q and k lie side by side and turn alike.
-  rotary(context.pool, context.isa, qkv, rows, qkv_.heads() + qkv_.kv_heads(), shape_.head_dim,
-         rotary_table.rotary_dim(), width, positions, rotary_table.cos_sin());
+  if (q_norm_ && !shape_.head_norms.before_rotary) norm_heads(context, parameters, qkv, rows);
   kv_write(context.pool, context.isa, cache, sequences, qkv + q_width, width, qkv + q_width + kv_width, width);
   CHORUS_TRY_VOID(attend(context, cache, sequences, qkv, mixed));
   return output_.add_to(context, parameters, {mixed, rows, q_width}, residual, shape_.hidden_size);
@@ -46,7 +53,8 @@ Result<void> Attention::add_to(const LayerContext& context, const Parameters& pa
 Result<void> Attention::attend(const LayerContext& context, const KvCacheLayer& cache,
                                std::span<const AttentionSequence> sequences, const float* qkv, float* mixed) const {
   const std::int64_t width = qkv_.rows(), q_width = std::int64_t{qkv_.heads()} * shape_.head_dim;
-  const float scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(shape_.head_dim)));
+  const double usual_scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
+  const auto scale = static_cast<float>(shape_.scale > 0 ? shape_.scale : usual_scale);
   const AttentionParams params = {qkv_.heads(), scale, shape_.window};
   if (cache.share.count == 1) {
     attention(context.pool, context.scratch, context.isa, cache, sequences, params, qkv, width, mixed, q_width);

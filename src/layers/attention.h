@@ -12,14 +12,24 @@
 
 namespace chorus {
 
+// RMS norm over each head of q and of k: the names behind the attention's prefix, empty for none.
+struct HeadNorms {
+  std::string q, k;
+  bool before_rotary = true;
+};
+
 class Attention {
  public:
   struct Shape {
     std::int64_t hidden_size = 0;
     int heads = 0, kv_heads = 0, head_dim = 0;
-    bool qkv_bias = false, output_bias = false, qk_norm = false;
+    bool qkv_bias = false, output_bias = false;
+    bool fused_qkv = false;  // in the checkpoint
+    double scale = 0;        // of q k; 0: 1 / sqrt(head_dim)
+    int window = 0;          // 0: all keys
+    bool is_rotary = true;   // else q and k do not turn
+    HeadNorms head_norms = {};
     double norm_eps = 1e-6;
-    int window = 0;  // 0: all keys
   };
   // `prefix`: "model.layers.0.self_attn"
   Attention(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
@@ -32,6 +42,7 @@ class Attention {
                       const std::int32_t* positions, const float* x, std::int64_t rows, float* residual) const;
 
  private:
+  void norm_heads(const LayerContext& context, const Parameters& parameters, float* qkv, std::int64_t rows) const;
   // The keys may be spread over the context-parallel ranks: then the states of their partitions are gathered on all.
   Result<void> attend(const LayerContext& context, const KvCacheLayer& cache,
                       std::span<const AttentionSequence> sequences, const float* qkv, float* mixed) const;

@@ -23,9 +23,10 @@ GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParalle
   std::vector<ParameterSource> weights, biases;
   for (const MatrixName& matrix : {gate, up}) {
     CHECK(matrix.rows % tp.size == 0, "{} rows of {} over {} ranks", matrix.rows, matrix.prefix, tp.size);
-    const std::int64_t count = matrix.rows / tp.size;
-    weights.push_back(rows_of(matrix.prefix, matrix.rows, columns, tp.rank * count, count));
-    if (matrix.bias) biases.push_back(bias_of(matrix.prefix, matrix.rows, tp.rank * count, count));
+    const std::int64_t count = matrix.rows / tp.size, first = matrix.first_row + tp.rank * count;
+    const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all);
+    weights.push_back(rows_of(matrix.prefix, rows, columns, first, count));
+    if (matrix.bias) biases.push_back(bias_of(matrix.prefix, rows, first, count));
     rows_ += count;
   }
   weight_ = parameters.add_linear({rows_, columns, 1}, std::move(weights));
@@ -60,10 +61,15 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
                         {".v_proj", std::int64_t{shape.kv_heads} * shape.head_dim,
                          std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim}};
   std::vector<ParameterSource> weights, biases;
+  const std::int64_t all_rows = parts[0].rows + parts[1].rows + parts[2].rows;
+  std::int64_t begin = 0;  // of the part in a fused matrix
   for (const Part& part : parts) {
-    weights.push_back(rows_of(prefix + part.name, part.rows, shape.hidden_size, part.first, part.count));
-    if (shape.bias) biases.push_back(bias_of(prefix + part.name, part.rows, part.first, part.count));
+    const std::string name = prefix + (shape.fused ? ".qkv_proj" : part.name);
+    const std::int64_t rows = shape.fused ? all_rows : part.rows, first = (shape.fused ? begin : 0) + part.first;
+    weights.push_back(rows_of(name, rows, shape.hidden_size, first, part.count));
+    if (shape.bias) biases.push_back(bias_of(name, rows, first, part.count));
     rows_ += part.count;
+    begin += part.rows;
   }
   weight_ = parameters.add_linear({rows_, shape.hidden_size, 1}, std::move(weights));
   has_bias_ = shape.bias;

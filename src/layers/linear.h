@@ -15,6 +15,8 @@ struct MatrixName {
   std::string prefix;     // "model.layers.0.mlp.gate_proj"
   std::int64_t rows = 0;  // of the whole matrix
   bool bias = false;
+  // Where it is a part of a larger matrix of that name: its first row there, and how many rows that has.
+  std::int64_t first_row = 0, rows_of_all = 0;
 };
 
 // q, k and v. Query heads are cut over the group; KV heads too, or replicated when there are fewer than ranks.
@@ -24,6 +26,7 @@ class QkvParallelLinear {
     std::int64_t hidden_size = 0;
     int heads = 0, kv_heads = 0, head_dim = 0;
     bool bias = false;
+    bool fused = false;  // one matrix PREFIX.qkv_proj in the checkpoint, not q_proj, k_proj and v_proj
   };
   QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
 

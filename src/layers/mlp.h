@@ -11,7 +11,7 @@ namespace chorus {
 class GatedMlp {
  public:
   struct Names {
-    std::string gate, up, down;  // prefixes of NAME.weight
+    std::string gate, up, down;  // prefixes of NAME.weight; gate and up alike: one matrix, gate's rows first
   };
   GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size,
            int intermediate_size, bool bias);

@@ -3,6 +3,16 @@
 #include <algorithm>
 
 namespace chorus {
+namespace {
+
+void scale(ThreadPool& pool, std::int64_t rows, std::int64_t width, float factor, float* x) {
+  if (factor == 1.0F) return;
+  pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * width; i < end * width; ++i) x[i] *= factor;
+  });
+}
+
+}  // namespace
 
 ModelShard whole_model(const ModelConfig& config, TensorParallel tp) {
   return {tp, 0, config.num_hidden_layers, true, true, {}};
@@ -20,56 +30,103 @@ Decoder::Decoder(Parameters& parameters, const ModelShard& shard, const ModelCon
     layers_.push_back(make_layer(parameters, shard.tp, shard.ep, spec, index));
   }
   if (!shard.last_stage) return;
-  norm_.emplace(parameters, "model.norm", config.hidden_size, config.rms_norm_eps, spec.layer_norm);
+  norm_.emplace(parameters, "model.norm", config.hidden_size, config.norm_eps, spec.layer_norm);
   head_.emplace(parameters, shard.tp, config.tie_word_embeddings ? embedding_name : "lm_head.weight",
                 config.lm_head_bias ? "lm_head.bias" : "", config.vocab_size, config.hidden_size);
   if (shard.first_stage && tied) embedding_.emplace(*head_, shard.tp, config.vocab_size, config.hidden_size);
 }
 
+Attention::Shape Decoder::attention_shape(const DecoderSpec& spec, int index) const {
+  const auto at = static_cast<std::size_t>(index);
+  Attention::Shape shape;
+  shape.hidden_size = config_.hidden_size;
+  shape.heads = config_.num_attention_heads;
+  shape.kv_heads = config_.num_key_value_heads;
+  shape.head_dim = config_.head_dim;
+  shape.qkv_bias = config_.attention_bias;
+  shape.output_bias = config_.attention_output_bias;
+  shape.fused_qkv = spec.fused_qkv;
+  shape.scale = config_.attention_scale;
+  shape.window = config_.layer_window[at];
+  shape.is_rotary = config_.layer_is_rotary[at];
+  shape.head_norms = spec.head_norms;
+  shape.norm_eps = config_.norm_eps;
+  return shape;
+}
+
 Decoder::Layer Decoder::make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep,
                                    const DecoderSpec& spec, int index) const {
   const std::string prefix = "model.layers." + std::to_string(index) + ".";
-  const auto at = static_cast<std::size_t>(index);
-  Norm attention_norm(parameters, prefix + "input_layernorm", config_.hidden_size, config_.rms_norm_eps,
-                      spec.layer_norm);
-  Attention attention(
-      parameters, tp, prefix + "self_attn",
-      {config_.hidden_size, config_.num_attention_heads, config_.num_key_value_heads, config_.head_dim, spec.qkv_bias,
-       spec.attention_output_bias, spec.qk_norm, config_.rms_norm_eps, config_.layer_window[at]});
-  Norm mlp_norm(parameters, prefix + "post_attention_layernorm", config_.hidden_size, config_.rms_norm_eps,
-                spec.layer_norm);
-  if (config_.num_experts > 0 && config_.layer_is_moe[at]) {
+  const auto norm = [&](const std::string& name) {
+    return name.empty() ? std::nullopt
+                        : std::optional<Norm>(std::in_place, parameters, prefix + name, config_.hidden_size,
+                                              config_.norm_eps, spec.layer_norm);
+  };
+  // One after the other: the order of declaration is the arena's.
+  auto before_attention = norm(spec.norms.before_attention);
+  Attention attention(parameters, tp, prefix + "self_attn", attention_shape(spec, index));
+  auto after_attention = norm(spec.norms.after_attention);
+  auto before_mlp = norm(spec.norms.before_mlp);
+  auto after_mlp = norm(spec.norms.after_mlp);
+  if (config_.num_experts > 0 && config_.layer_is_moe[static_cast<std::size_t>(index)]) {
     MoeLayer moe(parameters, tp, ep, prefix + spec.moe_prefix, spec.expert_names,
                  {config_.hidden_size, config_.moe_intermediate_size, config_.num_experts, config_.num_experts_per_tok,
                   spec.routing, config_.router_jitter_noise});
-    return {attention_norm, std::move(attention), mlp_norm, std::move(moe)};
+    return {before_attention, after_attention, std::move(attention), before_mlp, after_mlp, std::move(moe)};
   }
-  const std::string mlp = prefix + spec.mlp_prefix + ".";
-  GatedMlp dense(parameters, tp, {mlp + "gate_proj", mlp + "up_proj", mlp + "down_proj"}, config_.hidden_size,
+  const GatedMlp::Names& names = spec.mlp_names;
+  GatedMlp dense(parameters, tp, {prefix + names.gate, prefix + names.up, prefix + names.down}, config_.hidden_size,
                  config_.intermediate_size, config_.mlp_bias);
-  return {attention_norm, std::move(attention), mlp_norm, std::move(dense)};
+  return {before_attention, after_attention, std::move(attention), before_mlp, after_mlp, std::move(dense)};
 }
 
 int Decoder::kv_heads() const {
   return layers_.front().attention.kv_heads();
 }
 
+template <typename Add>
+Result<void> Decoder::add_half(const LayerContext& context, const Parameters& parameters,
+                               const std::optional<Norm>& before, const std::optional<Norm>& after, std::int64_t rows,
+                               float* residual, Add&& add) const {
+  const Scratch::Scope scope(context.scratch);
+  const std::int64_t width = config_.hidden_size;
+  const float* input = residual;
+  if (before) {
+    float* normed = context.scratch.take_array<float>(rows * width);
+    before->forward(context, parameters, residual, rows, width, normed, width);
+    input = normed;
+  }
+  const auto multiplier = static_cast<float>(config_.residual_multiplier);
+  if (!after && multiplier == 1.0F && before) return add(input, residual);
+  float* added = context.scratch.take_array<float>(rows * width);
+  std::fill_n(added, rows * width, 0.0F);
+  CHORUS_TRY_VOID(add(input, added));
+  if (after) after->forward(context, parameters, added, rows, width, added, width);
+  context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t i = begin * width; i < end * width; ++i) residual[i] += multiplier * added[i];
+  });
+  return {};
+}
+
 Result<void> Decoder::forward(const LayerContext& context, const Parameters& parameters,
                               const RotaryTable& rotary_table, std::span<const KvCacheLayer> caches,
                               const DecoderBatch& batch, float* hidden) const {
-  const Scratch::Scope scope(context.scratch);
   const auto rows = static_cast<std::int64_t>(batch.tokens.size());
-  const std::int64_t width = config_.hidden_size;
-  float* normed = context.scratch.take_array<float>(rows * width);
-  if (embedding_) CHORUS_TRY_VOID(embedding_->forward(context, parameters, batch.tokens, hidden));
+  if (embedding_) {
+    CHORUS_TRY_VOID(embedding_->forward(context, parameters, batch.tokens, hidden));
+    scale(context.pool, rows, config_.hidden_size, static_cast<float>(config_.embedding_multiplier), hidden);
+  }
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    layer.attention_norm.forward(context, parameters, hidden, rows, width, normed, width);
-    CHORUS_TRY_VOID(layer.attention.add_to(context, parameters, rotary_table, caches[i], batch.sequences,
-                                           batch.positions.data(), normed, rows, hidden));
-    layer.mlp_norm.forward(context, parameters, hidden, rows, width, normed, width);
-    CHORUS_TRY_VOID(
-        std::visit([&](const auto& mlp) { return mlp.add_to(context, parameters, normed, rows, hidden); }, layer.mlp));
+    const auto attend = [&](const float* x, float* out) {
+      return layer.attention.add_to(context, parameters, rotary_table, caches[i], batch.sequences,
+                                    batch.positions.data(), x, rows, out);
+    };
+    const auto feed_forward = [&](const float* x, float* out) {
+      return std::visit([&](const auto& mlp) { return mlp.add_to(context, parameters, x, rows, out); }, layer.mlp);
+    };
+    CHORUS_TRY_VOID(add_half(context, parameters, layer.before_attention, layer.after_attention, rows, hidden, attend));
+    CHORUS_TRY_VOID(add_half(context, parameters, layer.before_mlp, layer.after_mlp, rows, hidden, feed_forward));
     context.progress.moved();
   }
   return {};
@@ -84,7 +141,10 @@ Result<void> Decoder::logits(const LayerContext& context, const Parameters& para
   for (std::int64_t i = 0; i < m; ++i)
     std::copy_n(hidden + rows[static_cast<std::size_t>(i)] * width, width, gathered + i * width);
   norm_->forward(context, parameters, gathered, m, width, gathered, width);
-  return head_->forward(context, parameters, gathered, m, width, out);
+  CHORUS_TRY_VOID(head_->forward(context, parameters, gathered, m, width, out));
+  const RowShare own = logits_share(m, context.tp.rank(), context.tp.size());
+  scale(context.pool, own.count, config_.vocab_size, static_cast<float>(1.0 / config_.logits_divisor), out);
+  return {};
 }
 
 }  // namespace chorus

@@ -19,13 +19,20 @@
 
 namespace chorus {
 
+// A layer's norms, by the names behind its prefix; empty: there is none. One before a half of the layer is of its
+// input, one after it of what it adds to the residual.
+struct LayerNorms {
+  std::string before_attention = "input_layernorm", after_attention;
+  std::string before_mlp = "post_attention_layernorm", after_mlp;
+};
+
 // What a family says about itself beyond the sizes in ModelConfig.
 struct DecoderSpec {
-  bool qkv_bias = false;
-  bool attention_output_bias = false;
-  bool qk_norm = false;
-  bool layer_norm = false;         // layer norm with bias instead of RMS norm
-  std::string mlp_prefix = "mlp";  // of the dense layers: PREFIX.gate_proj ...
+  LayerNorms norms;
+  bool layer_norm = false;  // layer norm with bias instead of RMS norm
+  HeadNorms head_norms;
+  bool fused_qkv = false;                                                         // in the checkpoint: qkv_proj
+  GatedMlp::Names mlp_names = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};  // of the dense layers
   // Mixture of experts.
   std::string moe_prefix = "mlp";  // PREFIX.gate, PREFIX.experts.E.NAME
   GatedMlp::Names expert_names = {"gate_proj", "up_proj", "down_proj"};
@@ -69,13 +76,18 @@ class Decoder {
 
  private:
   struct Layer {
-    Norm attention_norm;
+    std::optional<Norm> before_attention, after_attention;
     Attention attention;
-    Norm mlp_norm;
+    std::optional<Norm> before_mlp, after_mlp;
     std::variant<GatedMlp, MoeLayer> mlp;
   };
   Layer make_layer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const DecoderSpec& spec,
                    int index) const;
+  Attention::Shape attention_shape(const DecoderSpec& spec, int index) const;
+  // residual += residual_multiplier * after(add(before(residual))), where `add` adds to its second argument.
+  template <typename Add>
+  Result<void> add_half(const LayerContext& context, const Parameters& parameters, const std::optional<Norm>& before,
+                        const std::optional<Norm>& after, std::int64_t rows, float* residual, Add&& add) const;
 
   ModelConfig config_;
   std::optional<ParallelLmHead> head_;

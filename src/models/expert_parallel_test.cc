@@ -99,7 +99,8 @@ class Worker {
       EXPECT_TRUE(slots_->load(**checkpoint, pool_).ok());
       balancer_.emplace(*setup_.balancing, ExpertBalancer::Site{}, *slots_);
     }
-    rotary_.emplace(config_.rope, config_.head_dim, config_.max_position_embeddings, config_.max_position_embeddings);
+    rotary_.emplace(config_.rope, config_.rotary_dim(), config_.max_position_embeddings,
+                    config_.max_position_embeddings);
     const KvLayout layout{decoder_->kv_heads(), config_.head_dim, 16, DType::bfloat16};
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
     for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {

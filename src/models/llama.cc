@@ -6,15 +6,12 @@ namespace {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   CHORUS_TRY_VOID(read_decoder_fields(fields, {}, model));
-  model->attention_bias = fields->flag_or("attention_bias", false);
+  model->attention_bias = model->attention_output_bias = fields->flag_or("attention_bias", false);
   return {};
 }
 
-DecoderSpec spec(const ModelConfig& config) {
-  DecoderSpec spec;
-  spec.qkv_bias = config.attention_bias;
-  spec.attention_output_bias = config.attention_bias;
-  return spec;
+DecoderSpec spec(const ModelConfig&) {
+  return {};
 }
 
 }  // namespace

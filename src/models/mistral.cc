@@ -6,7 +6,6 @@ namespace {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   CHORUS_TRY_VOID(read_decoder_fields(fields, {}, model));
-  model->attention_bias = fields->flag_or("attention_bias", false);
   read_windows(fields, Windows::all_layers, 4096, model);
   return {};
 }

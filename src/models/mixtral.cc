@@ -5,8 +5,7 @@ namespace chorus {
 namespace {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
-  CHORUS_TRY_VOID(read_decoder_fields(fields, {.rms_norm_eps = 1e-5, .rope_theta = 1e6}, model));
-  model->attention_bias = fields->flag_or("attention_bias", false);
+  CHORUS_TRY_VOID(read_decoder_fields(fields, {.norm_eps = 1e-5, .rope_theta = 1e6}, model));
   read_windows(fields, Windows::all_layers, 0, model);
   make_every_layer_a_mixture(fields, 8, model);
   return {};

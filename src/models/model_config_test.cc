@@ -75,7 +75,7 @@ TEST(ModelConfig, ReadsTheStoriesModel) {
   EXPECT_EQ(model.head_dim, 8);
   EXPECT_EQ(model.dtype, DType::bfloat16);
   EXPECT_TRUE(model.tie_word_embeddings);
-  EXPECT_DOUBLE_EQ(model.rms_norm_eps, 1e-5);
+  EXPECT_DOUBLE_EQ(model.norm_eps, 1e-5);
   EXPECT_THAT(model.bos_token_ids, ElementsAre(1));
   EXPECT_THAT(model.eos_token_ids, ElementsAre(1, 2)) << "generation_config.json comes first";
 }
@@ -123,19 +123,77 @@ TEST(ModelConfig, ReadsTheTinyFamilies) {
   EXPECT_EQ(gpt2.hidden_size, 0) << "not known, so not demanded: the registry refuses the name";
 }
 
+// What the tiny models' references do not show: the values where a file is silent, and other ways to write the same.
+TEST(ModelConfig, ReadsWhichLayersTurnAndWhichHaveAWindow) {
+  const std::string four = R"("num_hidden_layers":4)";
+  const ModelConfig smollm3 = model_of(R"({"architectures":["SmolLM3ForCausalLM"],)" + four + "}");
+  EXPECT_THAT(smollm3.layer_is_rotary, ElementsAre(true, true, true, false));
+  EXPECT_THAT(smollm3.layer_window, Each(0));
+  const ModelConfig sliding = model_of(
+      R"({"architectures":["SmolLM3ForCausalLM"],"no_rope_layers":[1,0,1,1],"use_sliding_window":true,"sliding_window":8,)" +
+      four + "}");
+  EXPECT_THAT(sliding.layer_is_rotary, ElementsAre(true, false, true, true));
+  EXPECT_THAT(sliding.layer_window, ElementsAre(0, 8, 0, 0));
+  EXPECT_THAT(error_of(R"({"architectures":["SmolLM3ForCausalLM"],"no_rope_layers":[1,0]})"),
+              HasSubstr("no_rope_layers"));
+  const ModelConfig exaone4 = model_of(R"({"architectures":["Exaone4ForCausalLM"],"sliding_window":8,)" + four + "}");
+  EXPECT_THAT(exaone4.layer_window, ElementsAre(8, 8, 8, 0));
+  EXPECT_THAT(exaone4.layer_is_rotary, ElementsAre(true, true, true, false));
+  const ModelConfig whole = model_of(R"({"architectures":["Exaone4ForCausalLM"],"sliding_window":null,)" + four + "}");
+  EXPECT_THAT(whole.layer_window, Each(0));
+  EXPECT_THAT(whole.layer_is_rotary, Each(true));
+}
+
+TEST(ModelConfig, ReadsHowMuchOfAHeadTurns) {
+  EXPECT_EQ(model_of(R"({"architectures":["StableLmForCausalLM"]})").rotary_dim(), 4) << "a quarter of 16";
+  EXPECT_EQ(model_of(R"({"architectures":["StableLmForCausalLM"],"partial_rotary_factor":0.5})").rotary_dim(), 8);
+  EXPECT_EQ(model_of(R"({"architectures":["Phi3ForCausalLM"],
+                         "rope_parameters":{"rope_type":"default","partial_rotary_factor":0.75}})")
+                .rotary_dim(),
+            12);
+  EXPECT_EQ(model_of("{}").rotary_dim(), 16);
+  EXPECT_THAT(error_of(R"({"partial_rotary_factor":0.5})"), HasSubstr("1 (every dimension rotates)"));
+  EXPECT_THAT(error_of(R"({"architectures":["Phi3ForCausalLM"],"partial_rotary_factor":0.2})"),
+              HasSubstr("partial_rotary_factor 0.2 of head_dim 16 is 3"));
+  EXPECT_THAT(error_of(R"({"architectures":["StableLmForCausalLM"],"use_parallel_residual":true})"),
+              HasSubstr("use_parallel_residual"));
+}
+
+// theta * alpha^(dim / (dim - 2)), as in HunYuan's files: 10000 * 1000^(16 / 14).
+TEST(ModelConfig, ReadsTheBaseThatAlphaEnlarges) {
+  const ModelConfig model = model_of(R"({"architectures":["HunYuanDenseV1ForCausalLM"],
+      "rope_scaling":{"type":"dynamic","alpha":1000.0,"factor":1.0,"beta_fast":32,"beta_slow":1}})");
+  EXPECT_EQ(model.rope.type, RopeType::standard);
+  EXPECT_NEAR(model.rope.theta, 26826957.95, 0.01);
+  EXPECT_THAT(error_of(R"({"rope_scaling":{"type":"dynamic","factor":2.0}})"), HasSubstr("rope_scaling"));
+}
+
+TEST(ModelConfig, ReadsGranitesFactors) {
+  const ModelConfig plain = model_of("{}");
+  EXPECT_EQ(plain.embedding_multiplier, 1);
+  EXPECT_EQ(plain.attention_scale, 0);
+  const ModelConfig granite = model_of(R"({"architectures":["GraniteForCausalLM"],"embedding_multiplier":12,
+      "residual_multiplier":0.22,"attention_multiplier":0.015625,"logits_scaling":8})");
+  EXPECT_EQ(granite.embedding_multiplier, 12);
+  EXPECT_EQ(granite.residual_multiplier, 0.22);
+  EXPECT_EQ(granite.attention_scale, 0.015625);
+  EXPECT_EQ(granite.logits_divisor, 8);
+  EXPECT_THAT(error_of(R"({"architectures":["GraniteForCausalLM"],"logits_scaling":0})"), HasSubstr("logits_scaling"));
+}
+
 TEST(ModelConfig, FillsInTheFamiliesDefaults) {
   const ModelConfig llama = model_of("{}");
   EXPECT_EQ(llama.num_key_value_heads, 4);
   EXPECT_EQ(llama.head_dim, 16);
   EXPECT_DOUBLE_EQ(llama.rope.theta, 1e4);
-  EXPECT_DOUBLE_EQ(llama.rms_norm_eps, 1e-6);
+  EXPECT_DOUBLE_EQ(llama.norm_eps, 1e-6);
   EXPECT_EQ(llama.dtype, DType::float32);
   EXPECT_FALSE(llama.tie_word_embeddings);
   EXPECT_THAT(llama.eos_token_ids, IsEmpty());
   EXPECT_EQ(model_of(R"({"architectures":["Qwen3ForCausalLM"]})").head_dim, 128);
   EXPECT_FALSE(
       model_of(R"({"architectures":["Qwen3MoeForCausalLM"],"num_experts":8,"num_experts_per_tok":2})").norm_topk_prob);
-  EXPECT_DOUBLE_EQ(model_of(R"({"architectures":["MixtralForCausalLM"]})").rms_norm_eps, 1e-5);
+  EXPECT_DOUBLE_EQ(model_of(R"({"architectures":["MixtralForCausalLM"]})").norm_eps, 1e-5);
 }
 
 TEST(ModelConfig, ReadsBothSpellings) {
@@ -330,7 +388,7 @@ TEST(ModelConfig, RefusesWithKeyValueAndWhatIsAccepted) {
       {R"({"rope_scaling":{"rope_type":"linear"}})", "factor is missing"},
       {R"({"rope_scaling":{"rope_type":"linear","factor":0}})", "factor is 0"},
       {R"({"rope_scaling":[1]})", "rope_scaling is a list"},
-      {R"({"rope_scaling":{"rope_type":"longrope","short_factor":[1],"long_factor":[1]}})", "head_dim / 2 = 8"},
+      {R"({"rope_scaling":{"rope_type":"longrope","short_factor":[1],"long_factor":[1]}})", "of 8 numbers each"},
       {R"({"rope_scaling":{"rope_type":"llama3","factor":8}})", "original_max_position_embeddings"},
       {R"({"rope_theta":0})", "rope_theta is 0"},
       {R"({"partial_rotary_factor":0.5})", "partial_rotary_factor is 0.5"},

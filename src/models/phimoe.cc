@@ -6,8 +6,8 @@ namespace chorus {
 namespace {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
-  CHORUS_TRY_VOID(read_decoder_fields(fields, {.rms_norm_eps = 1e-5, .rope_theta = 1e6}, model));
-  model->attention_bias = fields->flag_or("attention_bias", false);
+  CHORUS_TRY_VOID(read_decoder_fields(fields, {.norm_eps = 1e-5, .rope_theta = 1e6}, model));
+  model->attention_bias = model->attention_output_bias = fields->flag_or("attention_bias", false);
   read_windows(fields, Windows::all_layers, 0, model);
   make_every_layer_a_mixture(fields, 16, model);
   model->norm_topk_prob = false;  // the sparse mixer gives the two weights as they are
@@ -19,10 +19,8 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig& config) {
+DecoderSpec spec(const ModelConfig&) {
   DecoderSpec spec;
-  spec.qkv_bias = config.attention_bias;
-  spec.attention_output_bias = config.attention_bias;
   spec.layer_norm = true;
   spec.moe_prefix = "block_sparse_moe";
   spec.expert_names = {"w1", "w3", "w2"};

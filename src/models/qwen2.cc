@@ -12,9 +12,7 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
 }
 
 DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.qkv_bias = true;
-  return spec;
+  return {};
 }
 
 }  // namespace

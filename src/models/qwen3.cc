@@ -6,16 +6,14 @@ namespace {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   CHORUS_TRY_VOID(read_decoder_fields(fields, {.head_dim = 128}, model));
-  model->attention_bias = fields->flag_or("attention_bias", false);
+  model->attention_bias = model->attention_output_bias = fields->flag_or("attention_bias", false);
   read_windows(fields, Windows::upper_layers_if_used, 4096, model);
   return {};
 }
 
-DecoderSpec spec(const ModelConfig& config) {
+DecoderSpec spec(const ModelConfig&) {
   DecoderSpec spec;
-  spec.qkv_bias = config.attention_bias;
-  spec.attention_output_bias = config.attention_bias;
-  spec.qk_norm = true;
+  spec.head_norms = {"q_norm", "k_norm"};
   return spec;
 }
 

@@ -23,7 +23,7 @@ void read_mixture(ConfigFields* fields, ModelConfig* model) {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   CHORUS_TRY_VOID(read_decoder_fields(fields, {}, model));
-  model->attention_bias = fields->flag_or("attention_bias", false);
+  model->attention_bias = model->attention_output_bias = fields->flag_or("attention_bias", false);
   read_windows(fields, Windows::all_layers_if_used, 4096, model);
   read_mixture(fields, model);
   return {};
@@ -31,9 +31,7 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
 
 DecoderSpec spec(const ModelConfig& config) {
   DecoderSpec spec;
-  spec.qkv_bias = config.attention_bias;
-  spec.attention_output_bias = config.attention_bias;
-  spec.qk_norm = true;
+  spec.head_norms = {"q_norm", "k_norm"};
   spec.routing = config.norm_topk_prob ? MoeRouting::softmax_top_k_normalized : MoeRouting::softmax_top_k;
   return spec;
 }

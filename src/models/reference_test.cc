@@ -72,7 +72,8 @@ class RunningModel {
     const auto packed = parameters_->pack(perturbed, pool_, arena);
     EXPECT_TRUE(packed.ok()) << packed.error().message;
     EXPECT_TRUE(parameters_->bind(arena, parameters_->arena_bytes()).ok());
-    rotary_.emplace(config_.rope, config_.head_dim, config_.max_position_embeddings, config_.max_position_embeddings);
+    rotary_.emplace(config_.rope, config_.rotary_dim(), config_.max_position_embeddings,
+                    config_.max_position_embeddings);
     const KvLayout layout{decoder_->kv_heads(), config_.head_dim, 16, dtype};
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
     for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
@@ -164,7 +165,8 @@ struct Case {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const char* model : {"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe"}) {
+  for (const char* model : {"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe", "exaone4",
+                            "granite", "hunyuan_dense", "phi3", "seed_oss", "smollm3", "stablelm"}) {
     for (const Isa isa : available_isas()) all.push_back({model, isa});
   }
   return all;

@@ -8,7 +8,9 @@
 
 namespace chorus {
 
-#define CHORUS_FAMILIES(row) row(llama) row(mistral) row(mixtral) row(phimoe) row(qwen2) row(qwen3) row(qwen3_moe)
+#define CHORUS_FAMILIES(row)                                                                                         \
+  row(llama) row(exaone4) row(granite) row(hunyuan_dense) row(mistral) row(mixtral) row(phi3) row(phimoe) row(qwen2) \
+      row(qwen3) row(qwen3_moe) row(seed_oss) row(smollm3) row(stablelm)
 
 #define CHORUS_DECLARE(name) extern const Family name##_family;
 CHORUS_FAMILIES(CHORUS_DECLARE)
