@@ -28,6 +28,7 @@
 #include "simt/shape.h"
 
 #define SIMT_KERNEL inline void
+#define SIMT_KERNEL_OF(threads, blocks_of_a_processor) inline void
 #define SIMT_DEVICE inline
 #define SIMT_UNROLL
 

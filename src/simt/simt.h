@@ -2,7 +2,8 @@
 // and with any other compiler, which makes an emulation of it (emulation.h, with its rules and what it finds). So every
 // kernel is under test where there is no GPU (docs/decisions/016-simt.md).
 //
-// A kernel is a `SIMT_KERNEL name(arguments)`; arguments are plain values. Threads of a block are numbered in one
+// A kernel is a `SIMT_KERNEL name(arguments)`, or SIMT_KERNEL_OF(threads, blocks) where the registers of a thread must allow so
+// many threads a block and blocks a processor; arguments are plain values. Threads of a block are numbered in one
 // dimension; 32 are a warp, and a block has whole warps only. What both meanings have:
 //
 //   thread, threads, lane, warp, block_x, block_y, block_z       where this thread stands

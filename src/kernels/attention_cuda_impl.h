@@ -1,0 +1,425 @@
+// Device code of attention_cuda.h, for nvcc and for the emulation. A lane is one (query row, query head), as in
+// attention_tile.h; a warp has 16 lanes of one KV head, the rows of its matrix products. Private to attention_cuda*.
+#pragma once
+
+#include "base/numerics.h"
+#include "kernels/attention_cuda.h"
+#include "simt/simt.h"
+
+namespace chorus::cuda {
+
+using simt::Bfloat16;
+using simt::Shared;
+
+inline constexpr int attention_step = 32;  // keys
+inline constexpr int attention_stages = 3;
+inline constexpr int attention_warp_rows = 16;
+inline constexpr int partition_steps = attention_partition_keys / attention_step;
+static_assert(attention_partition_keys % attention_step == 0);
+
+SIMT_DEVICE float minus_infinity() {
+  return simt::float_of(0xff800000U);
+}
+
+// Softmax over some keys of the two rows that a thread has of its warp's 16 (its lane / 4, and that + 8). Fragment i of
+// `values` has dimensions 8 i + 2 (lane % 4) and the next of both.
+template <int head_dim>
+struct AttentionState {
+  float top[2], sum[2];
+  float values[head_dim / 8][4];
+
+  SIMT_DEVICE void clear() {
+    SIMT_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      top[r] = minus_infinity();
+      sum[r] = 0;
+    }
+    SIMT_UNROLL
+    for (int i = 0; i < head_dim / 2; ++i) values[i / 4][i % 4] = 0;
+  }
+  SIMT_DEVICE void scale(int r, float by) {
+    sum[r] = sum[r] * by;
+    SIMT_UNROLL
+    for (int i = 0; i < head_dim / 8; ++i) {
+      values[i][2 * r] = values[i][2 * r] * by;
+      values[i][2 * r + 1] = values[i][2 * r + 1] * by;
+    }
+  }
+};
+
+// attention_impl.h's tile_merge for one number of a state: weights of the earlier and the later part.
+struct MergeWeights {
+  float top, mine, theirs;
+};
+SIMT_DEVICE MergeWeights merge_weights(float top, float later_top) {
+  const float both = simt::maximum(top, later_top);
+  return {both, simt::exponential(top - both), simt::exponential(later_top - both)};
+}
+SIMT_DEVICE float merged(const MergeWeights& weights, float mine, float theirs) {
+  return simt::multiply_add(theirs, weights.theirs, mine * weights.mine);
+}
+
+// state = state merged with `later`, row by row.
+template <int head_dim>
+SIMT_DEVICE void merge_state(AttentionState<head_dim>& state, const AttentionState<head_dim>& later) {
+  SIMT_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    if (later.sum[r] == 0) continue;
+    const bool first = state.sum[r] == 0;
+    const MergeWeights weights = first ? MergeWeights{later.top[r], 0, 1} : merge_weights(state.top[r], later.top[r]);
+    state.top[r] = weights.top;
+    state.sum[r] = first ? later.sum[r] : merged(weights, state.sum[r], later.sum[r]);
+    SIMT_UNROLL
+    for (int i = 0; i < head_dim / 8; ++i) {
+      SIMT_UNROLL
+      for (int j = 2 * r; j < 2 * r + 2; ++j) {
+        state.values[i][j] = first ? later.values[i][j] : merged(weights, state.values[i][j], later.values[i][j]);
+      }
+    }
+  }
+}
+
+// Keys [first, last) that a row sees; none where first >= last.
+struct KeySpan {
+  int first, last;
+};
+
+// What a block works on.
+template <int head_dim_, int warps_>
+struct AttentionBlock {
+  static constexpr int head_dim = head_dim_, warps = warps_;
+  static constexpr int threads = warps * simt::warp_lanes;
+  static constexpr int lanes = warps * attention_warp_rows;
+  static constexpr int stage_elements = 2 * attention_step * head_dim;  // K, then V
+  static constexpr int shared_bytes = attention_stages * stage_elements * 2;
+
+  CudaSequence sequence;
+  const std::int32_t* table;
+  int kv_head, first_lane, group;
+
+  SIMT_DEVICE AttentionBlock(const CudaAttention& call, int tile_and_head, int sequence_index)
+      : sequence(call.sequences[sequence_index]),
+        table(call.tables + sequence.table * call.table_stride),
+        kv_head(tile_and_head % call.kv_heads),
+        first_lane(tile_and_head / call.kv_heads * lanes),
+        group(call.heads / call.kv_heads) {}
+
+  SIMT_DEVICE bool empty() const { return first_lane >= sequence.count * group; }
+  // Lane r (0, 1) of this thread, counted in the sequence.
+  SIMT_DEVICE int lane_of(int r) const {
+    return first_lane + simt::warp() * attention_warp_rows + simt::lane() / 4 + 8 * r;
+  }
+  SIMT_DEVICE bool exists(int lane) const { return lane < sequence.count * group; }
+  SIMT_DEVICE KeySpan keys_of_row(int row, int window) const {
+    const int last = sequence.start + row + 1;
+    return {window > 0 && last > window ? last - window : 0, last};
+  }
+  SIMT_DEVICE KeySpan keys_of_lane(int lane, int window) const {
+    return exists(lane) ? keys_of_row(lane / group, window) : KeySpan{0, 0};
+  }
+  // That any lane of the block sees.
+  SIMT_DEVICE KeySpan keys_of_block(int window) const {
+    const int last_lane =
+        first_lane + lanes < sequence.count * group ? first_lane + lanes - 1 : sequence.count * group - 1;
+    return {keys_of_row(first_lane / group, window).first, keys_of_row(last_lane / group, window).last};
+  }
+  SIMT_DEVICE std::int64_t element_of_lane(int lane, std::int64_t stride) const {
+    return (sequence.row + lane / group) * stride +
+           static_cast<std::int64_t>(kv_head * group + lane % group) * head_dim;
+  }
+};
+
+// Index in a stage of 16 bytes of key `key` (K; V: attention_step + key).
+template <int head_dim>
+SIMT_DEVICE int key_chunk(int key, int chunk) {
+  return key * head_dim + ((chunk ^ (key & 7)) << 3);
+}
+
+// Copies keys [step * 32, step * 32 + 32) and their values; zeros for those that no lane of the block sees.
+template <typename Block>
+SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpan keys, int step,
+                           Shared<Bfloat16> memory, int at) {
+  constexpr int chunks = Block::head_dim / 8;
+  const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * Block::head_dim;
+  for (int half = 0; half < 2; ++half) {  // 16 keys lie in one block of the KV memory
+    const int first = step * attention_step + half * 16;
+    const bool any = first < keys.last && first + 16 > keys.first;
+    const std::int64_t number = any ? block.table[first / call.block_size] : 0;
+    const Bfloat16* k = call.cache + (number * call.kv_heads + block.kv_head) * 2 * head_elements +
+                        static_cast<std::int64_t>(first % call.block_size) * Block::head_dim;
+    for (int i = simt::thread(); i < 16 * chunks; i += Block::threads) {
+      const int key = i / chunks, chunk = i % chunks;
+      const bool seen = first + key < keys.last && first + key >= keys.first;
+      const int to = at + key_chunk<Block::head_dim>(half * 16 + key, chunk);
+      const Bfloat16* from = k + key * Block::head_dim + chunk * 8;
+      simt::copy_async16(memory, to, from, seen);
+      simt::copy_async16(memory, to + attention_step * Block::head_dim, from + head_elements, seen);
+    }
+  }
+}
+
+// scores = q K^T of one step.
+template <int head_dim>
+SIMT_DEVICE void score_step(const std::uint32_t (&q)[head_dim / 16][4], Shared<Bfloat16> memory, int at,
+                            float (&scores)[attention_step / 8][4]) {
+  const int lane = simt::lane();
+  SIMT_UNROLL
+  for (int i = 0; i < attention_step / 2; ++i) scores[i / 4][i % 4] = 0;
+  SIMT_UNROLL
+  for (int d = 0; d < head_dim / 16; ++d) {
+    SIMT_UNROLL
+    for (int n = 0; n < attention_step / 16; ++n) {
+      std::uint32_t k[4];
+      const int key = 16 * n + lane / 16 * 8 + lane % 8;
+      simt::load_matrix_x4(k, memory, at + key_chunk<head_dim>(key, 2 * d + lane / 8 % 2));
+      simt::mma_bf16(scores[2 * n], q[d], k[0], k[1]);
+      simt::mma_bf16(scores[2 * n + 1], q[d], k[2], k[3]);
+    }
+  }
+}
+
+// The thread's scores of row r become weights; the state is scaled to the new maximum. seen: the row's keys, counted
+// from the step's first.
+template <int head_dim>
+SIMT_DEVICE void weigh_step(float scale, KeySpan seen, int r, float (&scores)[attention_step / 8][4],
+                            AttentionState<head_dim>& state) {
+  float top = state.top[r];
+  SIMT_UNROLL
+  for (int i = 0; i < attention_step / 4; ++i) {
+    const int key = i / 2 * 8 + simt::lane() % 4 * 2 + i % 2;
+    float& score = scores[i / 2][2 * r + i % 2];
+    score = key >= seen.first && key < seen.last ? score * scale : minus_infinity();
+    top = simt::maximum(top, score);
+  }
+  top = simt::maximum(top, simt::shuffle_xor(top, 1));
+  top = simt::maximum(top, simt::shuffle_xor(top, 2));
+  const bool none = top == minus_infinity();
+  const float factor = none ? 1.0F : simt::exponential(state.top[r] - top);
+  float sum = 0;
+  SIMT_UNROLL
+  for (int i = 0; i < attention_step / 4; ++i) {
+    float& score = scores[i / 2][2 * r + i % 2];
+    score = none ? 0.0F : simt::exponential(score - top);
+    sum += score;
+  }
+  sum += simt::shuffle_xor(sum, 1);
+  sum += simt::shuffle_xor(sum, 2);
+  if (simt::any_of_warp(factor != 1.0F)) state.scale(r, factor);
+  state.sum[r] += sum;
+  state.top[r] = top;
+}
+
+// state += weights V of one step.
+template <int head_dim>
+SIMT_DEVICE void add_values(const float (&weights)[attention_step / 8][4], Shared<Bfloat16> memory, int at,
+                            AttentionState<head_dim>& state) {
+  const int lane = simt::lane();
+  SIMT_UNROLL
+  for (int k = 0; k < attention_step / 16; ++k) {
+    const std::uint32_t a[4] = {simt::pack_bfloat16(weights[2 * k][0], weights[2 * k][1]),
+                                simt::pack_bfloat16(weights[2 * k][2], weights[2 * k][3]),
+                                simt::pack_bfloat16(weights[2 * k + 1][0], weights[2 * k + 1][1]),
+                                simt::pack_bfloat16(weights[2 * k + 1][2], weights[2 * k + 1][3])};
+    SIMT_UNROLL
+    for (int d = 0; d < head_dim / 16; ++d) {
+      std::uint32_t v[4];
+      simt::load_matrix_transposed_x4(v, memory,
+                                      at + key_chunk<head_dim>(attention_step + 16 * k + lane % 16, 2 * d + lane / 16));
+      simt::mma_bf16(state.values[2 * d], a, v[0], v[1]);
+      simt::mma_bf16(state.values[2 * d + 1], a, v[2], v[3]);
+    }
+  }
+}
+
+// Rows g and g + 8 of q in the fragments of mma_bf16; zeros for lanes that do not exist.
+template <typename Block>
+SIMT_DEVICE void load_queries(const CudaAttention& call, const Block& block,
+                              std::uint32_t (&q)[Block::head_dim / 16][4]) {
+  SIMT_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const int lane = block.lane_of(r);
+    const bool exists = block.exists(lane);
+    const Bfloat16* row = exists ? call.q + block.element_of_lane(lane, call.ldq) : call.q;
+    SIMT_UNROLL
+    for (int i = 0; i < Block::head_dim / 8; ++i) {
+      const auto* pair = reinterpret_cast<const std::uint32_t*>(row + 8 * i + simt::lane() % 4 * 2);
+      q[i / 2][r + i % 2 * 2] = exists ? *pair : 0U;
+    }
+  }
+}
+
+template <typename Block>
+SIMT_DEVICE void store_result(const CudaAttention& call, const Block& block,
+                              const AttentionState<Block::head_dim>& state) {
+  SIMT_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const int lane = block.lane_of(r);
+    if (!block.exists(lane)) continue;
+    Bfloat16* out = call.out + block.element_of_lane(lane, call.ldo);
+    SIMT_UNROLL
+    for (int i = 0; i < Block::head_dim / 8; ++i) {
+      *reinterpret_cast<std::uint32_t*>(out + 8 * i + simt::lane() % 4 * 2) =
+          simt::pack_bfloat16(state.values[i][2 * r] / state.sum[r], state.values[i][2 * r + 1] / state.sum[r]);
+    }
+  }
+}
+
+// States of a split: [sequence][kv_head][partition][lane of 16][2 + head_dim]: top, sum, values.
+inline constexpr int state_header = 2;
+SIMT_DEVICE float* state_of(const CudaAttention& call, int partitions, int sequence, int kv_head, int partition) {
+  const std::int64_t index = (static_cast<std::int64_t>(sequence) * call.kv_heads + kv_head) * partitions + partition;
+  return call.states + index * attention_warp_rows * (state_header + call.head_dim);
+}
+
+template <typename Block>
+SIMT_DEVICE void store_state(const Block& block, const AttentionState<Block::head_dim>& state, float* to) {
+  SIMT_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const int lane = block.lane_of(r);
+    if (!block.exists(lane)) continue;
+    float* out = to + lane * (state_header + Block::head_dim);
+    if (simt::lane() % 4 == 0) {
+      out[0] = state.top[r];
+      out[1] = state.sum[r];
+    }
+    SIMT_UNROLL
+    for (int i = 0; i < Block::head_dim / 4; ++i) {
+      out[state_header + i / 2 * 8 + simt::lane() % 4 * 2 + i % 2] = state.values[i / 2][2 * r + i % 2];
+    }
+  }
+}
+
+// Walks the keys of steps [begin, end), partition by partition; ended(state) after each.
+template <typename Block, typename F>
+SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int begin, int end, F ended) {
+  const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, attention_stages * Block::stage_elements);
+  const KeySpan keys = block.keys_of_block(call.window);
+  const auto load = [&](int step) {
+    if (step < end) {
+      load_keys(call, block, keys, step, memory, (step - begin) % attention_stages * Block::stage_elements);
+    }
+    simt::commit_copies();
+  };
+  std::uint32_t q[Block::head_dim / 16][4];
+  load_queries(call, block, q);
+  const KeySpan seen[2] = {block.keys_of_lane(block.lane_of(0), call.window),
+                           block.keys_of_lane(block.lane_of(1), call.window)};
+  AttentionState<Block::head_dim> state;
+  state.clear();
+  SIMT_UNROLL
+  for (int stage = 0; stage < attention_stages - 1; ++stage) load(begin + stage);
+  for (int step = begin; step < end; ++step) {
+    simt::wait_copies<attention_stages - 2>();
+    simt::sync_block();
+    load(step + attention_stages - 1);
+    const int at = (step - begin) % attention_stages * Block::stage_elements, first = step * attention_step;
+    float scores[attention_step / 8][4];
+    score_step<Block::head_dim>(q, memory, at, scores);
+    SIMT_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      weigh_step<Block::head_dim>(call.scale, {seen[r].first - first, seen[r].last - first}, r, scores, state);
+    }
+    add_values<Block::head_dim>(scores, memory, at, state);
+    if ((step + 1) % partition_steps == 0 || step + 1 == end) {
+      ended(state);
+      state.clear();
+    }
+  }
+  simt::wait_copies<0>();
+}
+
+// A block: some lanes of one KV head of one sequence, all keys. Blocks: x: KV heads x tiles of lanes, z: sequences.
+template <int head_dim, int warps>
+SIMT_KERNEL_OF(warps* simt::warp_lanes, 1)
+attention_rows(CudaAttention call) {
+  const AttentionBlock<head_dim, warps> block(call, simt::block_x(), simt::block_z());
+  if (block.empty()) return;
+  const KeySpan keys = block.keys_of_block(call.window);
+  AttentionState<head_dim> total;
+  total.clear();
+  walk_keys(call, block, keys.first / attention_step, (keys.last + attention_step - 1) / attention_step,
+            [&](const AttentionState<head_dim>& state) { merge_state(total, state); });
+  store_result(call, block, total);
+}
+
+// A block, of one warp: one KV head of one sequence of one row, one partition (y).
+template <int head_dim>
+SIMT_KERNEL_OF(simt::warp_lanes, 1)
+attention_partitions(CudaAttention call, int partitions) {
+  const AttentionBlock<head_dim, 1> block(call, simt::block_x(), simt::block_z());
+  const KeySpan keys = block.keys_of_block(call.window);
+  const int first = simt::block_y() * partition_steps;
+  const int begin = keys.first / attention_step > first ? keys.first / attention_step : first;
+  const int last = (keys.last + attention_step - 1) / attention_step;
+  const int end = last < first + partition_steps ? last : first + partition_steps;
+  if (block.empty() || begin >= end) return;
+  float* to = state_of(call, partitions, simt::block_z(), simt::block_x(), simt::block_y());
+  walk_keys(call, block, begin, end, [&](const AttentionState<head_dim>& state) { store_state(block, state, to); });
+}
+
+// A block: one KV head (x) of one sequence (z); a thread merges a dimension of a lane at a time.
+template <int head_dim>
+SIMT_KERNEL_OF(head_dim, 1)
+attention_merge(CudaAttention call, int partitions) {
+  const AttentionBlock<head_dim, 1> block(call, simt::block_x(), simt::block_z());
+  if (block.empty()) return;
+  const KeySpan keys = block.keys_of_block(call.window);
+  for (int lane = 0; lane < block.group; ++lane) {
+    float top = 0, sum = 0, value = 0;
+    for (int p = keys.first / attention_partition_keys; p * attention_partition_keys < keys.last; ++p) {
+      const float* later =
+          state_of(call, partitions, simt::block_z(), simt::block_x(), p) + lane * (state_header + head_dim);
+      const float later_top = later[0], later_sum = later[1], later_value = later[state_header + simt::thread()];
+      if (later_sum == 0) continue;
+      const bool first = sum == 0;
+      const MergeWeights weights = first ? MergeWeights{later_top, 0, 1} : merge_weights(top, later_top);
+      top = weights.top;
+      sum = first ? later_sum : merged(weights, sum, later_sum);
+      value = first ? later_value : merged(weights, value, later_value);
+    }
+    call.out[block.element_of_lane(lane, call.ldo) + simt::thread()] = simt::to_bfloat16(value / sum);
+  }
+}
+
+inline int attention_partitions_of(const CudaAttention& call) {
+  return (call.positions_max + attention_partition_keys - 1) / attention_partition_keys;
+}
+
+template <int head_dim, int warps, typename Launch>
+void launch_attention_rows(Launch& launch, const CudaAttention& call) {
+  using Block = AttentionBlock<head_dim, warps>;
+  const int lanes = call.rows_max * (call.heads / call.kv_heads);
+  launch(simt::Shape{.x = (lanes + Block::lanes - 1) / Block::lanes * call.kv_heads,
+                     .z = call.sequence_count,
+                     .threads = Block::threads,
+                     .shared_bytes = Block::shared_bytes},
+         attention_rows<head_dim, warps>, call);
+}
+
+template <int head_dim, typename Launch>
+void launch_attention_split(Launch& launch, const CudaAttention& call) {
+  const int partitions = attention_partitions_of(call);
+  launch(simt::Shape{.x = call.kv_heads,
+                     .y = partitions,
+                     .z = call.sequence_count,
+                     .threads = simt::warp_lanes,
+                     .shared_bytes = AttentionBlock<head_dim, 1>::shared_bytes},
+         attention_partitions<head_dim>, call, partitions);
+  launch(simt::Shape{.x = call.kv_heads, .z = call.sequence_count, .threads = head_dim}, attention_merge<head_dim>,
+         call, partitions);
+}
+
+template <int head_dim, typename Launch>
+void launch_attention_of(Launch& launch, const CudaAttention& call) {
+  if (call.rows_max == 1) return launch_attention_split<head_dim>(launch, call);
+  launch_attention_rows<head_dim, 8>(launch, call);
+}
+
+template <typename Launch>
+void launch_attention(Launch& launch, const CudaAttention& call) {
+  if (call.sequence_count == 0) return;
+  if (call.head_dim == 64) return launch_attention_of<64>(launch, call);
+  launch_attention_of<128>(launch, call);
+}
+
+}  // namespace chorus::cuda

@@ -1,0 +1,17 @@
+// Where the launchers of op_cuda.cu put their work. Host code that includes this needs no CUDA header.
+#pragma once
+
+struct CUstream_st;
+
+namespace chorus {
+
+// One stream of one device. A launch that fails leaves its reason in `error` if there is none yet, and what was queued
+// later does nothing useful: look at it once a step. Used by one thread at a time.
+struct CudaQueue {
+  CUstream_st* stream = nullptr;
+  int processors = 1;   // multiprocessors of the device
+  int capability = 80;  // 10 * major + minor
+  const char* error = nullptr;
+};
+
+}  // namespace chorus

@@ -1,0 +1,254 @@
+#include "kernels/linear_cuda.h"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <limits>
+
+#include "kernels/cuda_test_device.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear_cuda_impl.h"
+#include "kernels/linear_test_util.h"
+
+namespace chorus {
+namespace {
+
+using namespace cuda;  // the kernels
+
+struct Problem {
+  std::int32_t m, rows, columns, segments;
+  std::vector<Bfloat16> x, w;
+
+  Problem(std::int32_t m, std::int32_t rows, std::int32_t columns, std::int32_t segments, std::uint32_t seed)
+      : m(m),
+        rows(rows),
+        columns(columns),
+        segments(segments),
+        x(random_bfloat16(std::int64_t{m} * columns, seed)),
+        w(random_bfloat16(std::int64_t{rows} * columns, seed + 1000)) {}
+
+  float x_at(std::int64_t row, std::int64_t k) const {
+    return to_float(x[static_cast<std::size_t>(row * columns + k)]);
+  }
+  float w_at(std::int64_t row, std::int64_t k) const {
+    return to_float(w[static_cast<std::size_t>(row * columns + k)]);
+  }
+};
+
+// One way to compute a product: up to m_max rows of x.
+struct Way {
+  const char* name;
+  std::int32_t m_max;
+  void (*launch)(TestDevice&, const CudaLinear&);
+};
+
+template <int m_fragments, int per_warp, int tile_k, int stages>
+void stream(TestDevice& device, const CudaLinear& call) {
+  using Shape = StreamShape<m_fragments, per_warp, tile_k, stages>;
+  launch_stream<Shape>(device, call, stream_piece(call.rows, 2, Shape::piece_max));
+}
+template <typename Tiles>
+void tiled(TestDevice& device, const CudaLinear& call) {
+  launch_tiled<Tiles>(device, call);
+}
+void planned(TestDevice& device, const CudaLinear& call) {
+  launch_linear(device, call, 3);
+}
+
+const std::array<Way, 9> ways = {{{"stream 16 x 64", 16, stream<1, 1, 128, 6>},
+                                  {"stream 16 x 128", 16, stream<1, 2, 64, 6>},
+                                  {"stream 16 x 256", 16, stream<1, 4, 64, 4>},
+                                  {"stream 32 x 64", 32, stream<2, 1, 128, 6>},
+                                  {"stream 64 x 128", 64, stream<4, 2, 64, 6>},
+                                  {"tiled 64 x 64", 1 << 30, tiled<TiledSmall>},
+                                  {"tiled 128 x 128", 1 << 30, tiled<TiledMedium>},
+                                  {"tiled 128 x 256", 1 << 30, tiled<TiledLarge>},
+                                  {"planned", 1 << 30, planned}}};
+
+// y of rows [first, first + m) of x, float32 [m, rows].
+std::vector<float> multiply(const Way& way, const Problem& problem, std::int32_t first, std::int32_t m,
+                            std::uint64_t seed) {
+  TestDevice device(seed);
+  const std::vector<Bfloat16> x(problem.x.begin() + std::int64_t{first} * problem.columns,
+                                problem.x.begin() + std::int64_t{first + m} * problem.columns);
+  const std::size_t count = static_cast<std::size_t>(m) * static_cast<std::size_t>(problem.rows);
+  float* y = device.put(std::vector<float>(count, std::numeric_limits<float>::quiet_NaN()));
+  CudaLinear call{device.put(x),   problem.columns, m, device.put(problem.w), problem.rows,
+                  problem.columns, problem.segments};
+  call.y = y;
+  call.ldy = problem.rows;
+  way.launch(device, call);
+  return device.get(y, count);
+}
+
+// Whether y is x W^T within float32 sums; the bound is that of linear_test_util.h.
+testing::AssertionResult is_product_of(const Problem& problem, const std::vector<float>& y) {
+  const double relative = sum_error(problem.columns);
+  for (std::int64_t i = 0; i < problem.m; ++i) {
+    for (std::int64_t n = 0; n < problem.rows; ++n) {
+      double sum = 0, magnitude = 0;
+      for (std::int64_t k = 0; k < problem.columns; ++k) {
+        const double product = static_cast<double>(problem.x_at(i, k)) * static_cast<double>(problem.w_at(n, k));
+        sum += product;
+        magnitude += std::abs(product);
+      }
+      const double got = static_cast<double>(y[static_cast<std::size_t>(i * problem.rows + n)]);
+      if (!(std::abs(got - sum) <= relative * magnitude)) {
+        return testing::AssertionFailure() << "row " << i << " output " << n << ": " << got << ", expected " << sum;
+      }
+    }
+  }
+  return testing::AssertionSuccess();
+}
+
+// Goal: the product, whatever the tails of m, rows, columns and segments. Method: random shapes against a double sum.
+TEST(LinearCuda, IsTheProductForOddShapes) {
+  std::mt19937 generator(1);
+  const auto draw = [&](int low, int high) {
+    return std::uniform_int_distribution<std::int32_t>(low, high)(generator);
+  };
+  for (const Way& way : ways) {
+    for (std::uint32_t round = 0; round < 6; ++round) {
+      const std::int32_t segments = 1 << draw(0, 3);
+      const Problem problem(draw(1, std::min(way.m_max, 150)), 8 * draw(1, 40),
+                            segments * 8 * draw(1, 24 / segments + 2), segments, round);
+      EXPECT_TRUE(is_product_of(problem, multiply(way, problem, 0, problem.m, round)))
+          << way.name << ": " << problem.m << " x " << problem.rows << " x " << problem.columns << " in " << segments;
+    }
+  }
+}
+
+// Goal: the promise. Method: the bits of all rows by one kernel; every other kernel and number of rows, under any order
+// of warps and copies, must give them again.
+TEST(LinearCuda, BitsOfARowDependOnThatRowAlone) {
+  for (const std::int32_t segments : {1, 2, 8}) {
+    const Problem problem(150, 72, 8 * 24, segments, 7);
+    const std::vector<float> expected = multiply(ways[5], problem, 0, problem.m, 0);
+    std::uint64_t seed = 0;
+    for (const Way& way : ways) {
+      for (const std::int32_t m : {1, 2, 7, 16, 17, 33, 64, 65, 150}) {
+        if (m > way.m_max) continue;
+        const std::int32_t first = problem.m - m;
+        const std::vector<float> y = multiply(way, problem, first, m, seed++);
+        ASSERT_EQ(std::memcmp(y.data(), expected.data() + first * problem.rows, y.size() * sizeof(float)), 0)
+            << way.name << " m " << m << " segments " << segments << " seed " << seed - 1;
+      }
+    }
+  }
+}
+
+// Goal: tensor parallelism gives the bits of one rank. Method: products of column ranges, added in the tree's order.
+TEST(LinearCuda, PartialSumsOfColumnRangesGiveTheBitsOfTheWhole) {
+  const Problem whole(5, 48, 8 * 40, 8, 3);
+  const std::vector<float> expected = multiply(ways[8], whole, 0, 5, 2);
+  for (const std::int32_t tp : {2, 4, 8}) {
+    std::vector<std::vector<float>> sums;
+    const std::int32_t columns = whole.columns / tp;
+    for (std::int32_t rank = 0; rank < tp; ++rank) {
+      Problem part(5, 48, columns, 8 / tp, 0);
+      for (std::int64_t i = 0; i < 48; ++i) {
+        if (i < 5)
+          std::copy_n(whole.x.begin() + i * whole.columns + rank * columns, columns, part.x.begin() + i * columns);
+        std::copy_n(whole.w.begin() + i * whole.columns + rank * columns, columns, part.w.begin() + i * columns);
+      }
+      sums.push_back(multiply(ways[8], part, 0, 5, 4));
+    }
+    for (; sums.size() > 1; sums.resize(sums.size() / 2)) {
+      for (std::size_t r = 0; r < sums.size() / 2; ++r) {
+        std::vector<float> pair = sums[2 * r];
+        for (std::size_t i = 0; i < pair.size(); ++i) pair[i] += sums[2 * r + 1][i];
+        sums[r] = pair;
+      }
+    }
+    EXPECT_EQ(sums[0], expected) << "tp " << tp;
+  }
+}
+
+// The CPU's product of the same bfloat16 values differs by the roundings of both.
+TEST(LinearCuda, AgreesWithTheCpu) {
+  const LinearShape shape{40, 8 * 32, 8};
+  const SourceMatrix source(DType::bfloat16, shape.rows, shape.columns, 3);
+  const PackedMatrix packed(Isa::scalar, DType::bfloat16, shape, source);
+  Problem problem(9, 40, 8 * 32, 8, 5);
+  std::memcpy(problem.w.data(), source.bytes.data(), source.bytes.size());
+  std::vector<float> x(problem.x.size()), y(9 * 40);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = to_float(problem.x[i]);
+  ThreadPool pool(1);
+  Scratch scratch;
+  linear(pool, scratch, packed.view, {x.data(), 9, shape.columns}, y.data(), shape.rows);
+  EXPECT_TRUE(is_product_of(problem, y));
+  EXPECT_TRUE(is_product_of(problem, multiply(ways[8], problem, 0, 9, 3)));
+}
+
+class LinearCudaOutput : public testing::Test {
+ protected:
+  static constexpr std::int32_t m = 70, rows = 48, ldy = 52;
+  const Problem problem_{m, rows, 64, 2, 11};
+  const std::vector<float> bias_ = random_floats(rows, 12), before_ = random_floats(std::int64_t{m} * ldy, 13);
+  const std::vector<float> sums_ = multiply(ways[8], problem_, 0, m, 2);
+
+  template <typename T>
+  std::vector<T> run(std::vector<T> y, CudaLinearOutput output, std::int32_t count, bool biased) {
+    TestDevice device(5);
+    T* to = device.put(y);
+    CudaLinear call{device.put(problem_.x), problem_.columns, count, device.put(problem_.w), rows, problem_.columns, 2};
+    call.bias = biased ? device.put(bias_) : nullptr;
+    call.y = to;
+    call.ldy = ldy;
+    call.output = output;
+    launch_linear(device, call, 3);
+    return device.get(to, y.size());
+  }
+  float sum_at(std::int64_t i, std::int64_t n, bool biased) const {
+    return sums_[static_cast<std::size_t>(i * rows + n)] + (biased ? bias_[static_cast<std::size_t>(n)] : 0.0F);
+  }
+};
+
+TEST_F(LinearCudaOutput, AccumulateAddsAndStoreReplaces) {
+  for (const bool accumulate : {false, true}) {
+    for (const std::int32_t count : {3, m}) {
+      const bool biased = count == 3;
+      const auto y = run(before_, accumulate ? CudaLinearOutput::accumulate : CudaLinearOutput::store, count, biased);
+      for (std::int64_t i = 0; i < m; ++i) {
+        for (std::int64_t n = 0; n < ldy; ++n) {
+          const auto at = static_cast<std::size_t>(i * ldy + n);
+          const bool written = i < count && n < rows;
+          const float sum = written ? sum_at(i, n, biased) : 0;
+          ASSERT_EQ(y[at], !written ? before_[at] : accumulate ? before_[at] + sum : sum) << i << " " << n;
+        }
+      }
+    }
+  }
+}
+
+// The bits of linear(), silu_mul() and rounding one after the other, as the CPU has them.
+TEST_F(LinearCudaOutput, RoundAndGateGiveBfloat16) {
+  ThreadPool pool(1);
+  for (const std::int32_t count : {3, m}) {
+    const std::vector<Bfloat16> none(static_cast<std::size_t>(m) * ldy, 0x1234);
+    const auto rounded = run(none, CudaLinearOutput::round, count, true);
+    const auto gated = run(none, CudaLinearOutput::gate, count, true);
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::vector<float> gate_up(rows), activated(rows / 2);
+      for (std::int64_t n = 0; n < rows; ++n) {
+        ASSERT_EQ(rounded[static_cast<std::size_t>(i * ldy + n)], to_bfloat16(sum_at(i, n, true)));
+        gate_up[static_cast<std::size_t>(n % 2 * rows / 2 + n / 2)] = sum_at(i, n, true);
+      }
+      silu_mul(pool, Isa::scalar, gate_up.data(), 1, rows / 2, rows, activated.data(), rows / 2);
+      for (std::int64_t n = 0; n < rows / 2; ++n) {
+        ASSERT_EQ(gated[static_cast<std::size_t>(i * ldy + n)], to_bfloat16(activated[static_cast<std::size_t>(n)]));
+      }
+    }
+  }
+}
+
+TEST(LinearCudaPlan, PiecesAreEightsAndFillTheProcessors) {
+  EXPECT_EQ(stream_piece(6144, 132, 256), 48);
+  EXPECT_EQ(stream_piece(4096, 132, 256), 32);
+  EXPECT_EQ(stream_piece(28672, 132, 256), 224);
+  EXPECT_EQ(stream_piece(128256, 132, 256), 248);
+  EXPECT_EQ(stream_piece(8, 132, 256), 8);
+}
+
+}  // namespace
+}  // namespace chorus
