@@ -10,7 +10,7 @@ find_package(fmt REQUIRED)
 # -ffp-contract=off: a multiply and an add are fused only where a kernel says so by name. Otherwise the compiler would fuse
 # in one loop and not in its remainder, and the same row would give other bits in another batch (design.md section 1).
 add_library(chorus_options INTERFACE)
-target_compile_options(chorus_options INTERFACE -Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-math-errno)
+target_compile_options(chorus_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion -Werror -ffp-contract=off -fno-math-errno>)
 # What g++, which builds all else, does not say of the same code: clang takes calls inside libstdc++ 12's stable_sort for ours
 # (get_temporary_buffer, deprecated), wants braces where an aggregate's are elided, and does not know g++'s warnings and pragmas.
 target_compile_options(chorus_options INTERFACE

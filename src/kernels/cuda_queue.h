@@ -11,6 +11,7 @@ struct CudaQueue {
   CUstream_st* stream = nullptr;
   int processors = 1;   // multiprocessors of the device
   int capability = 80;  // 10 * major + minor
+  bool wgmma = false;   // use linear_wgmma.h's kernel: set from wgmma_agrees()
   const char* error = nullptr;
 };
 

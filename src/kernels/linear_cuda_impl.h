@@ -32,19 +32,35 @@ struct ColumnTiles {
   SIMT_DEVICE bool ends_segment(int tile) const { return (tile + 1) % of_segment == 0; }
 };
 
-// The balanced tree over segments that come one after another: a binary counter of sums that wait for their partner.
+// The balanced tree over segments that come one after another: a binary counter of sums that wait for their partner. Few
+// sums wait in registers; many could not, and wait in local memory under an index that says so to the compiler.
 template <int fragments>
 struct SegmentTree {
-  float waiting[3][fragments][4];
+  static constexpr int levels = 3, in_registers_max = 16;
+  float waiting[levels][fragments][4];
 
   // Takes the sums of `segment`; leaves the sum of all in `sums` after the last one, else zeros.
   SIMT_DEVICE void add(int segment, int segments, float (&sums)[fragments][4]) {
-    int level = 0;
-    for (; (segment >> level) & 1; ++level) {
+    if constexpr (fragments <= in_registers_max) {
       SIMT_UNROLL
-      for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[level][i / 4][i % 4] + sums[i / 4][i % 4];
+      for (int level = 0; level < levels; ++level) {
+        if (((segment >> level) & 1) == 0) return leave(level, segment + 1 == segments, sums);
+        take(level, sums);
+      }
+    } else {
+      int level = 0;
+      for (; (segment >> level) & 1; ++level) take(level, sums);
+      leave(level, segment + 1 == segments, sums);
     }
-    if (segment + 1 == segments) return;
+  }
+
+ private:
+  SIMT_DEVICE void take(int level, float (&sums)[fragments][4]) {
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[level][i / 4][i % 4] + sums[i / 4][i % 4];
+  }
+  SIMT_DEVICE void leave(int level, bool last, float (&sums)[fragments][4]) {
+    if (last) return;
     SIMT_UNROLL
     for (int i = 0; i < 4 * fragments; ++i) {
       waiting[level][i / 4][i % 4] = sums[i / 4][i % 4];
@@ -230,8 +246,7 @@ struct StreamShape {
   static constexpr int tile_k = columns_of_a_tile, stages = stage_count, warps = 8;
   static constexpr int threads = warps * simt::warp_lanes;
   static constexpr int x_rows = 16 * m_fragments, piece_max = 8 * warps * per_warp;
-  static constexpr int stage_elements(int piece) { return (x_rows + piece) * tile_k; }
-  static constexpr int shared_bytes(int piece) { return stages * stage_elements(piece) * 2; }
+  static constexpr int shared_bytes(int piece) { return stages * (x_rows + piece) * tile_k * 2; }
 };
 
 // sums += x W^T over one tile of columns: two steps at a time, since one load of a matrix brings W of both.
@@ -268,7 +283,7 @@ template <typename Shape, bool tree>
 SIMT_KERNEL_OF(Shape::threads, 1)
 linear_stream(CudaLinear call, int piece) {
   constexpr int fragments = Shape::m_fragments * Shape::per_warp;
-  const int stage_elements = Shape::stage_elements(piece);
+  const int stage_elements = (Shape::x_rows + piece) * Shape::tile_k;
   const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Shape::stages * stage_elements);
   const int n0 = simt::block_x() * piece;
   const ColumnTiles<Shape::tile_k> tiles(call);
