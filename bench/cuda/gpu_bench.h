@@ -52,6 +52,7 @@ void fill_random(DeviceArray<std::uint16_t>& values, std::uint32_t seed);
 struct Bench {
   CudaQueue queue;
   double copy_bytes_per_s = 0;  // read and written, by a copy in this run
+  double read_bytes_per_s = 0;  // by a kernel that only reads: what the others are measured against
   // Microseconds of one call: the median of several graphs of `calls` calls, work(i) the i-th of them.
   double microseconds(int calls, const std::function<void(int)>& work);
 };

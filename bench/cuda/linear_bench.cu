@@ -54,23 +54,21 @@ struct Weights {
 using Ways = std::vector<std::pair<const char*, std::function<void(const CudaLinear&)>>>;
 
 // Other cuts of the same kernel, to choose from.
-template <int m_fragments>
-Ways stream_ways(Bench& bench) {
-  const auto way = [&bench]<typename Shape>(int blocks_of_a_processor, Shape) {
-    return [&bench, blocks_of_a_processor](const CudaLinear& call) {
+Ways stream_ways(Bench& bench, int segments) {
+  const auto way = [&bench]<typename Shape>(Shape) {
+    return [&bench](const CudaLinear& call) {
       CudaLaunch launch{bench.queue};
-      const int piece = cuda::stream_piece(call.rows, bench.queue.processors * blocks_of_a_processor, Shape::piece_max);
-      if (Shape::shared_bytes(piece) <= 227 * 1024) cuda::launch_stream<Shape>(launch, call, piece);
+      cuda::launch_stream<Shape>(launch, call, {bench.queue.processors, bench.queue.shared_bytes_max});
     };
   };
-  return {{"1 x 128 x 6", way(1, cuda::StreamShape<m_fragments, 1, 128, 6>{})},
-          {"1 x 128 x 6, 2 blocks", way(2, cuda::StreamShape<m_fragments, 1, 128, 6>{})},
-          {"1 x 256 x 4", way(1, cuda::StreamShape<m_fragments, 1, 256, 4>{})},
-          {"1 x 256 x 4, 2 blocks", way(2, cuda::StreamShape<m_fragments, 1, 256, 4>{})},
-          {"2 x 128 x 4", way(1, cuda::StreamShape<m_fragments, 2, 128, 4>{})},
-          {"2 x 64 x 8, 2 blocks", way(2, cuda::StreamShape<m_fragments, 2, 64, 8>{})},
-          {"4 x 64 x 5", way(1, cuda::StreamShape<m_fragments, 4, 64, 5>{})},
-          {"4 x 128 x 3", way(1, cuda::StreamShape<m_fragments, 4, 128, 3>{})}};
+  if (segments == 8) {
+    return {{"8 segments, 16 rows, 64 x 5", way(cuda::StreamShape<1, 8, 2, 64, 5>{})},
+            {"8 segments, 32 rows, 64 x 3", way(cuda::StreamShape<1, 8, 4, 64, 3>{})},
+            {"8 segments, 32 rows, 128 x 2", way(cuda::StreamShape<1, 8, 4, 128, 2>{})}};
+  }
+  return {{"64 rows, 256 x 5", way(cuda::StreamShape<1, 1, 1, 256, 5>{})},
+          {"64 rows, 512 x 2", way(cuda::StreamShape<1, 1, 1, 512, 2>{})},
+          {"128 rows, 256 x 2", way(cuda::StreamShape<1, 1, 2, 256, 2>{})}};
 }
 
 double time_decode(Bench& bench, const Weights& weights, std::int32_t m,
@@ -149,17 +147,17 @@ void bench_linear_decode(Bench& bench) {
       const double us = time_decode(bench, weights, m, [&](const CudaLinear& call) { linear_cuda(bench.queue, call); });
       total_us += us * matrix.count;
       total_bytes += weights.bytes() * matrix.count;
-      std::printf("%-8s m %2d as planned %24.1f us %6.0f GB/s %4.0f %% of the copy\n", matrix.name, m, us,
-                  weights.bytes() / us / 1e3, weights.bytes() / us * 1e8 / bench.copy_bytes_per_s);
-      if (m != 1 && m != 16) continue;
-      for (const auto& [name, run] : stream_ways<1>(bench)) {
+      std::printf("%-8s m %2d as planned %24.1f us %6.0f GB/s %4.0f %% of reading\n", matrix.name, m, us,
+                  weights.bytes() / us / 1e3, weights.bytes() / us * 1e8 / bench.read_bytes_per_s);
+      if (m != 1) continue;
+      for (const auto& [name, run] : stream_ways(bench, matrix.segments)) {
         const double other_us = time_decode(bench, weights, m, run);
         std::printf("%-8s m %2d   %-32s %6.1f us %6.0f GB/s %4.0f %%\n", matrix.name, m, name, other_us,
-                    weights.bytes() / other_us / 1e3, weights.bytes() / other_us * 1e8 / bench.copy_bytes_per_s);
+                    weights.bytes() / other_us / 1e3, weights.bytes() / other_us * 1e8 / bench.read_bytes_per_s);
       }
     }
-    std::printf("all      m %2d %36.1f us %6.0f GB/s %4.0f %% of the copy\n", m, total_us, total_bytes / total_us / 1e3,
-                total_bytes / total_us * 1e8 / bench.copy_bytes_per_s);
+    std::printf("all      m %2d %36.1f us %6.0f GB/s %4.0f %% of reading\n", m, total_us, total_bytes / total_us / 1e3,
+                total_bytes / total_us * 1e8 / bench.read_bytes_per_s);
   }
 }
 
@@ -172,12 +170,12 @@ void bench_linear_prefill(Bench& bench) {
     std::printf("no libcublas.so.13: %s\n", dlerror());
   }
   ways.emplace_back("as planned", [&](const CudaLinear& call) { linear_cuda(bench.queue, call); });
-  ways.emplace_back("mma 128 x 256, 8 warps, 4 stages", tiled<cuda::TiledShape<128, 256, 2, 4, 4, 1>>(bench));
-  ways.emplace_back("mma 128 x 128, 4 warps, 3 stages", tiled<cuda::TiledMedium>(bench));
+  ways.emplace_back("mma 128 x 128", tiled<cuda::TiledMedium>(bench));
+  ways.emplace_back("mma 64 x 64", tiled<cuda::TiledSmall>(bench));
   if (bench.queue.capability == 90) {
     ways.emplace_back("wgmma", [&](const CudaLinear& call) { linear_wgmma(bench.queue, call); });
   }
-  for (const std::int32_t m : {256, 2048, 16384}) {
+  for (const std::int32_t m : {64, 128, 256, 512, 2048, 16384}) {
     for (const Matrix& matrix : matrices) {
       if (matrix.rows < 100000) report_prefill(bench, matrix, m, ways, 0);
     }

@@ -1,5 +1,7 @@
 // Device code of attention_cuda.h, for nvcc and for the emulation. A lane is one (query row, query head), as in
-// attention_tile.h; a warp has 16 lanes of one KV head, the rows of its matrix products. Private to attention_cuda*.
+// attention_tile.h; a warp has 16 lanes of one KV head, the rows of its matrix products. In a prefill the warps of a
+// block have lanes of their own; in a decode, where there are few, they have the same lanes, compute the same weights
+// each, and part the dimensions of the values: the sums are the same. Private to attention_cuda*.
 #pragma once
 
 #include "base/numerics.h"
@@ -22,11 +24,11 @@ SIMT_DEVICE float minus_infinity() {
 }
 
 // Softmax over some keys of the two rows that a thread has of its warp's 16 (its lane / 4, and that + 8). Fragment i of
-// `values` has dimensions 8 i + 2 (lane % 4) and the next of both.
-template <int head_dim>
+// `values` has dimensions 8 i + 2 (lane % 4) and the next, of the warp's dimensions, of both.
+template <int fragments>
 struct AttentionState {
   float top[2], sum[2];
-  float values[head_dim / 8][4];
+  float values[fragments][4];
 
   SIMT_DEVICE void clear() {
     SIMT_UNROLL
@@ -35,12 +37,12 @@ struct AttentionState {
       sum[r] = 0;
     }
     SIMT_UNROLL
-    for (int i = 0; i < head_dim / 2; ++i) values[i / 4][i % 4] = 0;
+    for (int i = 0; i < 4 * fragments; ++i) values[i / 4][i % 4] = 0;
   }
   SIMT_DEVICE void scale(int r, float by) {
     sum[r] = sum[r] * by;
     SIMT_UNROLL
-    for (int i = 0; i < head_dim / 8; ++i) {
+    for (int i = 0; i < fragments; ++i) {
       values[i][2 * r] = values[i][2 * r] * by;
       values[i][2 * r + 1] = values[i][2 * r + 1] * by;
     }
@@ -60,8 +62,8 @@ SIMT_DEVICE float merged(const MergeWeights& weights, float mine, float theirs) 
 }
 
 // state = state merged with `later`, row by row.
-template <int head_dim>
-SIMT_DEVICE void merge_state(AttentionState<head_dim>& state, const AttentionState<head_dim>& later) {
+template <int fragments>
+SIMT_DEVICE void merge_state(AttentionState<fragments>& state, const AttentionState<fragments>& later) {
   SIMT_UNROLL
   for (int r = 0; r < 2; ++r) {
     if (later.sum[r] == 0) continue;
@@ -70,7 +72,7 @@ SIMT_DEVICE void merge_state(AttentionState<head_dim>& state, const AttentionSta
     state.top[r] = weights.top;
     state.sum[r] = first ? later.sum[r] : merged(weights, state.sum[r], later.sum[r]);
     SIMT_UNROLL
-    for (int i = 0; i < head_dim / 8; ++i) {
+    for (int i = 0; i < fragments; ++i) {
       SIMT_UNROLL
       for (int j = 2 * r; j < 2 * r + 2; ++j) {
         state.values[i][j] = first ? later.values[i][j] : merged(weights, state.values[i][j], later.values[i][j]);
@@ -85,11 +87,14 @@ struct KeySpan {
 };
 
 // What a block works on.
-template <int head_dim_, int warps_>
+template <int dimensions, int warps_over_lanes, int warps_over_dimensions>
 struct AttentionBlock {
-  static constexpr int head_dim = head_dim_, warps = warps_;
-  static constexpr int threads = warps * simt::warp_lanes;
-  static constexpr int lanes = warps * attention_warp_rows;
+  static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions;
+  static constexpr int threads = warps_over_lanes * warps_over_dimensions * simt::warp_lanes;
+  static constexpr int lanes = warps_over_lanes * attention_warp_rows;
+  static constexpr int fragments = head_dim / 8 / over_dimensions;  // of values, of a warp
+  static_assert(fragments % 2 == 0);
+  using State = AttentionState<fragments>;
   static constexpr int stage_elements = 2 * attention_step * head_dim;  // K, then V
   static constexpr int shared_bytes = attention_stages * stage_elements * 2;
 
@@ -107,8 +112,11 @@ struct AttentionBlock {
   SIMT_DEVICE bool empty() const { return first_lane >= sequence.count * group; }
   // Lane r (0, 1) of this thread, counted in the sequence.
   SIMT_DEVICE int lane_of(int r) const {
-    return first_lane + simt::warp() * attention_warp_rows + simt::lane() / 4 + 8 * r;
+    return first_lane + simt::warp() / over_dimensions * attention_warp_rows + simt::lane() / 4 + 8 * r;
   }
+  // The warp's first dimension of the values, and of this thread in fragment i.
+  SIMT_DEVICE static int first_dimension() { return simt::warp() % over_dimensions * fragments * 8; }
+  SIMT_DEVICE static int dimension(int i) { return first_dimension() + 8 * i + simt::lane() % 4 * 2; }
   SIMT_DEVICE bool exists(int lane) const { return lane < sequence.count * group; }
   SIMT_DEVICE KeySpan keys_of_row(int row, int window) const {
     const int last = sequence.start + row + 1;
@@ -180,9 +188,9 @@ SIMT_DEVICE void score_step(const std::uint32_t (&q)[head_dim / 16][4], Shared<B
 
 // The thread's scores of row r become weights; the state is scaled to the new maximum. seen: the row's keys, counted
 // from the step's first.
-template <int head_dim>
+template <int fragments>
 SIMT_DEVICE void weigh_step(float scale, KeySpan seen, int r, float (&scores)[attention_step / 8][4],
-                            AttentionState<head_dim>& state) {
+                            AttentionState<fragments>& state) {
   float top = state.top[r];
   SIMT_UNROLL
   for (int i = 0; i < attention_step / 4; ++i) {
@@ -210,10 +218,10 @@ SIMT_DEVICE void weigh_step(float scale, KeySpan seen, int r, float (&scores)[at
 }
 
 // state += weights V of one step.
-template <int head_dim>
+template <typename Block>
 SIMT_DEVICE void add_values(const float (&weights)[attention_step / 8][4], Shared<Bfloat16> memory, int at,
-                            AttentionState<head_dim>& state) {
-  const int lane = simt::lane();
+                            typename Block::State& state) {
+  const int lane = simt::lane(), first_chunk = Block::first_dimension() / 8;
   SIMT_UNROLL
   for (int k = 0; k < attention_step / 16; ++k) {
     const std::uint32_t a[4] = {simt::pack_bfloat16(weights[2 * k][0], weights[2 * k][1]),
@@ -221,44 +229,40 @@ SIMT_DEVICE void add_values(const float (&weights)[attention_step / 8][4], Share
                                 simt::pack_bfloat16(weights[2 * k + 1][0], weights[2 * k + 1][1]),
                                 simt::pack_bfloat16(weights[2 * k + 1][2], weights[2 * k + 1][3])};
     SIMT_UNROLL
-    for (int d = 0; d < head_dim / 16; ++d) {
+    for (int d = 0; d < Block::fragments / 2; ++d) {
       std::uint32_t v[4];
-      simt::load_matrix_transposed_x4(v, memory,
-                                      at + key_chunk<head_dim>(attention_step + 16 * k + lane % 16, 2 * d + lane / 16));
+      const int key = attention_step + 16 * k + lane % 16, chunk = first_chunk + 2 * d + lane / 16;
+      simt::load_matrix_transposed_x4(v, memory, at + key_chunk<Block::head_dim>(key, chunk));
       simt::mma_bf16(state.values[2 * d], a, v[0], v[1]);
       simt::mma_bf16(state.values[2 * d + 1], a, v[2], v[3]);
     }
   }
 }
 
-// Rows g and g + 8 of q in the fragments of mma_bf16; zeros for lanes that do not exist.
-template <typename Block>
-SIMT_DEVICE void load_queries(const CudaAttention& call, const Block& block,
-                              std::uint32_t (&q)[Block::head_dim / 16][4]) {
+// Row r (0: lane / 4, 1: that + 8) of q in the fragments of mma_bf16; zeros for lanes that do not exist.
+template <int r, typename Block>
+SIMT_DEVICE void load_query(const CudaAttention& call, const Block& block,
+                            std::uint32_t (&q)[Block::head_dim / 16][4]) {
+  const int lane = block.lane_of(r);
+  const bool exists = block.exists(lane);
+  const Bfloat16* row = (exists ? call.q + block.element_of_lane(lane, call.ldq) : call.q) + simt::lane() % 4 * 2;
   SIMT_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    const int lane = block.lane_of(r);
-    const bool exists = block.exists(lane);
-    const Bfloat16* row = exists ? call.q + block.element_of_lane(lane, call.ldq) : call.q;
-    SIMT_UNROLL
-    for (int i = 0; i < Block::head_dim / 8; ++i) {
-      const auto* pair = reinterpret_cast<const std::uint32_t*>(row + 8 * i + simt::lane() % 4 * 2);
-      q[i / 2][r + i % 2 * 2] = exists ? *pair : 0U;
-    }
+  for (int i = 0; i < Block::head_dim / 8; ++i) {
+    const std::uint32_t pair = *reinterpret_cast<const std::uint32_t*>(row + 8 * i);
+    q[i / 2][r + i % 2 * 2] = exists ? pair : 0U;
   }
 }
 
 template <typename Block>
-SIMT_DEVICE void store_result(const CudaAttention& call, const Block& block,
-                              const AttentionState<Block::head_dim>& state) {
+SIMT_DEVICE void store_result(const CudaAttention& call, const Block& block, const typename Block::State& state) {
   SIMT_UNROLL
   for (int r = 0; r < 2; ++r) {
     const int lane = block.lane_of(r);
     if (!block.exists(lane)) continue;
     Bfloat16* out = call.out + block.element_of_lane(lane, call.ldo);
     SIMT_UNROLL
-    for (int i = 0; i < Block::head_dim / 8; ++i) {
-      *reinterpret_cast<std::uint32_t*>(out + 8 * i + simt::lane() % 4 * 2) =
+    for (int i = 0; i < Block::fragments; ++i) {
+      *reinterpret_cast<std::uint32_t*>(out + Block::dimension(i)) =
           simt::pack_bfloat16(state.values[i][2 * r] / state.sum[r], state.values[i][2 * r + 1] / state.sum[r]);
     }
   }
@@ -272,19 +276,19 @@ SIMT_DEVICE float* state_of(const CudaAttention& call, int partitions, int seque
 }
 
 template <typename Block>
-SIMT_DEVICE void store_state(const Block& block, const AttentionState<Block::head_dim>& state, float* to) {
+SIMT_DEVICE void store_state(const Block& block, const typename Block::State& state, float* to) {
   SIMT_UNROLL
   for (int r = 0; r < 2; ++r) {
     const int lane = block.lane_of(r);
     if (!block.exists(lane)) continue;
     float* out = to + lane * (state_header + Block::head_dim);
-    if (simt::lane() % 4 == 0) {
+    if (Block::dimension(0) == 0) {
       out[0] = state.top[r];
       out[1] = state.sum[r];
     }
     SIMT_UNROLL
-    for (int i = 0; i < Block::head_dim / 4; ++i) {
-      out[state_header + i / 2 * 8 + simt::lane() % 4 * 2 + i % 2] = state.values[i / 2][2 * r + i % 2];
+    for (int i = 0; i < 2 * Block::fragments; ++i) {
+      out[state_header + Block::dimension(i / 2) + i % 2] = state.values[i / 2][2 * r + i % 2];
     }
   }
 }
@@ -301,10 +305,11 @@ SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int be
     simt::commit_copies();
   };
   std::uint32_t q[Block::head_dim / 16][4];
-  load_queries(call, block, q);
+  load_query<0>(call, block, q);
+  load_query<1>(call, block, q);
   const KeySpan seen[2] = {block.keys_of_lane(block.lane_of(0), call.window),
                            block.keys_of_lane(block.lane_of(1), call.window)};
-  AttentionState<Block::head_dim> state;
+  typename Block::State state;
   state.clear();
   SIMT_UNROLL
   for (int stage = 0; stage < attention_stages - 1; ++stage) load(begin + stage);
@@ -317,9 +322,9 @@ SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int be
     score_step<Block::head_dim>(q, memory, at, scores);
     SIMT_UNROLL
     for (int r = 0; r < 2; ++r) {
-      weigh_step<Block::head_dim>(call.scale, {seen[r].first - first, seen[r].last - first}, r, scores, state);
+      weigh_step(call.scale, {seen[r].first - first, seen[r].last - first}, r, scores, state);
     }
-    add_values<Block::head_dim>(scores, memory, at, state);
+    add_values<Block>(scores, memory, at, state);
     if ((step + 1) % partition_steps == 0 || step + 1 == end) {
       ended(state);
       state.clear();
@@ -329,24 +334,24 @@ SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int be
 }
 
 // A block: some lanes of one KV head of one sequence, all keys. Blocks: x: KV heads x tiles of lanes, z: sequences.
-template <int head_dim, int warps>
-SIMT_KERNEL_OF(warps* simt::warp_lanes, 1)
+template <typename Block>
+SIMT_KERNEL_OF(Block::threads, 2)
 attention_rows(CudaAttention call) {
-  const AttentionBlock<head_dim, warps> block(call, simt::block_x(), simt::block_z());
+  const Block block(call, simt::block_x(), simt::block_z());
   if (block.empty()) return;
   const KeySpan keys = block.keys_of_block(call.window);
-  AttentionState<head_dim> total;
+  typename Block::State total;
   total.clear();
   walk_keys(call, block, keys.first / attention_step, (keys.last + attention_step - 1) / attention_step,
-            [&](const AttentionState<head_dim>& state) { merge_state(total, state); });
+            [&](const typename Block::State& state) { merge_state(total, state); });
   store_result(call, block, total);
 }
 
-// A block, of one warp: one KV head of one sequence of one row, one partition (y).
-template <int head_dim>
-SIMT_KERNEL_OF(simt::warp_lanes, 1)
+// A block: one KV head of one sequence of one row, one partition (y).
+template <typename Block>
+SIMT_KERNEL_OF(Block::threads, 4)
 attention_partitions(CudaAttention call, int partitions) {
-  const AttentionBlock<head_dim, 1> block(call, simt::block_x(), simt::block_z());
+  const Block block(call, simt::block_x(), simt::block_z());
   const KeySpan keys = block.keys_of_block(call.window);
   const int first = simt::block_y() * partition_steps;
   const int begin = keys.first / attention_step > first ? keys.first / attention_step : first;
@@ -354,14 +359,14 @@ attention_partitions(CudaAttention call, int partitions) {
   const int end = last < first + partition_steps ? last : first + partition_steps;
   if (block.empty() || begin >= end) return;
   float* to = state_of(call, partitions, simt::block_z(), simt::block_x(), simt::block_y());
-  walk_keys(call, block, begin, end, [&](const AttentionState<head_dim>& state) { store_state(block, state, to); });
+  walk_keys(call, block, begin, end, [&](const typename Block::State& state) { store_state(block, state, to); });
 }
 
 // A block: one KV head (x) of one sequence (z); a thread merges a dimension of a lane at a time.
 template <int head_dim>
 SIMT_KERNEL_OF(head_dim, 1)
 attention_merge(CudaAttention call, int partitions) {
-  const AttentionBlock<head_dim, 1> block(call, simt::block_x(), simt::block_z());
+  const AttentionBlock<head_dim, 1, 1> block(call, simt::block_x(), simt::block_z());
   if (block.empty()) return;
   const KeySpan keys = block.keys_of_block(call.window);
   for (int lane = 0; lane < block.group; ++lane) {
@@ -385,34 +390,33 @@ inline int attention_partitions_of(const CudaAttention& call) {
   return (call.positions_max + attention_partition_keys - 1) / attention_partition_keys;
 }
 
-template <int head_dim, int warps, typename Launch>
+template <typename Block, typename Launch>
 void launch_attention_rows(Launch& launch, const CudaAttention& call) {
-  using Block = AttentionBlock<head_dim, warps>;
   const int lanes = call.rows_max * (call.heads / call.kv_heads);
   launch(simt::Shape{.x = (lanes + Block::lanes - 1) / Block::lanes * call.kv_heads,
                      .z = call.sequence_count,
                      .threads = Block::threads,
                      .shared_bytes = Block::shared_bytes},
-         attention_rows<head_dim, warps>, call);
+         attention_rows<Block>, call);
 }
 
-template <int head_dim, typename Launch>
+template <typename Block, typename Launch>
 void launch_attention_split(Launch& launch, const CudaAttention& call) {
   const int partitions = attention_partitions_of(call);
   launch(simt::Shape{.x = call.kv_heads,
                      .y = partitions,
                      .z = call.sequence_count,
-                     .threads = simt::warp_lanes,
-                     .shared_bytes = AttentionBlock<head_dim, 1>::shared_bytes},
-         attention_partitions<head_dim>, call, partitions);
-  launch(simt::Shape{.x = call.kv_heads, .z = call.sequence_count, .threads = head_dim}, attention_merge<head_dim>,
-         call, partitions);
+                     .threads = Block::threads,
+                     .shared_bytes = Block::shared_bytes},
+         attention_partitions<Block>, call, partitions);
+  launch(simt::Shape{.x = call.kv_heads, .z = call.sequence_count, .threads = Block::head_dim},
+         attention_merge<Block::head_dim>, call, partitions);
 }
 
 template <int head_dim, typename Launch>
 void launch_attention_of(Launch& launch, const CudaAttention& call) {
-  if (call.rows_max == 1) return launch_attention_split<head_dim>(launch, call);
-  launch_attention_rows<head_dim, 8>(launch, call);
+  if (call.rows_max == 1) return launch_attention_split<AttentionBlock<head_dim, 1, 4>>(launch, call);
+  launch_attention_rows<AttentionBlock<head_dim, 8, 1>>(launch, call);
 }
 
 template <typename Launch>

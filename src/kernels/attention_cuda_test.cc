@@ -193,6 +193,12 @@ TEST(AttentionCuda, BitsOfARowDependOnThatRowAlone) {
   }
 }
 
+// Goal: the emulation has the bits of a GPU. Method: the same test on both, against one number.
+TEST(AttentionCuda, BitsAreHoppers) {
+  if (!sums_as_hopper()) GTEST_SKIP() << "not Hopper's sums";
+  EXPECT_EQ(hash_of(SequenceInMemory(all_heads[0], 290, 9).attend(270, 20, 2)), 0xc08f2a1b39bb2aabU);
+}
+
 // The CPU's result of the same stored values obeys the same bound.
 TEST(AttentionCuda, AgreesWithTheCpu) {
   const SequenceInMemory sequence(all_heads[0], 280, 8);

@@ -9,9 +9,10 @@ namespace chorus {
 // later does nothing useful: look at it once a step. Used by one thread at a time.
 struct CudaQueue {
   CUstream_st* stream = nullptr;
-  int processors = 1;   // multiprocessors of the device
-  int capability = 80;  // 10 * major + minor
-  bool wgmma = false;   // use linear_wgmma.h's kernel: set from wgmma_agrees()
+  int processors = 1;                // multiprocessors of the device
+  int shared_bytes_max = 99 * 1024;  // that a block may ask for
+  int capability = 80;               // 10 * major + minor
+  bool wgmma = false;                // use linear_wgmma.h's kernel: set from wgmma_agrees()
   const char* error = nullptr;
 };
 

@@ -86,12 +86,30 @@ class TestDevice {
 };
 #endif
 
-// Relative error of a float32 sum of n terms by mma_bf16. The emulation rounds to nearest once a term (Higham,
-// section 3.1); tensor cores cut the terms of a step off at the largest one's 2^-24 or so and drop what is below:
-// docs/cuda.md.
+// Whether this device's mma_bf16 has Hopper's bits, which the emulation has.
+inline bool sums_as_hopper() {
+#if defined(__CUDACC__)
+  int major = 0;
+  return cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess && major == 9;
+#else
+  return true;
+#endif
+}
+
+// FNV-1a, 64 bits, over the bytes of the values.
+template <typename T>
+std::uint64_t hash_of(const std::vector<T>& values) {
+  std::uint64_t hash = 0xcbf29ce484222325U;
+  for (std::size_t i = 0; i < values.size() * sizeof(T); ++i) {
+    hash = (hash ^ reinterpret_cast<const unsigned char*>(values.data())[i]) * 0x100000001b3U;
+  }
+  return hash;
+}
+
+// Relative error of a sum of n products by mma_bf16, 16 at a time: each step cuts 17 terms off at 2^-25 of a power of
+// two that none exceeds fourfold, and the result at 2^-23 (docs/cuda.md); all relative to the sum of magnitudes.
 inline double sum_error(std::int64_t terms) {
-  const double n = static_cast<double>(terms) + 16;
-  return n * (TestDevice::emulated ? 0x1p-24 : 0x1p-23);
+  return (static_cast<double>(terms) / 16 + 8) * (17 * 0x1p-25 + 0x1p-23);
 }
 
 inline std::vector<Bfloat16> random_bfloat16(std::int64_t count, std::uint32_t seed) {

@@ -19,7 +19,7 @@ void linear_cuda(CudaQueue& queue, const CudaLinear& call) {
   // Below some hundred rows the tiles of mma fill the processors better.
   if (queue.wgmma && call.m >= wgmma_rows_min && wgmma_can(queue, call)) return linear_wgmma(queue, call);
   CudaLaunch launch{queue};
-  cuda::launch_linear(launch, call, queue.processors);
+  cuda::launch_linear(launch, call, {queue.processors, queue.shared_bytes_max});
 }
 
 }  // namespace chorus

@@ -32,34 +32,19 @@ struct ColumnTiles {
   SIMT_DEVICE bool ends_segment(int tile) const { return (tile + 1) % of_segment == 0; }
 };
 
-// The balanced tree over segments that come one after another: a binary counter of sums that wait for their partner. Few
-// sums wait in registers; many could not, and wait in local memory under an index that says so to the compiler.
+// The balanced tree over segments that come one after another: a binary counter of sums that wait for their partner, in
+// local memory (the index of the level keeps them out of the registers, which are full of sums).
 template <int fragments>
 struct SegmentTree {
-  static constexpr int levels = 3, in_registers_max = 16;
-  float waiting[levels][fragments][4];
+  float waiting[3][fragments][4];
 
   // Takes the sums of `segment`; leaves the sum of all in `sums` after the last one, else zeros.
-  SIMT_DEVICE void add(int segment, int segments, float (&sums)[fragments][4]) {
-    if constexpr (fragments <= in_registers_max) {
+  SIMT_DEVICE void add(int segment, bool last, float (&sums)[fragments][4]) {
+    int level = 0;
+    for (; (segment >> level) & 1; ++level) {
       SIMT_UNROLL
-      for (int level = 0; level < levels; ++level) {
-        if (((segment >> level) & 1) == 0) return leave(level, segment + 1 == segments, sums);
-        take(level, sums);
-      }
-    } else {
-      int level = 0;
-      for (; (segment >> level) & 1; ++level) take(level, sums);
-      leave(level, segment + 1 == segments, sums);
+      for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[level][i / 4][i % 4] + sums[i / 4][i % 4];
     }
-  }
-
- private:
-  SIMT_DEVICE void take(int level, float (&sums)[fragments][4]) {
-    SIMT_UNROLL
-    for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[level][i / 4][i % 4] + sums[i / 4][i % 4];
-  }
-  SIMT_DEVICE void leave(int level, bool last, float (&sums)[fragments][4]) {
     if (last) return;
     SIMT_UNROLL
     for (int i = 0; i < 4 * fragments; ++i) {
@@ -221,7 +206,7 @@ linear_tiled(CudaLinear call) {
     load(tile + Tiles::stages - 1);
     multiply_tile<Tiles>(memory, tile % Tiles::stages * Tiles::stage_elements, sums);
     if constexpr (tree) {
-      if (tiles.ends_segment(tile)) waiting.add(tiles.segment(tile), call.segments, sums);
+      if (tiles.ends_segment(tile)) waiting.add(tiles.segment(tile), tile + 1 == tiles.count, sums);
     }
   }
   simt::wait_copies<0>();
@@ -238,22 +223,23 @@ linear_tiled(CudaLinear call) {
 
 // ---- few rows of x ----
 
-// A block has a piece of `piece` rows of W, at most 8 * warps * per_warp, and all rows of x, at most 16 * m_fragments.
-// Warp i computes the outputs of rows 8 i, 8 (i + warps) ... of the piece.
-template <int fragments_of_m, int fragments_of_a_warp, int columns_of_a_tile, int stage_count>
+// A block has a piece of W, `piece` rows of at most piece_max, all rows of x, and walks `segments` segments at once: of
+// its 8 warps, warps_of_segment have each; among these warp i computes the outputs of rows 8 i, 8 (i +
+// warps_of_segment) ...
+template <int fragments_of_m, int segment_count, int fragments_of_a_warp, int columns_of_a_tile, int stage_count>
 struct StreamShape {
-  static constexpr int m_fragments = fragments_of_m, per_warp = fragments_of_a_warp;
-  static constexpr int tile_k = columns_of_a_tile, stages = stage_count, warps = 8;
+  static constexpr int m_fragments = fragments_of_m, segments = segment_count, per_warp = fragments_of_a_warp;
+  static constexpr int tile_k = columns_of_a_tile, stages = stage_count, warps = 8, warps_of_segment = warps / segments;
   static constexpr int threads = warps * simt::warp_lanes;
-  static constexpr int x_rows = 16 * m_fragments, piece_max = 8 * warps * per_warp;
-  static constexpr int shared_bytes(int piece) { return stages * (x_rows + piece) * tile_k * 2; }
+  static constexpr int x_rows = 16 * m_fragments, piece_max = 8 * warps_of_segment * per_warp;
+  static constexpr int shared_bytes(int piece) { return stages * segments * (x_rows + piece) * tile_k * 2; }
 };
 
 // sums += x W^T over one tile of columns: two steps at a time, since one load of a matrix brings W of both.
 template <typename Shape>
 SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, int piece,
                              float (&sums)[Shape::m_fragments * Shape::per_warp][4]) {
-  const int lane = simt::lane(), warp = simt::warp();
+  const int lane = simt::lane(), warp = simt::warp() % Shape::warps_of_segment;
   SIMT_UNROLL
   for (int step = 0; step < Shape::tile_k / step_columns; step += 2) {
     std::uint32_t a[2][Shape::m_fragments][4];
@@ -264,7 +250,7 @@ SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, int piece,
     }
     SIMT_UNROLL
     for (int j = 0; j < Shape::per_warp; ++j) {
-      const int row = 8 * (warp + j * Shape::warps);
+      const int row = 8 * (warp + j * Shape::warps_of_segment);
       if (row >= piece) break;
       std::uint32_t b[4];
       simt::load_matrix_x4(b, memory,
@@ -279,46 +265,79 @@ SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, int piece,
   }
 }
 
-template <typename Shape, bool tree>
+// Adds the warps' sums in the tree over segments and stores the block's outputs.
+template <typename Shape>
+SIMT_DEVICE void store_tree(const CudaLinear& call, int n0, int piece,
+                            const float (&sums)[Shape::m_fragments * Shape::per_warp][4]) {
+  const int lane = simt::lane(), warp = simt::warp() % Shape::warps_of_segment;
+  const int outputs = Shape::x_rows * piece;
+  const Shared<float> memory = simt::shared<float>(0, Shape::segments * outputs);
+  simt::sync_block();  // the last tile has been read
+  SIMT_UNROLL
+  for (int f = 0; f < Shape::m_fragments * Shape::per_warp; ++f) {
+    const int row = f / Shape::per_warp * 16 + lane / 4;
+    const int column = 8 * (warp + f % Shape::per_warp * Shape::warps_of_segment) + lane % 4 * 2;
+    if (column >= piece) continue;
+    SIMT_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      memory[simt::warp() / Shape::warps_of_segment * outputs + (row + i / 2 * 8) * piece + column + i % 2] =
+          sums[f][i];
+    }
+  }
+  simt::sync_block();
+  for (int i = 2 * simt::thread(); i < outputs; i += 2 * Shape::threads) {
+    const int row = i / piece, column = n0 + i % piece;
+    if (row >= call.m || column >= call.rows) continue;
+    float tree[2][Shape::segments];
+    SIMT_UNROLL
+    for (int s = 0; s < 2 * Shape::segments; ++s) tree[s % 2][s / 2] = memory[s / 2 * outputs + i + s % 2];
+    SIMT_UNROLL
+    for (int width = Shape::segments / 2; width > 0; width /= 2) {
+      SIMT_UNROLL
+      for (int s = 0; s < 2 * width; ++s) tree[s % 2][s / 2] = tree[s % 2][s / 2 * 2] + tree[s % 2][s / 2 * 2 + 1];
+    }
+    store_pair(call, row, column, tree[0][0], tree[1][0]);
+  }
+}
+
+template <typename Shape>
 SIMT_KERNEL_OF(Shape::threads, 1)
 linear_stream(CudaLinear call, int piece) {
-  constexpr int fragments = Shape::m_fragments * Shape::per_warp;
-  const int stage_elements = (Shape::x_rows + piece) * Shape::tile_k;
+  const int part_elements = (Shape::x_rows + piece) * Shape::tile_k, stage_elements = Shape::segments * part_elements;
   const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Shape::stages * stage_elements);
   const int n0 = simt::block_x() * piece;
-  const ColumnTiles<Shape::tile_k> tiles(call);
+  const int segment_columns = call.columns / Shape::segments;
+  const int tiles = (segment_columns + Shape::tile_k - 1) / Shape::tile_k;
   const RowCopies<Shape::tile_k, Shape::threads> x(call.x, call.ldx, 0, call.m);
   const RowCopies<Shape::tile_k, Shape::threads> w(call.w, call.columns, n0, call.rows - n0);
   const auto load = [&](int tile) {
-    if (tile < tiles.count) {
-      const int at = tile % Shape::stages * stage_elements, first = tiles.first_in_segment(tile);
-      const int column = tiles.segment(tile) * tiles.segment_columns + first;
-      x.issue(memory, at, Shape::x_rows, column, tiles.segment_columns - first);
-      w.issue(memory, at + Shape::x_rows * Shape::tile_k, piece, column, tiles.segment_columns - first);
+    const int first = tile * Shape::tile_k;
+    for (int segment = 0; tile < tiles && segment < Shape::segments; ++segment) {
+      const int at = tile % Shape::stages * stage_elements + segment * part_elements;
+      const int column = segment * segment_columns + first;
+      x.issue(memory, at, Shape::x_rows, column, segment_columns - first);
+      w.issue(memory, at + Shape::x_rows * Shape::tile_k, piece, column, segment_columns - first);
     }
     simt::commit_copies();
   };
-  float sums[fragments][4] = {};
-  SegmentTree<tree ? fragments : 1> waiting;
+  float sums[Shape::m_fragments * Shape::per_warp][4] = {};
   SIMT_UNROLL
   for (int stage = 0; stage < Shape::stages - 1; ++stage) load(stage);
-  for (int tile = 0; tile < tiles.count; ++tile) {
+  for (int tile = 0; tile < tiles; ++tile) {
     simt::wait_copies<Shape::stages - 2>();
     simt::sync_block();
     load(tile + Shape::stages - 1);
-    stream_tile<Shape>(memory, tile % Shape::stages * stage_elements, piece, sums);
-    if constexpr (tree) {
-      if (tiles.ends_segment(tile)) waiting.add(tiles.segment(tile), call.segments, sums);
-    }
+    const int part = simt::warp() / Shape::warps_of_segment * part_elements;
+    stream_tile<Shape>(memory, tile % Shape::stages * stage_elements + part, piece, sums);
   }
   simt::wait_copies<0>();
-  SIMT_UNROLL
-  for (int j = 0; j < Shape::per_warp; ++j) {
-    const int row = 8 * (simt::warp() + j * Shape::warps);
-    if (row >= piece) break;
+  if constexpr (Shape::segments > 1) {
+    store_tree<Shape>(call, n0, piece, sums);
+  } else {
     SIMT_UNROLL
-    for (int i = 0; i < Shape::m_fragments; ++i) {
-      store_fragment(call, 16 * i, n0 + row, sums[i * Shape::per_warp + j]);
+    for (int f = 0; f < Shape::m_fragments * Shape::per_warp; ++f) {
+      const int row = 8 * (simt::warp() + f % Shape::per_warp * Shape::warps);
+      if (row < piece) store_fragment(call, f / Shape::per_warp * 16, n0 + row, sums[f]);
     }
   }
 }
@@ -330,19 +349,18 @@ using TiledMedium = TiledShape<128, 128, 2, 2, 3, 2>;
 using TiledSmall = TiledShape<64, 64, 2, 2, 4, 2>;
 inline constexpr int stream_rows_max = 64;
 
-// launch(shape, kernel, arguments...) queues a kernel. `processors` decides how W is cut, which changes no bit.
+// Of the device: how W is cut follows from them, which changes no bit.
+struct Processors {
+  int count = 1;
+  int shared_bytes_max = 227 * 1024;  // of a block
+};
+
+// launch(shape, kernel, arguments...) queues a kernel.
 template <typename Tiles, typename Launch>
 void launch_tiled(Launch& launch, const CudaLinear& call) {
   const int blocks = (call.m + Tiles::tile_m - 1) / Tiles::tile_m * ((call.rows + Tiles::tile_n - 1) / Tiles::tile_n);
   const simt::Shape shape{.x = blocks, .threads = Tiles::threads, .shared_bytes = Tiles::shared_bytes};
   launch(shape, call.segments > 1 ? linear_tiled<Tiles, true> : linear_tiled<Tiles, false>, call);
-}
-
-template <typename Shape, typename Launch>
-void launch_stream(Launch& launch, const CudaLinear& call, int piece) {
-  const simt::Shape shape{
-      .x = (call.rows + piece - 1) / piece, .threads = Shape::threads, .shared_bytes = Shape::shared_bytes(piece)};
-  launch(shape, call.segments > 1 ? linear_stream<Shape, true> : linear_stream<Shape, false>, call, piece);
 }
 
 // Rows of W of a block: as equal as eights allow, in as few rounds of the processors as `piece_max` rows allow.
@@ -353,23 +371,43 @@ inline int stream_piece(int rows, int processors, int piece_max) {
   return (eights + blocks - 1) / blocks * 8;
 }
 
+template <typename Shape, typename Launch>
+void launch_stream(Launch& launch, const CudaLinear& call, const Processors& processors) {
+  const int piece = stream_piece(call.rows, processors.count, Shape::piece_max);
+  if (Shape::shared_bytes(piece) > processors.shared_bytes_max) return launch_tiled<TiledSmall>(launch, call);
+  const simt::Shape shape{
+      .x = (call.rows + piece - 1) / piece, .threads = Shape::threads, .shared_bytes = Shape::shared_bytes(piece)};
+  launch(shape, linear_stream<Shape>, call, piece);
+}
+
+// Chosen on an H100 (docs/cuda.md): a tile is so wide, and its segments so many, that a barrier costs little beside its
+// bytes.
 template <int m_fragments, typename Launch>
-void launch_stream_of(Launch& launch, const CudaLinear& call, int processors) {
-  const int piece = stream_piece(call.rows, processors, m_fragments < 4 ? 256 : 128);
-  if (piece <= 64) return launch_stream<StreamShape<m_fragments, 1, 128, 6>>(launch, call, piece);
-  if (piece <= 128) return launch_stream<StreamShape<m_fragments, 2, 64, 6>>(launch, call, piece);
-  launch_stream<StreamShape<m_fragments, 4, 64, 4>>(launch, call, piece);
+void launch_stream_of(Launch& launch, const CudaLinear& call, const Processors& processors) {
+  switch (call.segments) {
+    case 1:
+      return launch_stream<StreamShape<m_fragments, 1, 1, 256, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
+    case 2:
+      return launch_stream<StreamShape<m_fragments, 2, 2, 128, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
+    case 4:
+      return launch_stream<StreamShape<m_fragments, 4, 2, 64, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
+    default:
+      return launch_stream<StreamShape<m_fragments, 8, 4, 64,
+                                       m_fragments == 4   ? 2
+                                       : m_fragments == 2 ? 3
+                                                          : 4>>(launch, call, processors);
+  }
 }
 
 template <typename Launch>
-void launch_linear(Launch& launch, const CudaLinear& call, int processors) {
+void launch_linear(Launch& launch, const CudaLinear& call, const Processors& processors) {
   if (call.m == 0 || call.rows == 0) return;
   if (call.m <= 16) return launch_stream_of<1>(launch, call, processors);
   if (call.m <= 32) return launch_stream_of<2>(launch, call, processors);
   if (call.m <= stream_rows_max) return launch_stream_of<4>(launch, call, processors);
   const auto blocks = [&](std::int64_t m, std::int64_t n) { return (call.m + m - 1) / m * ((call.rows + n - 1) / n); };
-  if (blocks(128, 256) >= 2 * processors) return launch_tiled<TiledLarge>(launch, call);
-  if (blocks(128, 128) >= processors) return launch_tiled<TiledMedium>(launch, call);
+  if (blocks(128, 256) >= 2 * processors.count) return launch_tiled<TiledLarge>(launch, call);
+  if (blocks(128, 128) >= processors.count) return launch_tiled<TiledMedium>(launch, call);
   launch_tiled<TiledSmall>(launch, call);
 }
 

@@ -42,28 +42,26 @@ struct Way {
   void (*launch)(TestDevice&, const CudaLinear&);
 };
 
-template <int m_fragments, int per_warp, int tile_k, int stages>
+template <int m_fragments>
 void stream(TestDevice& device, const CudaLinear& call) {
-  using Shape = StreamShape<m_fragments, per_warp, tile_k, stages>;
-  launch_stream<Shape>(device, call, stream_piece(call.rows, 2, Shape::piece_max));
+  launch_stream_of<m_fragments>(device, call, {.count = 2});
 }
 template <typename Tiles>
 void tiled(TestDevice& device, const CudaLinear& call) {
   launch_tiled<Tiles>(device, call);
 }
 void planned(TestDevice& device, const CudaLinear& call) {
-  launch_linear(device, call, 3);
+  launch_linear(device, call, {.count = 3});
 }
 
-const std::array<Way, 9> ways = {{{"stream 16 x 64", 16, stream<1, 1, 128, 6>},
-                                  {"stream 16 x 128", 16, stream<1, 2, 64, 6>},
-                                  {"stream 16 x 256", 16, stream<1, 4, 64, 4>},
-                                  {"stream 32 x 64", 32, stream<2, 1, 128, 6>},
-                                  {"stream 64 x 128", 64, stream<4, 2, 64, 6>},
+const std::array<Way, 7> ways = {{{"stream 16", 16, stream<1>},
+                                  {"stream 32", 32, stream<2>},
+                                  {"stream 64", 64, stream<4>},
                                   {"tiled 64 x 64", 1 << 30, tiled<TiledSmall>},
                                   {"tiled 128 x 128", 1 << 30, tiled<TiledMedium>},
                                   {"tiled 128 x 256", 1 << 30, tiled<TiledLarge>},
                                   {"planned", 1 << 30, planned}}};
+constexpr std::size_t by_tiles = 3, by_plan = 6;
 
 // y of rows [first, first + m) of x, float32 [m, rows].
 std::vector<float> multiply(const Way& way, const Problem& problem, std::int32_t first, std::int32_t m,
@@ -121,9 +119,9 @@ TEST(LinearCuda, IsTheProductForOddShapes) {
 // Goal: the promise. Method: the bits of all rows by one kernel; every other kernel and number of rows, under any order
 // of warps and copies, must give them again.
 TEST(LinearCuda, BitsOfARowDependOnThatRowAlone) {
-  for (const std::int32_t segments : {1, 2, 8}) {
+  for (const std::int32_t segments : {1, 2, 4, 8}) {
     const Problem problem(150, 72, 8 * 24, segments, 7);
-    const std::vector<float> expected = multiply(ways[5], problem, 0, problem.m, 0);
+    const std::vector<float> expected = multiply(ways[by_tiles], problem, 0, problem.m, 0);
     std::uint64_t seed = 0;
     for (const Way& way : ways) {
       for (const std::int32_t m : {1, 2, 7, 16, 17, 33, 64, 65, 150}) {
@@ -137,10 +135,16 @@ TEST(LinearCuda, BitsOfARowDependOnThatRowAlone) {
   }
 }
 
+// Goal: the emulation has the bits of a GPU. Method: the same test on both, against one number.
+TEST(LinearCuda, BitsAreHoppers) {
+  if (!sums_as_hopper()) GTEST_SKIP() << "not Hopper's sums";
+  EXPECT_EQ(hash_of(multiply(ways[by_plan], Problem(20, 64, 8 * 96, 8, 21), 0, 20, 2)), 0x5b673bf77463e5a9U);
+}
+
 // Goal: tensor parallelism gives the bits of one rank. Method: products of column ranges, added in the tree's order.
 TEST(LinearCuda, PartialSumsOfColumnRangesGiveTheBitsOfTheWhole) {
   const Problem whole(5, 48, 8 * 40, 8, 3);
-  const std::vector<float> expected = multiply(ways[8], whole, 0, 5, 2);
+  const std::vector<float> expected = multiply(ways[by_plan], whole, 0, 5, 2);
   for (const std::int32_t tp : {2, 4, 8}) {
     std::vector<std::vector<float>> sums;
     const std::int32_t columns = whole.columns / tp;
@@ -151,7 +155,7 @@ TEST(LinearCuda, PartialSumsOfColumnRangesGiveTheBitsOfTheWhole) {
           std::copy_n(whole.x.begin() + i * whole.columns + rank * columns, columns, part.x.begin() + i * columns);
         std::copy_n(whole.w.begin() + i * whole.columns + rank * columns, columns, part.w.begin() + i * columns);
       }
-      sums.push_back(multiply(ways[8], part, 0, 5, 4));
+      sums.push_back(multiply(ways[by_plan], part, 0, 5, 4));
     }
     for (; sums.size() > 1; sums.resize(sums.size() / 2)) {
       for (std::size_t r = 0; r < sums.size() / 2; ++r) {
@@ -177,7 +181,7 @@ TEST(LinearCuda, AgreesWithTheCpu) {
   Scratch scratch;
   linear(pool, scratch, packed.view, {x.data(), 9, shape.columns}, y.data(), shape.rows);
   EXPECT_TRUE(is_product_of(problem, y));
-  EXPECT_TRUE(is_product_of(problem, multiply(ways[8], problem, 0, 9, 3)));
+  EXPECT_TRUE(is_product_of(problem, multiply(ways[by_plan], problem, 0, 9, 3)));
 }
 
 class LinearCudaOutput : public testing::Test {
@@ -185,7 +189,7 @@ class LinearCudaOutput : public testing::Test {
   static constexpr std::int32_t m = 70, rows = 48, ldy = 52;
   const Problem problem_{m, rows, 64, 2, 11};
   const std::vector<float> bias_ = random_floats(rows, 12), before_ = random_floats(std::int64_t{m} * ldy, 13);
-  const std::vector<float> sums_ = multiply(ways[8], problem_, 0, m, 2);
+  const std::vector<float> sums_ = multiply(ways[by_plan], problem_, 0, m, 2);
 
   template <typename T>
   std::vector<T> run(std::vector<T> y, CudaLinearOutput output, std::int32_t count, bool biased) {
@@ -196,7 +200,7 @@ class LinearCudaOutput : public testing::Test {
     call.y = to;
     call.ldy = ldy;
     call.output = output;
-    launch_linear(device, call, 3);
+    launch_linear(device, call, {.count = 3});
     return device.get(to, y.size());
   }
   float sum_at(std::int64_t i, std::int64_t n, bool biased) const {
@@ -243,11 +247,11 @@ TEST_F(LinearCudaOutput, RoundAndGateGiveBfloat16) {
 }
 
 TEST(LinearCudaPlan, PiecesAreEightsAndFillTheProcessors) {
-  EXPECT_EQ(stream_piece(6144, 132, 256), 48);
-  EXPECT_EQ(stream_piece(4096, 132, 256), 32);
-  EXPECT_EQ(stream_piece(28672, 132, 256), 224);
+  EXPECT_EQ(stream_piece(6144, 132, 64), 48);
+  EXPECT_EQ(stream_piece(4096, 132, 32), 32);
+  EXPECT_EQ(stream_piece(28672, 132, 64), 56);
   EXPECT_EQ(stream_piece(128256, 132, 256), 248);
-  EXPECT_EQ(stream_piece(8, 132, 256), 8);
+  EXPECT_EQ(stream_piece(8, 132, 64), 8);
 }
 
 }  // namespace

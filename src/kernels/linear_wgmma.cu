@@ -71,8 +71,8 @@ bool wgmma_can(const CudaQueue& queue, const CudaLinear& call) {
 void linear_wgmma(CudaQueue& queue, const CudaLinear& call) {
   CHECK(wgmma_can(queue, call), "W {} x {} in {} segments on capability {}", call.rows, call.columns, call.segments,
         queue.capability);
-  if (call.segments > 1) return cuda::launch_wgmma<cuda::WgmmaTree, true>(queue, call);
-  cuda::launch_wgmma<cuda::WgmmaLarge, false>(queue, call);
+  if (call.segments > 1) return cuda::launch_wgmma<cuda::WgmmaSegments>(queue, call);
+  cuda::launch_wgmma<cuda::WgmmaLarge>(queue, call);
 }
 
 bool wgmma_agrees(CudaQueue& queue) {

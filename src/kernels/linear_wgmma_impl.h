@@ -9,21 +9,31 @@
 
 namespace chorus::cuda {
 
-template <int n, int stage_count>
+// is_tree: for more than one segment.
+template <int n, int stage_count, bool is_tree>
 struct WgmmaShape {
-  static constexpr int tile_m = 128, tile_n = n, tile_k = 64, stages = stage_count, threads = 384;
+  static constexpr int tile_m = 128, tile_n = n, tile_k = 64, stages = stage_count, threads = 384, cluster = 2;
+  static constexpr bool tree = is_tree;
   static constexpr int stage_elements = (tile_m + n) * tile_k;
-  // Stages begin at a multiple of 1024, which the swizzle wants; then two barriers a stage.
-  static constexpr int shared_bytes = stages * stage_elements * 2 + 1024 + stages * 16;
+  // Stages begin at a multiple of 1024, which the swizzle wants; then two barriers a stage; then sums of the tree.
+  static constexpr int barrier_bytes = stages * 16, sum_bytes = tree ? tile_m * tile_n * 4 : 0;
+  static constexpr int shared_bytes = 1024 + stages * stage_elements * 2 + barrier_bytes + sum_bytes;
   static constexpr int fragments = n / 8;
-  static_assert(n % 128 == 0);
+  static_assert(n % 128 == 0 && band_tiles % cluster == 0 && shared_bytes <= 227 * 1024);
 };
+
+// Tiles of x, in whole clusters.
+template <typename Shape>
+__host__ __device__ constexpr int wgmma_m_tiles(int m) {
+  return (m + Shape::tile_m * Shape::cluster - 1) / (Shape::tile_m * Shape::cluster) * Shape::cluster;
+}
 
 template <typename Shape>
 struct WgmmaMemory {
   Bfloat16* tiles;
   std::uint64_t* full;
   std::uint64_t* empty;
+  float* sums;
 
   SIMT_DEVICE WgmmaMemory() {
     const std::uint32_t address = wgmma::shared_address(simt::shared_memory_of_block);
@@ -31,22 +41,33 @@ struct WgmmaMemory {
     tiles = reinterpret_cast<Bfloat16*>(aligned);
     full = reinterpret_cast<std::uint64_t*>(aligned + Shape::stages * Shape::stage_elements * 2);
     empty = full + Shape::stages;
+    sums = reinterpret_cast<float*>(empty + Shape::stages);
   }
   SIMT_DEVICE Bfloat16* x(int stage) const { return tiles + stage * Shape::stage_elements; }
   SIMT_DEVICE Bfloat16* w(int stage) const { return x(stage) + Shape::tile_m * Shape::tile_k; }
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// One thread brings all tiles.
+// One thread brings all tiles; `half`: the block's place in the cluster.
 template <typename Shape>
 SIMT_DEVICE void bring_tiles(const WgmmaMemory<Shape>& memory, const CUtensorMap* x, const CUtensorMap* w, int tiles,
-                             int m0, int n0) {
+                             int m0, int n0, int half) {
+  constexpr int half_rows = Shape::tile_n / 2, both = 3;
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % Shape::stages;
     wgmma::wait(memory.empty + stage, (tile / Shape::stages & 1) ^ 1);
     wgmma::expect_bytes(memory.full + stage, Shape::stage_elements * 2);
     wgmma::load_box(memory.x(stage), x, memory.full + stage, tile * Shape::tile_k, m0);
-    wgmma::load_box(memory.w(stage), w, memory.full + stage, tile * Shape::tile_k, n0);
+    wgmma::load_box_to(both, memory.w(stage) + half * half_rows * Shape::tile_k, w, memory.full + stage,
+                       tile * Shape::tile_k, n0 + half * half_rows);
+  }
+}
+
+// This warpgroup has read the stage: both blocks' bringing threads may fill it.
+template <typename Shape>
+SIMT_DEVICE void release(const WgmmaMemory<Shape>& memory, int tile) {
+  if (tile >= 0 && simt::thread() % 128 < Shape::cluster) {
+    wgmma::arrive_at(memory.empty + tile % Shape::stages, simt::thread() % 128);
   }
 }
 
@@ -67,59 +88,101 @@ SIMT_DEVICE void multiply_stage(const WgmmaMemory<Shape>& memory, int stage, int
   wgmma::commit();
 }
 
-template <typename Shape, bool tree>
+// linear_cuda_impl.h's SegmentTree with two levels in registers and the third in shared memory, of which this thread
+// has every 256th float from `far` on. Each level is a member: an index would move the registers to local memory.
+template <int fragments>
+struct WgmmaTree {
+  using Sums = float[fragments][4];
+  Sums first, second;
+  float* far;
+
+  // As SegmentTree::add.
+  SIMT_DEVICE void add(int segment, bool last, Sums& sums) {
+    if ((segment & 1) == 0) return leave(first, last, sums);
+    take(first, sums);
+    if ((segment & 2) == 0) return leave(second, last, sums);
+    take(second, sums);
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * fragments; ++i) {
+      float& sum = sums[i / 4][i % 4];
+      if ((segment & 4) != 0) {
+        sum = far[256 * i] + sum;
+      } else if (!last) {
+        far[256 * i] = sum;
+        sum = 0;
+      }
+    }
+  }
+
+ private:
+  SIMT_DEVICE static void take(const Sums& waiting, Sums& sums) {
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[i / 4][i % 4] + sums[i / 4][i % 4];
+  }
+  SIMT_DEVICE static void leave(Sums& waiting, bool last, Sums& sums) {
+    if (last) return;
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * fragments; ++i) {
+      waiting[i / 4][i % 4] = sums[i / 4][i % 4];
+      sums[i / 4][i % 4] = 0;
+    }
+  }
+};
+
+template <typename Shape>
 SIMT_DEVICE void multiply_tiles(const WgmmaMemory<Shape>& memory, const CudaLinear& call, int tiles, int group,
                                 float (&sums)[Shape::fragments][4]) {
-  SegmentTree<tree ? Shape::fragments : 1> waiting;
+  WgmmaTree<Shape::tree ? Shape::fragments : 1> waiting;
+  waiting.far = memory.sums + simt::thread() - 128;
   const int of_segment = tiles / call.segments;
   int left = of_segment, segment = 0;
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % Shape::stages;
     wgmma::wait(memory.full + stage, tile / Shape::stages & 1);
     multiply_stage<Shape>(memory, stage, group, sums);
-    if (tree && --left == 0) {
+    wgmma::wait_products<1>();  // the tile before is done: its stage may be filled again
+    release(memory, tile - 1);
+    if constexpr (Shape::tree) {
+      if (--left > 0) continue;
       wgmma::wait_products<0>();
-      if (tile > 0 && simt::thread() % 128 == 0) wgmma::arrive(memory.empty + (tile - 1) % Shape::stages);
-      if constexpr (tree) waiting.add(segment, call.segments, sums);
+      waiting.add(segment, segment + 1 == call.segments, sums);
       left = of_segment;
       ++segment;
-      continue;
     }
-    wgmma::wait_products<1>();  // the tile before is done: its stage may be filled again
-    if (tile > 0 && simt::thread() % 128 == 0) wgmma::arrive(memory.empty + (tile - 1) % Shape::stages);
   }
   wgmma::wait_products<0>();
 }
 #endif
 
-template <typename Shape, bool tree>
-__global__ void __launch_bounds__(Shape::threads, 1)
+template <typename Shape>
+__global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::threads, 1)
     linear_wgmma_tiles(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap w, CudaLinear call) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   const WgmmaMemory<Shape> memory;
   if (simt::thread() == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
       wgmma::init_barrier(memory.full + stage, 1);
-      wgmma::init_barrier(memory.empty + stage, 2);
+      wgmma::init_barrier(memory.empty + stage, 2 * Shape::cluster);
     }
     wgmma::show_to_copies();
   }
-  simt::sync_block();
-  const TilePlace place = place_of_block(simt::block_x(), (call.m + Shape::tile_m - 1) / Shape::tile_m,
-                                         (call.rows + Shape::tile_n - 1) / Shape::tile_n);
+  wgmma::sync_cluster();
+  const TilePlace place =
+      place_of_block(simt::block_x(), wgmma_m_tiles<Shape>(call.m), (call.rows + Shape::tile_n - 1) / Shape::tile_n);
   const int m0 = place.m * Shape::tile_m, n0 = place.n * Shape::tile_n, tiles = call.columns / Shape::tile_k;
   if (simt::thread() < 128) {
     wgmma::fewer_registers<24>();
-    if (simt::thread() == 0) bring_tiles(memory, &x, &w, tiles, m0, n0);
+    if (simt::thread() == 0) bring_tiles(memory, &x, &w, tiles, m0, n0, wgmma::block_of_cluster());
   } else {
     wgmma::more_registers<240>();
     const int group = simt::thread() / 128 - 1;
     float sums[Shape::fragments][4] = {};
-    multiply_tiles<Shape, tree>(memory, call, tiles, group, sums);
+    multiply_tiles<Shape>(memory, call, tiles, group, sums);
     const int row = m0 + group * 64 + simt::warp() % 4 * 16;
     SIMT_UNROLL
     for (int i = 0; i < Shape::fragments; ++i) store_fragment(call, row, n0 + 8 * i, sums[i]);
   }
+  wgmma::sync_cluster();  // nobody leaves while another one may still write to its memory
 #endif
 }
 
@@ -127,22 +190,21 @@ __global__ void __launch_bounds__(Shape::threads, 1)
 bool make_tensor_map(CUtensorMap* map, const Bfloat16* data, std::int64_t rows, std::int64_t columns,
                      std::int64_t stride, int box_rows);
 
-// tree: for more than one segment.
-template <typename Shape, bool tree>
+template <typename Shape>
 void launch_wgmma(CudaQueue& queue, const CudaLinear& call) {
   CUtensorMap x, w;
   if (!make_tensor_map(&x, call.x, call.m, call.columns, call.ldx, Shape::tile_m) ||
-      !make_tensor_map(&w, call.w, call.rows, call.columns, call.columns, Shape::tile_n)) {
+      !make_tensor_map(&w, call.w, call.rows, call.columns, call.columns, Shape::tile_n / Shape::cluster)) {
     if (queue.error == nullptr) queue.error = "cuTensorMapEncodeTiled failed";
     return;
   }
-  const int blocks = (call.m + Shape::tile_m - 1) / Shape::tile_m * ((call.rows + Shape::tile_n - 1) / Shape::tile_n);
+  const int blocks = wgmma_m_tiles<Shape>(call.m) * ((call.rows + Shape::tile_n - 1) / Shape::tile_n);
   CudaLaunch launch{queue};
   launch(simt::Shape{.x = blocks, .threads = Shape::threads, .shared_bytes = Shape::shared_bytes},
-         linear_wgmma_tiles<Shape, tree>, x, w, call);
+         linear_wgmma_tiles<Shape>, x, w, call);
 }
 
-using WgmmaLarge = WgmmaShape<256, 4>;
-using WgmmaTree = WgmmaShape<128, 6>;
+using WgmmaLarge = WgmmaShape<256, 4, false>;
+using WgmmaSegments = WgmmaShape<128, 4, true>;
 
 }  // namespace chorus::cuda

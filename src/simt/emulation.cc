@@ -1,6 +1,9 @@
 #include "simt/simt.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -158,30 +161,89 @@ namespace {
 
 using Lanes = std::array<Emulator::Lane, warp_lanes>;
 
+// A finite bfloat16 as significand * 2^(power - 7), sign in the significand.
+struct Scaled {
+  std::int32_t significand, power;
+
+  explicit Scaled(std::uint32_t bits) {
+    const std::int32_t exponent = static_cast<std::int32_t>(bits >> 7 & 0xffU), mantissa = static_cast<std::int32_t>(bits & 0x7fU);
+    significand = exponent == 0 ? mantissa : mantissa | 0x80;
+    power = std::max(exponent, 1) - 127;
+    if ((bits & 0x8000U) != 0) significand = -significand;
+  }
+  Scaled() : significand(0), power(0) {}
+};
+
+// value * 2^shift, cut off towards zero.
+std::int64_t scaled_by(std::int64_t value, int shift) {
+  if (shift >= 0) return value << shift;
+  if (shift < -62) return 0;
+  return value < 0 ? -(-value >> -shift) : value >> -shift;
+}
+
+// A step of Hopper's tensor cores (docs/cuda.md): 16 exact products and the sum so far, all cut off towards zero below
+// 2^-25 of the largest one's power of two, added exactly; the result cut off to a float.
+constexpr int kept_bits = 25;
+float add_products(float sum, const std::array<Scaled, 16>& a, const std::array<Scaled, 16>& b) {
+  constexpr int none = -1000;
+  int top = sum == 0 ? none : std::ilogb(sum);
+  for (std::size_t k = 0; k < 16; ++k) {
+    if (a[k].significand != 0 && b[k].significand != 0) top = std::max(top, a[k].power + b[k].power);
+  }
+  if (top == none) return sum;
+  int power = 0;
+  const auto significand = static_cast<std::int64_t>(std::ldexp(std::frexp(sum, &power), 24));
+  std::int64_t total = scaled_by(significand, power - 24 - top + kept_bits);
+  for (std::size_t k = 0; k < 16; ++k) {
+    const std::int64_t product = std::int64_t{a[k].significand} * b[k].significand;
+    total += scaled_by(product, a[k].power + b[k].power - 14 - top + kept_bits);
+  }
+  const auto magnitude = static_cast<std::uint64_t>(std::abs(total));
+  const int extra = std::max(0, static_cast<int>(std::bit_width(magnitude)) - 24);
+  const auto cut = static_cast<float>(magnitude >> extra);
+  return std::ldexp(total < 0 ? -cut : cut, extra + top - kept_bits);
+}
+
+bool finite(std::uint32_t bits) {
+  return (bits & 0x7f80U) != 0x7f80U;
+}
+
 // Fragments as in the PTX ISA: lane 4 g + t. a: rows g and g + 8, columns 2 t, 2 t + 1 and those + 8; b: row g of W.
 void multiply_matrices(Lanes& lanes) {
-  std::array<std::array<float, 16>, 16> a;   // [row][k]
-  std::array<std::array<float, 8>, 16> b;    // [k][column]
-  std::array<std::array<float, 8>, 16> sum;  // [row][column]
+  std::array<std::array<std::uint32_t, 16>, 16> a;  // bits, [row][k]
+  std::array<std::array<std::uint32_t, 16>, 8> b;   // [column][k]
   for (std::size_t lane = 0; lane < warp_lanes; ++lane) {
     const std::size_t g = lane / 4, t = lane % 4 * 2;
     const auto& in = lanes[lane].in;
     for (std::size_t i = 0; i < 4; ++i) {
       const std::size_t row = g + i % 2 * 8, k = t + i / 2 * 8;
-      a[row][k] = float_of(in[i] << 16), a[row][k + 1] = float_of(in[i] & 0xffff0000U);
-      sum[g + i / 2 * 8][t + i % 2] = lanes[lane].sums[i];
+      a[row][k] = in[i] & 0xffffU, a[row][k + 1] = in[i] >> 16;
     }
-    for (std::size_t i = 0; i < 2; ++i) {
-      b[t + i * 8][g] = float_of(in[4 + i] << 16), b[t + i * 8 + 1][g] = float_of(in[4 + i] & 0xffff0000U);
-    }
+    for (std::size_t i = 0; i < 2; ++i) b[g][t + i * 8] = in[4 + i] & 0xffffU, b[g][t + i * 8 + 1] = in[4 + i] >> 16;
   }
-  for (std::size_t row = 0; row < 16; ++row) {
-    for (std::size_t k = 0; k < 16; ++k) {
-      for (std::size_t column = 0; column < 8; ++column) sum[row][column] += a[row][k] * b[k][column];
+  std::array<std::array<Scaled, 16>, 16> scaled_a;
+  std::array<std::array<Scaled, 16>, 8> scaled_b;
+  bool all_finite = true;
+  const auto scale = [&](const auto& from, auto& to) {
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      for (std::size_t k = 0; k < 16; ++k) {
+        to[i][k] = Scaled(from[i][k]);
+        all_finite = all_finite && finite(from[i][k]);
+      }
     }
-  }
+  };
+  scale(a, scaled_a);
+  scale(b, scaled_b);
   for (std::size_t lane = 0; lane < warp_lanes; ++lane) {
-    for (std::size_t i = 0; i < 4; ++i) lanes[lane].sums[i] = sum[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+    for (std::size_t i = 0; i < 4; ++i) {
+      const std::size_t row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      float& sum = lanes[lane].sums[i];
+      if (all_finite && std::isfinite(sum)) {
+        sum = add_products(sum, scaled_a[row], scaled_b[column]);
+      } else {
+        for (std::size_t k = 0; k < 16; ++k) sum += float_of(a[row][k] << 16) * float_of(b[column][k] << 16);
+      }
+    }
   }
 }
 
