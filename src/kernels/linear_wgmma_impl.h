@@ -58,8 +58,8 @@ SIMT_DEVICE void bring_tiles(const WgmmaMemory<Shape>& memory, const CUtensorMap
     wgmma::wait(memory.empty + stage, (tile / Shape::stages & 1) ^ 1);
     wgmma::expect_bytes(memory.full + stage, Shape::stage_elements * 2);
     wgmma::load_box(memory.x(stage), x, memory.full + stage, tile * Shape::tile_k, m0);
-    wgmma::load_box_to(both, memory.w(stage) + half * half_rows * Shape::tile_k, w, memory.full + stage,
-                       tile * Shape::tile_k, n0 + half * half_rows);
+    wgmma::load_atoms_to(both, memory.w(stage) + half * half_rows * Shape::tile_k, w, memory.full + stage, tile,
+                         (n0 + half * half_rows) / 8);
   }
 }
 
@@ -186,15 +186,14 @@ __global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::
 #endif
 }
 
-// Rows of `columns` bfloat16 in boxes of box_rows x 64, swizzled; false: not possible.
-bool make_tensor_map(CUtensorMap* map, const Bfloat16* data, std::int64_t rows, std::int64_t columns,
-                     std::int64_t stride, int box_rows);
+// Of x: boxes of box_rows x 64, swizzled; of packed W: boxes of box_rows / 8 atoms. False: not possible.
+bool map_rows(CUtensorMap* map, const CudaLinear& call, int box_rows);
+bool map_packed(CUtensorMap* map, const CudaLinear& call, int box_rows);
 
 template <typename Shape>
 void launch_wgmma(CudaQueue& queue, const CudaLinear& call) {
   CUtensorMap x, w;
-  if (!make_tensor_map(&x, call.x, call.m, call.columns, call.ldx, Shape::tile_m) ||
-      !make_tensor_map(&w, call.w, call.rows, call.columns, call.columns, Shape::tile_n / Shape::cluster)) {
+  if (!map_rows(&x, call, Shape::tile_m) || !map_packed(&w, call, Shape::tile_n / Shape::cluster)) {
     if (queue.error == nullptr) queue.error = "cuTensorMapEncodeTiled failed";
     return;
   }

@@ -23,7 +23,7 @@ __device__ __forceinline__ void expect_bytes(std::uint64_t* barrier, int bytes) 
 __device__ __forceinline__ void arrive_at(std::uint64_t* barrier, int block) {
   asm volatile(
       "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
       "r"(block)
       : "memory");
 }
@@ -39,7 +39,7 @@ __device__ __forceinline__ void sync_cluster() {
 __device__ __forceinline__ void wait(std::uint64_t* barrier, int parity) {
   asm volatile(
       "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n@done bra gone;\nbra "
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra gone;\nbra "
       "again;\ngone:\n}" ::"r"(shared_address(barrier)),
       "r"(parity)
       : "memory");
@@ -54,14 +54,14 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, std::
       : "memory");
 }
 
-// The same to all blocks of the cluster in `blocks`, each at its own `to` and `barrier`.
-__device__ __forceinline__ void load_box_to(int blocks, void* to, const CUtensorMap* map, std::uint64_t* barrier,
-                                            int column, int row) {
+// Atoms of packed W (linear_cuda.h), number `atom` of eights `eight` and following, to all blocks of the cluster in
+// `blocks`, each at its own `to` and `barrier`.
+__device__ __forceinline__ void load_atoms_to(int blocks, void* to, const CUtensorMap* map, std::uint64_t* barrier,
+                                              int atom, int eight) {
   asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
-      "{%3, %4}], "
-      "[%2], %5;" ::"r"(shared_address(to)),
-      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(column), "r"(row),
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%3, %3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(0), "r"(atom), "r"(eight),
       "h"(static_cast<std::uint16_t>(blocks))
       : "memory");
 }
