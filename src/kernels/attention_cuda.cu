@@ -7,7 +7,7 @@ namespace chorus {
 void attention_cuda(CudaQueue& queue, const CudaAttention& call) {
   CHECK(call.head_dim == 64 || call.head_dim == 128, "head dimension {}", call.head_dim);
   CHECK(call.heads % call.kv_heads == 0 && call.heads / call.kv_heads <= cuda::attention_warp_rows &&
-            call.block_size % 16 == 0,
+            call.block_size >= 16 && (call.block_size & (call.block_size - 1)) == 0,
         "{} heads, {} KV heads, blocks of {}", call.heads, call.kv_heads, call.block_size);
   CHECK(call.rows_max > 1 || call.sequence_count == 0 || call.states != nullptr, "no memory for states");
   CudaLaunch launch{queue};

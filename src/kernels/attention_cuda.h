@@ -36,13 +36,15 @@ struct CudaAttention {
   std::int64_t table_stride = 0;
   const CudaSequence* sequences = nullptr;
   std::int32_t sequence_count = 0;
-  std::int32_t rows_max = 0;                              // of one sequence
-  std::int32_t positions_max = 0;                         // start + count of any
-  std::int32_t heads = 0, kv_heads = 0, block_size = 16;  // heads / kv_heads at most 16; block_size a multiple of 16
-  std::int32_t head_dim = 128;                            // 64 or 128
-  std::int32_t window = 0;                                // 0: all keys
+  std::int32_t rows_max = 0;       // of one sequence
+  std::int32_t positions_max = 0;  // start + count of any
+  std::int32_t heads = 0, kv_heads = 0,
+               block_size = 16;  // heads / kv_heads at most 16; block_size a power of two, 16 or more
+  std::int32_t head_dim = 128;   // 64 or 128
+  std::int32_t window = 0;       // 0: all keys
   float scale = 1.0F;
-  float* states = nullptr;  // attention_cuda_state_floats() floats if rows_max is 1
+  std::int32_t block_size_log2 = 0;  // the launcher's
+  float* states = nullptr;           // attention_cuda_state_floats() floats if rows_max is 1
 };
 
 // Scratch that a call with one row a sequence needs: a state of 16 lanes for each sequence, KV head and partition.

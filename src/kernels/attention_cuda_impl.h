@@ -14,7 +14,6 @@ using simt::Bfloat16;
 using simt::Shared;
 
 inline constexpr int attention_step = 32;  // keys
-inline constexpr int attention_stages = 3;
 inline constexpr int attention_warp_rows = 16;
 inline constexpr int partition_steps = attention_partition_keys / attention_step;
 static_assert(attention_partition_keys % attention_step == 0);
@@ -87,16 +86,18 @@ struct KeySpan {
 };
 
 // What a block works on.
-template <int dimensions, int warps_over_lanes, int warps_over_dimensions>
+// blocks: of a processor, as registers and shared memory allow.
+template <int dimensions, int warps_over_lanes, int warps_over_dimensions, int stage_count, int blocks_of_a_processor>
 struct AttentionBlock {
-  static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions;
+  static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions, stages = stage_count;
+  static constexpr int blocks = blocks_of_a_processor;
   static constexpr int threads = warps_over_lanes * warps_over_dimensions * simt::warp_lanes;
   static constexpr int lanes = warps_over_lanes * attention_warp_rows;
   static constexpr int fragments = head_dim / 8 / over_dimensions;  // of values, of a warp
   static_assert(fragments % 2 == 0);
   using State = AttentionState<fragments>;
   static constexpr int stage_elements = 2 * attention_step * head_dim;  // K, then V
-  static constexpr int shared_bytes = attention_stages * stage_elements * 2;
+  static constexpr int shared_bytes = stages * stage_elements * 2;
 
   CudaSequence sequence;
   const std::int32_t* table;
@@ -147,21 +148,25 @@ SIMT_DEVICE int key_chunk(int key, int chunk) {
 template <typename Block>
 SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpan keys, int step,
                            Shared<Bfloat16> memory, int at) {
-  constexpr int chunks = Block::head_dim / 8;
+  constexpr int chunks = Block::head_dim / 8, rows = Block::threads / chunks;  // keys of one round of the threads
+  static_assert(rows % 8 == 0);
+  const int key = simt::thread() / chunks, chunk = simt::thread() % chunks;
   const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * Block::head_dim;
+  SIMT_UNROLL
   for (int half = 0; half < 2; ++half) {  // 16 keys lie in one block of the KV memory
     const int first = step * attention_step + half * 16;
     const bool any = first < keys.last && first + 16 > keys.first;
-    const std::int64_t number = any ? block.table[first / call.block_size] : 0;
+    const std::int64_t number = any ? block.table[first >> call.block_size_log2] : 0;
     const Bfloat16* k = call.cache + (number * call.kv_heads + block.kv_head) * 2 * head_elements +
-                        static_cast<std::int64_t>(first % call.block_size) * Block::head_dim;
-    for (int i = simt::thread(); i < 16 * chunks; i += Block::threads) {
-      const int key = i / chunks, chunk = i % chunks;
-      const bool seen = first + key < keys.last && first + key >= keys.first;
-      const int to = at + key_chunk<Block::head_dim>(half * 16 + key, chunk);
-      const Bfloat16* from = k + key * Block::head_dim + chunk * 8;
-      simt::copy_async16(memory, to, from, seen);
-      simt::copy_async16(memory, to + attention_step * Block::head_dim, from + head_elements, seen);
+                        ((first & (call.block_size - 1)) + key) * Block::head_dim + chunk * 8;
+    SIMT_UNROLL
+    for (int row = 0; row < 16; row += rows) {
+      if (key + row >= 16) break;
+      const bool seen = first + key + row < keys.last && first + key + row >= keys.first;
+      const int to = at + key_chunk<Block::head_dim>(key, chunk) + (half * 16 + row) * Block::head_dim;
+      simt::copy_async16(memory, to, k + row * Block::head_dim, seen);
+      simt::copy_async16(memory, to + attention_step * Block::head_dim, k + row * Block::head_dim + head_elements,
+                         seen);
     }
   }
 }
@@ -191,23 +196,25 @@ SIMT_DEVICE void score_step(const std::uint32_t (&q)[head_dim / 16][4], Shared<B
 template <int fragments>
 SIMT_DEVICE void weigh_step(float scale, KeySpan seen, int r, float (&scores)[attention_step / 8][4],
                             AttentionState<fragments>& state) {
+  const bool masked = simt::any_of_warp(seen.first > 0 || seen.last < attention_step);
   float top = state.top[r];
   SIMT_UNROLL
   for (int i = 0; i < attention_step / 4; ++i) {
     const int key = i / 2 * 8 + simt::lane() % 4 * 2 + i % 2;
     float& score = scores[i / 2][2 * r + i % 2];
-    score = key >= seen.first && key < seen.last ? score * scale : minus_infinity();
+    score = score * scale;
+    if (masked) score = key >= seen.first && key < seen.last ? score : minus_infinity();
     top = simt::maximum(top, score);
   }
   top = simt::maximum(top, simt::shuffle_xor(top, 1));
   top = simt::maximum(top, simt::shuffle_xor(top, 2));
-  const bool none = top == minus_infinity();
-  const float factor = none ? 1.0F : simt::exponential(state.top[r] - top);
+  const float shift = top == minus_infinity() ? 0.0F : top;  // no key so far: all weights are e^-inf
+  const float factor = simt::exponential(state.top[r] - shift);
   float sum = 0;
   SIMT_UNROLL
   for (int i = 0; i < attention_step / 4; ++i) {
     float& score = scores[i / 2][2 * r + i % 2];
-    score = none ? 0.0F : simt::exponential(score - top);
+    score = simt::exponential(score - shift);
     sum += score;
   }
   sum += simt::shuffle_xor(sum, 1);
@@ -296,11 +303,11 @@ SIMT_DEVICE void store_state(const Block& block, const typename Block::State& st
 // Walks the keys of steps [begin, end), partition by partition; ended(state) after each.
 template <typename Block, typename F>
 SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int begin, int end, F ended) {
-  const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, attention_stages * Block::stage_elements);
+  const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Block::stages * Block::stage_elements);
   const KeySpan keys = block.keys_of_block(call.window);
   const auto load = [&](int step) {
     if (step < end) {
-      load_keys(call, block, keys, step, memory, (step - begin) % attention_stages * Block::stage_elements);
+      load_keys(call, block, keys, step, memory, (step - begin) % Block::stages * Block::stage_elements);
     }
     simt::commit_copies();
   };
@@ -312,12 +319,12 @@ SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int be
   typename Block::State state;
   state.clear();
   SIMT_UNROLL
-  for (int stage = 0; stage < attention_stages - 1; ++stage) load(begin + stage);
+  for (int stage = 0; stage < Block::stages - 1; ++stage) load(begin + stage);
   for (int step = begin; step < end; ++step) {
-    simt::wait_copies<attention_stages - 2>();
+    simt::wait_copies<Block::stages - 2>();
     simt::sync_block();
-    load(step + attention_stages - 1);
-    const int at = (step - begin) % attention_stages * Block::stage_elements, first = step * attention_step;
+    load(step + Block::stages - 1);
+    const int at = (step - begin) % Block::stages * Block::stage_elements, first = step * attention_step;
     float scores[attention_step / 8][4];
     score_step<Block::head_dim>(q, memory, at, scores);
     SIMT_UNROLL
@@ -335,7 +342,7 @@ SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int be
 
 // A block: some lanes of one KV head of one sequence, all keys. Blocks: x: KV heads x tiles of lanes, z: sequences.
 template <typename Block>
-SIMT_KERNEL_OF(Block::threads, 2)
+SIMT_KERNEL_OF(Block::threads, Block::blocks)
 attention_rows(CudaAttention call) {
   const Block block(call, simt::block_x(), simt::block_z());
   if (block.empty()) return;
@@ -349,7 +356,7 @@ attention_rows(CudaAttention call) {
 
 // A block: one KV head of one sequence of one row, one partition (y).
 template <typename Block>
-SIMT_KERNEL_OF(Block::threads, 4)
+SIMT_KERNEL_OF(Block::threads, Block::blocks)
 attention_partitions(CudaAttention call, int partitions) {
   const Block block(call, simt::block_x(), simt::block_z());
   const KeySpan keys = block.keys_of_block(call.window);
@@ -362,28 +369,40 @@ attention_partitions(CudaAttention call, int partitions) {
   walk_keys(call, block, begin, end, [&](const typename Block::State& state) { store_state(block, state, to); });
 }
 
-// A block: one KV head (x) of one sequence (z); a thread merges a dimension of a lane at a time.
+// A block: one query head (x) of one sequence (z); a thread merges one dimension. States are read `together` at a time,
+// before the first of them is needed.
 template <int head_dim>
 SIMT_KERNEL_OF(head_dim, 1)
 attention_merge(CudaAttention call, int partitions) {
-  const AttentionBlock<head_dim, 1, 1> block(call, simt::block_x(), simt::block_z());
+  constexpr int together = 8;
+  const int group = call.heads / call.kv_heads, lane = simt::block_x() % group;
+  const AttentionBlock<head_dim, 1, 1, 1, 1> block(call, simt::block_x() / group, simt::block_z());
   if (block.empty()) return;
   const KeySpan keys = block.keys_of_block(call.window);
-  for (int lane = 0; lane < block.group; ++lane) {
-    float top = 0, sum = 0, value = 0;
-    for (int p = keys.first / attention_partition_keys; p * attention_partition_keys < keys.last; ++p) {
+  const int last = (keys.last + attention_partition_keys - 1) / attention_partition_keys;
+  float top = 0, sum = 0, value = 0;
+  for (int p = keys.first / attention_partition_keys; p < last; p += together) {
+    float later_top[together], later_sum[together], later_value[together];
+    SIMT_UNROLL
+    for (int i = 0; i < together; ++i) {
+      const int partition = p + i < last ? p + i : last - 1;
       const float* later =
-          state_of(call, partitions, simt::block_z(), simt::block_x(), p) + lane * (state_header + head_dim);
-      const float later_top = later[0], later_sum = later[1], later_value = later[state_header + simt::thread()];
-      if (later_sum == 0) continue;
-      const bool first = sum == 0;
-      const MergeWeights weights = first ? MergeWeights{later_top, 0, 1} : merge_weights(top, later_top);
-      top = weights.top;
-      sum = first ? later_sum : merged(weights, sum, later_sum);
-      value = first ? later_value : merged(weights, value, later_value);
+          state_of(call, partitions, simt::block_z(), block.kv_head, partition) + lane * (state_header + head_dim);
+      later_top[i] = later[0];
+      later_sum[i] = p + i < last ? later[1] : 0.0F;
+      later_value[i] = later[state_header + simt::thread()];
     }
-    call.out[block.element_of_lane(lane, call.ldo) + simt::thread()] = simt::to_bfloat16(value / sum);
+    SIMT_UNROLL
+    for (int i = 0; i < together; ++i) {
+      if (later_sum[i] == 0) continue;
+      const bool first = sum == 0;
+      const MergeWeights weights = first ? MergeWeights{later_top[i], 0, 1} : merge_weights(top, later_top[i]);
+      top = weights.top;
+      sum = first ? later_sum[i] : merged(weights, sum, later_sum[i]);
+      value = first ? later_value[i] : merged(weights, value, later_value[i]);
+    }
   }
+  call.out[block.element_of_lane(lane, call.ldo) + simt::thread()] = simt::to_bfloat16(value / sum);
 }
 
 inline int attention_partitions_of(const CudaAttention& call) {
@@ -409,19 +428,21 @@ void launch_attention_split(Launch& launch, const CudaAttention& call) {
                      .threads = Block::threads,
                      .shared_bytes = Block::shared_bytes},
          attention_partitions<Block>, call, partitions);
-  launch(simt::Shape{.x = call.kv_heads, .z = call.sequence_count, .threads = Block::head_dim},
+  launch(simt::Shape{.x = call.heads, .z = call.sequence_count, .threads = Block::head_dim},
          attention_merge<Block::head_dim>, call, partitions);
 }
 
 template <int head_dim, typename Launch>
 void launch_attention_of(Launch& launch, const CudaAttention& call) {
-  if (call.rows_max == 1) return launch_attention_split<AttentionBlock<head_dim, 1, 4>>(launch, call);
-  launch_attention_rows<AttentionBlock<head_dim, 8, 1>>(launch, call);
+  if (call.rows_max == 1) return launch_attention_split<AttentionBlock<head_dim, 1, 4, 3, 4>>(launch, call);
+  launch_attention_rows<AttentionBlock<head_dim, 8, 1, 3, 1>>(launch, call);
 }
 
 template <typename Launch>
-void launch_attention(Launch& launch, const CudaAttention& call) {
+void launch_attention(Launch& launch, CudaAttention call) {
   if (call.sequence_count == 0) return;
+  call.block_size_log2 = 0;
+  while (1 << call.block_size_log2 < call.block_size) ++call.block_size_log2;
   if (call.head_dim == 64) return launch_attention_of<64>(launch, call);
   launch_attention_of<128>(launch, call);
 }
