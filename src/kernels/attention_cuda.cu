@@ -11,7 +11,7 @@ void attention_cuda(CudaQueue& queue, const CudaAttention& call) {
         "{} heads, {} KV heads, blocks of {}", call.heads, call.kv_heads, call.block_size);
   CHECK(call.rows_max > 1 || call.sequence_count == 0 || call.states != nullptr, "no memory for states");
   CudaLaunch launch{queue};
-  cuda::launch_attention(launch, call);
+  cuda::launch_attention(launch, call, queue.processors);
 }
 
 }  // namespace chorus

@@ -149,7 +149,6 @@ template <typename Block>
 SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpan keys, int step,
                            Shared<Bfloat16> memory, int at) {
   constexpr int chunks = Block::head_dim / 8, rows = Block::threads / chunks;  // keys of one round of the threads
-  static_assert(rows % 8 == 0);
   const int key = simt::thread() / chunks, chunk = simt::thread() % chunks;
   const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * Block::head_dim;
   SIMT_UNROLL
@@ -163,7 +162,7 @@ SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpa
     for (int row = 0; row < 16; row += rows) {
       if (key + row >= 16) break;
       const bool seen = first + key + row < keys.last && first + key + row >= keys.first;
-      const int to = at + key_chunk<Block::head_dim>(key, chunk) + (half * 16 + row) * Block::head_dim;
+      const int to = at + key_chunk<Block::head_dim>(half * 16 + key + row, chunk);
       simt::copy_async16(memory, to, k + row * Block::head_dim, seen);
       simt::copy_async16(memory, to + attention_step * Block::head_dim, k + row * Block::head_dim + head_elements,
                          seen);
@@ -432,19 +431,24 @@ void launch_attention_split(Launch& launch, const CudaAttention& call) {
          attention_merge<Block::head_dim>, call, partitions);
 }
 
+// Many blocks have a warp each: what they repeat for each other would cost more than it hides.
 template <int head_dim, typename Launch>
-void launch_attention_of(Launch& launch, const CudaAttention& call) {
-  if (call.rows_max == 1) return launch_attention_split<AttentionBlock<head_dim, 1, 4, 3, 4>>(launch, call);
-  launch_attention_rows<AttentionBlock<head_dim, 8, 1, 3, 1>>(launch, call);
+void launch_attention_of(Launch& launch, const CudaAttention& call, int processors) {
+  constexpr int many = 8;  // blocks of a processor
+  if (call.rows_max > 1) return launch_attention_rows<AttentionBlock<head_dim, 8, 1, 3, 1>>(launch, call);
+  if (call.sequence_count * call.kv_heads * attention_partitions_of(call) >= many * processors) {
+    return launch_attention_split<AttentionBlock<head_dim, 1, 1, 3, 4>>(launch, call);
+  }
+  launch_attention_split<AttentionBlock<head_dim, 1, 4, 3, 4>>(launch, call);
 }
 
 template <typename Launch>
-void launch_attention(Launch& launch, CudaAttention call) {
+void launch_attention(Launch& launch, CudaAttention call, int processors) {
   if (call.sequence_count == 0) return;
   call.block_size_log2 = 0;
   while (1 << call.block_size_log2 < call.block_size) ++call.block_size_log2;
-  if (call.head_dim == 64) return launch_attention_of<64>(launch, call);
-  launch_attention_of<128>(launch, call);
+  if (call.head_dim == 64) return launch_attention_of<64>(launch, call, processors);
+  launch_attention_of<128>(launch, call, processors);
 }
 
 }  // namespace chorus::cuda

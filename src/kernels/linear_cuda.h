@@ -19,34 +19,20 @@ enum class CudaLinearOutput : std::uint8_t {
   gate,        // y bfloat16 [m, rows / 2]: silu(sum of row 2 i) * (sum of row 2 i + 1); gate and up lie in turn
 };
 
-// All pointers are the device's, aligned to 16 bytes, w to 128.
+// All pointers are the device's and aligned to 16 bytes. W: [rows, columns], row-major as in the checkpoint.
 struct CudaLinear {
   const std::uint16_t* x = nullptr;  // [m, columns], stride ldx
   std::int64_t ldx = 0;              // a multiple of 8
   std::int32_t m = 0;
-  const std::uint16_t* w = nullptr;  // packed
-  std::int32_t rows = 0;             // a multiple of 8
-  std::int32_t columns = 0;          // columns / segments is a multiple of 8
+  const std::uint16_t* w = nullptr;
+  std::int32_t rows = 0;     // a multiple of 8
+  std::int32_t columns = 0;  // columns / segments is a multiple of 8
   std::int32_t segments = 1;
   const float* bias = nullptr;  // [rows]
   void* y = nullptr;            // stride ldy, even
   std::int64_t ldy = 0;
   CudaLinearOutput output = CudaLinearOutput::store;
 };
-
-// W packed for these kernels: [rows / 8][atoms][8 rows][64 columns], atoms = segments * ceil(columns / segments / 64),
-// each segment filled up with zeros. So what a block reads next is always a whole kilobyte or more: read row by row, in
-// pieces of 128 or 256 bytes that lie a row apart, memory gave half its bandwidth (docs/cuda.md).
-inline constexpr int cuda_atom_columns = 64;
-constexpr std::int64_t cuda_linear_atoms(std::int32_t columns, std::int32_t segments) {
-  return std::int64_t{segments} * ((columns / segments + cuda_atom_columns - 1) / cuda_atom_columns);
-}
-constexpr std::int64_t packed_linear_cuda_elements(std::int32_t rows, std::int32_t columns, std::int32_t segments) {
-  return (rows + 7) / 8 * 8 * cuda_linear_atoms(columns, segments) * cuda_atom_columns;
-}
-// On the host. w: [rows, columns] row-major; rows that fill the last eight up are zero.
-void pack_linear_cuda(const std::uint16_t* w, std::int32_t rows, std::int32_t columns, std::int32_t segments,
-                      std::uint16_t* out);
 
 // Queues the product; returns at once.
 void linear_cuda(CudaQueue& queue, const CudaLinear& call);

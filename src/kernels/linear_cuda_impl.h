@@ -12,12 +12,10 @@ using simt::Shared;
 
 inline constexpr int step_columns = 16;  // of one mma
 
-// A tile of rows in shared memory: atoms of 8 rows by 64 columns, those of 8 rows side by side; the 16-byte chunks of a
-// row in an atom are permuted so that one chunk of eight rows lies in different banks.
+// 16-byte chunks of a row in shared memory, permuted so that eight rows of one chunk lie in different banks.
 template <int columns>
 SIMT_DEVICE int swizzled(int row, int chunk) {
-  return (row >> 3) * (8 * columns) + (chunk >> 3) * (8 * cuda_atom_columns) + (row & 7) * cuda_atom_columns +
-         (((chunk ^ row) & 7) << 3);
+  return row * columns + ((chunk ^ (row & 7)) << 3);
 }
 
 // Where the columns of a product are: in tiles of tile_columns, none of which crosses a segment's end.
@@ -95,7 +93,7 @@ SIMT_DEVICE void store_fragment(const CudaLinear& call, int row, int column, con
   if (at_row + 8 < call.m) store_pair(call, at_row + 8, at_column, sums[2], sums[3]);
 }
 
-// Copies of one thread into a tile of rows of x: chunk thread % chunks of every `step`-th row from thread / chunks on.
+// Copies of one thread into a tile of rows: chunk thread % chunks of every `step`-th row from thread / chunks on.
 template <int tile_columns, int threads>
 struct RowCopies {
   static constexpr int chunks = tile_columns / 8;
@@ -103,49 +101,22 @@ struct RowCopies {
   static_assert(threads % chunks == 0 && step % 8 == 0);
   const Bfloat16* from;  // of the thread's first row
   std::int64_t stride;
-  int row, chunk, rows, target;  // rows: that exist, of the tile
+  int row, chunk, rows;  // rows: that exist, of the tile
 
-  SIMT_DEVICE RowCopies(const CudaLinear& call, int first_row)
-      : stride(call.ldx), row(simt::thread() / chunks), chunk(simt::thread() % chunks), rows(call.m - first_row) {
-    from = call.x + (first_row + row) * stride + chunk * 8;
-    target = swizzled<tile_columns>(row, chunk);
+  SIMT_DEVICE RowCopies(const Bfloat16* data, std::int64_t ld, int first_row, int row_count)
+      : stride(ld), row(simt::thread() / chunks), chunk(simt::thread() % chunks), rows(row_count) {
+    from = data + (first_row + row) * ld + chunk * 8;
   }
   // Rows [0, tile_rows) of columns [column, column + tile_columns) to `to` at `at`; zeros beyond `columns` columns and
   // the last row.
   SIMT_DEVICE void issue(Shared<Bfloat16> to, int at, int tile_rows, int column, int columns) const {
     const bool inside = chunk * 8 < columns;
+    const Bfloat16* source = from + column;
+    int target = at + swizzled<tile_columns>(row, chunk);
     for (int r = row; r < tile_rows; r += step) {
-      const Bfloat16* source = from + column + (r - row) * stride;
-      simt::copy_async16(to, at + target + (r - row) * tile_columns, source, inside && r < rows);
-    }
-  }
-};
-
-// The same of packed W, eights of rows at a time: chunk thread % (8 * chunks) of every `step`-th eight.
-template <int tile_columns, int threads>
-struct PackedCopies {
-  static constexpr int chunks = tile_columns, step = threads / chunks, tile_atoms = tile_columns / cuda_atom_columns;
-  static_assert(threads % chunks == 0);
-  const Bfloat16* from;  // of the thread's first eight
-  std::int64_t stride;   // from one eight to the next
-  int eight, atom, eights, target;
-
-  SIMT_DEVICE PackedCopies(const CudaLinear& call, int first_row, int atoms)
-      : stride(std::int64_t{8 * cuda_atom_columns} * atoms),
-        eight(simt::thread() / chunks),
-        eights((call.rows - first_row) / 8) {
-    const int chunk = simt::thread() % chunks;
-    atom = chunk / cuda_atom_columns;
-    from = call.w + (first_row / 8 + eight) * stride + chunk * 8;
-    target = eight * 8 * tile_columns + swizzled<tile_columns>(chunk / 8 % 8, chunk % 8 + 8 * atom);
-  }
-  // Rows [0, tile_rows) of the atoms from `first_atom` on; zeros beyond `atoms` atoms and the last row.
-  SIMT_DEVICE void issue(Shared<Bfloat16> to, int at, int tile_rows, int first_atom, int atoms) const {
-    const bool inside = atom < atoms;
-    const Bfloat16* source = from + first_atom * (8 * cuda_atom_columns);
-    for (int e = eight; e < tile_rows / 8; e += step) {
-      simt::copy_async16(to, at + target + (e - eight) * 8 * tile_columns, source + (e - eight) * stride,
-                         inside && e < eights);
+      simt::copy_async16(to, target, source, inside && r < rows);
+      source += step * stride;
+      target += step * tile_columns;
     }
   }
 };
@@ -154,8 +125,7 @@ struct PackedCopies {
 
 template <int m, int n, int warps_over_m, int warps_over_n, int stage_count, int blocks_of_a_processor>
 struct TiledShape {
-  static constexpr int tile_m = m, tile_n = n, tile_k = cuda_atom_columns, stages = stage_count,
-                       blocks = blocks_of_a_processor;
+  static constexpr int tile_m = m, tile_n = n, tile_k = 64, stages = stage_count, blocks = blocks_of_a_processor;
   static constexpr int warps_m = warps_over_m, warps_n = warps_over_n;
   static constexpr int warp_m = m / warps_over_m, warp_n = n / warps_over_n;
   static constexpr int threads = warps_m * warps_n * simt::warp_lanes;
@@ -215,14 +185,14 @@ linear_tiled(CudaLinear call) {
                                          (call.rows + Tiles::tile_n - 1) / Tiles::tile_n);
   const int m0 = place.m * Tiles::tile_m, n0 = place.n * Tiles::tile_n;
   const ColumnTiles<Tiles::tile_k> tiles(call);
-  const RowCopies<Tiles::tile_k, Tiles::threads> x(call, m0);
-  const PackedCopies<Tiles::tile_k, Tiles::threads> w(call, n0, tiles.count);
+  const RowCopies<Tiles::tile_k, Tiles::threads> x(call.x, call.ldx, m0, call.m - m0);
+  const RowCopies<Tiles::tile_k, Tiles::threads> w(call.w, call.columns, n0, call.rows - n0);
   const auto load = [&](int tile) {
     if (tile < tiles.count) {
       const int at = tile % Tiles::stages * Tiles::stage_elements, first = tiles.first_in_segment(tile);
       const int column = tiles.segment(tile) * tiles.segment_columns + first;
       x.issue(memory, at, Tiles::tile_m, column, tiles.segment_columns - first);
-      w.issue(memory, at + Tiles::tile_m * Tiles::tile_k, Tiles::tile_n, tile, 1);
+      w.issue(memory, at + Tiles::tile_m * Tiles::tile_k, Tiles::tile_n, column, tiles.segment_columns - first);
     }
     simt::commit_copies();
   };
@@ -265,13 +235,14 @@ struct StreamShape {
   static constexpr int shared_bytes(int piece) { return stages * segments * (x_rows + piece) * tile_k * 2; }
 };
 
-// What two steps multiply: one load of a matrix brings W of both.
+// sums += x W^T over one tile of columns: two steps at a time, since one load of a matrix brings W of both.
 template <typename Shape>
-struct StreamFragments {
-  std::uint32_t a[2][Shape::m_fragments][4], b[Shape::per_warp][4];
-
-  SIMT_DEVICE void load(Shared<Bfloat16> memory, int at, int piece, int step) {
-    const int lane = simt::lane(), warp = simt::warp() % Shape::warps_of_segment;
+SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, int piece,
+                             float (&sums)[Shape::m_fragments * Shape::per_warp][4]) {
+  const int lane = simt::lane(), warp = simt::warp() % Shape::warps_of_segment;
+  SIMT_UNROLL
+  for (int step = 0; step < Shape::tile_k / step_columns; step += 2) {
+    std::uint32_t a[2][Shape::m_fragments][4];
     SIMT_UNROLL
     for (int i = 0; i < 2 * Shape::m_fragments; ++i) {
       const int row = 16 * (i / 2) + lane % 16, chunk = 2 * (step + i % 2) + lane / 16;
@@ -281,30 +252,15 @@ struct StreamFragments {
     for (int j = 0; j < Shape::per_warp; ++j) {
       const int row = 8 * (warp + j * Shape::warps_of_segment);
       if (row >= piece) break;
-      simt::load_matrix_x4(b[j], memory,
+      std::uint32_t b[4];
+      simt::load_matrix_x4(b, memory,
                            at + swizzled<Shape::tile_k>(Shape::x_rows + row + lane % 8, 2 * step + lane / 8));
-    }
-  }
-};
-
-// sums += x W^T over one tile of columns, the next fragments on their way while these are multiplied.
-template <typename Shape>
-SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, int piece,
-                             float (&sums)[Shape::m_fragments * Shape::per_warp][4]) {
-  constexpr int steps = Shape::tile_k / step_columns;
-  const int warp = simt::warp() % Shape::warps_of_segment;
-  StreamFragments<Shape> fragments[2];
-  fragments[0].load(memory, at, piece, 0);
-  SIMT_UNROLL
-  for (int step = 0; step < steps; step += 2) {
-    if (step + 2 < steps) fragments[(step / 2 + 1) % 2].load(memory, at, piece, step + 2);
-    const StreamFragments<Shape>& now = fragments[step / 2 % 2];
-    SIMT_UNROLL
-    for (int i = 0; i < 2 * Shape::m_fragments * Shape::per_warp; ++i) {
-      const int half = i / (Shape::m_fragments * Shape::per_warp), f = i % (Shape::m_fragments * Shape::per_warp);
-      const int j = f % Shape::per_warp;
-      if (8 * (warp + j * Shape::warps_of_segment) >= piece) continue;
-      simt::mma_bf16(sums[f], now.a[half][f / Shape::per_warp], now.b[j][2 * half], now.b[j][2 * half + 1]);
+      SIMT_UNROLL
+      for (int i = 0; i < Shape::m_fragments; ++i) {
+        float(&sum)[4] = sums[i * Shape::per_warp + j];
+        simt::mma_bf16(sum, a[0][i], b[0], b[1]);
+        simt::mma_bf16(sum, a[1][i], b[2], b[3]);
+      }
     }
   }
 }
@@ -352,17 +308,15 @@ linear_stream(CudaLinear call, int piece) {
   const int n0 = simt::block_x() * piece;
   const int segment_columns = call.columns / Shape::segments;
   const int tiles = (segment_columns + Shape::tile_k - 1) / Shape::tile_k;
-  const int atoms = (segment_columns + cuda_atom_columns - 1) / cuda_atom_columns;  // of a segment
-  const RowCopies<Shape::tile_k, Shape::threads> x(call, 0);
-  const PackedCopies<Shape::tile_k, Shape::threads> w(call, n0, Shape::segments * atoms);
+  const RowCopies<Shape::tile_k, Shape::threads> x(call.x, call.ldx, 0, call.m);
+  const RowCopies<Shape::tile_k, Shape::threads> w(call.w, call.columns, n0, call.rows - n0);
   const auto load = [&](int tile) {
     const int first = tile * Shape::tile_k;
     for (int segment = 0; tile < tiles && segment < Shape::segments; ++segment) {
       const int at = tile % Shape::stages * stage_elements + segment * part_elements;
       const int column = segment * segment_columns + first;
       x.issue(memory, at, Shape::x_rows, column, segment_columns - first);
-      const int atom = first / cuda_atom_columns;
-      w.issue(memory, at + Shape::x_rows * Shape::tile_k, piece, segment * atoms + atom, atoms - atom);
+      w.issue(memory, at + Shape::x_rows * Shape::tile_k, piece, column, segment_columns - first);
     }
     simt::commit_copies();
   };
@@ -426,7 +380,7 @@ void launch_stream(Launch& launch, const CudaLinear& call, const Processors& pro
   launch(shape, linear_stream<Shape>, call, piece);
 }
 
-// Chosen on an H100 (docs/cuda.md): a tile is so wide, and its segments so many, that a barrier costs little beside its
+// Chosen from what an H100 and an H200 did (docs/cuda.md): tiles so wide that a barrier costs little beside their
 // bytes.
 template <int m_fragments, typename Launch>
 void launch_stream_of(Launch& launch, const CudaLinear& call, const Processors& processors) {
@@ -438,10 +392,8 @@ void launch_stream_of(Launch& launch, const CudaLinear& call, const Processors& 
     case 4:
       return launch_stream<StreamShape<m_fragments, 4, 2, 64, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
     default:
-      return launch_stream<StreamShape<m_fragments, 8, 4, 64,
-                                       m_fragments == 4   ? 2
-                                       : m_fragments == 2 ? 3
-                                                          : 4>>(launch, call, processors);
+      if constexpr (m_fragments == 1) return launch_stream<StreamShape<1, 8, 4, 128, 2>>(launch, call, processors);
+      return launch_stream<StreamShape<m_fragments, 8, 4, 64, m_fragments == 4 ? 2 : 3>>(launch, call, processors);
   }
 }
 
@@ -450,8 +402,10 @@ void launch_linear(Launch& launch, const CudaLinear& call, const Processors& pro
   if (call.m == 0 || call.rows == 0) return;
   if (call.m <= 16) return launch_stream_of<1>(launch, call, processors);
   if (call.m <= 32) return launch_stream_of<2>(launch, call, processors);
-  if (call.m <= stream_rows_max) return launch_stream_of<4>(launch, call, processors);
   const auto blocks = [&](std::int64_t m, std::int64_t n) { return (call.m + m - 1) / m * ((call.rows + n - 1) / n); };
+  // More rows than that each block would read as often as W.
+  if (call.m <= stream_rows_max && blocks(128, 128) < processors.count)
+    return launch_stream_of<4>(launch, call, processors);
   if (blocks(128, 256) >= 2 * processors.count) return launch_tiled<TiledLarge>(launch, call);
   if (blocks(128, 128) >= processors.count) return launch_tiled<TiledMedium>(launch, call);
   launch_tiled<TiledSmall>(launch, call);

@@ -15,13 +15,6 @@ namespace {
 
 using namespace cuda;  // the kernels
 
-std::vector<Bfloat16> packed(const std::vector<Bfloat16>& w, std::int32_t rows, std::int32_t columns,
-                             std::int32_t segments) {
-  std::vector<Bfloat16> out(static_cast<std::size_t>(packed_linear_cuda_elements(rows, columns, segments)), 0x7fff);
-  pack_linear_cuda(w.data(), rows, columns, segments, out.data());
-  return out;
-}
-
 struct Problem {
   std::int32_t m, rows, columns, segments;
   std::vector<Bfloat16> x, w;
@@ -78,13 +71,8 @@ std::vector<float> multiply(const Way& way, const Problem& problem, std::int32_t
                                 problem.x.begin() + std::int64_t{first + m} * problem.columns);
   const std::size_t count = static_cast<std::size_t>(m) * static_cast<std::size_t>(problem.rows);
   float* y = device.put(std::vector<float>(count, std::numeric_limits<float>::quiet_NaN()));
-  CudaLinear call{device.put(x),
-                  problem.columns,
-                  m,
-                  device.put(packed(problem.w, problem.rows, problem.columns, problem.segments)),
-                  problem.rows,
-                  problem.columns,
-                  problem.segments};
+  CudaLinear call{device.put(x),   problem.columns, m, device.put(problem.w), problem.rows,
+                  problem.columns, problem.segments};
   call.y = y;
   call.ldy = problem.rows;
   way.launch(device, call);
@@ -207,13 +195,7 @@ class LinearCudaOutput : public testing::Test {
   std::vector<T> run(std::vector<T> y, CudaLinearOutput output, std::int32_t count, bool biased) {
     TestDevice device(5);
     T* to = device.put(y);
-    CudaLinear call{device.put(problem_.x),
-                    problem_.columns,
-                    count,
-                    device.put(packed(problem_.w, rows, problem_.columns, 2)),
-                    rows,
-                    problem_.columns,
-                    2};
+    CudaLinear call{device.put(problem_.x), problem_.columns, count, device.put(problem_.w), rows, problem_.columns, 2};
     call.bias = biased ? device.put(bias_) : nullptr;
     call.y = to;
     call.ldy = ldy;

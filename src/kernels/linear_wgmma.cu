@@ -10,12 +10,9 @@
 namespace chorus {
 namespace cuda {
 
-namespace {
-
-// From the driver by name, so that nothing links to libcuda. sizes and strides: the first is contiguous.
-template <int rank>
-bool encode(CUtensorMap* map, const Bfloat16* data, const cuuint64_t (&sizes)[rank],
-            const cuuint64_t (&strides)[rank - 1], const cuuint32_t (&box)[rank]) {
+bool make_tensor_map(CUtensorMap* map, const Bfloat16* data, std::int64_t rows, std::int64_t columns,
+                     std::int64_t stride, int box_rows) {
+  // From the driver by name, so that nothing links to libcuda.
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found;
   if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &found) !=
@@ -23,27 +20,13 @@ bool encode(CUtensorMap* map, const Bfloat16* data, const cuuint64_t (&sizes)[ra
       found != cudaDriverEntryPointSuccess) {
     return false;
   }
-  cuuint32_t steps[rank];
-  std::fill_n(steps, rank, 1U);
+  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(columns), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(stride) * 2};
+  const cuuint32_t box[] = {64, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
   return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
-             map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bfloat16*>(data), sizes, strides, box, steps,
+             map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<Bfloat16*>(data), sizes, strides, box, steps,
              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
-}  // namespace
-
-bool map_rows(CUtensorMap* map, const CudaLinear& call, int box_rows) {
-  return encode<2>(map, call.x, {static_cast<cuuint64_t>(call.columns), static_cast<cuuint64_t>(call.m)},
-                   {static_cast<cuuint64_t>(call.ldx) * 2}, {cuda_atom_columns, static_cast<cuuint32_t>(box_rows)});
-}
-
-bool map_packed(CUtensorMap* map, const CudaLinear& call, int box_rows) {
-  constexpr cuuint64_t atom_bytes = 8 * cuda_atom_columns * 2;
-  const auto atoms = static_cast<cuuint64_t>(cuda_linear_atoms(call.columns, call.segments));
-  return encode<4>(map, call.w, {cuda_atom_columns, 8, atoms, static_cast<cuuint64_t>(call.rows / 8)},
-                   {cuda_atom_columns * 2, atom_bytes, atoms * atom_bytes},
-                   {cuda_atom_columns, 8, 1, static_cast<cuuint32_t>(box_rows / 8)});
 }
 
 }  // namespace cuda

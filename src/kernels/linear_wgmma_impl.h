@@ -12,21 +12,15 @@ namespace chorus::cuda {
 // is_tree: for more than one segment.
 template <int n, int stage_count, bool is_tree>
 struct WgmmaShape {
-  static constexpr int tile_m = 128, tile_n = n, tile_k = 64, stages = stage_count, threads = 384, cluster = 2;
-  static constexpr bool tree = is_tree;
+  static constexpr int tile_m = 128, tile_n = n, tile_k = 64, stages = stage_count, threads = 384;
   static constexpr int stage_elements = (tile_m + n) * tile_k;
+  static constexpr bool tree = is_tree;
   // Stages begin at a multiple of 1024, which the swizzle wants; then two barriers a stage; then sums of the tree.
   static constexpr int barrier_bytes = stages * 16, sum_bytes = tree ? tile_m * tile_n * 4 : 0;
   static constexpr int shared_bytes = 1024 + stages * stage_elements * 2 + barrier_bytes + sum_bytes;
   static constexpr int fragments = n / 8;
-  static_assert(n % 128 == 0 && band_tiles % cluster == 0 && shared_bytes <= 227 * 1024);
+  static_assert(n % 128 == 0 && shared_bytes <= 227 * 1024);
 };
-
-// Tiles of x, in whole clusters.
-template <typename Shape>
-__host__ __device__ constexpr int wgmma_m_tiles(int m) {
-  return (m + Shape::tile_m * Shape::cluster - 1) / (Shape::tile_m * Shape::cluster) * Shape::cluster;
-}
 
 template <typename Shape>
 struct WgmmaMemory {
@@ -48,26 +42,16 @@ struct WgmmaMemory {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// One thread brings all tiles; `half`: the block's place in the cluster.
+// One thread brings all tiles.
 template <typename Shape>
 SIMT_DEVICE void bring_tiles(const WgmmaMemory<Shape>& memory, const CUtensorMap* x, const CUtensorMap* w, int tiles,
-                             int m0, int n0, int half) {
-  constexpr int half_rows = Shape::tile_n / 2, both = 3;
+                             int m0, int n0) {
   for (int tile = 0; tile < tiles; ++tile) {
     const int stage = tile % Shape::stages;
     wgmma::wait(memory.empty + stage, (tile / Shape::stages & 1) ^ 1);
     wgmma::expect_bytes(memory.full + stage, Shape::stage_elements * 2);
     wgmma::load_box(memory.x(stage), x, memory.full + stage, tile * Shape::tile_k, m0);
-    wgmma::load_atoms_to(both, memory.w(stage) + half * half_rows * Shape::tile_k, w, memory.full + stage, tile,
-                         (n0 + half * half_rows) / 8);
-  }
-}
-
-// This warpgroup has read the stage: both blocks' bringing threads may fill it.
-template <typename Shape>
-SIMT_DEVICE void release(const WgmmaMemory<Shape>& memory, int tile) {
-  if (tile >= 0 && simt::thread() % 128 < Shape::cluster) {
-    wgmma::arrive_at(memory.empty + tile % Shape::stages, simt::thread() % 128);
+    wgmma::load_box(memory.w(stage), w, memory.full + stage, tile * Shape::tile_k, n0);
   }
 }
 
@@ -129,6 +113,12 @@ struct WgmmaTree {
   }
 };
 
+// This warpgroup has read the stage: it may be filled again.
+template <typename Shape>
+SIMT_DEVICE void release(const WgmmaMemory<Shape>& memory, int tile) {
+  if (tile >= 0 && simt::thread() % 128 == 0) wgmma::arrive(memory.empty + tile % Shape::stages);
+}
+
 template <typename Shape>
 SIMT_DEVICE void multiply_tiles(const WgmmaMemory<Shape>& memory, const CudaLinear& call, int tiles, int group,
                                 float (&sums)[Shape::fragments][4]) {
@@ -140,7 +130,7 @@ SIMT_DEVICE void multiply_tiles(const WgmmaMemory<Shape>& memory, const CudaLine
     const int stage = tile % Shape::stages;
     wgmma::wait(memory.full + stage, tile / Shape::stages & 1);
     multiply_stage<Shape>(memory, stage, group, sums);
-    wgmma::wait_products<1>();  // the tile before is done: its stage may be filled again
+    wgmma::wait_products<1>();  // the tile before is done
     release(memory, tile - 1);
     if constexpr (Shape::tree) {
       if (--left > 0) continue;
@@ -155,24 +145,24 @@ SIMT_DEVICE void multiply_tiles(const WgmmaMemory<Shape>& memory, const CudaLine
 #endif
 
 template <typename Shape>
-__global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::threads, 1)
+__global__ void __launch_bounds__(Shape::threads, 1)
     linear_wgmma_tiles(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap w, CudaLinear call) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   const WgmmaMemory<Shape> memory;
   if (simt::thread() == 0) {
     for (int stage = 0; stage < Shape::stages; ++stage) {
       wgmma::init_barrier(memory.full + stage, 1);
-      wgmma::init_barrier(memory.empty + stage, 2 * Shape::cluster);
+      wgmma::init_barrier(memory.empty + stage, 2);
     }
     wgmma::show_to_copies();
   }
-  wgmma::sync_cluster();
-  const TilePlace place =
-      place_of_block(simt::block_x(), wgmma_m_tiles<Shape>(call.m), (call.rows + Shape::tile_n - 1) / Shape::tile_n);
+  simt::sync_block();
+  const TilePlace place = place_of_block(simt::block_x(), (call.m + Shape::tile_m - 1) / Shape::tile_m,
+                                         (call.rows + Shape::tile_n - 1) / Shape::tile_n);
   const int m0 = place.m * Shape::tile_m, n0 = place.n * Shape::tile_n, tiles = call.columns / Shape::tile_k;
   if (simt::thread() < 128) {
     wgmma::fewer_registers<24>();
-    if (simt::thread() == 0) bring_tiles(memory, &x, &w, tiles, m0, n0, wgmma::block_of_cluster());
+    if (simt::thread() == 0) bring_tiles(memory, &x, &w, tiles, m0, n0);
   } else {
     wgmma::more_registers<240>();
     const int group = simt::thread() / 128 - 1;
@@ -182,22 +172,22 @@ __global__ void __cluster_dims__(Shape::cluster, 1, 1) __launch_bounds__(Shape::
     SIMT_UNROLL
     for (int i = 0; i < Shape::fragments; ++i) store_fragment(call, row, n0 + 8 * i, sums[i]);
   }
-  wgmma::sync_cluster();  // nobody leaves while another one may still write to its memory
 #endif
 }
 
-// Of x: boxes of box_rows x 64, swizzled; of packed W: boxes of box_rows / 8 atoms. False: not possible.
-bool map_rows(CUtensorMap* map, const CudaLinear& call, int box_rows);
-bool map_packed(CUtensorMap* map, const CudaLinear& call, int box_rows);
+// Rows of `columns` bfloat16 in boxes of box_rows x 64, swizzled; false: not possible.
+bool make_tensor_map(CUtensorMap* map, const Bfloat16* data, std::int64_t rows, std::int64_t columns,
+                     std::int64_t stride, int box_rows);
 
 template <typename Shape>
 void launch_wgmma(CudaQueue& queue, const CudaLinear& call) {
   CUtensorMap x, w;
-  if (!map_rows(&x, call, Shape::tile_m) || !map_packed(&w, call, Shape::tile_n / Shape::cluster)) {
+  if (!make_tensor_map(&x, call.x, call.m, call.columns, call.ldx, Shape::tile_m) ||
+      !make_tensor_map(&w, call.w, call.rows, call.columns, call.columns, Shape::tile_n)) {
     if (queue.error == nullptr) queue.error = "cuTensorMapEncodeTiled failed";
     return;
   }
-  const int blocks = wgmma_m_tiles<Shape>(call.m) * ((call.rows + Shape::tile_n - 1) / Shape::tile_n);
+  const int blocks = (call.m + Shape::tile_m - 1) / Shape::tile_m * ((call.rows + Shape::tile_n - 1) / Shape::tile_n);
   CudaLaunch launch{queue};
   launch(simt::Shape{.x = blocks, .threads = Shape::threads, .shared_bytes = Shape::shared_bytes},
          linear_wgmma_tiles<Shape>, x, w, call);

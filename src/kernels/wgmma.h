@@ -19,28 +19,14 @@ __device__ __forceinline__ void expect_bytes(std::uint64_t* barrier, int bytes) 
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
                : "memory");
 }
-// At that barrier of block `block` of the cluster.
-__device__ __forceinline__ void arrive_at(std::uint64_t* barrier, int block) {
-  asm volatile(
-      "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
-      "r"(block)
-      : "memory");
-}
-__device__ __forceinline__ int block_of_cluster() {
-  int rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return rank;
-}
-// All threads of the cluster's blocks.
-__device__ __forceinline__ void sync_cluster() {
-  asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+__device__ __forceinline__ void arrive(std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
 __device__ __forceinline__ void wait(std::uint64_t* barrier, int parity) {
   asm volatile(
       "{\n.reg .pred done;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra gone;\nbra "
-      "again;\ngone:\n}" ::"r"(shared_address(barrier)),
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@done bra gone;\nbra again;\ngone:\n}" ::"r"(
+          shared_address(barrier)),
       "r"(parity)
       : "memory");
 }
@@ -51,18 +37,6 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, std::
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::
           "r"(shared_address(to)),
       "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(column), "r"(row)
-      : "memory");
-}
-
-// Atoms of packed W (linear_cuda.h), number `atom` of eights `eight` and following, to all blocks of the cluster in
-// `blocks`, each at its own `to` and `barrier`.
-__device__ __forceinline__ void load_atoms_to(int blocks, void* to, const CUtensorMap* map, std::uint64_t* barrier,
-                                              int atom, int eight) {
-  asm volatile(
-      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1, {%3, %3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
-      "l"(reinterpret_cast<std::uint64_t>(map)), "r"(shared_address(barrier)), "r"(0), "r"(atom), "r"(eight),
-      "h"(static_cast<std::uint16_t>(blocks))
       : "memory");
 }
 
@@ -78,7 +52,7 @@ __device__ __forceinline__ void begin() {
 }
 // What this thread wrote to shared memory, barriers too, before TMA or wgmma reads it: then a barrier of the block.
 __device__ __forceinline__ void show_to_copies() {
-  asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 __device__ __forceinline__ void commit() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");

@@ -7,6 +7,7 @@
 #include "base/check.h"
 
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if defined(__SANITIZE_THREAD__)
@@ -104,6 +105,12 @@ void FiberContext::start(const FiberStacks& stacks, std::size_t index, void (*en
   entry_ = entry;
   bottom_ = stacks.bottom(index);
   bytes_ = FiberStacks::bytes();
+#if defined(__SANITIZE_ADDRESS__)
+  // The fiber that was here before ended in functions that never returned: their frames, at the top, are still
+  // poisoned.
+  constexpr std::size_t frames_bytes = 8192;
+  __asan_unpoison_memory_region(stacks.bottom(index) + bytes_ - frames_bytes, frames_bytes);
+#endif
   // Six registers, the address that the switch returns to, and one word so that it finds the stack as after a call.
   void** top = reinterpret_cast<void**>(stacks.bottom(index) + bytes_) - 2;
   top[0] = reinterpret_cast<void*>(&fiber_entered);
