@@ -124,7 +124,7 @@ TEST(LinearCuda, BitsOfARowDependOnThatRowAlone) {
     const std::vector<float> expected = multiply(ways[by_tiles], problem, 0, problem.m, 0);
     std::uint64_t seed = 0;
     for (const Way& way : ways) {
-      for (const std::int32_t m : {1, 2, 7, 16, 17, 33, 64, 65, 150}) {
+      for (const std::int32_t m : {1, 7, 16, 17, 33, 64, 150}) {
         if (m > way.m_max) continue;
         const std::int32_t first = problem.m - m;
         const std::vector<float> y = multiply(way, problem, first, m, seed++);

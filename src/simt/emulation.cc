@@ -135,7 +135,7 @@ int Emulator::choose_warp() {
   const int first = static_cast<int>(draw() % static_cast<std::uint64_t>(count));
   for (int i = 0; i < count; ++i) {
     const int warp = (first + i) % count;
-    const auto begin = fibers_.begin() + warp * warp_lanes;
+    const auto begin = fibers_.begin() + std::ptrdiff_t{warp} * warp_lanes;
     if (std::any_of(begin, begin + warp_lanes, [](const Fiber& f) { return f.state == Fiber::State::runs; }))
       return warp;
   }
@@ -148,7 +148,7 @@ void Emulator::run_warp(Warp& warp, int index) {
     const int fiber = index * warp_lanes + (descending ? warp_lanes - 1 - i : i);
     if (fibers_[static_cast<std::size_t>(fiber)].state == Fiber::State::runs) enter(fiber);
   }
-  const auto begin = fibers_.begin() + index * warp_lanes;
+  const auto begin = fibers_.begin() + std::ptrdiff_t{index} * warp_lanes;
   const auto arrived =
       std::count_if(begin, begin + warp_lanes, [](const Fiber& f) { return f.state == Fiber::State::at_warp; });
   if (arrived == 0) return;
@@ -166,7 +166,8 @@ struct Scaled {
   std::int32_t significand, power;
 
   explicit Scaled(std::uint32_t bits) {
-    const std::int32_t exponent = static_cast<std::int32_t>(bits >> 7 & 0xffU), mantissa = static_cast<std::int32_t>(bits & 0x7fU);
+    const std::int32_t exponent = static_cast<std::int32_t>(bits >> 7 & 0xffU),
+                       mantissa = static_cast<std::int32_t>(bits & 0x7fU);
     significand = exponent == 0 ? mantissa : mantissa | 0x80;
     power = std::max(exponent, 1) - 127;
     if ((bits & 0x8000U) != 0) significand = -significand;
