@@ -79,7 +79,7 @@ void Emulator::prepare(const Shape& shape) {
   if (memory_->stacks == nullptr || memory_->stacks->count() < count) {
     memory_->stacks = std::make_unique<FiberStacks>(count);
   }
-  fibers_ = std::vector<Fiber>(count);
+  if (fibers_.size() != count) fibers_ = std::vector<Fiber>(count);
   memory_->shared.resize(static_cast<std::size_t>(shape.shared_bytes) + 128);
   const auto address = reinterpret_cast<std::uintptr_t>(memory_->shared.data());
   shared_ = memory_->shared.data() + (128 - address % 128) % 128;

@@ -101,7 +101,6 @@ void FiberContext::end_sanitizer_fiber() {
 }
 
 void FiberContext::start(const FiberStacks& stacks, std::size_t index, void (*entry)()) {
-  end_sanitizer_fiber();
   entry_ = entry;
   bottom_ = stacks.bottom(index);
   bytes_ = FiberStacks::bytes();
@@ -118,7 +117,7 @@ void FiberContext::start(const FiberStacks& stacks, std::size_t index, void (*en
   for (int i = 1; i <= 6; ++i) *(top - i) = nullptr;
   stack_pointer_ = top - 6;
 #if defined(__SANITIZE_THREAD__)
-  thread_sanitizer_fiber_ = __tsan_create_fiber(0);
+  if (!owns_fiber_) thread_sanitizer_fiber_ = __tsan_create_fiber(0);  // dear: kept for the next block
   owns_fiber_ = true;
 #endif
 }
