@@ -1,19 +1,19 @@
 // Device code written once: kernels that include this header compile with nvcc, which makes PTX of it (simt_cuda.h),
 // and with any other compiler, which makes an emulation of it (emulation.h, with its rules and what it finds). So every
-// kernel is under test where there is no GPU (docs/decisions/016-simt.md).
+// kernel is under test where there is no GPU (docs/decisions/018-simt.md).
 //
-// A kernel is a `SIMT_KERNEL name(arguments)`, or SIMT_KERNEL_OF(threads, blocks) where the registers of a thread must allow so
-// many threads a block and blocks a processor; arguments are plain values. Threads of a block are numbered in one
-// dimension; 32 are a warp, and a block has whole warps only. What both meanings have:
+// A kernel is a `SIMT_KERNEL name(arguments)`, or SIMT_KERNEL_OF(threads, blocks) where the registers of a thread must
+// allow so many threads a block and blocks a processor; arguments are plain values. Threads of a block are numbered in
+// one dimension; 32 are a warp, and a block has whole warps only. What both meanings have:
 //
-//   thread, threads, lane, warp, block_x, block_y, block_z       where this thread stands
-//   Shared<T>, shared<T>(byte, count)                            a part of the block's shared memory, as the launch
-//   sized it sync_block, sync_warp                                        barriers; every thread of the block or warp
-//   comes to them shuffle_xor, shuffle                                         another lane's value any_of_warp whether
-//   a condition holds in any lane load_matrix_x4, load_matrix_transposed_x4                    ldmatrix: four 8 x 8
-//   matrices of 16-bit elements mma_bf16                                                     mma.sync m16n8k16,
-//   bfloat16 in, float32 sums copy_async16, commit_copies, wait_copies<n>                  cp.async into shared memory,
-//   in groups to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, bits_of, float_of
+//   thread, threads, lane, warp, block_x, block_y, block_z: where this thread stands.
+//   Shared<T>, shared<T>(byte, count): a part of the block's shared memory, as the launch sized it.
+//   sync_block, sync_warp: barriers; every thread of the block or warp comes to them.
+//   shuffle_xor, shuffle: another lane's value. any_of_warp: whether a condition holds in any lane.
+//   load_matrix_x4, load_matrix_transposed_x4: ldmatrix, four 8 x 8 matrices of 16-bit elements.
+//   mma_bf16: mma.sync m16n8k16, bfloat16 in, float32 sums.
+//   copy_async16, commit_copies, wait_copies<n>: cp.async into shared memory, in groups.
+//   to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, bits_of, float_of.
 //
 // Arithmetic is IEEE float32 without contraction (nvcc: -fmad=false); a multiply and an add are fused where
 // multiply_add() says so. So all but the sums inside mma_bf16 have the same bits on every GPU and in the emulation.
