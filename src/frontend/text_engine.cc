@@ -29,7 +29,7 @@ struct Unsubmitted {
   GenerationInput input;
   std::size_t bytes = 0;
   UnderstoodPrompt prompt;
-  std::optional<std::string> refusal;  // why it cannot run
+  std::optional<Error> refusal;  // why it cannot run
   std::atomic<bool> ready = false;
 };
 
@@ -164,7 +164,8 @@ void TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* del
     first.prompt = std::make_unique<UnderstoodPrompt>(waiting.refusal ? std::move(waiting.prompt) : waiting.prompt);
   }
   if (waiting.refusal) {
-    first.error = std::move(waiting.refusal);
+    first.error = std::move(waiting.refusal->message);
+    first.error_code = waiting.refusal->code;
     first.last = true;
     deltas->push_back(std::move(first));
     return;
@@ -192,6 +193,7 @@ void TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* del
   const auto id = fleet.submit(std::move(request), input.dp_rank);
   if (!id.ok()) {
     first.error = id.error().message;
+    first.error_code = id.error().code;
     first.last = true;
   }
   if (first.prompt || first.last) deltas->push_back(std::move(first));
@@ -283,7 +285,7 @@ Result<TextRequestId> TextEngine::add(GenerationInput&& input) {
   request->input = std::move(input);
   const auto understand = [context = &state.context, request] {
     if (const auto understood = context->understand(request.get()); !understood.ok()) {
-      request->refusal = understood.error().message;
+      request->refusal = understood.error();
     }
     request->ready.store(true, std::memory_order_release);
   };

@@ -63,6 +63,7 @@ struct TextDelta {
   std::unique_ptr<UnderstoodPrompt> prompt;       // once, before any token, where asked for
   std::vector<PositionLogprobs> prompt_logprobs;  // once, from the second prompt token on, where asked for
   std::optional<std::string> error;               // of this request alone; what choices said before is not complete
+  ErrorCode error_code = ErrorCode::internal;     // with an error: whose fault it is
   bool last = false;                              // the request has ended: no delta of it follows
   int dp_rank = -1;                               // who computed it; -1: nobody yet
   // Of the request, all choices together, up to here.

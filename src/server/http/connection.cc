@@ -14,6 +14,7 @@ class Connection::OpenExchange final : public Exchange {
   OpenExchange(Connection* connection, HttpRequest request) : connection_(connection), request_(std::move(request)) {}
 
   const HttpRequest& request() const override { return request_; }
+  std::string take_body() override { return std::exchange(request_.body, {}); }
   bool is_open() const override { return connection_ != nullptr; }
   void on_gone(std::function<void()> callback) override { on_gone_ = std::move(callback); }
   void on_room(std::function<void()> callback) override { on_room_ = std::move(callback); }
@@ -133,8 +134,14 @@ void Connection::read() {
       if (closing_) break;  // nothing more is answered
       reader_.feed({host_.read_buffer.data(), result.bytes});
       process();
+      count_held_bytes();
   }
   wait_to_read();
+}
+
+void Connection::count_held_bytes() {
+  const std::size_t now = closed_ ? 0 : reader_.body_bytes() + reader_.unread_bytes();
+  host_.held_bytes += now - std::exchange(held_bytes_, now);
 }
 
 void Connection::on_end_of_input() {
@@ -178,6 +185,12 @@ bool Connection::take_head() {
     refuse(*refusal_);
     return false;
   }
+  if (host_.held_bytes > host_.limits.held_bytes_max) {
+    HttpResponse full = error_response(503, "too many requests are being read: try again later");
+    full.fields.emplace_back("retry-after", "1");
+    refuse(full);
+    return false;
+  }
   if (expected && !head.http_1_0) send("HTTP/1.1 100 Continue\r\n\r\n");
   return true;
 }
@@ -202,6 +215,7 @@ void Connection::finish_exchange(bool keep_alive) {
   if (processing_) return;  // it goes on by itself
   asio::post(host_.loop, [self = shared_from_this()] {
     self->process();
+    self->count_held_bytes();
     self->wait_to_read();
   });
 }
@@ -295,6 +309,7 @@ void Connection::close() {
   waits_.cancel(ignored);
   waits_.release();
   transport_ = Transport(UniqueFd());
+  count_held_bytes();
   if (const auto exchange = std::exchange(exchange_, nullptr)) exchange->tell_of_end();
   host_.on_closed(this);
 }

@@ -22,8 +22,9 @@ struct ConnectionHost {
   boost::asio::io_context& loop;
   HttpLimits limits;
   HttpApplication application;
-  std::string date;       // the present one, for answers
-  bool draining = false;  // each present answer is its connection's last
+  std::string date;            // the present one, for answers
+  std::size_t held_bytes = 0;  // of all connections: read, and not yet a request
+  bool draining = false;       // each present answer is its connection's last
   std::function<void(Connection*)> on_closed;
   std::array<char, std::size_t{64} << 10> read_buffer;
 };
@@ -47,6 +48,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void on_end_of_input();
   bool may_read() const;
   void process();
+  void count_held_bytes();
   bool take_head();
   void dispatch(HttpRequest request);
   void refuse(const HttpResponse& response);  // the answer to what is no request, or will not be read: then closes
@@ -67,7 +69,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::shared_ptr<OpenExchange> exchange_;  // the request that is being answered
   std::optional<HttpResponse> refusal_;     // of the request whose end is not yet read
   std::string output_;
-  std::size_t sent_ = 0;  // of output_
+  std::size_t sent_ = 0;        // of output_
+  std::size_t held_bytes_ = 0;  // of host_.held_bytes
   bool processing_ = false, reading_ = false, writing_ = false, flush_is_due_ = false;
   bool closing_ = false;    // nothing more is answered: closed when all is sent
   bool lingering_ = false;  // all is sent: the peer is to close

@@ -7,6 +7,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 #include <string_view>
 
 #include "server/http/request.h"
@@ -18,7 +20,8 @@ class Exchange {
  public:
   virtual ~Exchange() = default;
 
-  virtual const HttpRequest& request() const = 0;
+  virtual const HttpRequest& request() const = 0;  // without its body
+  virtual std::string take_body() = 0;             // once
 
   virtual void respond(HttpResponse response) = 0;
   // `head`: without a body.

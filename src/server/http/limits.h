@@ -29,8 +29,9 @@ struct HttpLimits {
   // What is read ahead behind a request that is being answered. A peer that sends more is not read, and so not watched,
   // until then.
   std::size_t read_ahead_bytes_max = std::size_t{64} << 10;
-  std::size_t connections_max = 16384;           // beyond: 503
-  Nanoseconds sweep_interval = http_second / 5;  // how often the deadlines are looked at
+  std::size_t held_bytes_max = std::size_t{256} << 20;  // of all connections' unfinished requests; beyond: 503
+  std::size_t connections_max = 16384;                  // beyond: 503
+  Nanoseconds sweep_interval = http_second / 5;         // how often the deadlines are looked at
 };
 
 }  // namespace chorus

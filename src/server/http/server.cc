@@ -20,7 +20,7 @@ namespace asio = boost::asio;
 class HttpServer::Implementation : public std::enable_shared_from_this<Implementation> {
  public:
   Implementation(asio::io_context& loop, HttpApplication application, const HttpLimits& limits)
-      : sweep_(loop), host_{loop, limits, std::move(application), http_date(std::time(nullptr)), false, {}, {}} {
+      : sweep_(loop), host_{loop, limits, std::move(application), http_date(std::time(nullptr)), 0, false, {}, {}} {
     host_.on_closed = [this](Connection* connection) { connections_.erase(connection); };
   }
 

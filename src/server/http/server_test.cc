@@ -49,6 +49,10 @@ class Client {
     return received_;
   }
   std::string receive_all(int timeout_ms = 5000) { return receive_until("", timeout_ms); }
+  std::string answer_to(std::string_view bytes) {
+    send(bytes);
+    return receive_until("}}", 20);
+  }
   bool closed() const { return closed_; }
   int fd() const { return socket_.get(); }
 
@@ -132,7 +136,7 @@ class Server {
     }
     HttpResponse response;
     response.content_type = "text/plain";
-    response.body = exchange->request().method + " " + exchange->request().body;
+    response.body = exchange->request().method + " " + exchange->take_body();
     exchange->respond(std::move(response));
   }
 
@@ -392,6 +396,23 @@ TEST(HttpServer, TooManyConnectionsAreTold) {
   const std::string refused = Client(server.address()).receive_all();
   EXPECT_TRUE(refused.starts_with("HTTP/1.1 503")) << refused;
   EXPECT_NE(refused.find("retry-after: 1\r\n"), refused.npos) << refused;
+}
+
+TEST(HttpServer, TooManyUnfinishedBodiesAreTold) {
+  HttpLimits limits;
+  limits.held_bytes_max = 100'000;
+  Server server(limits);
+  Client one(server.address()), two(server.address());
+  const std::string begin = "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 200000\r\n\r\n";
+  one.send(begin + std::string(150'000, 'x'));
+  std::string refused;
+  for (int i = 0; i < 100 && !refused.starts_with("HTTP/1.1 503"); ++i)
+    refused = Client(server.address()).answer_to(begin);
+  EXPECT_TRUE(refused.starts_with("HTTP/1.1 503")) << refused;
+  one.send(std::string(50'000, 'x'));
+  EXPECT_TRUE(one.receive_until("POST xxx").starts_with("HTTP/1.1 200"));
+  two.send(post("/echo", "two"));
+  EXPECT_TRUE(two.receive_until("POST two").starts_with("HTTP/1.1 200"));
 }
 
 TEST(HttpServer, DrainsAfterThePresentAnswers) {

@@ -1,0 +1,307 @@
+#include "server/api.h"
+
+#include <algorithm>
+#include <ctime>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <span>
+#include <utility>
+
+#include "base/siphash.h"
+#include "server/openai/catalog.h"
+
+namespace chorus {
+namespace {
+
+constexpr std::string_view one_model_path = "/v1/models/";
+// A shorter text becomes tokens in well under a millisecond.
+constexpr std::size_t encoded_at_once_bytes_max = 8192;
+
+HttpResponse json_response(std::string body) {
+  HttpResponse response;
+  response.body = std::move(body);
+  return response;
+}
+
+HttpResponse refusal_of(const ApiError& error) {
+  return error_response(error.status, error.message, error.param);
+}
+
+std::string shown(const std::string& text) {
+  constexpr std::size_t bytes_max = 100;
+  return text.size() <= bytes_max ? text : text.substr(0, bytes_max) + "...";
+}
+
+// What a page of another origin may send without asking has another type; so has what curl -d sends by itself.
+bool is_json(const HttpRequest& request) {
+  const auto type = request.field("content-type");
+  if (!type) return false;
+  std::string name(type->substr(0, type->find(';')));
+  while (name.ends_with(' ')) name.pop_back();
+  std::ranges::transform(name, name.begin(),
+                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+  return name == "application/json";
+}
+
+// The client's id goes into a header and into JSON: visible ASCII.
+std::optional<std::string> client_id(const HttpRequest& request) {
+  constexpr std::size_t bytes_max = 128;
+  const auto id = request.field("x-request-id");
+  const auto visible = [](char c) { return c > ' ' && c < 0x7f; };
+  if (!id || id->empty() || id->size() > bytes_max || !std::ranges::all_of(*id, visible)) return std::nullopt;
+  return std::string(*id);
+}
+
+}  // namespace
+
+Api::Api(ApiConfig config, ApiHost host, TextEngine& engine, std::shared_ptr<const Tokenizer> tokenizer)
+    : config_(std::move(config)),
+      host_(std::move(host)),
+      engine_(engine),
+      tokenizer_(std::move(tokenizer)),
+      started_s_(std::time(nullptr)),
+      id_key_(std::random_device{}() * std::uint64_t{0x100000001} + std::random_device{}()) {}
+
+std::span<const Api::Route> Api::routes() {
+  static constexpr Route table[] = {
+      {"GET", "/v1/models", false, false, &Api::models},
+      {"POST", "/v1/completions", false, true, &Api::completions},
+      {"POST", "/v1/chat/completions", false, true, &Api::chat_completions},
+      {"POST", "/tokenize", false, true, &Api::tokenize},
+      {"POST", "/detokenize", false, true, &Api::detokenize},
+      {"GET", "/health", true, false, &Api::health},
+      {"GET", "/ping", true, false, &Api::health},
+      {"POST", "/ping", true, false, &Api::health},
+      {"GET", "/ready", false, false, &Api::ready},
+      {"GET", "/version", false, false, &Api::version},
+      {"GET", "/load", false, false, &Api::load},
+  };
+  return table;
+}
+
+const Api::Route* Api::find_route(const HttpRequest& request) {
+  const std::string_view method = request.method == "HEAD" ? "GET" : std::string_view(request.method);
+  const std::string_view path =
+      request.path.starts_with(one_model_path) ? "/v1/models" : std::string_view(request.path);
+  const auto found =
+      std::ranges::find_if(routes(), [&](const Route& route) { return route.method == method && route.path == path; });
+  return found == routes().end() ? nullptr : &*found;
+}
+
+std::optional<HttpResponse> Api::admit(const HttpRequest& head) const {
+  const Route* const route = find_route(head);
+  if (auto refusal = refuse_access(config_.access, head, route != nullptr && route->open)) return refusal;
+  if (route == nullptr) {
+    for (const Route& other : routes()) {
+      if (other.path != head.path) continue;
+      HttpResponse refusal = error_response(405, fmt::format("{} is for {}", other.path, other.method));
+      refusal.fields.emplace_back("allow", other.method);
+      return refusal;
+    }
+    return error_response(404, fmt::format("there is no {}", shown(head.path)));
+  }
+  const auto encoding = head.field("content-encoding");
+  if (encoding && *encoding != "identity") return error_response(415, "send the body without a Content-Encoding");
+  if (route->has_json && !is_json(head))
+    return error_response(415, "the body is to be JSON: Content-Type: application/json");
+  return std::nullopt;
+}
+
+HttpApplication Api::application() {
+  return {[this](const HttpRequest& head) { return admit(head); },
+          [this](const std::shared_ptr<Exchange>& exchange) { handle(exchange); }};
+}
+
+void Api::handle(const std::shared_ptr<Exchange>& exchange) {
+  (this->*find_route(exchange->request())->handler)(exchange);
+}
+
+std::optional<Json> Api::body_of(Exchange& exchange) const {
+  auto body = parse_json(exchange.take_body(), {config_.body_bytes_max, config_.json_depth_max});
+  if (!body.ok()) {
+    exchange.respond(error_response(400, body.error().message));
+    return std::nullopt;
+  }
+  if (!body->is_object()) {
+    exchange.respond(error_response(400, "the body is to be a JSON object"));
+    return std::nullopt;
+  }
+  return std::move(*body);
+}
+
+void Api::completions(const std::shared_ptr<Exchange>& exchange) {
+  const auto body = body_of(*exchange);
+  if (!body) return;
+  generate(exchange, parse_completion(*body, config_.model, exchange->request().field("x-data-parallel-rank")));
+}
+
+void Api::chat_completions(const std::shared_ptr<Exchange>& exchange) {
+  const auto body = body_of(*exchange);
+  if (!body) return;
+  generate(exchange, parse_chat(*body, config_.model, exchange->request().field("x-data-parallel-rank")));
+}
+
+void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationRequest> parsed) {
+  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
+  if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
+  auto& request = std::get<GenerationRequest>(parsed);
+  const std::optional<std::string> given_id = client_id(exchange->request());
+  const std::string id = given_id.value_or(request.request_id.value_or(new_id()));
+  std::vector<std::pair<std::string, std::string>> fields;
+  if (given_id) fields.emplace_back("x-request-id", *given_id);
+  AnswerHead head{answer_id(request.kind, id), std::time(nullptr), config_.model.names.front()};
+  // The job keeps what it shows; the prompts go to the engine.
+  std::vector<GenerationInput> inputs = std::move(request.inputs);
+  request.inputs.resize(inputs.size());
+  request.inputs.front().options = inputs.front().options;
+  request.inputs.front().return_prompt = inputs.front().return_prompt;
+  const TokenText token_text(*tokenizer_, request.return_tokens_as_token_ids);
+  const auto job =
+      std::make_shared<GenerationJob>(exchange, std::move(request), std::move(head), token_text, std::move(fields));
+  jobs_.emplace(job.get(), job);
+  add_prompts(job, *exchange, std::move(inputs));
+}
+
+void Api::add_prompts(const std::shared_ptr<GenerationJob>& job, Exchange& exchange,
+                      std::vector<GenerationInput> inputs) {
+  for (std::size_t prompt = 0; prompt < inputs.size(); ++prompt) {
+    const auto id = engine_.add(std::move(inputs[prompt]));
+    if (!id.ok()) {
+      job->fail(id.error().code, id.error().message);
+      return abort(job);
+    }
+    job->ids.push_back(*id);
+    prompts_.emplace(*id, PromptOf{job, prompt});
+  }
+  const std::weak_ptr<GenerationJob> weak = job;
+  exchange.on_gone([this, weak] {
+    if (const auto present = weak.lock()) abort(present);
+  });
+  exchange.on_room([this, weak] {
+    const auto present = weak.lock();
+    if (!present) return;
+    present->tell();
+    if (present->is_told()) forget(present);
+  });
+  host_.wake();
+}
+
+void Api::abort(const std::shared_ptr<GenerationJob>& job) {
+  for (const TextRequestId id : job->ids) engine_.abort(id);
+  forget(job);
+  host_.wake();
+}
+
+void Api::forget(const std::shared_ptr<GenerationJob>& job) {
+  for (const TextRequestId id : job->ids) prompts_.erase(id);
+  jobs_.erase(job.get());
+}
+
+void Api::take(std::vector<TextDelta>* deltas) {
+  std::vector<std::shared_ptr<GenerationJob>> touched;
+  for (TextDelta& delta : *deltas) {
+    const auto found = prompts_.find(delta.request);
+    if (found == prompts_.end()) continue;  // aborted since
+    const PromptOf of = found->second;
+    if (touched.empty() || touched.back() != of.job) touched.push_back(of.job);
+    if (delta.error) {
+      of.job->fail(delta.error_code, *delta.error);
+      abort(of.job);
+    } else {
+      of.job->take(of.prompt, std::move(delta));
+    }
+  }
+  deltas->clear();
+  for (const auto& job : touched) {
+    if (!jobs_.contains(job.get())) continue;
+    job->tell();
+    if (job->is_told()) forget(job);
+  }
+}
+
+void Api::fail(const std::string& message) {
+  while (!jobs_.empty()) {
+    const std::shared_ptr<GenerationJob> job = jobs_.begin()->second;
+    job->fail(ErrorCode::internal, message);
+    forget(job);
+  }
+}
+
+std::string Api::new_id() {
+  ByteHash hash({id_key_, id_key_ + 1});
+  ++ids_;
+  hash.add({reinterpret_cast<const char*>(&ids_), sizeof ids_});
+  const Hash128 value = hash.value();
+  return fmt::format("{:016x}{:016x}", value.high, value.low);
+}
+
+void Api::models(const std::shared_ptr<Exchange>& exchange) {
+  const std::string& path = exchange->request().path;
+  if (!path.starts_with(one_model_path))
+    return exchange->respond(json_response(models_json(config_.model, started_s_)));
+  const std::string name = path.substr(one_model_path.size());
+  if (std::ranges::find(config_.model.names, name) == config_.model.names.end()) {
+    return exchange->respond(error_response(404, fmt::format("there is no model {}", shown(name)), "model"));
+  }
+  exchange->respond(json_response(model_json(config_.model, name, started_s_)));
+}
+
+void Api::tokenize(const std::shared_ptr<Exchange>& exchange) {
+  const auto body = body_of(*exchange);
+  if (!body) return;
+  auto parsed = parse_tokenize(*body, config_.model);
+  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
+  auto request = std::make_shared<TokenizeRequest>(std::move(std::get<TokenizeRequest>(parsed)));
+  const auto encode = [tokenizer = tokenizer_, limit = config_.model.max_model_len, request] {
+    const auto tokens = tokenizer->encode(request->text, request->add_special_tokens);
+    if (!tokens.ok()) return error_response(400, tokens.error().message);
+    return json_response(tokenize_json(*tokens, *request, *tokenizer, limit));
+  };
+  if (request->text.size() <= encoded_at_once_bytes_max) return exchange->respond(encode());
+  if (!encoders_) encoders_.emplace(1);
+  encoders_->add([encode, exchange, later = host_.later]() mutable {
+    later([exchange = std::move(exchange), response = encode()] { exchange->respond(response); });
+  });
+}
+
+void Api::detokenize(const std::shared_ptr<Exchange>& exchange) {
+  const auto body = body_of(*exchange);
+  if (!body) return;
+  const auto parsed = parse_detokenize(*body, config_.model);
+  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
+  const auto text = tokenizer_->decode(std::get<std::vector<TokenId>>(parsed), false);
+  if (!text.ok()) return exchange->respond(error_response(400, text.error().message, "tokens"));
+  exchange->respond(json_response(member_json("prompt", *text)));
+}
+
+void Api::health(const std::shared_ptr<Exchange>& exchange) {
+  HttpResponse response;
+  response.content_type.clear();
+  response.status = host_.ready_replicas() > 0 ? 200 : 503;
+  exchange->respond(std::move(response));
+}
+
+void Api::ready(const std::shared_ptr<Exchange>& exchange) {
+  const int replicas = host_.ready_replicas();
+  if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
+  if (replicas == 0) return exchange->respond(error_response(503, "no replica is ready"));
+  exchange->respond(json_response(member_json("ready_replicas", static_cast<std::uint64_t>(replicas))));
+}
+
+void Api::version(const std::shared_ptr<Exchange>& exchange) {
+  std::string text;
+  JsonWriter(&text)
+      .begin_object()
+      .key("version")
+      .value(config_.version)
+      .key("profile")
+      .value(config_.profile)
+      .end_object();
+  exchange->respond(json_response(std::move(text)));
+}
+
+void Api::load(const std::shared_ptr<Exchange>& exchange) {
+  exchange->respond(json_response(member_json("server_load", std::uint64_t{jobs_.size()})));
+}
+
+}  // namespace chorus

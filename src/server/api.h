@@ -1,0 +1,105 @@
+// The routes of a server: what each of them answers, and who may ask. Stands between HTTP (server/http/) and a text
+// engine, and decides nothing about either.
+//
+// On the server's one thread; long texts of /tokenize become tokens on another.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "frontend/chat_format.h"
+#include "frontend/encoder_pool.h"
+#include "frontend/text_engine.h"
+#include "server/access.h"
+#include "server/generation_job.h"
+#include "server/http/exchange.h"
+#include "server/openai/generation_request.h"
+#include "tokenizer/tokenizer.h"
+
+namespace chorus {
+
+struct ApiConfig {
+  ServedModel model;
+  AccessRules access;
+  std::string version;  // of the program
+  std::string profile;  // of the numerics
+  int json_depth_max = 64;
+  std::size_t body_bytes_max = std::size_t{4} << 20;
+};
+
+// What the API asks of what runs it.
+struct ApiHost {
+  std::function<int()> ready_replicas;
+  std::function<void()> wake;                             // the text engine is to be polled soon
+  std::function<void(std::function<void()> work)> later;  // on the server's thread; any thread calls it
+};
+
+class Api {
+ public:
+  // `engine` outlives this.
+  Api(ApiConfig config, ApiHost host, TextEngine& engine, std::shared_ptr<const Tokenizer> tokenizer);
+
+  // Of an HttpServer that this outlives.
+  HttpApplication application();
+  // What the engine has said; empties `deltas`.
+  void take(std::vector<TextDelta>* deltas);
+  // From now on not ready, and nothing new is generated.
+  void drain() { draining_ = true; }
+  std::size_t generations() const { return jobs_.size(); }  // not wholly answered
+  // The engine is no more: each generation ends with this error.
+  void fail(const std::string& message);
+
+ private:
+  using Handler = void (Api::*)(const std::shared_ptr<Exchange>& exchange);
+  struct Route {
+    const char* method;
+    const char* path;
+    bool open;      // needs no API key
+    bool has_json;  // in its body
+    Handler handler;
+  };
+  static std::span<const Route> routes();
+  static const Route* find_route(const HttpRequest& request);
+  std::optional<HttpResponse> admit(const HttpRequest& head) const;
+  void handle(const std::shared_ptr<Exchange>& exchange);
+
+  void models(const std::shared_ptr<Exchange>& exchange);
+  void completions(const std::shared_ptr<Exchange>& exchange);
+  void chat_completions(const std::shared_ptr<Exchange>& exchange);
+  void tokenize(const std::shared_ptr<Exchange>& exchange);
+  void detokenize(const std::shared_ptr<Exchange>& exchange);
+  void health(const std::shared_ptr<Exchange>& exchange);
+  void ready(const std::shared_ptr<Exchange>& exchange);
+  void version(const std::shared_ptr<Exchange>& exchange);
+  void load(const std::shared_ptr<Exchange>& exchange);
+
+  std::optional<Json> body_of(Exchange& exchange) const;
+  void generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationRequest> parsed);
+  void add_prompts(const std::shared_ptr<GenerationJob>& job, Exchange& exchange, std::vector<GenerationInput> inputs);
+  void abort(const std::shared_ptr<GenerationJob>& job);
+  void forget(const std::shared_ptr<GenerationJob>& job);
+  std::string new_id();
+
+  struct PromptOf {
+    std::shared_ptr<GenerationJob> job;
+    std::size_t prompt = 0;
+  };
+  ApiConfig config_;
+  ApiHost host_;
+  TextEngine& engine_;
+  std::shared_ptr<const Tokenizer> tokenizer_;
+  std::int64_t started_s_;
+  std::unordered_map<TextRequestId, PromptOf> prompts_;
+  std::unordered_map<GenerationJob*, std::shared_ptr<GenerationJob>> jobs_;
+  bool draining_ = false;
+  std::uint64_t id_key_, ids_ = 0;
+  std::optional<EncoderPool> encoders_;  // after what its jobs read
+};
+
+}  // namespace chorus

@@ -1,0 +1,85 @@
+// What a request has said, and the JSON that tells it: the responses and stream chunks of /v1/completions and
+// /v1/chat/completions (OpenAI's schema, with vLLM 0.33's fields beside it). Pure functions.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "frontend/text_engine.h"
+#include "json/json.h"
+#include "server/openai/generation_request.h"
+#include "server/openai/token_text.h"
+
+namespace chorus {
+
+// What one choice has said since it was last told of: several deltas are one part. A stream that is read slowly has
+// fewer and longer ones.
+struct AnswerPart {
+  std::string text;
+  std::vector<TokenId> token_ids;
+  std::vector<PositionLogprobs> logprobs;
+  FinishReason finish = FinishReason::none;
+  std::optional<TokenId> stop_token;
+  std::optional<std::string> stop_string;
+
+  void append(TextDelta&& delta);
+  bool is_empty() const { return text.empty() && token_ids.empty() && finish == FinishReason::none; }
+};
+
+// A prompt, where its answer shows it.
+struct AnswerPrompt {
+  UnderstoodPrompt prompt;
+  std::vector<PositionLogprobs> logprobs;  // from the second token on
+};
+
+struct Usage {
+  std::uint64_t prompt_tokens = 0, completion_tokens = 0;
+};
+
+// What every object of an answer says.
+struct AnswerHead {
+  std::string id;              // "cmpl-..", "chatcmpl-.."
+  std::int64_t created_s = 0;  // since 1970
+  std::string model;
+};
+std::string answer_id(GenerationRequest::Kind kind, const std::string& request_id);
+
+// A choice as it is told: `prompt` where it has to be shown with it, and so with its first part alone.
+struct AnswerChoice {
+  std::uint32_t index = 0;
+  const AnswerPart* part = nullptr;
+  const AnswerPrompt* prompt = nullptr;
+  std::uint64_t text_offset = 0;  // characters told of before: of a completion's logprobs
+};
+
+class AnswerWriter {
+ public:
+  // `request` outlives this.
+  AnswerWriter(AnswerHead head, const GenerationRequest& request, TokenText token_text)
+      : head_(std::move(head)), request_(&request), token_text_(token_text) {}
+
+  // The whole answer, choices by index.
+  std::string whole(std::span<const AnswerChoice> choices, const Usage& usage) const;
+  // Of a stream. The first chunk of a chat's choice says the role; a completion has none.
+  std::optional<std::string> opening(std::uint32_t index) const;
+  std::string chunk(const AnswerChoice& choice, const std::optional<Usage>& usage) const;
+  std::string usage_chunk(const Usage& usage) const;
+
+ private:
+  void write_head(JsonWriter& json, const char* object) const;
+  void write_choice(JsonWriter& json, const char* holder, const AnswerChoice& choice) const;
+  const char* chunk_object() const;
+
+  AnswerHead head_;
+  const GenerationRequest* request_;
+  TokenText token_text_;
+};
+
+// "data: JSON" and an empty line.
+std::string server_sent_event(std::string_view json);
+
+}  // namespace chorus
