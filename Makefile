@@ -2,6 +2,7 @@
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
 # make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
 # make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
+# make test-server      the tests of the server through other programs' clients, which it installs into a virtual environment
 # make fuzz TARGET=pattern SECONDS=60   one fuzzer under the sanitizers; what is new lies in build-fuzz/corpus (docs/security.md)
 # make bench   the kernels' benchmarks
 # make format  clang-format over our sources; make tidy: clang-tidy over all of them, make tidy-changed: over what changed since BASE (default: the
@@ -10,13 +11,14 @@ PYTHON ?= /usr/bin/python3
 JOBS ?= $(shell nproc)
 LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
 RAY_VERSION ?= 2.60.0
+CLIENTS ?= $(or $(CHORUS_CLIENTS_VENV),$(HOME)/.cache/chorus/clients)
 export CCACHE_BASEDIR := $(CURDIR)
 # Without it UndefinedBehaviorSanitizer says what it finds and goes on: no test and no fuzzer would fail.
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build demo test ray test-launchers fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build demo test ray test-launchers test-server fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -45,6 +47,11 @@ test-launchers: ray
 	@ninja -C build -j$(JOBS) launcher_tool
 	@test -x $(LAUNCHERS)/bin/torchrun || { $(PYTHON) -m venv $(LAUNCHERS) && $(LAUNCHERS)/bin/pip install -q torch numpy pytest; }
 	CHORUS_LAUNCHERS_VENV=$(LAUNCHERS) $(LAUNCHERS)/bin/python -m pytest -q -p no:cacheprovider tests/launchers
+
+test-server: build
+	@tools/install_packages.sh packages-launchers.txt
+	@test -x $(CLIENTS)/bin/pytest || { $(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install -q openai jsonschema pytest; }
+	CHORUS=$(CURDIR)/build/chorus $(CLIENTS)/bin/python -m pytest -q -p no:cacheprovider tests/clients
 
 fast: install-packages
 	@$(call CONFIGURE,release)

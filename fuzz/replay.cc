@@ -18,7 +18,7 @@ struct Target {
   void (*run)(std::string_view input);
 };
 
-constexpr std::array<Target, 20> targets = {{
+constexpr std::array<Target, 22> targets = {{
     {"json", chorus::fuzz::run_json},
     {"safetensors", chorus::fuzz::run_safetensors},
     {"config", chorus::fuzz::run_config},
@@ -39,6 +39,8 @@ constexpr std::array<Target, 20> targets = {{
     {"store", chorus::fuzz::run_store},
     {"store_file", chorus::fuzz::run_store_file},
     {"rendezvous", chorus::fuzz::run_rendezvous},
+    {"http_request", chorus::fuzz::run_http_request},
+    {"api_body", chorus::fuzz::run_api_body},
 }};
 
 }  // namespace

@@ -35,7 +35,7 @@ void run_frames(std::string_view input) {
 void run_messages(std::string_view input) {
   if (input.empty()) return;
   const std::string_view payload = input.substr(1);
-  switch (static_cast<unsigned char>(input[0]) % 15) {
+  switch (static_cast<unsigned char>(input[0]) % 18) {
     case 0:
       return (void)decode_hello(payload);
     case 1:
@@ -64,6 +64,12 @@ void run_messages(std::string_view input) {
       return (void)decode_fatal(payload);
     case 13:
       return (void)decode_client(payload);
+    case 15:
+      return (void)decode_news(payload);
+    case 16:
+      return (void)decode_note(payload);
+    case 17:
+      return (void)decode_replica_fault(payload);
     default:
       return (void)decode_events(payload);
   }

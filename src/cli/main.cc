@@ -2,6 +2,7 @@
 #include "base/last_words.h"
 #include "base/standard_descriptors.h"
 #include "cli/commands.h"
+#include "server/front_end_process.h"
 #include "worker/process_main.h"
 
 int main(int argc, char** argv) {
@@ -9,6 +10,7 @@ int main(int argc, char** argv) {
   chorus::install_last_words();
   if (chorus::is_engine_process(argc, argv)) return chorus::engine_process_main(chorus::engine_socket_fd);
   if (chorus::is_worker_process(argc, argv)) return chorus::worker_process_main(chorus::engine_socket_fd);
+  if (chorus::is_front_end_process(argc, argv)) return chorus::front_end_process_main(chorus::front_end_socket_fd);
   return chorus::run_command_line(
       argc, argv,
       {
@@ -18,7 +20,7 @@ int main(int argc, char** argv) {
           {"env", "what was found: CPU, numerics profile, memory, NUMA, GPUs, libraries", chorus::declare_env},
           {"inspect", "parameters, shapes, dtypes, and each rank's slice at the given parallel sizes",
            chorus::declare_inspect},
-          {"serve", "engines of a node without a front end (--headless)", chorus::declare_serve},
+          {"serve", "OpenAI's API before N replicas; --headless: a node of replicas alone", chorus::declare_serve},
           {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},
       });
 }

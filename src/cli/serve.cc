@@ -1,31 +1,142 @@
-// chorus serve MODEL --headless: the engines of a node without a front end, for a fleet on another machine.
+// chorus serve MODEL: OpenAI's API before N replicas; with --headless the engines of a node without a front end, for a
+// fleet on another machine.
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "cli/commands.h"
 #include "cli/read_model.h"
+#include "cli/version.h"
 #include "exec/kv_capacity.h"
+#include "fleet/host.h"
+#include "frontend/chat_format.h"
+#include "launch/launch_fleet.h"
 #include "launch/remote_node.h"
+#include "server/front_end.h"
+#include "server/parent.h"
+#include "server/server_options.h"
 
 namespace chorus {
 namespace {
 
-Result<int> serve(const EngineConfig& engine) {
-  if (!engine.headless) {
-    return fail(ErrorCode::invalid_argument,
-                "serve runs with --headless alone: the HTTP server is not part of this version; use chorus generate "
-                "for offline work");
-  }
+struct ServeOptions {
+  EngineConfig engine;
+  ServerOptions server;
+};
+
+// A connection is a descriptor: as many as the system lets this process have.
+void raise_descriptor_limit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+Result<int> serve_headless(const EngineConfig& engine) {
   CHORUS_TRY(const ModelConfig model, read_model(engine));
   CHORUS_TRY(const EngineConfig fitted, fit_to_kv_memory(engine, model, detect_node()));
   CHORUS_TRY_VOID(run_remote_node(fitted, model, interrupted));
   return exit_done;
 }
 
+std::string url_of(const ServerOptions& options, int port) {
+  const bool is_ipv6 = options.host.find(':') != options.host.npos;
+  return fmt::format("http://{}{}{}:{}", is_ipv6 ? "[" : "", options.host, is_ipv6 ? "]" : "", port);
+}
+
+// What a server has before its engines.
+struct Prepared {
+  FrontEndStart start;
+  std::shared_ptr<const Tokenizer> tokenizer;
+  UniqueFd listener;
+  std::string url;
+};
+
+Result<Prepared> prepare(ServeOptions& options) {
+  ServerOptions& server = options.server;
+  CHORUS_TRY(const tcp::Address address, address_of(server));
+  CHORUS_TRY(AccessRules access, access_rules(server, address, environment_variable("CHORUS_API_KEY")));
+  CHORUS_TRY(const ModelConfig config, read_model(options.engine));
+  CHORUS_TRY(options.engine, fit_to_kv_memory(options.engine, config, detect_node()));
+  CHORUS_TRY(TextModel model, with_tokenizer(config));
+  if (model.tokenizer == nullptr) {
+    return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", options.engine.model);
+  }
+  CHORUS_TRY_VOID(ChatFormat::load(options.engine.model));
+  CHORUS_TRY(UniqueFd listener, listen_at(address));  // before the weights: a port that is taken is told at once
+  CHORUS_TRY(const tcp::Address bound, tcp::local_address(listener.get()));
+  if (server.served_model_names.empty()) server.served_model_names = {options.engine.model};
+  FrontEndStart start{options.engine, std::move(model.config),  server.served_model_names, std::move(access),
+                      version(),      server.shutdown_timeout_s};
+  return Prepared{std::move(start), std::move(model.tokenizer), std::move(listener), url_of(server, bound.port())};
+}
+
+void say_that_it_serves(const FrontEndStart& start, const std::string& url) {
+  std::printf("chorus: serving %s at %s (%d replicas)\n", start.model_names.front().c_str(), url.c_str(),
+              start.engine.parallel.data_parallel_size);
+  std::fflush(stdout);
+}
+
+// This process is the parent of engines and front ends.
+Result<void> serve_from_processes(Prepared prepared) {
+  const FrontEndStart start = prepared.start;
+  prepared.tokenizer.reset();  // a front end has its own
+  CHORUS_TRY(FleetSetup setup, launch_setup(start.engine, start.model, interrupted));
+  FleetHost host(settled(start.engine, start.model), start.model, setup.supervisor, nullptr);
+  std::vector<UniqueFd> listeners;
+  listeners.push_back(std::move(prepared.listener));
+  ServerParent parent(&host, std::move(prepared.start), std::move(listeners));
+  CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
+  CHORUS_TRY_VOID(host.start(std::move(setup)));
+  CHORUS_TRY_VOID(parent.connect(interrupted));
+  say_that_it_serves(start, prepared.url);
+  return parent.run(interrupted);
+}
+
+// The replicas, or some of them, are other machines': their sockets cannot be handed to another process, so the front
+// end is this one.
+Result<void> serve_from_here(Prepared prepared) {
+  const FrontEndStart& start = prepared.start;
+  CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
+  FrontEndConfig config{
+      start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
+  CHORUS_TRY(const auto front_end, FrontEnd::make(std::move(config), std::move(prepared.tokenizer), *fleet));
+  CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listener)));
+  say_that_it_serves(start, prepared.url);
+  return front_end->run(interrupted);
+}
+
+Result<int> serve(ServeOptions& options) {
+  if (options.engine.headless) return serve_headless(options.engine);
+  CHORUS_TRY(Prepared prepared, prepare(options));
+  raise_descriptor_limit();
+  const bool all_here = !options.engine.parallel.several_nodes() && !options.engine.on_ray();
+  CHORUS_TRY_VOID(all_here ? serve_from_processes(std::move(prepared)) : serve_from_here(std::move(prepared)));
+  return exit_done;
+}
+
 }  // namespace
 
 std::function<Result<int>()> declare_serve(Options& options) {
-  auto engine = std::make_shared<EngineConfig>();
-  options.positional("MODEL", &engine->model, "Hugging Face model directory");
-  options.engine(engine.get());
-  return [engine] { return serve(*engine); };
+  auto values = std::make_shared<ServeOptions>();
+  ServerOptions& server = values->server;
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory");
+  options.text("--host", &server.host, "address to listen on (127.0.0.1)");
+  options.number("--port", &server.port, "port to listen on (8000); 0: the system chooses");
+  options.list("--served-model-name", &server.served_model_names, "what clients call the model; repeatable");
+  options.text("--api-key-file", &server.api_key_file,
+               "API keys, one a line; one may also be in the environment, as CHORUS_API_KEY");
+  options.flag("--allow-no-api-key", &server.allow_no_api_key, "listen for other machines without a key");
+  options.list("--allowed-host", &server.allowed_hosts,
+               "a name that the Host field may have; *: any; repeatable. Matters on the loopback alone");
+  options.number("--shutdown-timeout", &server.shutdown_timeout_s,
+                 "seconds that running requests have after SIGTERM (30)");
+  options.engine(&values->engine);
+  return [values] { return serve(*values); };
 }
 
 }  // namespace chorus

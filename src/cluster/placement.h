@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "base/fields.h"
+
 namespace chorus {
 
 // Counts the incarnations of one replica, from 1. A frame of an older epoch is the voice of a dead process: it is
@@ -13,6 +15,7 @@ struct Placement {
   int rank = 0;  // data-parallel rank of the replica
   Epoch epoch = 0;
   bool operator==(const Placement&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.rank, self.epoch); }
 };
 
 }  // namespace chorus

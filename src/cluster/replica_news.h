@@ -24,7 +24,13 @@ struct ReplicaNews {
   ClientId client = 0;  // lent
   int because_of = -1;  // died: because this replica, which it stepped together with, did; -1: by itself
   bool operator==(const ReplicaNews&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.replica, self.state, self.move, self.client, self.because_of);
+  }
 };
+constexpr auto enumeration_of(ReplicaNews::State) {
+  return Enumeration{"a replica's state", ReplicaNews::State::removed};
+}
 
 struct ClientNote {
   enum class Kind : std::uint8_t {
@@ -35,6 +41,10 @@ struct ClientNote {
   Kind kind = Kind::drained;
   Placement replica;  // drained, returned
   bool operator==(const ClientNote&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.kind, self.replica); }
 };
+constexpr auto enumeration_of(ClientNote::Kind) {
+  return Enumeration{"a front end's note", ClientNote::Kind::returned};
+}
 
 }  // namespace chorus

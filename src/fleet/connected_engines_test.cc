@@ -62,8 +62,8 @@ Engine toy(const std::string& manner) {
 // A fleet of these engines; an empty one is spawned by the fleet.
 class ConnectedEngines : public testing::Test {
  protected:
-  Result<std::unique_ptr<Fleet>> start(const std::vector<Engine>& engines,
-                                       const std::function<Result<void>()>& check_world = {}) {
+  Result<std::unique_ptr<HostedFleet>> start(const std::vector<Engine>& engines,
+                                             const std::function<Result<void>()>& check_world = {}) {
     const EngineConfig config = toy_engine_config(static_cast<int>(engines.size()));
     FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
     std::vector<std::unique_ptr<Connection>> connections;

@@ -14,7 +14,7 @@ namespace {
 constexpr ClientId own_client = 0;
 constexpr int submissions_per_write = 64;
 
-class OfflineFleet final : public Fleet {
+class OfflineFleet final : public HostedFleet {
  public:
   OfflineFleet(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits)
       : ranks_(config.parallel.data_parallel_size),
@@ -61,6 +61,13 @@ class OfflineFleet final : public Fleet {
 
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
 
+  FleetWait wait() override {
+    unsent_ = 0;
+    FleetWait wait = host_.wait();
+    if (has_events() || host_.is_over()) wait.timeout_ms = 0;
+    return wait;
+  }
+
   std::vector<ReplicaStatus> replicas() const override { return host_.replicas(); }
   FleetTimes times() const override { return host_.times(); }
 
@@ -100,10 +107,11 @@ SupervisorLimits supervisor_limits(const EngineConfig& config) {
   return limits;
 }
 
-Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model, FleetSetup setup) {
+Result<std::unique_ptr<HostedFleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
+                                                 FleetSetup setup) {
   auto fleet = std::make_unique<OfflineFleet>(settled(config, model), model, setup.supervisor);
   CHORUS_TRY_VOID(fleet->start(std::move(setup)));
-  return std::unique_ptr<Fleet>(std::move(fleet));
+  return std::unique_ptr<HostedFleet>(std::move(fleet));
 }
 
 }  // namespace chorus

@@ -47,6 +47,12 @@ struct FleetTimes {
   std::string profile;             // "amx-bf16/bfloat16": the numerics profile
 };
 
+// What a caller with a loop of its own waits for before it calls poll(0).
+struct FleetWait {
+  int descriptor = -1;  // until it is readable; -1: nothing but the time
+  int timeout_ms = 0;   // at most so long
+};
+
 class Fleet {
  public:
   virtual ~Fleet() = default;  // ends every engine: SHUTDOWN, then SIGKILL after a bound
@@ -57,6 +63,20 @@ class Fleet {
   virtual Result<RequestId> submit(Request request, std::optional<int> dp_rank) = 0;
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+
+  // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.
+  virtual Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) = 0;
+
+  // As things are now: after each call of another function it may be something else, but for the descriptor.
+  virtual FleetWait wait() = 0;
+
+  virtual std::vector<ReplicaStatus> replicas() const = 0;
+  virtual FleetTimes times() const = 0;
+};
+
+// One whose host is in this process too.
+class HostedFleet : public Fleet {
+ public:
   // An operator's wishes; each is followed as poll() goes on. A replica that is drained gets nothing new, and with
   // `move` what it has goes on elsewhere, no token lost; it gets requests again after resume(). One that is removed is
   // drained, then ended for good: its rank is never used again. Errors: no such rank, or (removing) replicas that step
@@ -64,12 +84,6 @@ class Fleet {
   virtual Result<void> drain(int dp_rank, bool move) = 0;
   virtual Result<void> resume(int dp_rank) = 0;
   virtual Result<void> remove(int dp_rank) = 0;
-
-  // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.
-  virtual Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) = 0;
-
-  virtual std::vector<ReplicaStatus> replicas() const = 0;
-  virtual FleetTimes times() const = 0;
 };
 
 }  // namespace chorus

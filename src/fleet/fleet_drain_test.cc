@@ -17,8 +17,8 @@ using testing::HasSubstr;
 using testing::Not;
 
 // Once, after so many events.
-Hook once_after(std::size_t events, std::function<void(Fleet&)> act) {
-  return [events, act, done = false](Fleet& fleet, const Collector& collector) mutable {
+Hook once_after(std::size_t events, std::function<void(HostedFleet&)> act) {
+  return [events, act, done = false](HostedFleet& fleet, const Collector& collector) mutable {
     if (done || collector.events() < events) return;
     done = true;
     act(fleet);
@@ -32,7 +32,7 @@ TEST(FleetDrain, WhatMovesFromADrainedReplicaIsTheSameElsewhere) {
   Outputs outputs;
   bool had_some = false;
   const std::string lines = log_of([&] {
-    outputs = run_all(fleet->get(), requests, once_after(50, [&](Fleet& running) {
+    outputs = run_all(fleet->get(), requests, once_after(50, [&](HostedFleet& running) {
                         had_some = running.replicas()[0].in_flight > 0;
                         ASSERT_TRUE(running.drain(0, true).ok());
                         EXPECT_EQ(running.replicas()[0].in_flight, 0U);
@@ -78,8 +78,8 @@ TEST(FleetDrain, ARemovedReplicaEndsWhatItHasAndIsNotStartedAgain) {
   const int pid = (*fleet)->replicas()[0].pid;
   Outputs outputs;
   const std::string lines = log_of([&] {
-    outputs =
-        run_all(fleet->get(), requests, once_after(50, [](Fleet& running) { ASSERT_TRUE(running.remove(0).ok()); }));
+    outputs = run_all(fleet->get(), requests,
+                      once_after(50, [](HostedFleet& running) { ASSERT_TRUE(running.remove(0).ok()); }));
     std::vector<FleetEvent> events;
     const Nanoseconds deadline = monotonic_now() + test_timeout;
     while ((*fleet)->replicas()[0].pid != 0 && monotonic_now() < deadline)

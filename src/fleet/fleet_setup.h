@@ -31,6 +31,7 @@ struct FleetSetup {
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.
 SupervisorLimits supervisor_limits(const EngineConfig& config);
 
-Result<std::unique_ptr<Fleet>> start_fleet(const EngineConfig& config, const ModelConfig& model, FleetSetup setup);
+Result<std::unique_ptr<HostedFleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
+                                                 FleetSetup setup);
 
 }  // namespace chorus

@@ -139,7 +139,7 @@ TEST(Fleet, AReplicaKilledInTheMiddleChangesNoToken) {
   int killed = 0;
   Outputs outputs;
   const std::string lines = log_of([&] {
-    outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+    outputs = run_all(fleet->get(), requests, [&](HostedFleet& running, const Collector& collector) {
       if (killed == 0 && collector.events() > 100) ::kill(killed = running.replicas()[1].pid, SIGKILL);
     });
   });
@@ -177,7 +177,7 @@ TEST(Fleet, KillingEveryReplicaAgainAndAgainChangesNoToken) {
   ASSERT_TRUE(fleet.ok());
   std::size_t next_kill = 50;
   int rounds = 0;
-  const Outputs outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+  const Outputs outputs = run_all(fleet->get(), requests, [&](HostedFleet& running, const Collector& collector) {
     if (rounds == 3 || collector.events() < next_kill) return;
     for (const ReplicaStatus& replica : running.replicas()) {
       if (replica.alive) ::kill(replica.pid, SIGKILL);
@@ -200,7 +200,7 @@ TEST(Fleet, AStoppedReplicaIsKilledAndReplaced) {
   int stopped = 0;
   Outputs outputs;
   const std::string lines = log_of([&] {
-    outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+    outputs = run_all(fleet->get(), requests, [&](HostedFleet& running, const Collector& collector) {
       if (stopped == 0 && collector.events() > 50) ::kill(stopped = running.replicas()[0].pid, SIGSTOP);
     });
   });
@@ -238,7 +238,7 @@ TEST(Fleet, AReplicaThatFinishesNoStepIsEndedAndItsRequestsGoOn) {
   int stopped = 0;
   Outputs outputs;
   const std::string lines = log_of([&] {
-    outputs = run_all(fleet->get(), requests, [&](Fleet& running, const Collector& collector) {
+    outputs = run_all(fleet->get(), requests, [&](HostedFleet& running, const Collector& collector) {
       if (stopped == 0 && collector.events() > 50) ::kill(stopped = running.replicas()[0].pid, SIGSTOP);
     });
   });

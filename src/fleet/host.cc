@@ -40,7 +40,7 @@ FleetHost::FleetHost(const EngineConfig& config, const ModelConfig& model, const
       coordinator_(coordinator_config(config, limits)),
       ranks_(static_cast<std::size_t>(config.parallel.data_parallel_size)),
       starts_left_(config.parallel.data_parallel_size) {
-  coordinator_.client_joined(client->id());
+  if (client != nullptr) coordinator_.client_joined(client->id());
 }
 
 Result<void> FleetHost::start(FleetSetup setup) {
@@ -126,8 +126,7 @@ std::vector<ReplicaStatus> FleetHost::replicas() const {
   std::vector<ReplicaStatus> status;
   for (int rank = 0; rank < ranks(); ++rank) {
     const auto& link = at(rank).link;
-    status.push_back({rank, is_ready(rank), link ? link->present_pid() : 0,
-                      client_->dispatcher().ledger().requests_on(rank), at(rank).load});
+    status.push_back({rank, is_ready(rank), link ? link->present_pid() : 0, requests_on(rank), at(rank).load});
   }
   return status;
 }
@@ -157,7 +156,18 @@ int FleetHost::append_descriptors(std::vector<pollfd>* items, std::vector<int>* 
     source->append_descriptors(items);
     if (const auto deadline = source->next_deadline()) until(*deadline);
   }
+  for (const auto& client : clients_) client->append_descriptors(items);
   return timeout_ms;
+}
+
+FleetWait FleetHost::wait() {
+  constexpr int wait_ms_max = 1'000;
+  act();
+  std::vector<pollfd> items;
+  std::vector<int> polled;
+  const int timeout_ms = append_descriptors(&items, &polled, wait_ms_max);
+  waited_for_.update(items);
+  return {waited_for_.fd(), timeout_ms};
 }
 
 // Waits once, takes what came, then looks at the clock: a caller that was away for long finds the heartbeats that came
@@ -178,9 +188,10 @@ void FleetHost::turn(int timeout_ms) {
   }
   check_closed();
   hear_sources();
+  hear_clients();
   watch_progress();
   // With events left unread nobody's silence means anything.
-  if (client_->has_room_for_frames()) coordinator_.tick(monotonic_now());
+  if (client_ == nullptr || client_->has_room_for_frames()) coordinator_.tick(monotonic_now());
   act();
   log_waiting_for_nodes();
 }

@@ -2,10 +2,12 @@
 // sources' help (replica_source.h), answers what engines ask while they start, watches their processes, connections and
 // progress, and tells the front end what becomes of them. It touches no request.
 //
-// In four files: host.cc (start, end and the loop), host_lifecycle.cc (incarnations that begin and end),
-// host_deaths.cc (how they are noticed, and what is said of them), host_messages.cc (what engines say).
+// In five files: host.cc (start, end and the loop), host_lifecycle.cc (incarnations that begin and end),
+// host_deaths.cc (how they are noticed, and what is said of them), host_messages.cc (what engines say), host_clients.cc
+// (front ends in other processes).
 //
-// One front end, in this process, over the engines' control connections.
+// Front ends: one in this process over the engines' control connections, or any number in processes of their own, each
+// with a socket to each engine (client_link.h).
 #pragma once
 
 #include <poll.h>
@@ -16,9 +18,11 @@
 
 #include "base/clock.h"
 #include "cluster/coordinator.h"
+#include "fleet/client_link.h"
 #include "fleet/fleet.h"
 #include "fleet/fleet_client.h"
 #include "fleet/fleet_setup.h"
+#include "fleet/poll_set.h"
 #include "fleet/replica_link.h"
 #include "fleet/replica_source.h"
 
@@ -26,7 +30,7 @@ namespace chorus {
 
 class FleetHost final : private SourceHost {
  public:
-  // `client` outlives this.
+  // `client`: the front end of this process, which outlives this; nullptr: there is none.
   FleetHost(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits, FleetClient* client);
   // Ends every engine: SHUTDOWN, then SIGKILL after a bound.
   ~FleetHost();
@@ -35,8 +39,15 @@ class FleetHost final : private SourceHost {
   Result<void> start(FleetSetup setup);
   // One pass of the loop: waits at most timeout_ms, takes what came, looks at the clock.
   void turn(int timeout_ms);
+  // What a caller with a loop of its own waits for before the next turn(0).
+  FleetWait wait();
   // Carries out what was decided, here and by the client, until nobody wants anything more; then sends.
   void act();
+
+  // A front end in another process, which has the other end. Its connection's end is the front end's end.
+  ClientId add_client(std::unique_ptr<Connection> connection);
+  void remove_client(ClientId client);
+  bool has_client(ClientId client) const;
 
   // As Fleet's.
   void drain(int rank, bool move);
@@ -102,6 +113,11 @@ class FleetHost final : private SourceHost {
   Error with_deaths(Error error, bool before_ready_only) const;
   void log_waiting_for_nodes();
 
+  // Front ends in other processes.
+  void hear_clients();
+  Result<void> hear(ClientLink& client);
+  std::uint32_t requests_on(int rank) const;
+
   // Messages.
   void read_from(int rank);
   Result<void> handle(ReplicaLink& link, const Frame& frame);
@@ -118,6 +134,8 @@ class FleetHost final : private SourceHost {
   ModelConfig model_;
   SupervisorLimits limits_;
   FleetClient* client_;
+  std::vector<std::unique_ptr<ClientLink>> clients_;  // the others
+  ClientId next_client_ = 1;
   Coordinator coordinator_;
   LoadedWeights weights_;   // the sources hand out its descriptor
   ReplicaSources sources_;  // none goes before the fleet's end
@@ -128,6 +146,7 @@ class FleetHost final : private SourceHost {
   int threads_ = 1;
   std::uint64_t kv_cache_bytes_ = 0;
   FleetTimes times_;
+  PollSet waited_for_;
 };
 
 }  // namespace chorus

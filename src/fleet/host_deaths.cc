@@ -15,8 +15,7 @@ FleetHost::Death FleetHost::death_of(const ReplicaLink& link, int because_of) co
     return {ErrorCode::unavailable,
             fmt::format("was ended (worker rank {}, which it steps together with, died)", because_of)};
   }
-  // It is dead for the front end only afterwards.
-  if (client_->dispatcher().is_ready(link.replica())) {
+  if (link.was_ready) {
     return {ErrorCode::unavailable,
             fmt::format("gave no sign of life for {} ms", limits_.heartbeat_timeout / 1'000'000)};
   }
@@ -83,7 +82,7 @@ ProgressSample FleetHost::progress_of(int rank) const {
 bool FleetHost::works(int rank) const {
   const auto& watched = at(rank).link;
   if (!watched || !is_ready(rank) || !watched->progress_memory().progress().watched()) return false;
-  return watched->progress_memory().progress().sample().busy || client_->dispatcher().ledger().requests_on(rank) > 0;
+  return watched->progress_memory().progress().sample().busy || requests_on(rank) > 0;
 }
 
 void FleetHost::watch_progress() {

@@ -21,14 +21,16 @@ bool FleetHost::carry_out() {
     busy = true;
     if (news.state == ReplicaNews::State::died) {
       bury(news);
-    } else {
+    } else if (client_ != nullptr) {
       client_->dispatcher().on_news(news);
     }
+    for (const auto& client : clients_) client->tell(news, at(news.replica.rank).last_death.words);
   }
   for (const CoordinatorAction& action : coordinator_.take_actions()) {
     busy = true;
     act(action);
   }
+  if (client_ == nullptr) return busy;
   for (const ClientNote& note : client_->dispatcher().take_notes()) {
     busy = true;
     coordinator_.on_note(client_->id(), note, monotonic_now());
@@ -91,9 +93,12 @@ void FleetHost::bury(const ReplicaNews& news) {
       rank.source->origin() != ReplicaOrigin::joins || rank.last_death.code == ErrorCode::invalid_argument;
   if (!rank.was_ready && for_good) start_failed_ = true;
   rank.source->ended(replica);
-  const std::uint32_t requests = client_->dispatcher().ledger().requests_on(replica.rank);
-  client_->dispatcher().on_news(news, rank.last_death.words);
-  if (requests == 0) {
+  const std::uint32_t requests = requests_on(replica.rank);
+  if (client_ != nullptr) client_->dispatcher().on_news(news, rank.last_death.words);
+  if (client_ == nullptr) {
+    log(LogLevel::warning, "Worker rank {} (pid {}) {}: what it had {}", replica.rank, pid, rank.last_death.words,
+        any_ready() ? "goes to the others" : "waits for a restart");
+  } else if (requests == 0) {
     log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, rank.last_death.words);
   } else {
     log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, rank.last_death.words,

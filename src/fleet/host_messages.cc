@@ -16,7 +16,7 @@ constexpr Nanoseconds exit_after_close = 250'000'000;
 void FleetHost::read_from(int rank) {
   auto& link = at(rank).link;
   // What is not read now waits in the socket: the caller is to take what there is.
-  while (link && link->connected() && client_->has_room_for_frames()) {
+  while (link && link->connected() && (client_ == nullptr || client_->has_room_for_frames())) {
     auto frame = link->receive();
     if (!frame.ok()) {
       if (link->adopted() || frame.error().code != ErrorCode::unavailable) return fault(*link, frame.error().message);
@@ -38,6 +38,8 @@ Result<void> FleetHost::handle(ReplicaLink& link, const Frame& frame) {
     case MessageType::ready:
       return on_ready(link, frame);
     case MessageType::events:
+      if (client_ == nullptr)
+        return fail(ErrorCode::invalid_argument, "EVENTS, and no front end shares this connection");
       return client_->on_events(link.replica(), frame.payload);
     case MessageType::load:
       return on_load(link, frame);
@@ -84,7 +86,9 @@ Result<void> FleetHost::on_ready(ReplicaLink& link, const Frame& frame) {
     return fail(ErrorCode::invalid_argument, "its numerics profile is {}, the fleet's {}", ready.profile,
                 times_.profile);
   }
-  link.post(MessageType::client, encode(ClientMessage{client_->id()}));
+  if (client_ != nullptr) link.post(MessageType::client, encode(ClientMessage{client_->id()}));
+  for (const auto& client : clients_) client->introduce(&link);
+  link.was_ready = true;
   coordinator_.ready(replica, monotonic_now());
   act();
   Rank& rank = at(replica.rank);
@@ -111,6 +115,7 @@ Result<void> FleetHost::on_load(ReplicaLink& link, const Frame& frame) {
   const Placement replica = link.replica();
   coordinator_.report(replica, message.load.waiting + message.load.running > 0);
   at(replica.rank).load = message.load;
+  if (client_ == nullptr) return {};
   return client_->on_load(replica, message);
 }
 
@@ -122,6 +127,7 @@ Result<void> FleetHost::on_wave_ended(const ReplicaLink& link, const Frame& fram
 
 // As much as each connection takes; the rest waits with the client, which bounds it.
 void FleetHost::send_messages() {
+  if (client_ == nullptr) return;
   for (Rank& rank : ranks_) {
     auto& to = rank.link;
     while (to && to->connected() && to->has_room()) {

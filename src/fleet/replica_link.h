@@ -55,6 +55,7 @@ class ReplicaLink {
   bool wants_to_write() const { return connection_ && (connection_->queued_bytes() > 0 || !outbox_.empty()); }
 
   HangWatch hang_watch;
+  bool was_ready = false;
   struct Closed {
     std::string why;
     Nanoseconds exits_until = 0;  // by then its process has ended, or it counts as broken

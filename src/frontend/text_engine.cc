@@ -311,6 +311,17 @@ void TextEngine::abort(TextRequestId request) {
   if (at != state.unsubmitted.end()) state.forget(at);
 }
 
+FleetWait TextEngine::wait() {
+  const State& state = *state_;
+  FleetWait wait = state.fleet.wait();
+  if (state.is_encoding()) {
+    wait.timeout_ms = std::min(wait.timeout_ms, encoding_slice_ms);
+  } else if (!state.unsubmitted.empty() && state.may_submit()) {
+    wait.timeout_ms = 0;
+  }
+  return wait;
+}
+
 Result<void> TextEngine::poll(int timeout_ms, std::vector<TextDelta>* deltas) {
   State& state = *state_;
   const std::size_t before = deltas->size();

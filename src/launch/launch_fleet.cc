@@ -1,6 +1,5 @@
 #include "launch/launch_fleet.h"
 
-#include "fleet/fleet_setup.h"
 #include "fleet/spawned_replicas.h"
 #include "launch/joining_replicas.h"
 #include "launch/ray_replicas.h"
@@ -20,8 +19,8 @@ ReplicaSources sources_of(const EngineConfig& config) {
   return sources;
 }
 
-Result<std::unique_ptr<Fleet>> launch_fleet(const EngineConfig& config, const ModelConfig& model,
-                                            const std::function<bool()>& interrupted) {
+Result<FleetSetup> launch_setup(const EngineConfig& config, const ModelConfig& model,
+                                const std::function<bool()>& interrupted) {
   if (config.distributed_executor_backend == "external_launcher") {
     return fail(
         ErrorCode::invalid_argument,
@@ -32,8 +31,14 @@ Result<std::unique_ptr<Fleet>> launch_fleet(const EngineConfig& config, const Mo
     return fail(ErrorCode::invalid_argument,
                 "--headless is chorus serve's: this command is the front end; leave it out");
   }
-  return start_fleet(config, model,
-                     {load_weights, supervisor_limits(config), interrupted, sources_of(settled(config, model))});
+  return FleetSetup{load_weights, supervisor_limits(config), interrupted, sources_of(settled(config, model))};
+}
+
+Result<std::unique_ptr<Fleet>> launch_fleet(const EngineConfig& config, const ModelConfig& model,
+                                            const std::function<bool()>& interrupted) {
+  CHORUS_TRY(FleetSetup setup, launch_setup(config, model, interrupted));
+  CHORUS_TRY(auto fleet, start_fleet(config, model, std::move(setup)));
+  return std::unique_ptr<Fleet>(std::move(fleet));
 }
 
 }  // namespace chorus

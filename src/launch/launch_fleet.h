@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "fleet/fleet.h"
+#include "fleet/fleet_setup.h"
 #include "fleet/replica_source.h"
 
 namespace chorus {
@@ -16,6 +17,10 @@ namespace chorus {
 // 100 ms while engines start) it fails with `cancelled`.
 Result<std::unique_ptr<Fleet>> launch_fleet(const EngineConfig& config, const ModelConfig& model,
                                             const std::function<bool()>& interrupted = {});
+
+// What a host of such a fleet starts with (fleet/host.h): the sources of its replicas. Errors as above.
+Result<FleetSetup> launch_setup(const EngineConfig& config, const ModelConfig& model,
+                                const std::function<bool()>& interrupted = {});
 
 // `config`: settled() for its model.
 ReplicaSources sources_of(const EngineConfig& config);

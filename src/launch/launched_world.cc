@@ -174,8 +174,11 @@ Result<std::unique_ptr<Fleet>> LaunchedWorld::start_fleet(const ModelConfig& mod
   setup.load_weights = [](const EngineConfig& config, const ModelConfig& weights_of, const std::vector<int>&, int,
                           const std::function<bool()>&) { return load_weights(config, weights_of, {}, 1); };
   auto fleet = chorus::start_fleet(config_, model, std::move(setup));
-  if (!fleet.ok()) abort(fleet.error());
-  return fleet;
+  if (!fleet.ok()) {
+    abort(fleet.error());
+    return fleet.error();
+  }
+  return std::unique_ptr<Fleet>(std::move(*fleet));
 }
 
 Result<void> LaunchedWorld::serve() {

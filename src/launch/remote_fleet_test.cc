@@ -63,13 +63,13 @@ class RemoteFleet : public testing::Test {
     });
     return node;
   }
-  Result<std::unique_ptr<Fleet>> start_head(const EngineConfig& config) {
+  Result<std::unique_ptr<HostedFleet>> start_head(const EngineConfig& config) {
     FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, sources_of(config)};
     return start_fleet(config, toy_model_config(), std::move(setup));
   }
   // What becomes of a head that waits two seconds and of a node that does not belong to it, and what they log.
   struct Meeting {
-    Result<std::unique_ptr<Fleet>> head;
+    Result<std::unique_ptr<HostedFleet>> head;
     Result<void> node;
     std::string log;
   };

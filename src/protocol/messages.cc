@@ -54,6 +54,15 @@ std::string encode(const WorldMessage& message) {
 std::string encode(const FatalMessage& message) {
   return encode_value(message);
 }
+std::string encode(const NewsMessage& message) {
+  return encode_value(message);
+}
+std::string encode(const ClientNote& message) {
+  return encode_value(message);
+}
+std::string encode(const ReplicaFaultMessage& message) {
+  return encode_value(message);
+}
 
 std::vector<std::string> encode_events(std::span<const TokenEvent> events, std::size_t payload_bytes_max) {
   std::vector<std::string> payloads;
@@ -137,6 +146,15 @@ Result<WorldMessage> decode_world(std::string_view payload) {
 }
 Result<FatalMessage> decode_fatal(std::string_view payload) {
   return decode_value<FatalMessage>(payload, "FATAL");
+}
+Result<NewsMessage> decode_news(std::string_view payload) {
+  return decode_value<NewsMessage>(payload, "NEWS");
+}
+Result<ClientNote> decode_note(std::string_view payload) {
+  return decode_value<ClientNote>(payload, "NOTE");
+}
+Result<ReplicaFaultMessage> decode_replica_fault(std::string_view payload) {
+  return decode_value<ReplicaFaultMessage>(payload, "REPLICA_FAULT");
 }
 Result<std::vector<TokenEvent>> decode_events(std::string_view payload) {
   return decode_value<std::vector<TokenEvent>>(payload, "EVENTS");

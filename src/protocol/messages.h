@@ -20,6 +20,12 @@
 //   EVENTS  after each step                 ADD, ABORT
 //   LOAD    now and then
 //
+// Between a front end in a process of its own and the host of the fleet (fleet/client_link.h), over a third connection:
+//
+//   host -> front end                       front end -> host
+//   NEWS    of a replica; its socket comes  NOTE, REPLICA_FAULT
+//           along once it is ready
+//
 // A node of replicas on another machine (launch/remote_node.h) relays these between its engines and the fleet, a
 // connection each. Before them it says JOIN; WELCOME answers it, with the epoch, or FATAL does, with the reason.
 //
@@ -35,6 +41,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "cluster/replica_news.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "kernels/isa.h"
@@ -46,7 +53,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 7;
+inline constexpr std::uint32_t protocol_version = 8;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -67,6 +74,9 @@ enum class MessageType : std::uint8_t {
   client,
   client_gone,
   progress,
+  news,
+  note,
+  replica_fault,
 };
 
 struct HelloMessage {
@@ -187,6 +197,20 @@ struct FatalMessage {
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.code, self.message); }
 };
 
+struct NewsMessage {
+  ReplicaNews news;
+  std::string reason;  // of a death
+  bool operator==(const NewsMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.news, self.reason); }
+};
+// This incarnation broke the protocol, or closed its connection and lives.
+struct ReplicaFaultMessage {
+  Placement replica;
+  std::string reason;
+  bool operator==(const ReplicaFaultMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.replica, self.reason); }
+};
+
 std::string encode(const ModelConfig& message);
 std::string encode(const HelloMessage& message);
 std::string encode(const EngineStart& message);
@@ -202,6 +226,9 @@ std::string encode(const WelcomeMessage& message);
 std::string encode(const ContactMessage& message);
 std::string encode(const WorldMessage& message);
 std::string encode(const FatalMessage& message);
+std::string encode(const NewsMessage& message);
+std::string encode(const ClientNote& message);
+std::string encode(const ReplicaFaultMessage& message);
 
 // A batch of events as one or several payloads, each of at most `payload_bytes_max` unless one event alone is larger.
 std::vector<std::string> encode_events(std::span<const TokenEvent> events, std::size_t payload_bytes_max);
@@ -224,6 +251,9 @@ Result<WelcomeMessage> decode_welcome(std::string_view payload);
 Result<ContactMessage> decode_contact(std::string_view payload);
 Result<WorldMessage> decode_world(std::string_view payload);
 Result<FatalMessage> decode_fatal(std::string_view payload);
+Result<NewsMessage> decode_news(std::string_view payload);
+Result<ClientNote> decode_note(std::string_view payload);
+Result<ReplicaFaultMessage> decode_replica_fault(std::string_view payload);
 Result<std::vector<TokenEvent>> decode_events(std::string_view payload);
 
 }  // namespace chorus

@@ -4,36 +4,34 @@
 // Host field must name it: a page in a browser that has its own name point to 127.0.0.1 (DNS rebinding) is refused.
 #pragma once
 
-#include <array>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/fields.h"
 #include "base/result.h"
 #include "server/http/request.h"
 #include "server/http/response.h"
 
 namespace chorus {
 
-class ApiKeys {
- public:
+struct ApiKeys {
   // A key a line; blank lines and lines that begin with # are left out. Errors: no such file, no key in it, a key with
   // white space or of more than 1024 bytes.
   static Result<ApiKeys> read_file(const std::string& path);
   Result<void> add(std::string_view key);
-  bool empty() const { return hashes_.empty(); }
+  bool empty() const { return hashes.empty(); }
   bool contains(std::string_view key) const;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.hashes); }
 
- private:
-  using Hash = std::array<unsigned char, 32>;
-  static Hash hash_of(std::string_view key);
-  std::vector<Hash> hashes_;
+  std::vector<std::string> hashes;  // 32 bytes each
 };
 
 struct AccessRules {
   ApiKeys keys;                    // none: nobody is asked for one
   std::vector<std::string> hosts;  // names that the Host field may have, without a port; none: any
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.keys, self.hosts); }
 };
 // The names of a server that listens on the loopback, under the name `host`.
 std::vector<std::string> loopback_hosts(const std::string& host);

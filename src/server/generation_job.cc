@@ -4,8 +4,6 @@
 #include <optional>
 #include <utility>
 
-#include "server/openai/answer_logprobs.h"
-
 namespace chorus {
 namespace {
 
@@ -97,9 +95,9 @@ void GenerationJob::tell_choice(std::size_t index) {
   }
   std::optional<Usage> so_far;
   if (request_.continuous_usage_stats) so_far = usage();
-  send(writer_.chunk(shown(index), so_far));
-  if (request_.echo && !choice.prompt_shown) choice.text_offset += characters_of(prompt.shown.prompt.text);
-  choice.text_offset += characters_of(choice.part.text);
+  const AnswerChoice told = shown(index);
+  send(writer_.chunk(told, so_far));
+  choice.text_offset = writer_.text_offset_after(told);
   choice.prompt_shown = true;
   choice.part = {};
 }

@@ -19,9 +19,9 @@ namespace chorus::testing_fleet {
 // ("once:" and a directory, see fleet_world_test.cc).
 inline constexpr const char* manner_variable = "CHORUS_FLEET_TEST_ENGINE";
 
-using Hook = std::function<void(Fleet&, const Collector&)>;
+using Hook = std::function<void(HostedFleet&, const Collector&)>;
 
-inline void run(Fleet* fleet, std::uint32_t choices, Collector* collector, const Hook& after_poll = {}) {
+inline void run(HostedFleet* fleet, std::uint32_t choices, Collector* collector, const Hook& after_poll = {}) {
   const Nanoseconds deadline = monotonic_now() + test_timeout;
   std::vector<FleetEvent> events;
   while (collector->finished() < choices) {
@@ -34,7 +34,7 @@ inline void run(Fleet* fleet, std::uint32_t choices, Collector* collector, const
   }
 }
 
-inline Outputs run_all(Fleet* fleet, const std::vector<Request>& requests, const Hook& after_poll = {}) {
+inline Outputs run_all(HostedFleet* fleet, const std::vector<Request>& requests, const Hook& after_poll = {}) {
   Collector collector;
   for (const Request& request : requests) submit(fleet, request, std::nullopt, &collector);
   run(fleet, choices_of(requests), &collector, after_poll);

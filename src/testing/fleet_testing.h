@@ -13,7 +13,7 @@
 
 namespace chorus::testing_fleet {
 
-inline Result<std::unique_ptr<Fleet>> start_toy_fleet(const EngineConfig& config) {
+inline Result<std::unique_ptr<HostedFleet>> start_toy_fleet(const EngineConfig& config) {
   FleetSetup setup{make_toy_weights, supervisor_limits(config), {}, {}};
   setup.supervisor.backoff_first = 20'000'000;
   return start_fleet(config, toy_model_config(), std::move(setup));

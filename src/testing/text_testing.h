@@ -73,9 +73,6 @@ class EchoFleet final : public Fleet {
   }
   void abort(RequestId request) override { aborted.push_back(request); }
   void abort_choice(RequestId request, std::uint32_t) override { aborted.push_back(request); }
-  Result<void> drain(int, bool) override { return {}; }
-  Result<void> resume(int) override { return {}; }
-  Result<void> remove(int) override { return {}; }
   Result<void> poll(int, std::vector<FleetEvent>* events) override {
     for (int i = 0; i < 3 && !pending.empty(); ++i) {
       events->push_back(pending.front());
@@ -83,6 +80,7 @@ class EchoFleet final : public Fleet {
     }
     return {};
   }
+  FleetWait wait() override { return {}; }
   std::vector<ReplicaStatus> replicas() const override { return {}; }
   FleetTimes times() const override { return {}; }
 

@@ -22,7 +22,8 @@ constexpr int last_words_timeout_ms = 1'000;
 
 Result<void> adopt_process_rules(int socket_fd, const char* name) {
   ::signal(SIGINT, SIG_IGN);
-  ::signal(SIGHUP, SIG_IGN);  // a closed terminal tells its whole group; the parent ends us
+  ::signal(SIGTERM, SIG_IGN);  // one for the whole group is the parent's to follow: what runs may end first
+  ::signal(SIGHUP, SIG_IGN);   // a closed terminal tells its whole group; the parent ends us
   ::signal(SIGPIPE, SIG_IGN);
   ::prctl(PR_SET_NAME, name);
   if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0) {
@@ -65,8 +66,8 @@ Result<Frame> receive_message(Connection* connection, MessageType type, const ch
   return frame;
 }
 
-Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what) {
-  CHORUS_TRY(Frame frame, receive_message(connection, type, what));
+Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what, int timeout_ms) {
+  CHORUS_TRY(Frame frame, receive_message(connection, type, what, timeout_ms));
   if (!frame.descriptor.valid()) return fail(ErrorCode::invalid_argument, "{} came without its descriptor", what);
   return frame;
 }

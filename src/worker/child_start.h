@@ -17,8 +17,8 @@ inline constexpr int exit_ok = 0;
 inline constexpr int exit_failed = 1;
 inline constexpr int exit_wrong_configuration = 2;
 
-// Dies with the process at the other end of the socket, leaves Ctrl-C to it, and is `name` in `ps -o comm`. Fails with
-// `unavailable` when that process is gone already.
+// Dies with the process at the other end of the socket, leaves Ctrl-C and SIGTERM to it, and is `name` in `ps -o comm`.
+// Fails with `unavailable` when that process is gone already.
 Result<void> adopt_process_rules(int socket_fd, const char* name);
 
 // The descriptor that the process was started with as a connection. The socket itself stays open until the process
@@ -32,7 +32,8 @@ Result<Frame> ask_for_configuration(Connection* connection);
 inline constexpr int handshake_timeout_ms = 60'000;  // the parent answers at once; this bounds one that hangs
 Result<Frame> receive_message(Connection* connection, MessageType type, const char* what,
                               int timeout_ms = handshake_timeout_ms);
-Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what);
+Result<Frame> receive_with_descriptor(Connection* connection, MessageType type, const char* what,
+                                      int timeout_ms = handshake_timeout_ms);
 
 // The memory that comes with PROGRESS; none where `start` does not announce it.
 Result<ProgressMemory> receive_progress_memory(Connection* connection, const EngineStart& start);

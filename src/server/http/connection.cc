@@ -298,7 +298,9 @@ void Connection::look_at_deadlines(Nanoseconds now) {
 }
 
 void Connection::drain() {
-  if (exchange_ == nullptr && reader_.phase() == RequestReader::Phase::idle) close_when_sent();
+  if (exchange_ != nullptr || reader_.phase() != RequestReader::Phase::idle) return;
+  if (unsent() > 0) return close_when_sent();
+  close();
 }
 
 void Connection::close() {

@@ -175,6 +175,13 @@ std::string AnswerWriter::chunk(const AnswerChoice& choice, const std::optional<
   return text;
 }
 
+std::uint64_t AnswerWriter::text_offset_after(const AnswerChoice& choice) const {
+  std::uint64_t offset = choice.text_offset;
+  if (!request_->logprobs || request_->kind == Kind::chat) return offset;
+  for (const ScoredToken& one : scored_tokens(choice, *request_)) offset += characters_of(token_text_(one.token));
+  return offset;
+}
+
 std::string AnswerWriter::usage_chunk(const Usage& usage) const {
   std::string text;
   JsonWriter json(&text);

@@ -53,7 +53,7 @@ struct AnswerChoice {
   std::uint32_t index = 0;
   const AnswerPart* part = nullptr;
   const AnswerPrompt* prompt = nullptr;
-  std::uint64_t text_offset = 0;  // characters told of before: of a completion's logprobs
+  std::uint64_t text_offset = 0;  // of its first token: of a completion's logprobs
 };
 
 class AnswerWriter {
@@ -68,6 +68,8 @@ class AnswerWriter {
   std::optional<std::string> opening(std::uint32_t index) const;
   std::string chunk(const AnswerChoice& choice, const std::optional<Usage>& usage) const;
   std::string usage_chunk(const Usage& usage) const;
+  // Where the next chunk's first token begins, in characters.
+  std::uint64_t text_offset_after(const AnswerChoice& choice) const;
 
  private:
   void write_head(JsonWriter& json, const char* object) const;

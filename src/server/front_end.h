@@ -1,0 +1,44 @@
+// A front end: HTTP, the API, the text engine and the fleet in one loop on one thread. Asio waits for the clients'
+// sockets and for the fleet's descriptor; each turn polls the fleet without waiting and tells what came.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "fleet/fleet.h"
+#include "net/unique_fd.h"
+#include "server/access.h"
+#include "server/http/limits.h"
+#include "tokenizer/tokenizer.h"
+
+namespace chorus {
+
+struct FrontEndConfig {
+  EngineConfig engine;
+  ModelConfig model;
+  std::vector<std::string> model_names;
+  AccessRules access;
+  std::string version;          // of the program
+  int shutdown_timeout_s = 30;  // for what runs when it is told to end
+  HttpLimits limits;
+};
+
+class FrontEnd {
+ public:
+  // Loads the chat templates. `fleet` outlives it.
+  static Result<std::unique_ptr<FrontEnd>> make(FrontEndConfig config, std::shared_ptr<const Tokenizer> tokenizer,
+                                                Fleet& fleet);
+  virtual ~FrontEnd() = default;
+
+  // Serves what connects to this listening socket, once run() runs.
+  virtual Result<void> listen_on(UniqueFd listener) = 0;
+  // Until `stop` (asked every 100 ms, from this thread) says so: then it takes nothing new, and returns when what ran
+  // has been answered, or after the timeout. An error: the fleet has failed; every client has been told.
+  virtual Result<void> run(const std::function<bool()>& stop) = 0;
+};
+
+}  // namespace chorus

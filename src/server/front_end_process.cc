@@ -1,0 +1,103 @@
+#include "server/front_end_process.h"
+
+#include <algorithm>
+#include <climits>
+#include <memory>
+#include <utility>
+
+#include "base/log.h"
+#include "fleet/front_end_fleet.h"
+#include "net/archive.h"
+#include "net/connection.h"
+#include "protocol/messages.h"
+#include "server/front_end.h"
+#include "tokenizer/tokenizer.h"
+#include "worker/child_start.h"
+
+namespace chorus {
+namespace {
+
+struct Told {
+  FrontEndStart start;
+  UniqueFd listener;
+};
+
+Result<Told> shake_hands(Connection* parent) {
+  CHORUS_TRY(Frame frame, ask_for_configuration(parent));
+  if (!frame.descriptor.valid()) return fail(ErrorCode::invalid_argument, "CONFIG came without the listening socket");
+  CHORUS_TRY(FrontEndStart start, decode_front_end_start(frame.payload));
+  return Told{std::move(start), std::move(frame.descriptor)};
+}
+
+// The engines' start, and the weights' loading before it, which has no deadline of its own.
+int join_timeout_ms(const EngineConfig& engine) {
+  constexpr int loading_ms_max = 3'600'000;
+  return std::min(engine.engine_start_timeout_ms, INT_MAX - loading_ms_max) + loading_ms_max;
+}
+
+// The parent has sent SHUTDOWN, or is gone.
+bool is_to_end(Connection* parent) {
+  while (true) {
+    const auto frame = parent->receive();
+    if (!frame.ok()) return true;
+    if (!frame->has_value()) return false;
+    if (static_cast<MessageType>((*frame)->type) == MessageType::shutdown) return true;
+  }
+}
+
+Result<void> serve(Connection* parent, Told told) {
+  const FrontEndStart& start = told.start;
+  CHORUS_TRY(auto tokenizer, load_tokenizer(start.engine.model));
+  // The engines start meanwhile.
+  CHORUS_TRY(Frame frame,
+             receive_with_descriptor(parent, MessageType::client, "CLIENT", join_timeout_ms(start.engine)));
+  CHORUS_TRY(const FrontEndJoin join, decode_front_end_join(frame.payload));
+  FleetTimes times;
+  times.profile = join.profile;
+  CHORUS_TRY(const auto fleet,
+             make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor), std::move(times)));
+  FrontEndConfig config{
+      start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
+  CHORUS_TRY(const auto front_end, FrontEnd::make(std::move(config), std::move(tokenizer), *fleet));
+  CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));
+  CHORUS_TRY_VOID(send_message(parent, MessageType::ready, 0, {}));
+  return front_end->run([parent] { return is_to_end(parent); });
+}
+
+}  // namespace
+
+std::string encode(const FrontEndStart& message) {
+  return archive::encode_value(message);
+}
+std::string encode(const FrontEndJoin& message) {
+  return archive::encode_value(message);
+}
+Result<FrontEndStart> decode_front_end_start(std::string_view payload) {
+  return archive::decode_value<FrontEndStart>(payload, "CONFIG");
+}
+Result<FrontEndJoin> decode_front_end_join(std::string_view payload) {
+  return archive::decode_value<FrontEndJoin>(payload, "CLIENT");
+}
+
+bool is_front_end_process(int argc, char** argv) {
+  return argc > 0 && argv[0] != nullptr && std::string_view(argv[0]).starts_with("chorus front-end ");
+}
+
+int front_end_process_main(int socket_fd) {
+  if (auto adopted = adopt_process_rules(socket_fd, "chorus front"); !adopted.ok()) {
+    if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
+    log(LogLevel::error, "front end: {}", adopted.error().message);
+    return exit_wrong_configuration;
+  }
+  auto parent = open_start_socket(socket_fd);
+  if (!parent.ok()) {
+    log(LogLevel::error, "front end: {}", parent.error().message);
+    return exit_failed;
+  }
+  auto told = shake_hands(parent->get());
+  if (!told.ok()) return end_with(parent->get(), 0, told.error(), true);
+  const auto served = serve(parent->get(), std::move(*told));
+  return served.ok() ? exit_ok : end_with(parent->get(), 0, served.error(), false);
+}
+
+}  // namespace chorus

@@ -1,0 +1,51 @@
+// A front end in a process of its own: argv = {"chorus front-end 0"}, a socket to its parent (parent.h) as
+// descriptor 3. Its parent gives it the listening socket and, over another socket, the fleet.
+//
+//   front end -> parent                parent -> front end
+//   HELLO   right after its start      CONFIG    answers HELLO: FrontEndStart; the listening socket comes along
+//   READY   it serves                  CLIENT    the fleet is there: FrontEndJoin; the socket to its host comes along
+//   FATAL   its last words             SHUTDOWN  take nothing new, end when what runs has ended
+//
+// It ends with its parent.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "config/engine_config.h"
+#include "config/model_config.h"
+#include "request/request.h"
+#include "server/access.h"
+
+namespace chorus {
+
+struct FrontEndStart {
+  EngineConfig engine;
+  ModelConfig model;  // with the tokenizer's own end-of-sequence token
+  std::vector<std::string> model_names;
+  AccessRules access;
+  std::string version;
+  std::int32_t shutdown_timeout_s = 30;
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s);
+  }
+};
+
+struct FrontEndJoin {
+  ClientId client = 0;
+  std::string profile;  // of the replicas' numerics
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.profile); }
+};
+
+std::string encode(const FrontEndStart& message);
+std::string encode(const FrontEndJoin& message);
+Result<FrontEndStart> decode_front_end_start(std::string_view payload);
+Result<FrontEndJoin> decode_front_end_join(std::string_view payload);
+
+inline constexpr int front_end_socket_fd = 3;
+bool is_front_end_process(int argc, char** argv);
+// main() asks before anything else, as for an engine (worker/process_main.h). Returns the exit status.
+int front_end_process_main(int socket_fd);
+
+}  // namespace chorus

@@ -1,0 +1,56 @@
+#include "server/server_options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "server/port_holder.h"
+
+namespace chorus {
+namespace {
+
+constexpr int backlog = 4096;  // the kernel's own bound (somaxconn)
+
+}  // namespace
+
+Result<tcp::Address> address_of(const ServerOptions& options) {
+  if (options.port < 0 || options.port > 65535) {
+    return fail(ErrorCode::invalid_argument, "--port is {}: give a number from 0 to 65535", options.port);
+  }
+  auto addresses = tcp::resolve(options.host, options.port);
+  if (!addresses.ok()) return fail(ErrorCode::invalid_argument, "--host: {}", addresses.error().message);
+  return addresses->front();
+}
+
+Result<AccessRules> access_rules(const ServerOptions& options, const tcp::Address& address,
+                                 const std::optional<std::string>& key) {
+  AccessRules rules;
+  if (!options.api_key_file.empty()) {
+    CHORUS_TRY(rules.keys, ApiKeys::read_file(options.api_key_file));
+  }
+  if (key && !key->empty()) {
+    if (const auto added = rules.keys.add(*key); !added.ok()) return with_context(added.error(), "CHORUS_API_KEY");
+  }
+  if (!address.is_loopback() && rules.keys.empty() && !options.allow_no_api_key) {
+    return fail(ErrorCode::invalid_argument,
+                "{} can be reached from other machines and there is no API key: give --api-key-file FILE or "
+                "CHORUS_API_KEY, listen on 127.0.0.1, or say --allow-no-api-key",
+                address.host());
+  }
+  const bool any = std::ranges::find(options.allowed_hosts, "*") != options.allowed_hosts.end();
+  if (any || !address.is_loopback()) return rules;
+  rules.hosts = loopback_hosts(options.host);
+  for (const std::string& host : options.allowed_hosts) rules.hosts.push_back(host);
+  return rules;
+}
+
+Result<UniqueFd> listen_at(const tcp::Address& address) {
+  auto listener = tcp::listen(address, backlog);
+  if (listener.ok() || address.port() == 0) return listener;
+  const std::string holder = port_holder(address.port());
+  if (holder.empty()) return listener;
+  return fail(listener.error().code, "{}: {} listens there; end it, or give another --port", listener.error().message,
+              holder);
+}
+
+}  // namespace chorus

@@ -1,0 +1,31 @@
+// What `chorus serve` is told beside the engine's options.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "net/tcp.h"
+#include "server/access.h"
+
+namespace chorus {
+
+struct ServerOptions {
+  std::string host = "127.0.0.1";
+  int port = 8000;                              // 0: the system chooses
+  std::string api_key_file;                     // empty: none
+  bool allow_no_api_key = false;                // where other machines can reach it
+  std::vector<std::string> served_model_names;  // none: the model as it was given
+  std::vector<std::string> allowed_hosts;       // names of the Host field beside its own; "*": any
+  int shutdown_timeout_s = 30;                  // for what runs when it is told to end
+};
+
+// The address of `options.host`. Errors: no such host; a port that is none.
+Result<tcp::Address> address_of(const ServerOptions& options);
+// Who may ask. `key`: of the environment. Errors: no such file; other machines can reach `address` and there is no key.
+Result<AccessRules> access_rules(const ServerOptions& options, const tcp::Address& address,
+                                 const std::optional<std::string>& key);
+// Errors name the address, and who listens there if that can be seen.
+Result<UniqueFd> listen_at(const tcp::Address& address);
+
+}  // namespace chorus

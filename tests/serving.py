@@ -1,0 +1,132 @@
+"""A running `chorus serve`, and requests to it over raw sockets and over http.client."""
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+
+from chorus_process import CHORUS
+
+LINE = re.compile(r"chorus: serving (\S+) at http://(\S+):(\d+) \((\d+) replicas\)\n")
+
+
+class Server:
+    def __init__(self, model, *arguments, env=None, within_s=60, start_new_session=False):
+        self.log = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
+        self.process = subprocess.Popen([CHORUS, "serve", model, "--port", "0", *map(str, arguments)], stdout=subprocess.PIPE, stderr=self.log,
+                                        env=dict(os.environ, CHORUS_LOG_LEVEL="info", **(env or {})), start_new_session=start_new_session)
+        begin = time.monotonic()
+        line = self.process.stdout.readline().decode()
+        self.ready_s = time.monotonic() - begin
+        match = LINE.fullmatch(line)
+        assert match and self.ready_s < within_s, f"{line!r} after {self.ready_s} s: {self.logged()}"
+        self.name, self.host, self.port, self.replicas = match[1], match[2], int(match[3]), int(match[4])
+
+    def logged(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def wait_for_log(self, text, within_s=30):
+        deadline = time.monotonic() + within_s
+        while text not in self.logged():
+            assert time.monotonic() < deadline and self.process.poll() is None, f"no {text!r}: {self.logged()}"
+            time.sleep(0.01)
+
+    def stop(self, within_s=30):
+        """The exit status after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=within_s)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+    def connect(self):
+        return socket.create_connection((self.host, self.port), timeout=60)
+
+    def raw(self, data):
+        """What comes back until the server closes."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return receive_all(connection)
+
+    def request(self, method, path, body=None, headers=None):
+        """(status, headers, body) of one request on a connection of its own."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=120)
+        with contextlib.closing(connection):
+            all_headers = {"Content-Type": "application/json", **(headers or {})} if body is not None else headers or {}
+            connection.request(method, path, None if body is None else json.dumps(body), all_headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+
+    def post(self, path, body, headers=None):
+        status, _, answer = self.request("POST", path, body, headers)
+        assert status == 200, answer
+        return json.loads(answer)
+
+    def stream(self, path, body):
+        """The chunks of a stream that must end in order."""
+        status, headers, answer = self.request("POST", path, {**body, "stream": True})
+        assert status == 200, answer
+        assert headers["content-type"] == "text/event-stream; charset=utf-8"
+        return events(answer)
+
+
+@contextlib.contextmanager
+def serving(model, *arguments, **options):
+    server = Server(model, *arguments, **options)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def receive_all(connection):
+    received = b""
+    while piece := connection.recv(65536):
+        received += piece
+    return received
+
+
+def events(answer):
+    """Chunks of a whole stream; its last event must be [DONE]."""
+    lines = answer.decode().split("\n\n")
+    assert lines.pop() == "" and lines.pop() == "data: [DONE]", answer
+    assert all(line.startswith("data: ") for line in lines)
+    return [json.loads(line[len("data: "):]) for line in lines]
+
+
+def put_together(chunks):
+    """The choices of a stream as an answer that was not streamed has them: by index {"text", "finish_reason", "stop_reason", "tokens"}."""
+    choices = {}
+    for chunk in chunks:
+        for part in chunk["choices"]:
+            choice = choices.setdefault(part["index"], {"text": "", "finish_reason": None, "stop_reason": None, "logprobs": []})
+            assert choice["finish_reason"] is None, "something after the end of a choice"
+            choice["text"] += part["text"] if "text" in part else part["delta"].get("content") or ""
+            choice["finish_reason"], choice["stop_reason"] = part["finish_reason"], part.get("stop_reason")
+            choice["logprobs"] += logprobs_of(part)
+    return choices
+
+
+def choices_of(answer):
+    return {choice["index"]: {"text": choice["text"] if "text" in choice else choice["message"]["content"], "finish_reason": choice["finish_reason"],
+                              "stop_reason": choice["stop_reason"], "logprobs": logprobs_of(choice)} for choice in answer["choices"]}
+
+
+def logprobs_of(choice):
+    """A list with an entry a token, whichever endpoint it is of."""
+    told = choice.get("logprobs")
+    if not told:
+        return []
+    if "content" in told:
+        return [(entry["token"], entry["logprob"], [(top["token"], top["logprob"]) for top in entry["top_logprobs"]]) for entry in told["content"]]
+    return list(zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], told["text_offset"]))
