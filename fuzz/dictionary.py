@@ -15,6 +15,8 @@ JINJA = ['{{', '}}', '{%', '%}', '{#', '#}', '{%-', '-%}', '{%+', '|', '~', '//'
 REGEX = ['(?i:', '(?:', '(?=', '(?!', '(?<=', '(?<!', '(?>', '(?R)', '(?1)', '(?P<n>', '(?P=n)', '\\p{L}', '\\p{N}', '\\P{M}', '\\s+', '\\S', '\\R', '\\X', '\\K', '\\b', '\\1', '{1,3}', '{2,}',
          '*?', '+?', '*+', '++', '|', '[^', ']', '[[:alpha:]]', '(*LIMIT_MATCH=1)', '(*UTF)', '(*ACCEPT)', '\\x{10ffff}', '\\Q', '\\E', '^', '$']
 CSV = [',', '"', '""', '\r\n', '\n', '\ufeff']
+HTTP = ['GET ', 'POST ', ' HTTP/1.1\r\n', ' HTTP/1.0\r\n', 'Host: a\r\n', 'Content-Length: 5\r\n', 'Transfer-Encoding: chunked\r\n', 'Connection: close\r\n', 'Expect: 100-continue\r\n',
+        '\r\n\r\n', '\r\n ', '5\r\n', '5;x=1\r\n', '0\r\n\r\n', '0\r\nX: y\r\n\r\n']
 # Of each target: the folders whose words it takes, and pieces of its syntax.
 TARGETS = {
     'json': ([], JSON),
@@ -28,6 +30,8 @@ TARGETS = {
     'prompt_line': (['frontend'], JSON),
     'workflow': (['workflow'], JSON),
     'csv': (['workflow'], CSV),
+    'http_request': (['server/http'], HTTP),
+    'api_body': (['server/openai', 'frontend'], JSON),
 }
 
 

@@ -27,7 +27,7 @@ class TestOverTheLoopback(TwoNodesContract):
     (["generate", "-dp", "2", "-dpl", "1", "-dpa", "0.0.0.0", "--prompt", "x"], "openssl rand"),
     (["generate", "-dp", "2", "--headless", "-dpr", "1", "-dpp", "1", "--prompt", "x"], "--headless is chorus serve's"),
     (["generate", "-asc", "2", "--prompt", "x"], "--api-server-count is chorus serve's"),
-    (["serve", "--headless", "-dp", "2", "-dpr", "1", "-dpp", "1", "-asc", "2"], "need the HTTP server"),
+    (["serve", "--headless", "-dp", "2", "-dpr", "1", "-dpp", "1", "-asc", "2"], "a node with --headless has none"),
     (["serve"], "--headless alone"),
     (["serve", "--headless", "-dp", "2"], "--data-parallel-start-rank"),
     (["serve", "--headless", "-dp", "2", "-dpr", "1"], "--data-parallel-rpc-port"),

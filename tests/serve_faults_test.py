@@ -11,7 +11,7 @@ import time
 import pytest
 
 from chorus_process import STORIES, chorus, engines_of, gone_within, is_running
-from serving import choices_of, put_together, receive_all, serving
+from serving import choices_of, events_of_chunks, put_together, receive_all, serving
 
 FAST = ["--threads", "1", "--kv-cache-memory", "32MiB", "--max-num-seqs", "16"]
 TEMPLATE = "{% for message in messages %}<{{ message.role }}> {{ message.content }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
@@ -80,10 +80,10 @@ def calm(model):
     return requests, answers
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_streamed_is_unstreamed_is_one_after_the_other(model, calm, replicas):
+@pytest.mark.parametrize("replicas, front_ends", [(1, 1), (2, 1), (2, 2)])
+def test_streamed_is_unstreamed_is_one_after_the_other(model, calm, replicas, front_ends):
     requests, answers = calm
-    with serving(model, "-dp", replicas, *FAST) as server:
+    with serving(model, "-dp", replicas, "-asc", front_ends, *FAST) as server:
         for streams in (True, False):
             for request, given, expected in zip(requests, ask_all(server, requests, streams), answers):
                 assert given == expected, request
@@ -132,7 +132,7 @@ def front_ends_of(server):
 def begin_stream(server, body):
     data = json.dumps({**body, "stream": True}).encode()
     connection = server.connect()
-    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data)
     return connection, connection.recv(1000)
 
 
@@ -157,6 +157,29 @@ def test_a_killed_front_end_cuts_its_clients_and_comes_back(model):
         server.wait_for_log("front end 0 (pid")
         assert front_ends_of(server) != [front_end] and engines_of(server.process.pid) == engines
         assert json.loads(server.request("GET", "/load")[2])["server_load"] == 0
+        assert server.stop() == 0
+
+
+def rest_of(connection):
+    try:
+        return receive_all(connection)
+    except ConnectionResetError:
+        return b""
+
+
+def test_one_of_two_front_ends_cuts_its_own_clients_alone(model):
+    with serving(model, "-dp", "2", "-asc", "2", *FAST) as server:
+        expected = put_together(server.stream("/v1/completions", LONG))
+        first, second = front_ends_of(server)
+        streams = [begin_stream(server, LONG) for _ in range(16)]
+        os.kill(first, signal.SIGKILL)
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            whole = list(pool.map(lambda stream: stream[1] + rest_of(stream[0]), streams))
+        ended = [answer for answer in whole if b"data: [DONE]" in answer]
+        assert 0 < len(ended) < 16, "all of them were on one front end"
+        assert all(put_together(events_of_chunks(answer)) == expected for answer in ended)
+        server.wait_for_log("front end 0 (pid")
+        assert second in front_ends_of(server)
         assert server.stop() == 0
 
 

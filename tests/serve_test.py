@@ -9,7 +9,7 @@ import time
 import pytest
 
 from chorus_process import CHORUS, STORIES, TINY, chorus, engines_of, gone_within, other_lines
-from serving import choices_of, put_together, receive_all, serving
+from serving import choices_of, events_of_chunks, put_together, receive_all, serving
 
 FAST = ["--threads", "1", "--kv-cache-memory", "16MiB"]
 
@@ -132,19 +132,6 @@ def test_a_slow_reader_gets_all_and_delays_nobody(server):
     assert put_together(events_of_chunks(answer)) == expected
 
 
-def events_of_chunks(answer):
-    """The events of a raw chunked answer."""
-    body, text = answer.split(b"\r\n\r\n", 1)[1], b""
-    while True:
-        size, body = body.split(b"\r\n", 1)
-        if int(size, 16) == 0:
-            break
-        text, body = text + body[:int(size, 16)], body[int(size, 16) + 2:]
-    lines = text.decode().split("\n\n")
-    assert lines[-2:] == ["data: [DONE]", ""]
-    return [json.loads(line[len("data: "):]) for line in lines[:-2]]
-
-
 def test_keys_guard_it(tmp_path):
     keys = tmp_path / "keys"
     keys.write_text("# ours\nsk-first\n")
@@ -199,7 +186,8 @@ def test_after_its_timeout_it_ends_with_what_runs():
     (["--host", "no.such.host.invalid"], "--host"),
     (["--port", "70000"], "--port is 70000"),
     (["--api-key-file", "/nowhere"], "/nowhere"),
-    (["--api-server-count", "2"], "api-server-count"),
+    (["--api-server-count", "2", "-dp", "2", "-dpl", "1"], "one front end"),
+    (["--api-server-count", "0"], "api-server-count"),
 ])
 def test_refused_at_its_start(arguments, words):
     done = chorus("serve", STORIES, *arguments)

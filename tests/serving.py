@@ -104,6 +104,19 @@ def events(answer):
     return [json.loads(line[len("data: "):]) for line in lines]
 
 
+def events_of_chunks(answer):
+    """The events of a raw chunked answer."""
+    body, text = answer.split(b"\r\n\r\n", 1)[1], b""
+    while True:
+        size, body = body.split(b"\r\n", 1)
+        if int(size, 16) == 0:
+            break
+        text, body = text + body[:int(size, 16)], body[int(size, 16) + 2:]
+    lines = text.decode().split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    return [json.loads(line[len("data: "):]) for line in lines[:-2]]
+
+
 def put_together(chunks):
     """The choices of a stream as an answer that was not streamed has them: by index {"text", "finish_reason", "stop_reason", "tokens"}."""
     choices = {}

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/log.h"
 #include "cli/commands.h"
 #include "cli/read_model.h"
 #include "cli/version.h"
@@ -52,12 +53,13 @@ std::string url_of(const ServerOptions& options, int port) {
 struct Prepared {
   FrontEndStart start;
   std::shared_ptr<const Tokenizer> tokenizer;
-  UniqueFd listener;
+  std::vector<UniqueFd> listeners;  // one a front end
   std::string url;
 };
 
 Result<Prepared> prepare(ServeOptions& options) {
   ServerOptions& server = options.server;
+  CHORUS_TRY_VOID(validate(server));
   CHORUS_TRY(const tcp::Address address, address_of(server));
   CHORUS_TRY(AccessRules access, access_rules(server, address, environment_variable("CHORUS_API_KEY")));
   CHORUS_TRY(const ModelConfig config, read_model(options.engine));
@@ -67,12 +69,18 @@ Result<Prepared> prepare(ServeOptions& options) {
     return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", options.engine.model);
   }
   CHORUS_TRY_VOID(ChatFormat::load(options.engine.model));
-  CHORUS_TRY(UniqueFd listener, listen_at(address));  // before the weights: a port that is taken is told at once
-  CHORUS_TRY(const tcp::Address bound, tcp::local_address(listener.get()));
+  // Before the weights: a port that is taken is told at once.
+  CHORUS_TRY(std::vector<UniqueFd> listeners, listen_at(address, options.engine.api_server_count));
+  CHORUS_TRY(const tcp::Address bound, tcp::local_address(listeners.front().get()));
   if (server.served_model_names.empty()) server.served_model_names = {options.engine.model};
-  FrontEndStart start{options.engine, std::move(model.config),  server.served_model_names, std::move(access),
-                      version(),      server.shutdown_timeout_s};
-  return Prepared{std::move(start), std::move(model.tokenizer), std::move(listener), url_of(server, bound.port())};
+  FrontEndStart start{options.engine,
+                      std::move(model.config),
+                      server.served_model_names,
+                      std::move(access),
+                      version(),
+                      server.shutdown_timeout_s,
+                      static_cast<std::uint32_t>(log_level())};
+  return Prepared{std::move(start), std::move(model.tokenizer), std::move(listeners), url_of(server, bound.port())};
 }
 
 void say_that_it_serves(const FrontEndStart& start, const std::string& url) {
@@ -87,9 +95,7 @@ Result<void> serve_from_processes(Prepared prepared) {
   prepared.tokenizer.reset();  // a front end has its own
   CHORUS_TRY(FleetSetup setup, launch_setup(start.engine, start.model, interrupted));
   FleetHost host(settled(start.engine, start.model), start.model, setup.supervisor, nullptr);
-  std::vector<UniqueFd> listeners;
-  listeners.push_back(std::move(prepared.listener));
-  ServerParent parent(&host, std::move(prepared.start), std::move(listeners));
+  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.listeners));
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
@@ -105,7 +111,7 @@ Result<void> serve_from_here(Prepared prepared) {
   FrontEndConfig config{
       start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
   CHORUS_TRY(const auto front_end, FrontEnd::make(std::move(config), std::move(prepared.tokenizer), *fleet));
-  CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listener)));
+  CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listeners.front())));
   say_that_it_serves(start, prepared.url);
   return front_end->run(interrupted);
 }

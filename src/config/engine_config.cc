@@ -224,8 +224,10 @@ Result<void> check_supported(const EngineConfig& config) {
        "has no meaning, the launcher places every rank; leave it out"},
       {parallel.data_parallel_rank >= 0, "data-parallel-rank",
        "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
-      {config.api_server_count > 1, "api-server-count",
-       "asks for several front ends, which need the HTTP server; this version has none: leave it out"},
+      {config.api_server_count > 1 && config.headless, "api-server-count",
+       "asks for front ends, and a node with --headless has none: leave one of them out"},
+      {config.api_server_count > 1 && (parallel.several_nodes() || config.on_ray()), "api-server-count",
+       "is for replicas of this machine: where others are elsewhere the server has one front end"},
       {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},
       {parallel.data_parallel_hybrid_lb, "data-parallel-hybrid-lb", "is not part of this version; leave it out"},
   };

@@ -244,7 +244,7 @@ struct EngineConfig {
       option(self.ray_pack_strategy, own, unsaid, {}),
       self.parallel,
       option(self.api_server_count, own, unsaid, {.name = "api-server-count", .short_name = "-asc", .value_hint = "N",
-             .min = 1, .max = 1024, .of_serve = true, .help = "front-end processes; only 1 in this version"}),
+             .min = 1, .max = 1024, .of_serve = true, .help = "front-end processes"}),
       option(self.fault_point, own, unsaid, {.name = "fault-point", .value_hint = "WORKER@NAME:N",
              .help = "for tests: where a worker is killed"}),
       option(self.headless, own, told, {.name = "headless", .of_serve = true, .help = "engines without a front end"}),

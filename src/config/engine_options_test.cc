@@ -82,14 +82,19 @@ TEST(EngineOptionTable, DefaultsAreInBounds) {
   }
 }
 
-TEST(EngineOptionTable, SeveralFrontEndsAreRefusedWithWhatTheyNeed) {
+TEST(EngineOptionTable, SeveralFrontEndsNeedTheReplicasOnThisMachine) {
   EngineConfig config;
-  ASSERT_TRUE(apply_engine_option(&config, "api-server-count", "1").ok());
-  EXPECT_TRUE(validate(config).ok());
   ASSERT_TRUE(apply_engine_option(&config, "-asc", "2").ok());
-  const auto valid = validate(config);
-  ASSERT_FALSE(valid.ok());
-  EXPECT_THAT(valid.error().message, testing::HasSubstr("--api-server-count asks for several front ends"));
+  EXPECT_TRUE(validate(config).ok());
+  EngineConfig headless = config;
+  headless.headless = true;
+  headless.parallel.data_parallel_size = 2;
+  headless.parallel.data_parallel_start_rank = 1;
+  headless.parallel.data_parallel_rpc_port = 29550;
+  EXPECT_THAT(validate(headless).error().message, testing::HasSubstr("a node with --headless has none"));
+  config.parallel.data_parallel_size = 2;
+  config.parallel.data_parallel_size_local = 1;
+  EXPECT_THAT(validate(config).error().message, testing::HasSubstr("the server has one front end"));
 }
 
 }  // namespace

@@ -86,9 +86,10 @@ Result<std::vector<Address>> resolve(const std::string& host, int port) {
   return addresses;
 }
 
-Result<UniqueFd> listen(const Address& address, int backlog) {
+Result<UniqueFd> listen(const Address& address, int backlog, bool shares_port) {
   CHORUS_TRY(UniqueFd socket, make_socket(address));
   set_option(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  if (shares_port) set_option(socket.get(), SOL_SOCKET, SO_REUSEPORT, 1);
   if (::bind(socket.get(), name_of(address), address.bytes) != 0 || ::listen(socket.get(), backlog) != 0) {
     return fail(ErrorCode::unavailable, "cannot listen on {}: {}", address.text(), std::strerror(errno));
   }

@@ -26,8 +26,9 @@ struct Address {
 // What the name or number `host` stands for, best first, never empty. Asks the resolver, which may take seconds.
 Result<std::vector<Address>> resolve(const std::string& host, int port);
 
-// Port 0: the system chooses, local_address() tells.
-Result<UniqueFd> listen(const Address& address, int backlog);
+// Port 0: the system chooses, local_address() tells. `shares_port`: others of this user's that say so too may listen
+// there as well, and the system spreads what connects over them (SO_REUSEPORT).
+Result<UniqueFd> listen(const Address& address, int backlog, bool shares_port = false);
 // Refuses an address that other machines can reach where there is no key (null), and says how to make one.
 Result<void> check_guarded(const Address& address, const ClusterKey* key);
 // The next connection, or an invalid descriptor when there is none now. resource_exhausted: no descriptor or memory for

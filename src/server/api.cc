@@ -203,7 +203,7 @@ void Api::take(std::vector<TextDelta>* deltas) {
     const auto found = prompts_.find(delta.request);
     if (found == prompts_.end()) continue;  // aborted since
     const PromptOf of = found->second;
-    if (touched.empty() || touched.back() != of.job) touched.push_back(of.job);
+    touched.push_back(of.job);
     if (delta.error) {
       of.job->fail(delta.error_code, *delta.error);
       abort(of.job);
@@ -212,6 +212,8 @@ void Api::take(std::vector<TextDelta>* deltas) {
     }
   }
   deltas->clear();
+  std::ranges::sort(touched);
+  touched.erase(std::ranges::unique(touched).begin(), touched.end());
   for (const auto& job : touched) {
     if (!jobs_.contains(job.get())) continue;
     job->tell();

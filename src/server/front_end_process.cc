@@ -26,6 +26,7 @@ Result<Told> shake_hands(Connection* parent) {
   CHORUS_TRY(Frame frame, ask_for_configuration(parent));
   if (!frame.descriptor.valid()) return fail(ErrorCode::invalid_argument, "CONFIG came without the listening socket");
   CHORUS_TRY(FrontEndStart start, decode_front_end_start(frame.payload));
+  set_log_level(static_cast<LogLevel>(std::min(start.log_level, static_cast<std::uint32_t>(LogLevel::off))));
   return Told{std::move(start), std::move(frame.descriptor)};
 }
 

@@ -27,8 +27,10 @@ struct FrontEndStart {
   AccessRules access;
   std::string version;
   std::int32_t shutdown_timeout_s = 30;
+  std::uint32_t log_level = 1;  // a LogLevel
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s);
+    return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s,
+                 self.log_level);
   }
 };
 

@@ -9,14 +9,23 @@
 namespace chorus {
 namespace {
 
+constexpr int shutdown_timeout_s_max = 86'400;
 constexpr int backlog = 4096;  // the kernel's own bound (somaxconn)
 
 }  // namespace
 
-Result<tcp::Address> address_of(const ServerOptions& options) {
+Result<void> validate(const ServerOptions& options) {
   if (options.port < 0 || options.port > 65535) {
     return fail(ErrorCode::invalid_argument, "--port is {}: give a number from 0 to 65535", options.port);
   }
+  if (options.shutdown_timeout_s < 0 || options.shutdown_timeout_s > shutdown_timeout_s_max) {
+    return fail(ErrorCode::invalid_argument, "--shutdown-timeout is {}: give seconds from 0 to {}",
+                options.shutdown_timeout_s, shutdown_timeout_s_max);
+  }
+  return {};
+}
+
+Result<tcp::Address> address_of(const ServerOptions& options) {
   auto addresses = tcp::resolve(options.host, options.port);
   if (!addresses.ok()) return fail(ErrorCode::invalid_argument, "--host: {}", addresses.error().message);
   return addresses->front();
@@ -51,6 +60,23 @@ Result<UniqueFd> listen_at(const tcp::Address& address) {
   if (holder.empty()) return listener;
   return fail(listener.error().code, "{}: {} listens there; end it, or give another --port", listener.error().message,
               holder);
+}
+
+Result<std::vector<UniqueFd>> listen_at(const tcp::Address& address, int count) {
+  std::vector<UniqueFd> listeners;
+  // Alone first: a port that another server shares with its own front ends would be shared with it.
+  CHORUS_TRY(UniqueFd alone, listen_at(address));
+  if (count == 1) {
+    listeners.push_back(std::move(alone));
+    return listeners;
+  }
+  CHORUS_TRY(const tcp::Address bound, tcp::local_address(alone.get()));
+  alone.reset();
+  for (int i = 0; i < count; ++i) {
+    CHORUS_TRY(UniqueFd listener, tcp::listen(bound, backlog, true));
+    listeners.push_back(std::move(listener));
+  }
+  return listeners;
 }
 
 }  // namespace chorus

@@ -20,12 +20,16 @@ struct ServerOptions {
   int shutdown_timeout_s = 30;                  // for what runs when it is told to end
 };
 
-// The address of `options.host`. Errors: no such host; a port that is none.
+// Errors: a port or a time that is none.
+Result<void> validate(const ServerOptions& options);
+// The address of `options.host`. Errors: no such host.
 Result<tcp::Address> address_of(const ServerOptions& options);
 // Who may ask. `key`: of the environment. Errors: no such file; other machines can reach `address` and there is no key.
 Result<AccessRules> access_rules(const ServerOptions& options, const tcp::Address& address,
                                  const std::optional<std::string>& key);
 // Errors name the address, and who listens there if that can be seen.
 Result<UniqueFd> listen_at(const tcp::Address& address);
+// One socket for each of `count` front ends, all at one port; the system spreads connections over them.
+Result<std::vector<UniqueFd>> listen_at(const tcp::Address& address, int count);
 
 }  // namespace chorus

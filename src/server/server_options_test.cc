@@ -55,11 +55,23 @@ TEST(ServerOptions, APortThatIsTakenNamesItsHolder) {
   EXPECT_EQ(port_holder(bound.port()), "");
 }
 
+TEST(ServerOptions, SeveralFrontEndsShareAPortThatNobodyElseHas) {
+  const auto listeners = listen_at(address("127.0.0.1"), 3);
+  ASSERT_TRUE(listeners.ok()) << listeners.error().message;
+  ASSERT_EQ(listeners->size(), 3U);
+  const tcp::Address bound = *tcp::local_address((*listeners)[0].get());
+  EXPECT_EQ(tcp::local_address((*listeners)[2].get())->port(), bound.port());
+  EXPECT_FALSE(listen_at(bound, 2).ok()) << "another server's front ends are there";
+}
+
 TEST(ServerOptions, PortsAndHostsThatAreNone) {
   ServerOptions options;
   options.port = 65536;
-  EXPECT_THAT(address_of(options).error().message, HasSubstr("--port is 65536"));
+  EXPECT_THAT(validate(options).error().message, HasSubstr("--port is 65536"));
   options.port = 1;
+  options.shutdown_timeout_s = -1;
+  EXPECT_THAT(validate(options).error().message, HasSubstr("--shutdown-timeout is -1"));
+  EXPECT_TRUE(validate(ServerOptions{}).ok());
   options.host = "no.such.host.invalid";
   EXPECT_THAT(address_of(options).error().message, HasSubstr("--host"));
 }
