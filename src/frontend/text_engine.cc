@@ -128,12 +128,12 @@ struct TextEngine::State {
   void submit_ready(std::vector<TextDelta>* deltas);
   void submit(Unsubmitted& request, std::vector<TextDelta>* deltas);
   void end(std::unordered_map<RequestId, Submitted>::iterator at);
-  void forget(std::deque<std::shared_ptr<Unsubmitted>>::iterator at);
+  void forget(const std::deque<std::shared_ptr<Unsubmitted>>::iterator& at);
   void take(FleetEvent& fleet_event, std::vector<TextDelta>* deltas);
   void take_token(TokenEvent& event, Submitted& request, Choice& choice, TextDelta* delta);
 };
 
-void TextEngine::State::forget(std::deque<std::shared_ptr<Unsubmitted>>::iterator at) {
+void TextEngine::State::forget(const std::deque<std::shared_ptr<Unsubmitted>>::iterator& at) {
   unsubmitted_bytes -= (*at)->bytes;
   unsubmitted.erase(at);
 }

@@ -48,7 +48,9 @@ class JoiningReplicas final : public ReplicaSource {
 
  private:
   std::unique_ptr<Connection>& joined(int rank, int worker) { return joined_[slot(rank, worker)]; }
-  std::size_t slot(int rank, int worker) const { return static_cast<std::size_t>(rank * workers_ + worker); }
+  std::size_t slot(int rank, int worker) const {
+    return static_cast<std::size_t>(rank) * static_cast<std::size_t>(workers_) + static_cast<std::size_t>(worker);
+  }
   std::vector<ReplicaLink>& followers(int rank) { return followers_[static_cast<std::size_t>(rank)]; }
   WelcomeMessage welcome_of(Placement replica, std::uint64_t world) const;
   bool all_joined(int rank) const;
