@@ -406,7 +406,9 @@ void launch_linear(Launch& launch, const CudaLinear& call, const Processors& pro
   // More rows than that each block would read as often as W.
   if (call.m <= stream_rows_max && blocks(128, 128) < processors.count)
     return launch_stream_of<4>(launch, call, processors);
-  if (blocks(128, 256) >= 2 * processors.count) return launch_tiled<TiledLarge>(launch, call);
+  if (blocks(128, 256) >= 2 * processors.count && TiledLarge::shared_bytes <= processors.shared_bytes_max) {
+    return launch_tiled<TiledLarge>(launch, call);
+  }
   if (blocks(128, 128) >= processors.count) return launch_tiled<TiledMedium>(launch, call);
   launch_tiled<TiledSmall>(launch, call);
 }

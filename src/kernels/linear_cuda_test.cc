@@ -53,14 +53,18 @@ void tiled(TestDevice& device, const CudaLinear& call) {
 void planned(TestDevice& device, const CudaLinear& call) {
   launch_linear(device, call, {.count = 3});
 }
+void planned_for_less_memory(TestDevice& device, const CudaLinear& call) {
+  launch_linear(device, call, {.count = 1, .shared_bytes_max = 99 * 1024});
+}
 
-const std::array<Way, 7> ways = {{{"stream 16", 16, stream<1>},
+const std::array<Way, 8> ways = {{{"stream 16", 16, stream<1>},
                                   {"stream 32", 32, stream<2>},
                                   {"stream 64", 64, stream<4>},
                                   {"tiled 64 x 64", 1 << 30, tiled<TiledSmall>},
                                   {"tiled 128 x 128", 1 << 30, tiled<TiledMedium>},
                                   {"tiled 128 x 256", 1 << 30, tiled<TiledLarge>},
-                                  {"planned", 1 << 30, planned}}};
+                                  {"planned", 1 << 30, planned},
+                                  {"planned for less memory", 1 << 30, planned_for_less_memory}}};
 constexpr std::size_t by_tiles = 3, by_plan = 6;
 
 // y of rows [first, first + m) of x, float32 [m, rows].
