@@ -108,9 +108,9 @@ Result<void> serve_from_processes(Prepared prepared) {
 Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
   CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
-  FrontEndConfig config{
+  const FrontEndConfig config{
       start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
-  CHORUS_TRY(const auto front_end, FrontEnd::make(std::move(config), std::move(prepared.tokenizer), *fleet));
+  CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listeners.front())));
   say_that_it_serves(start, prepared.url);
   return front_end->run(interrupted);

@@ -213,7 +213,7 @@ void Api::take(std::vector<TextDelta>* deltas) {
   }
   deltas->clear();
   std::ranges::sort(touched);
-  touched.erase(std::ranges::unique(touched).begin(), touched.end());
+  touched.erase(std::unique(touched.begin(), touched.end()), touched.end());
   for (const auto& job : touched) {
     if (!jobs_.contains(job.get())) continue;
     job->tell();
@@ -261,8 +261,8 @@ void Api::tokenize(const std::shared_ptr<Exchange>& exchange) {
   };
   if (request->text.size() <= encoded_at_once_bytes_max) return exchange->respond(encode());
   if (!encoders_) encoders_.emplace(1);
-  encoders_->add([encode, exchange, later = host_.later]() mutable {
-    later([exchange = std::move(exchange), response = encode()] { exchange->respond(response); });
+  encoders_->add([encode, exchange, later = host_.later] {
+    later([exchange, response = encode()] { exchange->respond(response); });
   });
 }
 

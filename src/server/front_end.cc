@@ -55,7 +55,8 @@ ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const
 
 class FrontEndLoop final : public FrontEnd {
  public:
-  FrontEndLoop(const FrontEndConfig& config, ChatFormat chat, std::shared_ptr<const Tokenizer> tokenizer, Fleet& fleet)
+  FrontEndLoop(const FrontEndConfig& config, ChatFormat chat, const std::shared_ptr<const Tokenizer>& tokenizer,
+               Fleet& fleet)
       : fleet_(fleet),
         shutdown_timeout_s_(config.shutdown_timeout_s),
         chat_(std::move(chat)),
@@ -167,14 +168,13 @@ void FrontEndLoop::fail(const Error& error) {
 
 }  // namespace
 
-Result<std::unique_ptr<FrontEnd>> FrontEnd::make(FrontEndConfig config, std::shared_ptr<const Tokenizer> tokenizer,
-                                                 Fleet& fleet) {
+Result<std::unique_ptr<FrontEnd>> FrontEnd::make(const FrontEndConfig& config,
+                                                 const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet) {
   if (tokenizer == nullptr) {
     return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", config.engine.model);
   }
   CHORUS_TRY(ChatFormat chat, ChatFormat::load(config.engine.model));
-  return std::unique_ptr<FrontEnd>(
-      std::make_unique<FrontEndLoop>(config, std::move(chat), std::move(tokenizer), fleet));
+  return std::unique_ptr<FrontEnd>(std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, fleet));
 }
 
 }  // namespace chorus

@@ -30,8 +30,8 @@ struct FrontEndConfig {
 class FrontEnd {
  public:
   // Loads the chat templates. `fleet` outlives it.
-  static Result<std::unique_ptr<FrontEnd>> make(FrontEndConfig config, std::shared_ptr<const Tokenizer> tokenizer,
-                                                Fleet& fleet);
+  static Result<std::unique_ptr<FrontEnd>> make(const FrontEndConfig& config,
+                                                const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet);
   virtual ~FrontEnd() = default;
 
   // Serves what connects to this listening socket, once run() runs.

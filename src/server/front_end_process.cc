@@ -48,7 +48,7 @@ bool is_to_end(Connection* parent) {
 
 Result<void> serve(Connection* parent, Told told) {
   const FrontEndStart& start = told.start;
-  CHORUS_TRY(auto tokenizer, load_tokenizer(start.engine.model));
+  CHORUS_TRY(const auto tokenizer, load_tokenizer(start.engine.model));
   // The engines start meanwhile.
   CHORUS_TRY(Frame frame,
              receive_with_descriptor(parent, MessageType::client, "CLIENT", join_timeout_ms(start.engine)));
@@ -57,9 +57,9 @@ Result<void> serve(Connection* parent, Told told) {
   times.profile = join.profile;
   CHORUS_TRY(const auto fleet,
              make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor), std::move(times)));
-  FrontEndConfig config{
+  const FrontEndConfig config{
       start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
-  CHORUS_TRY(const auto front_end, FrontEnd::make(std::move(config), std::move(tokenizer), *fleet));
+  CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));
   CHORUS_TRY_VOID(send_message(parent, MessageType::ready, 0, {}));
   return front_end->run([parent] { return is_to_end(parent); });
