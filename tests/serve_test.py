@@ -166,6 +166,7 @@ def test_term_lets_what_runs_end(tmp_path):
             thread.join()
         assert server.process.wait(timeout=30) == 0, server.logged()
         assert gone_within(engines, 2)
+        assert "WARNING" not in server.logged(), server.logged()
         texts = {put_together(chunks)[0]["text"] for chunks in answers}
         assert len(answers) == 8 and len(texts) == 1
 

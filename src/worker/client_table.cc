@@ -29,8 +29,9 @@ void ClientTable::gone(ClientId client) {
 
 void ClientTable::drop(ClientId client, const Error& error) {
   const std::size_t requests = core_->abort_client(client);
-  log(LogLevel::warning, "client {} of the engine is dropped ({}): its {} requests are aborted", client, error.message,
-      requests);
+  const bool parted_in_order = error.code == ErrorCode::unavailable && requests == 0;
+  log(parted_in_order ? LogLevel::debug : LogLevel::warning,
+      "client {} of the engine is dropped ({}): its {} requests are aborted", client, error.message, requests);
   clients_.erase(client);
 }
 
