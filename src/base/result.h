@@ -13,7 +13,7 @@
 
 namespace chorus {
 
-// The short list. A command's exit status and, later, an HTTP status follow from it.
+// The short list. A command's exit status and an HTTP status follow from it.
 enum class ErrorCode {
   invalid_argument,    // the caller's input or configuration is wrong: exit 2
   not_found,           // a file, model or name that is not there: exit 2

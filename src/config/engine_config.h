@@ -283,7 +283,7 @@ DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
 // "4GiB", "512MiB", "1.5G", "1000000": bytes. K, M, G, T (also as KiB ...) are powers of 1024; KB, MB, GB, TB of 1000.
 Result<std::uint64_t> parse_bytes(const std::string& text);
 
-// Engine options as the CLI, workflow JSON and later the server name them: one readable table, which is the lists of
+// Engine options as the CLI, workflow JSON and the server name them: one readable table, which is the lists of
 // fields above, and what vLLM has and Chorus accepts without a use for it (gpu_memory_utilization, enforce_eager, ...).
 // Applying "max_model_len" or "max-model-len" with a value sets the field; an unknown name is an error that names the
 // nearest known one.

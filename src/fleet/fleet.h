@@ -1,5 +1,5 @@
 // The client of N engine processes, which it spawns, watches and ends: what an offline command (generate, run, bench)
-// and later a front end stand on. Carries out what the Coordinator and a Dispatcher of cluster/ decide.
+// and a server's front end stand on. Carries out what the Coordinator and a Dispatcher of cluster/ decide.
 //
 // A replica that dies (its pidfd becomes readable, its socket breaks, its heartbeat or its progress stops) is noticed
 // within 20 ms of the event, a socket alone within 270 ms; every request it held goes on elsewhere from the ledger as

@@ -1,4 +1,4 @@
-// Sampling options as users name them, in JSON lines, workflow files, on the command line and later over HTTP: one
+// Sampling options as users name them, in JSON lines, workflow files, on the command line and over HTTP: one
 // table, one set of bounds, one place that says what is wrong.
 #pragma once
 

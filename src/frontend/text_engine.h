@@ -1,5 +1,5 @@
 // Text in, text out over a fleet, as it comes: add() takes a prompt, poll() gives what every request has said since.
-// Tokenizes, gives seeds, submits, detokenizes, finds stop strings. What generate, run and bench, and later a server's
+// Tokenizes, gives seeds, submits, detokenizes, finds stop strings. What generate, run and bench, and a server's
 // front ends, stand on.
 //
 // One thread calls everything, like the fleet that it drives. A long prompt becomes tokens on a thread beside it, so
