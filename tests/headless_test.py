@@ -28,7 +28,6 @@ class TestOverTheLoopback(TwoNodesContract):
     (["generate", "-dp", "2", "--headless", "-dpr", "1", "-dpp", "1", "--prompt", "x"], "--headless is chorus serve's"),
     (["generate", "-asc", "2", "--prompt", "x"], "--api-server-count is chorus serve's"),
     (["serve", "--headless", "-dp", "2", "-dpr", "1", "-dpp", "1", "-asc", "2"], "a node with --headless has none"),
-    (["serve"], "--headless alone"),
     (["serve", "--headless", "-dp", "2"], "--data-parallel-start-rank"),
     (["serve", "--headless", "-dp", "2", "-dpr", "1"], "--data-parallel-rpc-port"),
     (["serve", "--headless", "-dp", "2", "-dpr", "1", "-dpp", "1", "--cluster-key-file", "/nowhere"], "cluster key file /nowhere"),

@@ -29,7 +29,8 @@ def header_of(model):
 def cells(parameter, piece):
     """The elements of a slice."""
     columns = piece.get("columns", [0, 1])
-    return {(row, column) for row in range(*piece["rows"]) for column in range(*columns)}
+    ranges = piece["rows"] if isinstance(piece["rows"][0], list) else [piece["rows"]]
+    return {(row, column) for rows in ranges for row in range(*rows) for column in range(*columns)}
 
 
 def whole(parameter):
@@ -73,6 +74,15 @@ def test_a_matrix_is_tiled_by_two_ranks():
     layer = "model.layers.0."
     assert [piece["rows"] for piece in inspected[layer + "self_attn.q_proj.weight"]["slices"]] == [[0, 32], [32, 64]]
     assert [piece["columns"] for piece in inspected[layer + "mlp.down_proj.weight"]["slices"]] == [[0, 86], [86, 172]]
+
+
+def test_a_matrix_for_several_is_cut_in_each_of_them():
+    phi3 = by_name(inspect(TINY / "phi3", "-tp", 2))  # 4 heads of 16, 2 kv heads; 128 columns
+    assert [piece["rows"] for piece in phi3["model.layers.0.self_attn.qkv_proj.weight"]["slices"]] == [
+        [[0, 32], [64, 80], [96, 112]], [[32, 64], [80, 96], [112, 128]]]
+    assert [piece["rows"] for piece in phi3["model.layers.0.mlp.gate_up_proj.weight"]["slices"]] == [[[0, 64], [128, 192]], [[64, 128], [192, 256]]]
+    text = chorus("inspect", TINY / "phi3", "-tp", 2).stdout.decode()
+    assert re.search(r"layers.1.mlp.gate_up_proj.weight .* tp=0: \[0:64\+128:192, :\]  tp=1: \[64:128\+192:256, :\]\n", text)
 
 
 def test_kv_heads_are_replicated_when_ranks_are_more():

@@ -60,6 +60,21 @@ bool in_natural_order(const std::string& a, const std::string& b) {
   return a < b;
 }
 
+// `ranges` and this one, ascending; those that touch become one.
+void add_rows(RowRange added, std::vector<RowRange>* ranges) {
+  ranges->push_back(added);
+  std::ranges::sort(*ranges, {}, &RowRange::first);
+  std::vector<RowRange> joined;
+  for (const RowRange& range : *ranges) {
+    if (!joined.empty() && range.first <= joined.back().end) {
+      joined.back().end = std::max(joined.back().end, range.end);
+    } else {
+      joined.push_back(range);
+    }
+  }
+  *ranges = std::move(joined);
+}
+
 // What a part of the model declares, added to what the parts before it have.
 Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* inspection,
                        std::map<std::string, InspectedTensor>* tensors) {
@@ -72,9 +87,14 @@ Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* 
     tensor.shape = named.shape;
     tensor.dtype = inspection->dtype;
     tensor.slices.resize(inspection->shards.size());
-    ++shard.tensors;
     shard.elements += named.row_count * named.column_count;
-    tensor.slices[index] = std::move(named);
+    std::optional<InspectedSlice>& slice = tensor.slices[index];
+    const RowRange rows = {named.first_row, named.first_row + named.row_count};
+    if (!slice) {
+      ++shard.tensors;
+      slice = InspectedSlice{std::move(named), {}};
+    }
+    add_rows(rows, &slice->rows);
   }
   return {};
 }

@@ -28,7 +28,7 @@ std::int64_t elements_of(const InspectedTensor& tensor) {
 // Whether an element of it lies in more than one shard.
 bool is_replicated(const InspectedTensor& tensor) {
   std::int64_t held = 0;
-  for (const auto& slice : tensor.slices) held += slice ? slice->row_count * slice->column_count : 0;
+  for (const auto& slice : tensor.slices) held += slice ? slice->elements() : 0;
   return held > elements_of(tensor);
 }
 
@@ -38,12 +38,15 @@ std::string range_of(std::int64_t first, std::int64_t count, std::int64_t whole)
   return first == 0 && count == whole ? ":" : fmt::format("{}:{}", first, first + count);
 }
 
-// "[0:32, :]" as Python would cut it; "none" of what a shard does not have.
-std::string slice_text(const InspectedTensor& tensor, const std::optional<NamedParameter>& slice) {
+// "[0:32, :]" as Python would cut it, "[0:32+64:80, :]" for two ranges of rows; "none" of what a shard does not have.
+std::string slice_text(const InspectedTensor& tensor, const std::optional<InspectedSlice>& slice) {
   if (!slice) return "none";
-  const std::string rows = range_of(slice->first_row, slice->row_count, tensor.shape.front());
+  std::vector<std::string> ranges;
+  for (const auto& [first, end] : slice->rows) ranges.push_back(range_of(first, end - first, tensor.shape.front()));
+  const std::string rows = fmt::format("{}", fmt::join(ranges, "+"));
   if (tensor.shape.size() == 1) return fmt::format("[{}]", rows);
-  return fmt::format("[{}, {}]", rows, range_of(slice->first_column, slice->column_count, tensor.shape.back()));
+  return fmt::format("[{}, {}]", rows,
+                     range_of(slice->first.first_column, slice->first.column_count, tensor.shape.back()));
 }
 
 using Members = std::vector<std::size_t>;  // indices into Inspection::shards
@@ -134,13 +137,21 @@ Json range_json(std::int64_t first, std::int64_t count) {
   return Json::array({first, first + count});
 }
 
-Json slice_json(const InspectedTensor& tensor, const std::optional<NamedParameter>& slice) {
+// One range, or a list of them.
+Json rows_json(const std::vector<RowRange>& rows) {
+  Json ranges = Json::array();
+  for (const auto& [first, end] : rows) ranges.push_back(range_json(first, end - first));
+  return ranges.size() == 1 ? ranges.front() : ranges;
+}
+
+Json slice_json(const InspectedTensor& tensor, const std::optional<InspectedSlice>& slice) {
   if (!slice) return nullptr;
-  Json json = {{"rows", range_json(slice->first_row, slice->row_count)}};
-  if (tensor.shape.size() > 1) json["columns"] = range_json(slice->first_column, slice->column_count);
+  Json json = {{"rows", rows_json(slice->rows)}};
+  const NamedParameter& part = slice->first;
+  if (tensor.shape.size() > 1) json["columns"] = range_json(part.first_column, part.column_count);
   constexpr std::array kinds = {"linear", "table", "vector"};
-  json["packed_as"] = kinds[static_cast<std::size_t>(slice->kind)];
-  json["packed_dtype"] = name_of(slice->dtype);
+  json["packed_as"] = kinds[static_cast<std::size_t>(part.kind)];
+  json["packed_dtype"] = name_of(part.dtype);
   return json;
 }
 
@@ -192,6 +203,12 @@ std::string lines_json(const char* name, const Entries& entries, const ToJson& t
 }
 
 }  // namespace
+
+std::int64_t InspectedSlice::elements() const {
+  std::int64_t count = 0;
+  for (const auto& [begin, end] : rows) count += end - begin;
+  return count * first.column_count;
+}
 
 std::string text_of(const Inspection& inspection) {
   std::vector<std::vector<std::string>> rows = {{"PARAMETER", "SHAPE", "DTYPE", "SLICES"}};

@@ -23,11 +23,25 @@ struct InspectedShard {
   std::uint64_t bytes = 0;  // packed: one copy a node
 };
 
+// Rows [first, end) of a tensor.
+struct RowRange {
+  std::int64_t first = 0, end = 0;
+};
+
+// What a shard has of a tensor: of one that the checkpoint keeps for several matrices (qkv_proj) it may be several
+// ranges of rows; ascending, none touches the next.
+struct InspectedSlice {
+  NamedParameter first;  // columns and packing are those of all
+  std::vector<RowRange> rows;
+
+  std::int64_t elements() const;
+};
+
 struct InspectedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
   DType dtype = DType::float32;                       // in the checkpoint
-  std::vector<std::optional<NamedParameter>> slices;  // one per shard; nullopt: it has nothing of it
+  std::vector<std::optional<InspectedSlice>> slices;  // one per shard; nullopt: it has nothing of it
 };
 
 struct Inspection {
