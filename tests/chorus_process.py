@@ -11,6 +11,8 @@ CHORUS = os.environ.get("CHORUS", str(ROOT / "build" / "chorus"))
 STORIES = str(ROOT / "models" / "stories260k")
 STORIES_F32 = str(ROOT / "tests" / "data" / "models" / "stories260k-f32")
 TINY = ROOT / "tests" / "data" / "models"
+# "address,undefined" or "thread" where the program was built with sanitizers, which take memory and address space of their own.
+SANITIZE = os.environ.get("CHORUS_SANITIZE", "")
 
 
 def chorus(*arguments, stdin=b"", timeout_s=300, env=None):

@@ -3,7 +3,11 @@ import json
 import resource
 import subprocess
 
-from chorus_process import CHORUS, STORIES
+import pytest
+
+from chorus_process import CHORUS, SANITIZE, STORIES
+
+pytestmark = pytest.mark.skipif(SANITIZE != "", reason="a sanitizer needs more address space than the limit here")
 
 ADDRESS_SPACE = 120 << 20  # the program and this model take 60 MiB
 
