@@ -152,3 +152,38 @@ def test_every_page_is_linked_and_every_link_leads_somewhere():
     linked = {target for page in pages for target in links(page)}
     assert not [name(page) for page in pages if page.parent != ROOT and page not in linked and page.parent not in linked]
     assert not [f"{name(page)}: {target}" for page in pages for target in links(page) if not target.exists()]
+
+
+CLASS = re.compile(r"^(?:class|struct|enum class|union) (\w+)(?: final)?\s*(?::(?!:)[^;{]*)?\{", re.MULTILINE)
+NAMESPACE = re.compile(r"^namespace ?([\w:]*) \{|^\}  // namespace ?([\w:]*)$", re.MULTILINE)
+# Two meanings of one header, of which a compiler sees one.
+TWO_MEANINGS = {"simt::Shared"}
+
+
+def classes(text):
+    """The classes that a file defines where other files may, with their namespaces."""
+    inside, found = [], []
+    for event in sorted([*CLASS.finditer(text), *NAMESPACE.finditer(text)], key=re.Match.start):
+        if event.re is CLASS:
+            if "" not in inside:
+                found.append("::".join([*inside, event[1]]))
+        elif event[0].startswith("}"):
+            inside.pop()
+        else:
+            inside.append(event[1])
+    return found
+
+
+def test_classes_are_read_with_their_namespaces():
+    text = ("class A {\n};\nnamespace n {\nstruct B final : public A,\n    C {\n};\nclass D;\nstruct B::E {\n};\n"
+            "namespace {\nclass F {\n};\n}  // namespace\nenum class G : int { g };\n}  // namespace n\n")
+    assert classes(text) == ["A", "n::B", "n::G"]
+
+
+def test_no_name_is_two_classes():
+    """A program with two classes of one name has undefined behaviour, and no linker says so (one definition rule)."""
+    holders = {}
+    for path in files(CXX, ["src"]):
+        for one in classes(path.read_text(encoding="utf-8")):
+            holders.setdefault(one, set()).add(name(path))
+    assert not {one: paths for one, paths in holders.items() if len(paths) > 1 and one not in TWO_MEANINGS}

@@ -155,9 +155,9 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
   request.inputs.resize(inputs.size());
   request.inputs.front().options = inputs.front().options;
   request.inputs.front().return_prompt = inputs.front().return_prompt;
-  const TokenText token_text(*tokenizer_, request.return_tokens_as_token_ids);
+  const TokenLabel token_label(*tokenizer_, request.return_tokens_as_token_ids);
   const auto job =
-      std::make_shared<GenerationJob>(exchange, std::move(request), std::move(head), token_text, std::move(fields));
+      std::make_shared<GenerationJob>(exchange, std::move(request), std::move(head), token_label, std::move(fields));
   jobs_.emplace(job.get(), job);
   add_prompts(job, *exchange, std::move(inputs));
 }

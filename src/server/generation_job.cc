@@ -22,10 +22,10 @@ int status_of(ErrorCode code) {
 }  // namespace
 
 GenerationJob::GenerationJob(std::shared_ptr<Exchange> exchange, GenerationRequest request, AnswerHead head,
-                             TokenText token_text, std::vector<std::pair<std::string, std::string>> fields)
+                             TokenLabel token_label, std::vector<std::pair<std::string, std::string>> fields)
     : exchange_(std::move(exchange)),
       request_(std::move(request)),
-      writer_(std::move(head), request_, token_text),
+      writer_(std::move(head), request_, token_label),
       fields_(std::move(fields)),
       choices_per_prompt_(request_.choices_per_prompt()),
       prompts_(request_.inputs.size()),

@@ -20,7 +20,7 @@ class GenerationJob {
  public:
   // `request`: its inputs have been handed on, but for their number and their first one's options.
   // `fields`: of the answer's head, whatever it is.
-  GenerationJob(std::shared_ptr<Exchange> exchange, GenerationRequest request, AnswerHead head, TokenText token_text,
+  GenerationJob(std::shared_ptr<Exchange> exchange, GenerationRequest request, AnswerHead head, TokenLabel token_label,
                 std::vector<std::pair<std::string, std::string>> fields = {});
 
   // A delta, without an error, of the request's prompt number `prompt`.

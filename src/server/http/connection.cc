@@ -9,9 +9,10 @@ namespace chorus {
 
 namespace asio = boost::asio;
 
-class Connection::OpenExchange final : public Exchange {
+class HttpConnection::OpenExchange final : public Exchange {
  public:
-  OpenExchange(Connection* connection, HttpRequest request) : connection_(connection), request_(std::move(request)) {}
+  OpenExchange(HttpConnection* connection, HttpRequest request)
+      : connection_(connection), request_(std::move(request)) {}
 
   const HttpRequest& request() const override { return request_; }
   std::string take_body() override { return std::exchange(request_.body, {}); }
@@ -52,7 +53,7 @@ class Connection::OpenExchange final : public Exchange {
 
   void cut() override {
     if (!is_open()) return;
-    Connection* const connection = detach();
+    HttpConnection* const connection = detach();
     connection->exchange_.reset();
     connection->close_when_sent();
   }
@@ -79,40 +80,40 @@ class Connection::OpenExchange final : public Exchange {
 
  private:
   bool keeps_alive() const { return request_.keep_alive && !request_.http_1_0 && !connection_->host_.draining; }
-  Connection* detach() { return std::exchange(connection_, nullptr); }
+  HttpConnection* detach() { return std::exchange(connection_, nullptr); }
   void finish(bool keep_alive) {
     on_gone_ = {};
     on_room_ = {};
     detach()->finish_exchange(keep_alive);
   }
 
-  Connection* connection_;  // nullptr: the answer is whole, or the client has gone
+  HttpConnection* connection_;  // nullptr: the answer is whole, or the client has gone
   HttpRequest request_;
   std::function<void()> on_gone_, on_room_;
   bool streams_ = false;
   mutable bool was_full_ = false;
 };
 
-Connection::Connection(ConnectionHost& host, UniqueFd socket)
+HttpConnection::HttpConnection(ConnectionHost& host, UniqueFd socket)
     : host_(host),
       transport_(std::move(socket)),
       waits_(host.loop),
       reader_(host.limits),
       idle_since_(monotonic_now()) {}
 
-void Connection::start() {
+void HttpConnection::start() {
   boost::system::error_code error;
   waits_.assign(transport_.fd(), error);
   if (error) return close();
   wait_to_read();
 }
 
-bool Connection::may_read() const {
+bool HttpConnection::may_read() const {
   if (closed_ || input_ended_) return false;
   return lingering_ || exchange_ == nullptr || reader_.unread_bytes() < host_.limits.read_ahead_bytes_max;
 }
 
-void Connection::wait_to_read() {
+void HttpConnection::wait_to_read() {
   if (reading_ || !may_read()) return;
   reading_ = true;
   waits_.async_wait(waits_.wait_read, [self = shared_from_this()](const boost::system::error_code& error) {
@@ -121,7 +122,7 @@ void Connection::wait_to_read() {
   });
 }
 
-void Connection::read() {
+void HttpConnection::read() {
   const TransportResult result = transport_.read(host_.read_buffer);
   switch (result.kind) {
     case TransportResult::Kind::broken:
@@ -139,18 +140,18 @@ void Connection::read() {
   wait_to_read();
 }
 
-void Connection::count_held_bytes() {
+void HttpConnection::count_held_bytes() {
   const std::size_t now = closed_ ? 0 : reader_.body_bytes() + reader_.unread_bytes();
   host_.held_bytes += now - std::exchange(held_bytes_, now);
 }
 
-void Connection::on_end_of_input() {
+void HttpConnection::on_end_of_input() {
   input_ended_ = true;
   if (exchange_ != nullptr || lingering_) return close();
   close_when_sent();
 }
 
-void Connection::process() {
+void HttpConnection::process() {
   if (processing_) return;
   processing_ = true;
   while (exchange_ == nullptr && !closing_ && !closed_) {
@@ -171,7 +172,7 @@ void Connection::process() {
 }
 
 // False: its request is refused and its body will not be read.
-bool Connection::take_head() {
+bool HttpConnection::take_head() {
   head_since_ = 0;
   body_since_ = monotonic_now();
   const HttpRequest& head = reader_.request();
@@ -195,7 +196,7 @@ bool Connection::take_head() {
   return true;
 }
 
-void Connection::dispatch(HttpRequest request) {
+void HttpConnection::dispatch(HttpRequest request) {
   body_since_ = 0;
   exchange_ = std::make_shared<OpenExchange>(this, std::move(request));
   const std::shared_ptr<OpenExchange> exchange = exchange_;
@@ -203,12 +204,12 @@ void Connection::dispatch(HttpRequest request) {
   host_.application.handle(exchange);
 }
 
-void Connection::refuse(const HttpResponse& response) {
+void HttpConnection::refuse(const HttpResponse& response) {
   send(response_head(response, BodyEnd::by_length, false, host_.date) + response.body);
   close_when_sent();
 }
 
-void Connection::finish_exchange(bool keep_alive) {
+void HttpConnection::finish_exchange(bool keep_alive) {
   exchange_.reset();
   idle_since_ = monotonic_now();
   if (!keep_alive) return close_when_sent();
@@ -220,12 +221,12 @@ void Connection::finish_exchange(bool keep_alive) {
   });
 }
 
-void Connection::close_when_sent() {
+void HttpConnection::close_when_sent() {
   closing_ = true;
   flush();
 }
 
-void Connection::send(std::string_view bytes) {
+void HttpConnection::send(std::string_view bytes) {
   if (closed_) return;
   if (unsent() == 0) progress_at_ = monotonic_now();
   output_ += bytes;
@@ -237,7 +238,7 @@ void Connection::send(std::string_view bytes) {
   });
 }
 
-void Connection::flush() {
+void HttpConnection::flush() {
   while (!closed_ && unsent() > 0) {
     const TransportResult result = transport_.write(std::string_view(output_).substr(sent_));
     if (result.kind == TransportResult::Kind::would_wait) return wait_to_write();
@@ -255,7 +256,7 @@ void Connection::flush() {
 }
 
 // The bytes that are gone are given back once they are many, and all memory with the last of them.
-void Connection::on_sent() {
+void HttpConnection::on_sent() {
   constexpr std::size_t kept_bytes_max = 4096;
   if (unsent() == 0) {
     output_.clear();
@@ -268,7 +269,7 @@ void Connection::on_sent() {
   if (const std::shared_ptr<OpenExchange> exchange = exchange_) exchange->tell_of_room();
 }
 
-void Connection::wait_to_write() {
+void HttpConnection::wait_to_write() {
   if (writing_) return;
   writing_ = true;
   waits_.async_wait(waits_.wait_write, [self = shared_from_this()](const boost::system::error_code& error) {
@@ -278,7 +279,7 @@ void Connection::wait_to_write() {
 }
 
 // Why the peer is too slow; empty: it is not.
-std::string_view Connection::slowness(Nanoseconds now) const {
+std::string_view HttpConnection::slowness(Nanoseconds now) const {
   const HttpLimits& limits = host_.limits;
   if (head_since_ != 0 && now - head_since_ > limits.head_timeout) return "the head took too long";
   if (body_since_ == 0 || exchange_ != nullptr) return {};
@@ -287,7 +288,7 @@ std::string_view Connection::slowness(Nanoseconds now) const {
   return static_cast<double>(reader_.body_bytes()) < wanted ? "the body comes too slowly" : std::string_view();
 }
 
-void Connection::look_at_deadlines(Nanoseconds now) {
+void HttpConnection::look_at_deadlines(Nanoseconds now) {
   const HttpLimits& limits = host_.limits;
   if (unsent() > 0 && now - progress_at_ > limits.write_stall_timeout) return close();
   if (lingering_ && now - lingers_since_ > limits.linger_timeout) return close();
@@ -297,20 +298,20 @@ void Connection::look_at_deadlines(Nanoseconds now) {
   if (idle && now - idle_since_ > limits.idle_timeout) close();
 }
 
-void Connection::drain() {
+void HttpConnection::drain() {
   if (exchange_ != nullptr || reader_.phase() != RequestReader::Phase::idle) return;
   if (unsent() > 0) return close_when_sent();
   close();
 }
 
-void Connection::close() {
+void HttpConnection::close() {
   if (closed_) return;
   closed_ = true;
-  const std::shared_ptr<Connection> self = shared_from_this();
+  const std::shared_ptr<HttpConnection> self = shared_from_this();
   boost::system::error_code ignored;
   waits_.cancel(ignored);
   waits_.release();
-  transport_ = Transport(UniqueFd());
+  transport_ = HttpTransport(UniqueFd());
   count_held_bytes();
   if (const auto exchange = std::exchange(exchange_, nullptr)) exchange->tell_of_end();
   host_.on_closed(this);

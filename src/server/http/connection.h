@@ -15,7 +15,7 @@
 
 namespace chorus {
 
-class Connection;
+class HttpConnection;
 
 // What the connections of a server share.
 struct ConnectionHost {
@@ -25,14 +25,14 @@ struct ConnectionHost {
   std::string date;            // the present one, for answers
   std::size_t held_bytes = 0;  // of all connections: read, and not yet a request
   bool draining = false;       // each present answer is its connection's last
-  std::function<void(Connection*)> on_closed;
+  std::function<void(HttpConnection*)> on_closed;
   std::array<char, std::size_t{64} << 10> read_buffer;
 };
 
-class Connection : public std::enable_shared_from_this<Connection> {
+class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   // `host` outlives this.
-  Connection(ConnectionHost& host, UniqueFd socket);
+  HttpConnection(ConnectionHost& host, UniqueFd socket);
 
   void start();
   void look_at_deadlines(Nanoseconds now);
@@ -63,7 +63,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::string_view slowness(Nanoseconds now) const;
 
   ConnectionHost& host_;
-  Transport transport_;
+  HttpTransport transport_;
   boost::asio::posix::stream_descriptor waits_;  // on the transport's socket, which it does not own
   RequestReader reader_;
   std::shared_ptr<OpenExchange> exchange_;  // the request that is being answered

@@ -21,7 +21,7 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
  public:
   Implementation(asio::io_context& loop, HttpApplication application, const HttpLimits& limits)
       : sweep_(loop), host_{loop, limits, std::move(application), http_date(std::time(nullptr)), 0, false, {}, {}} {
-    host_.on_closed = [this](Connection* connection) { connections_.erase(connection); };
+    host_.on_closed = [this](HttpConnection* connection) { connections_.erase(connection); };
   }
 
   void start() { sweep_later(); }
@@ -48,7 +48,7 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
   asio::steady_timer sweep_;
   ConnectionHost host_;
   std::vector<std::unique_ptr<Listener>> listeners_;
-  std::unordered_map<Connection*, std::shared_ptr<Connection>> connections_;
+  std::unordered_map<HttpConnection*, std::shared_ptr<HttpConnection>> connections_;
   bool ended_ = false;
 };
 
@@ -86,10 +86,10 @@ void HttpServer::Implementation::take(UniqueFd socket) {
   if (connections_.size() >= host_.limits.connections_max) {
     HttpResponse full = error_response(503, "too many connections: try again later");
     full.fields.emplace_back("retry-after", "1");
-    Transport(std::move(socket)).write(response_head(full, BodyEnd::by_length, false, host_.date) + full.body);
+    HttpTransport(std::move(socket)).write(response_head(full, BodyEnd::by_length, false, host_.date) + full.body);
     return;
   }
-  const auto connection = std::make_shared<Connection>(host_, std::move(socket));
+  const auto connection = std::make_shared<HttpConnection>(host_, std::move(socket));
   connections_.emplace(connection.get(), connection);
   connection->start();
 }
@@ -104,7 +104,7 @@ void HttpServer::Implementation::sweep_later() {
 void HttpServer::Implementation::sweep() {
   host_.date = http_date(std::time(nullptr));
   const Nanoseconds now = monotonic_now();
-  std::vector<std::shared_ptr<Connection>> all;
+  std::vector<std::shared_ptr<HttpConnection>> all;
   all.reserve(connections_.size());
   for (const auto& [key, connection] : connections_) all.push_back(connection);
   for (const auto& connection : all) connection->look_at_deadlines(now);
@@ -118,7 +118,7 @@ void HttpServer::Implementation::sweep() {
 void HttpServer::Implementation::drain() {
   host_.draining = true;
   listeners_.clear();
-  std::vector<std::shared_ptr<Connection>> all;
+  std::vector<std::shared_ptr<HttpConnection>> all;
   for (const auto& [key, connection] : connections_) all.push_back(connection);
   for (const auto& connection : all) connection->drain();
 }

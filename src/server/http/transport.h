@@ -17,9 +17,9 @@ struct TransportResult {
   std::size_t bytes = 0;  // moved
 };
 
-class Transport {
+class HttpTransport {
  public:
-  explicit Transport(UniqueFd socket) : socket_(std::move(socket)) {}  // non-blocking
+  explicit HttpTransport(UniqueFd socket) : socket_(std::move(socket)) {}  // non-blocking
 
   int fd() const { return socket_.get(); }
   TransportResult read(std::span<char> into);

@@ -42,7 +42,7 @@ void write_usage(JsonWriter& json, const Usage& usage) {
 
 // What vLLM adds to a choice.
 void write_extras(JsonWriter& json, const AnswerChoice& choice, const GenerationRequest& request,
-                  const TokenText& text) {
+                  const TokenLabel& text) {
   if (request.return_token_ids) {
     json.key("token_ids");
     write_ids(json, request.prompt_alone ? std::span<const TokenId>() : choice.part->token_ids);
@@ -74,7 +74,7 @@ std::vector<ScoredToken> scored_tokens(const AnswerChoice& choice, const Generat
 }
 
 void write_completion_choice(JsonWriter& json, const AnswerChoice& choice, const GenerationRequest& request,
-                             const TokenText& text) {
+                             const TokenLabel& text) {
   std::string shown = request.echo && choice.prompt != nullptr ? choice.prompt->prompt.text : std::string();
   if (!request.prompt_alone) shown += choice.part->text;
   json.begin_object().key("index").value(choice.index).key("text").value(shown).key("logprobs");
@@ -90,7 +90,7 @@ void write_completion_choice(JsonWriter& json, const AnswerChoice& choice, const
 
 // `holder`: "message" or "delta".
 void write_chat_choice(JsonWriter& json, const char* holder, const AnswerChoice& choice,
-                       const GenerationRequest& request, const TokenText& text) {
+                       const GenerationRequest& request, const TokenLabel& text) {
   const bool whole = std::string_view(holder) == "message";
   json.begin_object().key("index").value(choice.index).key(holder).begin_object();
   if (whole) json.key("role").value("assistant");
@@ -129,8 +129,8 @@ void AnswerWriter::write_head(JsonWriter& json, const char* object) const {
 }
 
 void AnswerWriter::write_choice(JsonWriter& json, const char* holder, const AnswerChoice& choice) const {
-  if (request_->kind == Kind::chat) return write_chat_choice(json, holder, choice, *request_, token_text_);
-  write_completion_choice(json, choice, *request_, token_text_);
+  if (request_->kind == Kind::chat) return write_chat_choice(json, holder, choice, *request_, token_label_);
+  write_completion_choice(json, choice, *request_, token_label_);
 }
 
 const char* AnswerWriter::chunk_object() const {
@@ -178,7 +178,7 @@ std::string AnswerWriter::chunk(const AnswerChoice& choice, const std::optional<
 std::uint64_t AnswerWriter::text_offset_after(const AnswerChoice& choice) const {
   std::uint64_t offset = choice.text_offset;
   if (!request_->logprobs || request_->kind == Kind::chat) return offset;
-  for (const ScoredToken& one : scored_tokens(choice, *request_)) offset += characters_of(token_text_(one.token));
+  for (const ScoredToken& one : scored_tokens(choice, *request_)) offset += characters_of(token_label_(one.token));
   return offset;
 }
 

@@ -12,7 +12,7 @@
 #include "frontend/text_engine.h"
 #include "json/json.h"
 #include "server/openai/generation_request.h"
-#include "server/openai/token_text.h"
+#include "server/openai/token_label.h"
 
 namespace chorus {
 
@@ -59,8 +59,8 @@ struct AnswerChoice {
 class AnswerWriter {
  public:
   // `request` outlives this.
-  AnswerWriter(AnswerHead head, const GenerationRequest& request, TokenText token_text)
-      : head_(std::move(head)), request_(&request), token_text_(token_text) {}
+  AnswerWriter(AnswerHead head, const GenerationRequest& request, TokenLabel token_label)
+      : head_(std::move(head)), request_(&request), token_label_(token_label) {}
 
   // The whole answer, choices by index.
   std::string whole(std::span<const AnswerChoice> choices, const Usage& usage) const;
@@ -78,7 +78,7 @@ class AnswerWriter {
 
   AnswerHead head_;
   const GenerationRequest* request_;
-  TokenText token_text_;
+  TokenLabel token_label_;
 };
 
 // "data: JSON" and an empty line.

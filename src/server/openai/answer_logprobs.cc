@@ -23,7 +23,7 @@ std::vector<TokenLogprob> with_chosen(const PositionLogprobs& position) {
 }
 
 // Several tokens may have the same text (parts of characters): the most likely one keeps it.
-void write_by_text(JsonWriter& json, const PositionLogprobs& position, const TokenText& text) {
+void write_by_text(JsonWriter& json, const PositionLogprobs& position, const TokenLabel& text) {
   std::vector<std::string> told;
   json.begin_object();
   for (const TokenLogprob& one : with_chosen(position)) {
@@ -35,7 +35,7 @@ void write_by_text(JsonWriter& json, const PositionLogprobs& position, const Tok
   json.end_object();
 }
 
-void write_token(JsonWriter& json, const TokenLogprob& token, const TokenText& text) {
+void write_token(JsonWriter& json, const TokenLogprob& token, const TokenLabel& text) {
   const std::string name = text(token.token);
   json.key("token").value(name).key("logprob").value(shown(token.logprob)).key("bytes").begin_array();
   for (const char byte : name) json.value(static_cast<int>(static_cast<unsigned char>(byte)));
@@ -50,7 +50,7 @@ std::uint64_t characters_of(std::string_view utf8) {
 }
 
 void write_completion_logprobs(JsonWriter& json, std::span<const ScoredToken> tokens, std::uint64_t text_offset,
-                               const TokenText& text) {
+                               const TokenLabel& text) {
   json.begin_object().key("tokens").begin_array();
   for (const ScoredToken& one : tokens) json.value(text(one.token));
   json.end_array().key("token_logprobs").begin_array();
@@ -77,7 +77,7 @@ void write_completion_logprobs(JsonWriter& json, std::span<const ScoredToken> to
   json.end_array().end_object();
 }
 
-void write_chat_logprobs(JsonWriter& json, std::span<const PositionLogprobs> positions, const TokenText& text) {
+void write_chat_logprobs(JsonWriter& json, std::span<const PositionLogprobs> positions, const TokenLabel& text) {
   json.begin_object().key("content").begin_array();
   for (const PositionLogprobs& position : positions) {
     json.begin_object();
@@ -93,7 +93,7 @@ void write_chat_logprobs(JsonWriter& json, std::span<const PositionLogprobs> pos
   json.end_array().key("refusal").null().end_object();
 }
 
-void write_prompt_logprobs(JsonWriter& json, std::span<const PositionLogprobs> positions, const TokenText& text) {
+void write_prompt_logprobs(JsonWriter& json, std::span<const PositionLogprobs> positions, const TokenLabel& text) {
   json.begin_array().null();
   for (const PositionLogprobs& position : positions) {
     json.begin_object();

@@ -1,4 +1,4 @@
-// A token as a text of its own, as logprobs name it: what it decodes to alone, special ones too (vLLM's
+// A token alone as text, as logprobs name it: what it decodes to alone, special ones too (vLLM's
 // convert_ids_list_to_tokens), U+FFFD where that is a part of a character.
 #pragma once
 
@@ -9,10 +9,10 @@
 
 namespace chorus {
 
-class TokenText {
+class TokenLabel {
  public:
   // `as_ids`: "token_id:15" instead.
-  TokenText(const Tokenizer& tokenizer, bool as_ids) : tokenizer_(&tokenizer), as_ids_(as_ids) {}
+  TokenLabel(const Tokenizer& tokenizer, bool as_ids) : tokenizer_(&tokenizer), as_ids_(as_ids) {}
   std::string operator()(TokenId token) const;
 
  private:

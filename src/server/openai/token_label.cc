@@ -1,10 +1,10 @@
-#include "server/openai/token_text.h"
+#include "server/openai/token_label.h"
 
 #include <fmt/format.h>
 
 namespace chorus {
 
-std::string TokenText::operator()(TokenId token) const {
+std::string TokenLabel::operator()(TokenId token) const {
   if (!as_ids_) {
     if (auto text = tokenizer_->decode({&token, 1}, false); text.ok()) return std::move(*text);
   }
