@@ -1,23 +1,17 @@
 // Reading and writing the fields of EngineConfig by the rows of its table (config/engine_config.h).
 #include <algorithm>
-#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <map>
 #include <string_view>
 
+#include "base/ascii.h"
 #include "base/log.h"
 #include "config/engine_config.h"
 #include "config/vllm_options.h"
 
 namespace chorus {
 namespace {
-
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return text;
-}
 
 Error not_accepted(const std::string& value, const std::string& accepted) {
   return fail(ErrorCode::invalid_argument, "\"{}\"; accepted: {}", value.substr(0, 100), accepted);
@@ -37,14 +31,14 @@ Result<void> read_integer(Integer* field, const std::string& value) {
 }
 
 Result<bool> parse_flag(const std::string& value) {
-  const std::string text = lower(value);
+  const std::string text = ascii_lower(value);
   if (text.empty() || text == "true" || text == "1" || text == "yes" || text == "on") return true;
   if (text == "false" || text == "0" || text == "no" || text == "off") return false;
   return not_accepted(value, "true or false");
 }
 
 bool is_none(const std::string& value) {
-  const std::string text = lower(value);
+  const std::string text = ascii_lower(value);
   return text.empty() || text == "none" || text == "null";
 }
 
@@ -185,7 +179,7 @@ Result<void> set_option(EngineConfig* config, const EngineOption& wanted, Value 
 
 // "--Max_Model_Len" -> "max-model-len"
 std::string normalised(const std::string& name) {
-  std::string result = lower(name);
+  std::string result = ascii_lower(name);
   std::replace(result.begin(), result.end(), '_', '-');
   return result.substr(std::min(result.find_first_not_of('-'), result.size()));
 }

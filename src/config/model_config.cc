@@ -4,10 +4,10 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cctype>
 #include <nlohmann/json.hpp>
 #include <string_view>
 
+#include "base/ascii.h"
 #include "config/model_fields.h"
 #include "config/nearest_name.h"
 #include "json/python_json.h"
@@ -20,10 +20,7 @@ std::optional<std::string> nearest_architecture(std::string model_type, std::spa
   std::erase(model_type, '_');
   std::vector<std::string> stems;
   for (const FamilyReader& family : families) {
-    std::string stem(family.architecture.substr(0, family.architecture.find("For")));
-    std::transform(stem.begin(), stem.end(), stem.begin(),
-                   [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-    stems.push_back(std::move(stem));
+    stems.push_back(ascii_lower(std::string(family.architecture.substr(0, family.architecture.find("For")))));
   }
   const auto nearest = nearest_name(model_type, stems);
   if (!nearest) return std::nullopt;

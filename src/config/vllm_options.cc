@@ -2,7 +2,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
+
+#include "base/ascii.h"
 
 namespace chorus {
 namespace {
@@ -14,15 +15,9 @@ Result<void> only(bool accepted, Value value, const char* what) {
   return fail(ErrorCode::invalid_argument, "\"{}\"; accepted: {}", value.substr(0, 100), what);
 }
 
-std::string lower(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(),
-                 [](unsigned char letter) { return static_cast<char>(std::tolower(letter)); });
-  return text;
-}
-
 template <std::size_t count>
 bool is_one_of(Value value, const std::array<const char*, count>& names) {
-  const std::string text = lower(value);
+  const std::string text = ascii_lower(value);
   return std::any_of(names.begin(), names.end(), [&text](const char* name) { return text == name; });
 }
 

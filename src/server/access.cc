@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <fstream>
 
+#include "base/ascii.h"
+
 namespace chorus {
 namespace {
 
@@ -15,20 +17,14 @@ constexpr std::size_t key_bytes_max = 1024;
 std::string host_name(std::string_view field) {
   const std::size_t bracket = field.find(']');
   const std::size_t colon = field.find(':', bracket == field.npos ? 0 : bracket);
-  std::string name(field.substr(0, colon));
-  std::ranges::transform(name, name.begin(),
-                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  return name;
+  return ascii_lower(std::string(field.substr(0, colon)));
 }
 
 std::optional<std::string_view> bearer_key(const HttpRequest& request) {
   constexpr std::string_view scheme = "bearer ";
   const auto field = request.field("authorization");
   if (!field || field->size() <= scheme.size()) return std::nullopt;
-  const bool bearer = std::equal(scheme.begin(), scheme.end(), field->begin(), [](char ours, char given) {
-    return ours == (given >= 'A' && given <= 'Z' ? given + 32 : given);
-  });
-  if (!bearer) return std::nullopt;
+  if (ascii_lower(std::string(field->substr(0, scheme.size()))) != scheme) return std::nullopt;
   return field->substr(scheme.size());
 }
 
@@ -41,7 +37,7 @@ std::string hash_of(std::string_view key) {
 }  // namespace
 
 Result<void> ApiKeys::add(std::string_view key) {
-  const bool visible = std::ranges::all_of(key, [](char c) { return c > ' ' && c < 0x7f; });
+  const bool visible = std::ranges::all_of(key, is_visible_ascii);
   if (key.empty() || key.size() > key_bytes_max || !visible) {
     return fail(ErrorCode::invalid_argument, "an API key is 1 to {} visible ASCII characters without spaces",
                 key_bytes_max);

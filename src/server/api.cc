@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "base/ascii.h"
 #include "base/siphash.h"
 #include "server/openai/catalog.h"
 
@@ -38,17 +39,14 @@ bool is_json(const HttpRequest& request) {
   if (!type) return false;
   std::string name(type->substr(0, type->find(';')));
   while (name.ends_with(' ')) name.pop_back();
-  std::ranges::transform(name, name.begin(),
-                         [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  return name == "application/json";
+  return ascii_lower(std::move(name)) == "application/json";
 }
 
 // The client's id goes into a header and into JSON: visible ASCII.
 std::optional<std::string> client_id(const HttpRequest& request) {
   constexpr std::size_t bytes_max = 128;
   const auto id = request.field("x-request-id");
-  const auto visible = [](char c) { return c > ' ' && c < 0x7f; };
-  if (!id || id->empty() || id->size() > bytes_max || !std::ranges::all_of(*id, visible)) return std::nullopt;
+  if (!id || id->empty() || id->size() > bytes_max || !std::ranges::all_of(*id, is_visible_ascii)) return std::nullopt;
   return std::string(*id);
 }
 

@@ -7,6 +7,7 @@
 #include <boost/beast/http/string_body.hpp>
 #include <optional>
 
+#include "base/ascii.h"
 #include "base/check.h"
 
 namespace chorus {
@@ -18,9 +19,7 @@ using Parser = http::request_parser<http::string_body>;
 using Refusal = RequestReader::Refusal;
 
 std::string lower(beast::string_view text) {
-  std::string low(text.data(), text.size());
-  std::ranges::transform(low, low.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
-  return low;
+  return ascii_lower(std::string(text.data(), text.size()));
 }
 
 // Beast joins folded lines to one value. RFC 9112, section 5.2: refuse them.
@@ -61,7 +60,7 @@ std::optional<Refusal> check_target(std::string_view target, const HttpLimits& l
     return Refusal{414,
                    fmt::format("the target has {} bytes, the limit is {}", target.size(), limits.target_bytes_max)};
   }
-  const bool visible = std::ranges::all_of(target, [](char c) { return c > ' ' && c < 0x7f && c != '#'; });
+  const bool visible = std::ranges::all_of(target, [](char c) { return is_visible_ascii(c) && c != '#'; });
   if (visible && target.starts_with('/')) return std::nullopt;
   return Refusal{400, "the target is not a path that begins with / and has visible ASCII characters alone"};
 }
