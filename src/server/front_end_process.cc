@@ -85,20 +85,12 @@ bool is_front_end_process(int argc, char** argv) {
 }
 
 int front_end_process_main(int socket_fd) {
-  if (auto adopted = adopt_process_rules(socket_fd, "chorus front"); !adopted.ok()) {
-    if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
-    log(LogLevel::error, "front end: {}", adopted.error().message);
-    return exit_wrong_configuration;
-  }
-  auto parent = open_start_socket(socket_fd);
-  if (!parent.ok()) {
-    log(LogLevel::error, "front end: {}", parent.error().message);
-    return exit_failed;
-  }
-  auto told = shake_hands(parent->get());
-  if (!told.ok()) return end_with(parent->get(), 0, told.error(), true);
-  const auto served = serve(parent->get(), std::move(*told));
-  return served.ok() ? exit_ok : end_with(parent->get(), 0, served.error(), false);
+  return child_process_main(socket_fd, "chorus front", "front end", [](Connection* parent) {
+    auto told = shake_hands(parent);
+    if (!told.ok()) return end_with(parent, 0, told.error(), true);
+    const auto served = serve(parent, std::move(*told));
+    return served.ok() ? exit_ok : end_with(parent, 0, served.error(), false);
+  });
 }
 
 }  // namespace chorus

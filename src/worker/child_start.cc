@@ -11,6 +11,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/log.h"
 #include "kernels/isa.h"
 
 namespace chorus {
@@ -18,8 +19,7 @@ namespace {
 
 constexpr int last_words_timeout_ms = 1'000;
 
-}  // namespace
-
+// Fails with `unavailable` when the parent is gone already.
 Result<void> adopt_process_rules(int socket_fd, const char* name) {
   ::signal(SIGINT, SIG_IGN);
   ::signal(SIGTERM, SIG_IGN);  // one for the whole group is the parent's to follow: what runs may end first
@@ -44,6 +44,22 @@ Result<void> adopt_process_rules(int socket_fd, const char* name) {
 Result<std::unique_ptr<Connection>> open_start_socket(int socket_fd) {
   [[maybe_unused]] const int until_exit = ::fcntl(socket_fd, F_DUPFD_CLOEXEC, 0);
   return make_socket_connection(UniqueFd(socket_fd));
+}
+
+}  // namespace
+
+int child_process_main(int socket_fd, const char* comm, const char* name, const std::function<int(Connection*)>& run) {
+  if (const auto adopted = adopt_process_rules(socket_fd, comm); !adopted.ok()) {
+    if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
+    log(LogLevel::error, "{}: {}", name, adopted.error().message);
+    return exit_wrong_configuration;
+  }
+  const auto connection = open_start_socket(socket_fd);
+  if (!connection.ok()) {
+    log(LogLevel::error, "{}: {}", name, connection.error().message);
+    return exit_failed;
+  }
+  return run(connection->get());
 }
 
 Result<void> send_message(Connection* connection, MessageType type, std::uint32_t epoch, std::string payload) {

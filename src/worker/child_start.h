@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/result.h"
@@ -17,13 +18,11 @@ inline constexpr int exit_ok = 0;
 inline constexpr int exit_failed = 1;
 inline constexpr int exit_wrong_configuration = 2;
 
-// Dies with the process at the other end of the socket, leaves Ctrl-C and SIGTERM to it, and is `name` in `ps -o comm`.
-// Fails with `unavailable` when that process is gone already.
-Result<void> adopt_process_rules(int socket_fd, const char* name);
-
-// The descriptor that the process was started with as a connection. The socket itself stays open until the process
-// ends, so that the other side learns of the end and of the exit status together.
-Result<std::unique_ptr<Connection>> open_start_socket(int socket_fd);
+// What a process does that the parent started with a socket: makes a connection of it and calls `run`, whose exit
+// status it returns. It dies with the process at the other end (is that gone already, it returns at once), leaves
+// Ctrl-C and SIGTERM to it, and is `comm` in `ps -o comm`. An error before `run` is logged as the process's `name`. The
+// socket stays open until the process ends, so that the other side learns of the end and of the exit status together.
+int child_process_main(int socket_fd, const char* comm, const char* name, const std::function<int(Connection*)>& run);
 
 // HELLO, then the CONFIG that answers it.
 Result<Frame> ask_for_configuration(Connection* connection);

@@ -213,26 +213,18 @@ std::string numerics_profile(const LoadedWeights& weights) {
 }
 
 int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
-  if (auto adopted = adopt_process_rules(socket_fd, "chorus engine"); !adopted.ok()) {
-    if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
-    log(LogLevel::error, "engine process: {}", adopted.error().message);
-    return exit_wrong_configuration;
-  }
-  auto connection = open_start_socket(socket_fd);
-  if (!connection.ok()) {
-    log(LogLevel::error, "engine process: {}", connection.error().message);
-    return exit_failed;
-  }
-  auto begun = shake_hands(connection->get());
-  if (!begun.ok()) return end_with(connection->get(), 0, begun.error(), true);
-  const EngineStart& start = begun->start;
-  auto replica = factory(start, begun->weights, connection->get(), begun->progress);
-  if (!replica.ok()) return end_with(connection->get(), start.epoch, replica.error(), true);
-  EngineProcess process(connection->get(), start, begun->progress.progress(), &*replica);
-  auto ran = process.announce(numerics_profile(begun->weights));
-  if (ran.ok()) ran = process.run();
-  if (!ran.ok() && replica->workers) replica->workers->kill();
-  return ran.ok() ? exit_ok : end_with(connection->get(), start.epoch, ran.error(), false);
+  return child_process_main(socket_fd, "chorus engine", "engine process", [&](Connection* connection) {
+    auto begun = shake_hands(connection);
+    if (!begun.ok()) return end_with(connection, 0, begun.error(), true);
+    const EngineStart& start = begun->start;
+    auto replica = factory(start, begun->weights, connection, begun->progress);
+    if (!replica.ok()) return end_with(connection, start.epoch, replica.error(), true);
+    EngineProcess process(connection, start, begun->progress.progress(), &*replica);
+    auto ran = process.announce(numerics_profile(begun->weights));
+    if (ran.ok()) ran = process.run();
+    if (!ran.ok() && replica->workers) replica->workers->kill();
+    return ran.ok() ? exit_ok : end_with(connection, start.epoch, ran.error(), false);
+  });
 }
 
 Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory) {

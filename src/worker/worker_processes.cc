@@ -224,20 +224,12 @@ Result<JoinedWorker> join_replica(Connection* connection) {
 }  // namespace
 
 int worker_process_main(int socket_fd) {
-  if (auto adopted = adopt_process_rules(socket_fd, "chorus worker"); !adopted.ok()) {
-    if (adopted.error().code == ErrorCode::unavailable) return exit_ok;
-    log(LogLevel::error, "worker process: {}", adopted.error().message);
-    return exit_wrong_configuration;
-  }
-  auto connection = open_start_socket(socket_fd);
-  if (!connection.ok()) {
-    log(LogLevel::error, "worker process: {}", connection.error().message);
-    return exit_failed;
-  }
-  auto joined = join_replica(connection->get());
-  if (!joined.ok()) return end_with(connection->get(), 0, joined.error(), true);
-  const auto ran = run_worker(joined->setup, joined->weights, {});
-  return ran.ok() ? exit_ok : end_with(connection->get(), 0, ran.error(), false);
+  return child_process_main(socket_fd, "chorus worker", "worker process", [](Connection* connection) {
+    auto joined = join_replica(connection);
+    if (!joined.ok()) return end_with(connection, 0, joined.error(), true);
+    const auto ran = run_worker(joined->setup, joined->weights, {});
+    return ran.ok() ? exit_ok : end_with(connection, 0, ran.error(), false);
+  });
 }
 
 }  // namespace chorus
