@@ -147,6 +147,18 @@ TEST_F(ConnectedEngines, OneThatCannotStartFailsTheStartWithItsWords) {
   EXPECT_THAT(fleet.error().message, HasSubstr("the toy does not like dp rank 1"));
 }
 
+// As where another engine cannot start before this one has its CONFIG.
+TEST(EngineOnAConnection, AShutdownBeforeTheConfigEndsItInOrder) {
+  auto sockets = make_socket_pair();
+  ASSERT_TRUE(sockets.ok());
+  auto ours = make_socket_connection(std::move(sockets->first)),
+       theirs = make_socket_connection(std::move(sockets->second));
+  ASSERT_TRUE(ours.ok() && theirs.ok());
+  std::jthread engine([&] { serve_toy(theirs->get(), ""); });
+  ASSERT_TRUE(receive_message(ours->get(), MessageType::hello, "HELLO").ok());
+  ASSERT_TRUE(send_message(ours->get(), MessageType::shutdown, 0, {}).ok());
+}
+
 // The engine's end of the connection is this test's business alone: no fleet.
 TEST(EngineOnAConnection, ARequestThatComesTwiceIsItsSendersErrorAndEndsNoProcess) {
   auto sockets = make_socket_pair();

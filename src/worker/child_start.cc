@@ -19,6 +19,11 @@ namespace {
 
 constexpr int last_words_timeout_ms = 1'000;
 
+Result<void> check_type(const Frame& frame, MessageType type, const char* what) {
+  if (frame.type == static_cast<std::uint8_t>(type)) return {};
+  return fail(ErrorCode::invalid_argument, "message of type {} where {} was to come", frame.type, what);
+}
+
 // Fails with `unavailable` when the parent is gone already.
 Result<void> adopt_process_rules(int socket_fd, const char* name) {
   ::signal(SIGINT, SIG_IGN);
@@ -71,14 +76,17 @@ Result<Frame> ask_for_configuration(Connection* connection) {
   hello.pid = ::getpid();
   hello.best_isa = name_of(available_isas().front());
   CHORUS_TRY_VOID(send_message(connection, MessageType::hello, 0, encode(hello)));
-  return receive_message(connection, MessageType::config, "CONFIG");
+  CHORUS_TRY(Frame frame, receive_within(connection, handshake_timeout_ms));
+  if (frame.type == static_cast<std::uint8_t>(MessageType::shutdown)) {
+    return fail(ErrorCode::cancelled, "the fleet ended before this process had its CONFIG");
+  }
+  CHORUS_TRY_VOID(check_type(frame, MessageType::config, "CONFIG"));
+  return frame;
 }
 
 Result<Frame> receive_message(Connection* connection, MessageType type, const char* what, int timeout_ms) {
   CHORUS_TRY(Frame frame, receive_within(connection, timeout_ms));
-  if (frame.type != static_cast<std::uint8_t>(type)) {
-    return fail(ErrorCode::invalid_argument, "message of type {} where {} was to come", frame.type, what);
-  }
+  CHORUS_TRY_VOID(check_type(frame, type, what));
   return frame;
 }
 

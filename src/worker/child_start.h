@@ -24,7 +24,7 @@ inline constexpr int exit_wrong_configuration = 2;
 // socket stays open until the process ends, so that the other side learns of the end and of the exit status together.
 int child_process_main(int socket_fd, const char* comm, const char* name, const std::function<int(Connection*)>& run);
 
-// HELLO, then the CONFIG that answers it.
+// HELLO, then the CONFIG that answers it. `cancelled`: SHUTDOWN came instead, as where another one could not start.
 Result<Frame> ask_for_configuration(Connection* connection);
 
 // The next frame, which must be of this type; the second: and bring a descriptor.

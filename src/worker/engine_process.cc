@@ -230,8 +230,10 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
 Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory) {
   std::uint32_t epoch = 0;
   const auto served = [&]() -> Result<void> {
-    CHORUS_TRY(const Frame frame, ask_for_configuration(connection));
-    CHORUS_TRY(const EngineStart start, decode_engine_start(frame.payload));
+    const auto frame = ask_for_configuration(connection);
+    if (!frame.ok() && frame.error().code == ErrorCode::cancelled) return {};
+    if (!frame.ok()) return frame.error();
+    CHORUS_TRY(const EngineStart start, decode_engine_start(frame->payload));
     epoch = start.epoch;
     CHORUS_TRY(StartedReplica replica, factory(start));
     EngineProcess process(connection, start, Progress(), &replica);
