@@ -17,14 +17,12 @@ constexpr int submissions_per_write = 64;
 class OfflineFleet final : public HostedFleet {
  public:
   OfflineFleet(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits)
-      : ranks_(config.parallel.data_parallel_size),
-        client_(config, own_client),
-        host_(config, model, limits, &client_) {}
+      : client_(config, own_client), host_(config, model, limits, &client_) {}
 
   Result<void> start(FleetSetup setup) { return host_.start(std::move(setup)); }
 
   Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
-    if (dp_rank) CHORUS_TRY_VOID(check_rank(*dp_rank));
+    if (dp_rank) CHORUS_TRY_VOID(client_.check_rank(*dp_rank));
     CHORUS_TRY(const RequestId id, client_.dispatcher().submit(std::move(request), dp_rank));
     if (++unsent_ < submissions_per_write) return id;
     unsent_ = 0;
@@ -43,19 +41,19 @@ class OfflineFleet final : public HostedFleet {
   }
 
   Result<void> drain(int dp_rank, bool move) override {
-    CHORUS_TRY_VOID(check_rank(dp_rank));
+    CHORUS_TRY_VOID(client_.check_rank(dp_rank));
     host_.drain(dp_rank, move);
     return {};
   }
 
   Result<void> resume(int dp_rank) override {
-    CHORUS_TRY_VOID(check_rank(dp_rank));
+    CHORUS_TRY_VOID(client_.check_rank(dp_rank));
     host_.resume(dp_rank);
     return {};
   }
 
   Result<void> remove(int dp_rank) override {
-    CHORUS_TRY_VOID(check_rank(dp_rank));
+    CHORUS_TRY_VOID(client_.check_rank(dp_rank));
     return host_.remove(dp_rank);
   }
 
@@ -72,13 +70,8 @@ class OfflineFleet final : public HostedFleet {
   FleetTimes times() const override { return host_.times(); }
 
  private:
-  Result<void> check_rank(int dp_rank) const {
-    if (dp_rank >= 0 && dp_rank < ranks_) return {};
-    return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", dp_rank, ranks_);
-  }
   bool has_events() const { return client_.dispatcher().has_events(); }
 
-  int ranks_;
   FleetClient client_;
   FleetHost host_;
   int unsent_ = 0;  // submissions that the next write takes along

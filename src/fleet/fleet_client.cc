@@ -26,7 +26,14 @@ Result<void> accept(const Judgement& judgement) {
 }  // namespace
 
 FleetClient::FleetClient(const EngineConfig& config, ClientId client)
-    : id_(client), dispatcher_(dispatcher_config(config, client), make_load_balancer(config.load_balancer)) {}
+    : id_(client),
+      ranks_(config.parallel.data_parallel_size),
+      dispatcher_(dispatcher_config(config, client), make_load_balancer(config.load_balancer)) {}
+
+Result<void> FleetClient::check_rank(int dp_rank) const {
+  if (dp_rank >= 0 && dp_rank < ranks_) return {};
+  return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", dp_rank, ranks_);
+}
 
 Result<void> FleetClient::on_events(Placement from, const std::string& events) {
   CHORUS_TRY(std::vector<TokenEvent> decoded, decode_events(events));

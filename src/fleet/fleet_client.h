@@ -20,6 +20,8 @@ class FleetClient {
   FleetClient(const EngineConfig& config, ClientId client);
 
   ClientId id() const { return id_; }
+  // Whether an operator or a request may name this rank.
+  Result<void> check_rank(int dp_rank) const;
   Dispatcher& dispatcher() { return dispatcher_; }
   const Dispatcher& dispatcher() const { return dispatcher_; }
 
@@ -33,6 +35,7 @@ class FleetClient {
 
  private:
   ClientId id_;
+  int ranks_;
   Dispatcher dispatcher_;
 };
 

@@ -33,9 +33,7 @@ class FrontEndFleet final : public Fleet {
         times_(std::move(times)) {}
 
   Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
-    if (dp_rank && (*dp_rank < 0 || *dp_rank >= ranks_)) {
-      return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", *dp_rank, ranks_);
-    }
+    if (dp_rank) CHORUS_TRY_VOID(client_.check_rank(*dp_rank));
     return client_.dispatcher().submit(std::move(request), dp_rank);
   }
   void abort(RequestId request) override { client_.dispatcher().abort(request); }
