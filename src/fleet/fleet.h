@@ -47,7 +47,7 @@ struct FleetTimes {
   std::string profile;             // "amx-bf16/bfloat16": the numerics profile
 };
 
-// What a caller with a loop of its own waits for before it calls poll(0).
+// What a caller that waits in another event loop waits for before it calls poll(0).
 struct FleetWait {
   int descriptor = -1;  // until it is readable; -1: nothing but the time
   int timeout_ms = 0;   // at most so long

@@ -1,4 +1,4 @@
-// The fleet as a front end in a process of its own has it: a Dispatcher over a socket to each engine. The sockets, and
+// The fleet as a front end in a separate process has it: a Dispatcher over a socket to each engine. The sockets, and
 // the news of the replicas, come from the host (client_link.h) in another process, which is not on a request's way:
 // while it is busy or stopped, requests go on.
 #pragma once

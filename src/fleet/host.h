@@ -6,8 +6,8 @@
 // host_deaths.cc (how they are noticed, and what is said of them), host_messages.cc (what engines say), host_clients.cc
 // (front ends in other processes).
 //
-// Front ends: one in this process over the engines' control connections, or any number in processes of their own, each
-// with a socket to each engine (client_link.h).
+// Front ends: one in this process over the engines' control connections, or any number in other processes, each with
+// a socket to each engine (client_link.h).
 #pragma once
 
 #include <poll.h>
@@ -39,7 +39,7 @@ class FleetHost final : private SourceHost {
   Result<void> start(FleetSetup setup);
   // One pass of the loop: waits at most timeout_ms, takes what came, looks at the clock.
   void turn(int timeout_ms);
-  // What a caller with a loop of its own waits for before the next turn(0).
+  // What a caller that waits in another event loop waits for before the next turn(0).
   FleetWait wait();
   // Carries out what was decided, here and by the client, until nobody wants anything more; then sends.
   void act();

@@ -1,4 +1,4 @@
-// Front ends in processes of their own.
+// Front ends in other processes.
 #include <algorithm>
 #include <utility>
 

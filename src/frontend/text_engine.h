@@ -99,7 +99,7 @@ class TextEngine {
   // Waits at most timeout_ms for deltas and appends them. An error: the fleet has failed.
   Result<void> poll(int timeout_ms, std::vector<TextDelta>* deltas);
 
-  // As Fleet::wait(): what a caller with a loop of its own waits for before it calls poll(0).
+  // As Fleet::wait(): what a caller that waits in another event loop waits for before it calls poll(0).
   FleetWait wait();
 
   std::size_t requests() const;  // added and not ended

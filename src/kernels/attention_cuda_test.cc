@@ -196,7 +196,7 @@ TEST(AttentionCuda, BitsOfARowDependOnThatRowAlone) {
 
 // Goal: the emulation has the bits of a GPU. Method: the same test on both, against one number.
 TEST(AttentionCuda, BitsAreHoppers) {
-  if (!sums_as_hopper()) GTEST_SKIP() << "not Hopper's sums";
+  if (!sums_as_hopper()) GTEST_SKIP() << "the expected bits are Hopper's, and this GPU sums otherwise (docs/cuda.md)";
   EXPECT_EQ(hash_of(SequenceInMemory(all_heads[0], 290, 9).attend(270, 20, 2)), 0xc08f2a1b39bb2aabU);
 }
 

@@ -141,7 +141,7 @@ TEST(LinearCuda, BitsOfARowDependOnThatRowAlone) {
 
 // Goal: the emulation has the bits of a GPU. Method: the same test on both, against one number.
 TEST(LinearCuda, BitsAreHoppers) {
-  if (!sums_as_hopper()) GTEST_SKIP() << "not Hopper's sums";
+  if (!sums_as_hopper()) GTEST_SKIP() << "the expected bits are Hopper's, and this GPU sums otherwise (docs/cuda.md)";
   EXPECT_EQ(hash_of(multiply(ways[by_plan], Problem(20, 64, 8 * 96, 8, 21), 0, 20, 2)), 0x5b673bf77463e5a9U);
 }
 

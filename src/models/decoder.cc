@@ -97,7 +97,8 @@ Result<void> Decoder::add_half(const LayerContext& context, const Parameters& pa
     input = normed;
   }
   const auto multiplier = static_cast<float>(config_.residual_multiplier);
-  if (!after && multiplier == 1.0F && before) return add(input, residual);
+  // Added at once, unless it is read from where it would be added to.
+  if (before && !after && multiplier == 1.0F) return add(input, residual);
   float* added = context.scratch.take_array<float>(rows * width);
   std::fill_n(added, rows * width, 0.0F);
   CHORUS_TRY_VOID(add(input, added));

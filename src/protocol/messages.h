@@ -20,7 +20,7 @@
 //   EVENTS  after each step                 ADD, ABORT
 //   LOAD    now and then
 //
-// Between a front end in a process of its own and the host of the fleet (fleet/client_link.h), over a third connection:
+// Between a front end in a separate process and the host of the fleet (fleet/client_link.h), over a third connection:
 //
 //   host -> front end                       front end -> host
 //   NEWS    of a replica; its socket comes  NOTE, REPLICA_FAULT

@@ -1,4 +1,4 @@
-// A front end in a process of its own: argv = {"chorus front-end 0"}, a socket to its parent (parent.h) as
+// A front end as a separate process: argv = {"chorus front-end 0"}, a socket to its parent (parent.h) as
 // descriptor 3. Its parent gives it the listening socket and, over another socket, the fleet.
 //
 //   front end -> parent                parent -> front end

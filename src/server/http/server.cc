@@ -71,7 +71,8 @@ void HttpServer::Implementation::accept(Listener* listener) {
   for (int i = 0; i < accepted_at_once; ++i) {
     auto socket = tcp::accept(listener->socket.get());
     if (!socket.ok()) {
-      log(LogLevel::warning, "no more connections for now: {}", socket.error().message);
+      log(LogLevel::warning, "cannot accept a connection, tried again in {} ms: {}",
+          host_.limits.sweep_interval / 1'000'000, socket.error().message);
       listener->paused = true;
       return;
     }
