@@ -57,8 +57,7 @@ Result<void> ClientLink::take(const Frame& frame, Said* said) {
 }
 
 void ClientLink::append_descriptors(std::vector<pollfd>* items) const {
-  const auto wanted = static_cast<short>(connection_->queued_bytes() > 0 ? POLLIN | POLLOUT : POLLIN);
-  items->push_back({connection_->fd(), wanted, 0});
+  items->push_back(poll_item(*connection_));
 }
 
 }  // namespace chorus

@@ -75,11 +75,8 @@ class FrontEndFleet final : public Fleet {
 
 // The host first, then the replicas in order.
 void FrontEndFleet::append_descriptors(std::vector<pollfd>* items) {
-  const auto item = [](int fd, bool writes) {
-    return pollfd{fd, static_cast<short>(writes ? POLLIN | POLLOUT : POLLIN), 0};
-  };
-  items->push_back(item(host_->fd(), host_->queued_bytes() > 0));
-  for (auto& [rank, replica] : replicas_) items->push_back(item(replica.link.socket(), replica.link.wants_to_write()));
+  items->push_back(poll_item(*host_));
+  for (auto& [rank, replica] : replicas_) items->push_back(replica.link.poll_item());
 }
 
 FleetWait FrontEndFleet::wait() {

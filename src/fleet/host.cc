@@ -147,8 +147,7 @@ int FleetHost::append_descriptors(std::vector<pollfd>* items, std::vector<int>* 
     if (!replica) continue;
     if (works(rank)) until(monotonic_now() + replica->hang_watch.limits().look_interval);
     if (replica->closed) until(replica->closed->exits_until);
-    const auto wanted = static_cast<short>(replica->wants_to_write() ? POLLIN | POLLOUT : POLLIN);
-    items->push_back({replica->socket(), wanted, 0});  // a negative descriptor is skipped by poll(2)
+    items->push_back(replica->poll_item());
     items->push_back({replica->process().pidfd(), POLLIN, 0});
     polled->push_back(rank);
   }

@@ -37,6 +37,13 @@ void ReplicaLink::post(MessageType type, std::string payload, int descriptor) {
   pump();
 }
 
+pollfd ReplicaLink::poll_item() const {
+  if (!connection_) return {-1, POLLIN, 0};
+  pollfd item = chorus::poll_item(*connection_);
+  if (!outbox_.empty()) item.events |= POLLOUT;
+  return item;
+}
+
 bool ReplicaLink::has_room() const {
   return connection_ != nullptr && outbox_.empty() && connection_->queued_bytes() <= connection_bytes_max;
 }

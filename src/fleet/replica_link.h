@@ -51,8 +51,8 @@ class ReplicaLink {
 
   bool connected() const { return connection_ != nullptr; }
   void disconnect() { connection_.reset(); }
-  int socket() const { return connection_ ? connection_->fd() : -1; }
-  bool wants_to_write() const { return connection_ && (connection_->queued_bytes() > 0 || !outbox_.empty()); }
+  // For poll(2), which skips the negative descriptor of a closed connection.
+  pollfd poll_item() const;
 
   HangWatch hang_watch;
   bool was_ready = false;

@@ -144,10 +144,7 @@ void JoiningReplicas::append_descriptors(std::vector<pollfd>* items) const {
     if (connection) items->push_back({connection->fd(), POLLIN, 0});
   }
   for (const auto& of_rank : followers_) {
-    for (const ReplicaLink& follower : of_rank) {
-      const auto wanted = static_cast<short>(follower.wants_to_write() ? POLLIN | POLLOUT : POLLIN);
-      items->push_back({follower.socket(), wanted, 0});
-    }
+    for (const ReplicaLink& follower : of_rank) items->push_back(follower.poll_item());
   }
 }
 

@@ -6,6 +6,8 @@
 // frame). Frames that arrived before a clean close are still delivered.
 #pragma once
 
+#include <poll.h>
+
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -47,9 +49,12 @@ class Connection {
   // False: the time ran out.
   virtual Result<bool> wait(int timeout_ms) = 0;
 
-  // For poll(2) in the owner's loop: POLLIN always, POLLOUT while queued_bytes() > 0. -1: the in-memory twin.
+  // -1: the in-memory twin.
   virtual int fd() const = 0;
 };
+
+// For poll(2) in the owner's loop: POLLIN always, POLLOUT while bytes are queued.
+pollfd poll_item(const Connection& connection);
 
 // Takes a connected stream socket; makes it non-blocking and close-on-exec.
 Result<std::unique_ptr<Connection>> make_socket_connection(UniqueFd socket, const ConnectionLimits& limits = {});

@@ -93,11 +93,10 @@ class SocketConnection final : public Connection {
   }
 
   Result<bool> wait(int timeout_ms) override {
-    const Nanoseconds deadline = monotonic_now() + Nanoseconds{timeout_ms} * 1'000'000;
+    const Nanoseconds deadline = deadline_after(timeout_ms);
     while (true) {
-      pollfd item{socket_.get(), static_cast<short>(queued_bytes_ > 0 ? POLLIN | POLLOUT : POLLIN), 0};
-      const Nanoseconds left = deadline - monotonic_now();
-      const int count = ::poll(&item, 1, left <= 0 ? 0 : static_cast<int>((left + 999'999) / 1'000'000));
+      pollfd item = poll_item(*this);
+      const int count = ::poll(&item, 1, milliseconds_until(deadline));
       if (count >= 0) return count > 0;
       if (errno != EINTR) return fail(ErrorCode::internal, "poll: {}", std::strerror(errno));
     }

@@ -155,8 +155,7 @@ Result<void> ClientTable::report(const EngineLoad& load) {
 void ClientTable::append_descriptors(std::vector<pollfd>* items) const {
   for (const auto& [id, client] : clients_) {
     if (!client.connection) continue;
-    const auto wanted = static_cast<short>(client.connection->queued_bytes() > 0 ? POLLIN | POLLOUT : POLLIN);
-    items->push_back({client.connection->fd(), wanted, 0});
+    items->push_back(poll_item(*client.connection));
   }
 }
 

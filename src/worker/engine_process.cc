@@ -180,8 +180,7 @@ class EngineProcess {
 
   // For the parent, a client, or a worker that ends.
   Result<bool> wait() {
-    const auto wanted = static_cast<short>(connection_->queued_bytes() > 0 ? POLLIN | POLLOUT : POLLIN);
-    descriptors_.assign(1, {connection_->fd(), wanted, 0});
+    descriptors_.assign(1, poll_item(*connection_));
     clients_.append_descriptors(&descriptors_);
     if (workers_ != nullptr) workers_->append_descriptors(&descriptors_);
     const int ready = ::poll(descriptors_.data(), descriptors_.size(), idle_wait_ms_);
