@@ -1,4 +1,4 @@
-# make demo    install what is missing, build, and run the stories workflow on two replicas
+# make demo    install what is missing, build, and serve a model on two replicas, of which one is killed
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
 # make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
 # make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
@@ -28,7 +28,7 @@ install-packages:
 	@tools/install_packages.sh
 
 demo: build
-	@tools/demo.sh
+	@tools/demo.py
 
 test: install-packages
 	@$(call CONFIGURE,release)
