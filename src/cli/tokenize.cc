@@ -188,8 +188,9 @@ Result<int> tokenize(const TokenizeOptions& options) {
 
 std::function<Result<int>()> declare_tokenize(Options& options) {
   auto values = std::make_shared<TokenizeOptions>();
-  options.positional("MODEL", &values->model,
-                     "directory with tokenizer.json, or a .gguf file; for --render-chat tokenizer_config.json or chat_template.jinja");
+  options.positional(
+      "MODEL", &values->model,
+      "directory with tokenizer.json, or a .gguf file; for --render-chat tokenizer_config.json or chat_template.jinja");
   options.flag("--decode", &values->decode,
                "stdin: ids separated by white space, or a JSON list; stdout: exactly their text, no newline added");
   options.flag(

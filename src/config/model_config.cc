@@ -98,7 +98,8 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
                                       std::span<const FamilyReader> families) {
   if (!exists(directory)) {
     return fail(ErrorCode::not_found,
-                "no such model directory: {} (a Hugging Face directory with config.json, or a .gguf file, is needed)", directory);
+                "no such model directory: {} (a Hugging Face directory with config.json, or a .gguf file, is needed)",
+                directory);
   }
   const std::string path = model_text_path(directory, "config.json");
   CHORUS_TRY(const auto document, read_model_object(directory, "config.json", config_bytes_max));

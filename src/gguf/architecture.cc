@@ -10,8 +10,8 @@ namespace {
 
 constexpr std::int64_t experts_max = 1024;
 
-constexpr PartName whole_names[] = {{"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"},
-                                    {"output", "lm_head"}};
+constexpr PartName whole_names[] = {
+    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
 
 constexpr PartName layer_names[] = {
     {"attn_norm", "input_layernorm"},
@@ -117,12 +117,15 @@ class Renamer {
   Result<void> add_experts(const GgufTensor& tensor, const std::string& pattern) {
     const std::size_t star = pattern.find('*');
     if (tensor.shape.size() != 3 || tensor.shape[0] > experts_max) {
-      return fail(ErrorCode::invalid_argument, "tensor {} has the shape [{}]; accepted: of experts 3 dimensions, the first up to {}",
-                  tensor.name, fmt::join(tensor.shape, ", "), experts_max);
+      return fail(ErrorCode::invalid_argument,
+                  "tensor {} has the shape [{}]; accepted: of experts 3 dimensions, the first up to {}", tensor.name,
+                  fmt::join(tensor.shape, ", "), experts_max);
     }
     for (std::int64_t expert = 0; expert < tensor.shape[0]; ++expert) {
-      out_->push_back({fmt::format("{}{}{}", pattern.substr(0, star), expert, pattern.substr(star + 1)), &tensor,
-                       {tensor.shape[1], tensor.shape[2]}, expert * tensor.shape[1]});
+      out_->push_back({fmt::format("{}{}{}", pattern.substr(0, star), expert, pattern.substr(star + 1)),
+                       &tensor,
+                       {tensor.shape[1], tensor.shape[2]},
+                       expert * tensor.shape[1]});
     }
     return {};
   }

@@ -55,7 +55,8 @@ void write_sizes(const GgufFile& file, Fields* fields, JsonWriter* json) {
   // Whatever a family calls it.
   fields->copy_number("rms_norm_eps", "attention.layer_norm_rms_epsilon");
   fields->copy_number("layer_norm_eps", "attention.layer_norm_epsilon");
-  if (!fields->number("attention.layer_norm_rms_epsilon")) fields->copy_number("rms_norm_eps", "attention.layer_norm_epsilon");
+  if (!fields->number("attention.layer_norm_rms_epsilon"))
+    fields->copy_number("rms_norm_eps", "attention.layer_norm_epsilon");
   const std::int64_t turned = fields->integer("rope.dimension_count").value_or(head_dim);
   if (head_dim > 0 && turned < head_dim) {
     json->key("partial_rotary_factor").value(static_cast<double>(turned) / static_cast<double>(head_dim));
@@ -160,8 +161,8 @@ void write_token(const GgufFile& file, const char* name, const char* key, JsonWr
 // What an answer ends with besides its end of text, in chat models' vocabularies: llama.cpp looks for these texts, too
 // (llama-vocab.cpp, "special_eog_ids").
 bool ends_a_turn(std::string_view token) {
-  constexpr std::string_view known[] = {"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>",
-                                        "<|endoftext|>", "<|end_of_text|>"};
+  constexpr std::string_view known[] = {"<|eot_id|>",    "<|eom_id|>",    "<|im_end|>",     "<|end|>",
+                                        "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"};
   return std::ranges::find(known, token) != std::end(known);
 }
 

@@ -1,6 +1,5 @@
-// A model in one file: GGUF (versions 2 and 3), or several files of it that gguf-split made. Metadata by key, tensors by
-// name; mapped and never copied.
-// Format: https://github.com/ggml-org/ggml, docs/gguf.md.
+// A model in one file: GGUF (versions 2 and 3), or several files of it that gguf-split made. Metadata by key, tensors
+// by name; mapped and never copied. Format: https://github.com/ggml-org/ggml, docs/gguf.md.
 //
 // Nothing of the file is trusted: every count, size, offset and string is checked against the bytes that are there
 // before it is used, in arithmetic that cannot wrap.

@@ -153,7 +153,8 @@ Result<std::size_t> size_of(const GgufTensor& tensor) {
   constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   std::uint64_t elements = 1;
   for (const std::int64_t dimension : tensor.shape) {
-    const bool fits = dimension > 0 && !__builtin_mul_overflow(elements, static_cast<std::uint64_t>(dimension), &elements);
+    const bool fits =
+        dimension > 0 && !__builtin_mul_overflow(elements, static_cast<std::uint64_t>(dimension), &elements);
     if (!fits || elements > most) {
       return fail(ErrorCode::invalid_argument, "tensor {}: a dimension is not positive, or all together pass 2^63",
                   tensor.name);
@@ -183,8 +184,8 @@ Result<PlacedTensor> read_tensor(Reader* reader) {
   tensor.name = reader->text(tensor_name_bytes_max);
   const auto dimensions = reader->read<std::uint32_t>();
   if (dimensions > dimensions_max) {
-    reader->refuse(fmt::format("tensor {} has {} dimensions; accepted: {} at most", tensor.name, dimensions,
-                               dimensions_max));
+    reader->refuse(
+        fmt::format("tensor {} has {} dimensions; accepted: {} at most", tensor.name, dimensions, dimensions_max));
   }
   for (std::uint32_t i = 0; i < dimensions && reader->ok(); ++i) tensor.shape.push_back(reader->read<std::int64_t>());
   std::reverse(tensor.shape.begin(), tensor.shape.end());
@@ -216,7 +217,8 @@ Result<void> place(std::span<const std::byte> file, std::uint64_t begin, std::ui
   for (std::size_t i = 1; i < placed->size(); ++i) {
     const PlacedTensor& before = (*placed)[i - 1];
     if (before.offset + before.tensor.bytes > (*placed)[i].offset) {
-      return fail(ErrorCode::invalid_argument, "tensors {} and {} overlap", before.tensor.name, (*placed)[i].tensor.name);
+      return fail(ErrorCode::invalid_argument, "tensors {} and {} overlap", before.tensor.name,
+                  (*placed)[i].tensor.name);
     }
   }
   for (auto& [tensor, offset] : *placed) head->tensors.push_back(std::move(tensor));

@@ -31,7 +31,8 @@ TEST(GgufTensorType, BlocksStandForTheReferencesValues) {
     ASSERT_NE(type, nullptr);
     ASSERT_TRUE(type->is_readable());
     EXPECT_EQ(type->name, entry["name"].get<std::string>());
-    const std::string block = unhex(entry["block"].get<std::string>()), values = unhex(entry["values"].get<std::string>());
+    const std::string block = unhex(entry["block"].get<std::string>()),
+                      values = unhex(entry["values"].get<std::string>());
     ASSERT_EQ(block.size(), type->block_bytes);
     ASSERT_EQ(values.size(), static_cast<std::size_t>(type->block_elements) * sizeof(float));
     std::vector<float> made(static_cast<std::size_t>(type->block_elements));
@@ -138,7 +139,8 @@ TEST(GgufParser, NoDamagedByteReachesPastTheFile) {
   for (int round = 0; round < 20000; ++round) {
     // Of its own size on the heap, so that a sanitizer sees what reads past it.
     std::string damaged = content.substr(0, random() % 4 == 0 ? random() % content.size() : content.size());
-    for (unsigned i = 0; i < random() % 4 && !damaged.empty(); ++i) damaged[random() % damaged.size()] = static_cast<char>(random());
+    for (unsigned i = 0; i < random() % 4 && !damaged.empty(); ++i)
+      damaged[random() % damaged.size()] = static_cast<char>(random());
     damaged.shrink_to_fit();
     const auto parsed = parse_gguf_head(std::as_bytes(std::span(damaged.data(), damaged.size())));
     if (!parsed.ok()) continue;

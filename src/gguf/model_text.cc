@@ -38,7 +38,8 @@ Result<std::optional<std::string>> read_model_text(const std::string& model, con
   return std::optional<std::string>(std::move(text));
 }
 
-Result<std::optional<Json>> read_model_object(const std::string& model, const std::string& name, std::size_t bytes_max) {
+Result<std::optional<Json>> read_model_object(const std::string& model, const std::string& name,
+                                              std::size_t bytes_max) {
   CHORUS_TRY(const auto text, read_model_text(model, name, bytes_max));
   if (!text) return std::optional<Json>();
   const std::string path = model_text_path(model, name);

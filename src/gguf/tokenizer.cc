@@ -1,5 +1,5 @@
-// A tokenizer.json for the vocabulary in a GGUF file. The pre-tokenizers by llama.cpp's names for them (src/llama-vocab.cpp),
-// each as the tokenizer.json that the name was given for has it.
+// A tokenizer.json for the vocabulary in a GGUF file. The pre-tokenizers by llama.cpp's names for them
+// (src/llama-vocab.cpp), each as the tokenizer.json that the name was given for has it.
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -63,14 +63,16 @@ constexpr std::string_view deepseek_coder_patterns[] = {"[\r\n]", R"(\s?\p{L}+)"
                                                         "[一-龥ࠀ-一가-퟿]+", R"(\p{N})"};
 constexpr std::string_view deepseek_v3_patterns[] = {
     R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+",
-    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"};
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\r\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
+    "?[\\p{P}\\p{S}]+[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"};
 
 constexpr std::string_view llama3_names[] = {"llama3", "llama-v3", "llama-bpe", "falcon3", "smaug-bpe", "dbrx"};
 constexpr std::string_view chatglm_names[] = {"chatglm-bpe", "glm4"};
 constexpr std::string_view qwen2_names[] = {"qwen2", "deepseek-r1-qwen", "megrez"};
 constexpr std::string_view stablelm_names[] = {"stablelm2", "hunyuan"};
 constexpr std::string_view gpt2_names[] = {"gpt-2", "phi-2", "mpt", "olmo", "default", "granite-docling"};
-constexpr std::string_view digit_names[] = {"smollm", "starcoder", "refact", "command-r", "exaone", "codeshell", "minerva-7b"};
+constexpr std::string_view digit_names[] = {"smollm", "starcoder", "refact",    "command-r",
+                                            "exaone", "codeshell", "minerva-7b"};
 constexpr std::string_view tekken_names[] = {"tekken"};
 constexpr std::string_view gpt4o_names[] = {"gpt-4o"};
 constexpr std::string_view deepseek_coder_names[] = {"deepseek-coder"};
@@ -204,8 +206,9 @@ struct Merge {
   double score;  // of the piece that they make
 };
 
-// SentencePiece has no list of merges: any two neighbours that make a piece merge, the best score first. As transformers'
-// generate_merges() (tokenization_utils_sentencepiece.py): of equals the longer left part, then the longer right one.
+// SentencePiece has no list of merges: any two neighbours that make a piece merge, the best score first. As
+// transformers' generate_merges() (tokenization_utils_sentencepiece.py): of equals the longer left part, then the
+// longer right one.
 std::vector<Merge> merges_of(const Vocabulary& vocabulary) {
   std::unordered_map<std::string_view, std::size_t> ids;
   for (std::size_t id = 0; id < vocabulary.tokens.size(); ++id) ids.emplace(vocabulary.tokens[id], id);
@@ -244,7 +247,14 @@ Result<void> check_pieces(const GgufFile& file, const Vocabulary& vocabulary) {
 }
 
 void write_replace(std::string_view from, std::string_view to, JsonWriter* json) {
-  json->begin_object().key("type").value("Replace").key("pattern").begin_object().key("String").value(from).end_object();
+  json->begin_object()
+      .key("type")
+      .value("Replace")
+      .key("pattern")
+      .begin_object()
+      .key("String")
+      .value(from)
+      .end_object();
   json->key("content").value(to).end_object();
 }
 
@@ -322,8 +332,8 @@ std::string gguf_tokenizer_config_json(const GgufFile& file) {
   JsonWriter json(&text);
   json.begin_object();
   const auto tokens = file.texts("tokenizer.ggml.tokens");
-  constexpr std::pair<const char*, const char*> named[] = {{"bos_token", "bos"}, {"eos_token", "eos"},
-                                                           {"unk_token", "unknown"}, {"pad_token", "padding"}};
+  constexpr std::pair<const char*, const char*> named[] = {
+      {"bos_token", "bos"}, {"eos_token", "eos"}, {"unk_token", "unknown"}, {"pad_token", "padding"}};
   for (const auto& [name, key] : named) {
     const auto id = file.integer(fmt::format("tokenizer.ggml.{}_token_id", key)).value_or(-1);
     if (id >= 0 && id < static_cast<std::int64_t>(tokens.size())) {

@@ -82,8 +82,8 @@ class GgufCheckpoint final : public Checkpoint {
       const std::size_t skipped = static_cast<std::size_t>(found->first_row) * row_bytes(*found);
       return TensorView{found->source->data + skipped, dtype, shape, path};
     }
-    CHORUS_TRY(const std::byte* const bytes, made_.get(found->name, shape, bytes_of(dtype),
-                                                       [found](std::byte* out) { make_rows(*found, out); }));
+    CHORUS_TRY(const std::byte* const bytes,
+               made_.get(found->name, shape, bytes_of(dtype), [found](std::byte* out) { make_rows(*found, out); }));
     return TensorView{bytes, dtype, shape, path};
   }
 
