@@ -121,7 +121,7 @@ void from_q4_k(const std::byte* block, float* out) {
   for (int sub = 0; sub < 8; ++sub) {
     const SixBits own = six_bits(block + 4, sub);
     const float d = scale * own.scale, m = minimum * own.minimum;
-    const std::byte* const packed = block + 16 + sub / 2 * 32;
+    const std::byte* const packed = block + 16 + std::ptrdiff_t{sub} / 2 * 32;
     for (int i = 0; i < 32; ++i) {
       out[sub * 32 + i] = d * static_cast<float>(byte_at(packed, i) >> (sub % 2 * 4) & 15) - m;
     }
@@ -134,7 +134,7 @@ void from_q5_k(const std::byte* block, float* out) {
   for (int sub = 0; sub < 8; ++sub) {
     const SixBits own = six_bits(block + 4, sub);
     const float d = scale * own.scale, m = minimum * own.minimum;
-    const std::byte* const packed = block + 48 + sub / 2 * 32;
+    const std::byte* const packed = block + 48 + std::ptrdiff_t{sub} / 2 * 32;
     for (int i = 0; i < 32; ++i) {
       const int q = (byte_at(packed, i) >> (sub % 2 * 4) & 15) | (byte_at(fifth, i) >> sub & 1) << 4;
       out[sub * 32 + i] = d * static_cast<float>(q) - m;
