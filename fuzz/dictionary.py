@@ -21,6 +21,7 @@ HTTP = ['GET ', 'POST ', ' HTTP/1.1\r\n', ' HTTP/1.0\r\n', 'Host: a\r\n', 'Conte
 TARGETS = {
     'json': ([], JSON),
     'safetensors': (['weights'], JSON),
+    'gguf': (['gguf'], []),
     'config': (['config/model', 'config/rope', 'config/generation', 'models'], JSON),
     'tokenizer_load': (['tokenizer'], JSON + REGEX),
     'tokenize': ([], ['<s>', '</s>', '<unk>', '<0x0A>', '\u2581', '\ufffd']),

@@ -130,7 +130,7 @@ Result<int> serve(ServeOptions& options) {
 std::function<Result<int>()> declare_serve(Options& options) {
   auto values = std::make_shared<ServeOptions>();
   ServerOptions& server = values->server;
-  options.positional("MODEL", &values->engine.model, "Hugging Face model directory");
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory or .gguf file");
   options.text("--host", &server.host, "address to listen on (127.0.0.1)");
   options.number("--port", &server.port, "port to listen on (8000); 0: the system chooses");
   options.list("--served-model-name", &server.served_model_names, "what clients call the model; repeatable");
