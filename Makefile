@@ -55,7 +55,7 @@ test-launchers: ray
 	CHORUS_LAUNCHERS_VENV=$(LAUNCHERS) $(LAUNCHERS)/bin/python -m pytest -q -p no:cacheprovider tests/launchers
 
 test-server: build
-	@tools/install_packages.sh packages-launchers.txt
+	@tools/install_packages.sh packages-server.txt
 	@test -x $(CLIENTS)/bin/pytest || { $(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install -q openai jsonschema pytest; }
 	CHORUS=$(CURDIR)/build/chorus $(CLIENTS)/bin/python -m pytest -q -p no:cacheprovider tests/clients
 

@@ -55,6 +55,7 @@ struct Prepared {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::vector<UniqueFd> listeners;  // one a front end
   std::string url;
+  bool log_stats = true;
 };
 
 Result<Prepared> prepare(ServeOptions& options) {
@@ -79,8 +80,10 @@ Result<Prepared> prepare(ServeOptions& options) {
                       std::move(access),
                       version(),
                       server.shutdown_timeout_s,
-                      static_cast<std::uint32_t>(log_level())};
-  return Prepared{std::move(start), std::move(model.tokenizer), std::move(listeners), url_of(server, bound.port())};
+                      static_cast<std::uint32_t>(log_level()),
+                      front_end_options(server)};
+  return Prepared{std::move(start), std::move(model.tokenizer), std::move(listeners), url_of(server, bound.port()),
+                  !server.disable_log_stats};
 }
 
 void say_that_it_serves(const FrontEndStart& start, const std::string& url) {
@@ -95,7 +98,9 @@ Result<void> serve_from_processes(Prepared prepared) {
   prepared.tokenizer.reset();  // a front end has its own
   CHORUS_TRY(FleetSetup setup, launch_setup(start.engine, start.model, interrupted));
   FleetHost host(settled(start.engine, start.model), start.model, setup.supervisor, nullptr);
-  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.listeners));
+  CHORUS_TRY(MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
+  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.listeners), std::move(metrics),
+                      prepared.log_stats);
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
@@ -108,9 +113,11 @@ Result<void> serve_from_processes(Prepared prepared) {
 Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
   CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
-  const FrontEndConfig config{
-      start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
-  CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet));
+  CHORUS_TRY(const MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
+  const FrontEndConfig config{start.engine,  start.model,       start.model_names,        start.access,
+                              start.version, start.options,     start.shutdown_timeout_s, {},
+                              true,          prepared.log_stats};
+  CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listeners.front())));
   say_that_it_serves(start, prepared.url);
   return front_end->run(interrupted);
@@ -141,6 +148,15 @@ std::function<Result<int>()> declare_serve(Options& options) {
                "a name that the Host field may have; *: any; repeatable. Matters on the loopback alone");
   options.number("--shutdown-timeout", &server.shutdown_timeout_s,
                  "seconds that running requests have after SIGTERM (30)");
+  options.number("--max-num-queued-reqs", &server.queued_requests_max,
+                 "prompts that may wait for their first token; more are refused with 429 (0: no limit)");
+  options.number("--max-num-queued-tokens", &server.queued_tokens_max,
+                 "the same, in tokens of these prompts (0: no limit)");
+  options.flag("--open-metrics", &server.open_metrics, "/metrics needs no API key");
+  options.flag("--disable-log-stats", &server.disable_log_stats,
+               "no line of each busy replica's throughput in the log every ten seconds");
+  options.flag("--enable-prompt-tokens-details", &server.prompt_tokens_details,
+               "tell in `usage` how many prompt tokens the prefix cache had");
   options.engine(&values->engine);
   return [values] { return serve(*values); };
 }

@@ -92,6 +92,7 @@ Parsed<GenerationRequest> parse_chat(const Json& body, const ServedModel& model,
   auto prompt = render_chat(fields, model);
   if (!prompt) return fields.error();
   input.prompt = std::move(*prompt);
+  request.unknown_fields = fields.unknown();
   request.inputs.push_back(std::move(input));
   return request;
 }
