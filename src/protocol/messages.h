@@ -53,7 +53,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 8;
+inline constexpr std::uint32_t protocol_version = 9;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
