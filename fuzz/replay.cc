@@ -18,7 +18,7 @@ struct Target {
   void (*run)(std::string_view input);
 };
 
-constexpr std::array<Target, 22> targets = {{
+constexpr std::array<Target, 23> targets = {{
     {"json", chorus::fuzz::run_json},
     {"safetensors", chorus::fuzz::run_safetensors},
     {"config", chorus::fuzz::run_config},
@@ -41,6 +41,7 @@ constexpr std::array<Target, 22> targets = {{
     {"rendezvous", chorus::fuzz::run_rendezvous},
     {"http_request", chorus::fuzz::run_http_request},
     {"api_body", chorus::fuzz::run_api_body},
+    {"model_output", chorus::fuzz::run_model_output},
 }};
 
 }  // namespace

@@ -79,6 +79,7 @@ Result<Prepared> prepare(ServeOptions& options) {
                       std::move(access),
                       version(),
                       server.shutdown_timeout_s,
+                      {server.enable_auto_tool_choice ? server.tool_call_parser : "", server.reasoning_parser},
                       static_cast<std::uint32_t>(log_level())};
   return Prepared{std::move(start), std::move(model.tokenizer), std::move(listeners), url_of(server, bound.port())};
 }
@@ -109,7 +110,8 @@ Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
   CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
   const FrontEndConfig config{
-      start.engine, start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s, {}};
+      start.engine,  start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s,
+      start.formats, {}};
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listeners.front())));
   say_that_it_serves(start, prepared.url);
@@ -141,6 +143,12 @@ std::function<Result<int>()> declare_serve(Options& options) {
                "a name that the Host field may have; *: any; repeatable. Matters on the loopback alone");
   options.number("--shutdown-timeout", &server.shutdown_timeout_s,
                  "seconds that running requests have after SIGTERM (30)");
+  options.flag("--enable-auto-tool-choice", &server.enable_auto_tool_choice,
+               "let a model call tools; with --tool-call-parser");
+  options.text("--tool-call-parser", &server.tool_call_parser,
+               "how the model writes calls: hermes (Qwen too), llama3_json, llama4_json or mistral");
+  options.text("--reasoning-parser", &server.reasoning_parser,
+               "how the model writes its thoughts: deepseek_r1 or qwen3");
   options.engine(&values->engine);
   return [values] { return serve(*values); };
 }

@@ -1,7 +1,7 @@
 // The routes of a server: what each of them answers, and who may ask. Stands between HTTP (server/http/) and a text
 // engine, and decides nothing about either.
 //
-// On the server's one thread; long texts of /tokenize become tokens on another.
+// On the server's one thread; long bodies are read, their chats rendered and their texts made into tokens on others.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,7 @@ struct ApiConfig {
   std::string profile;  // of the numerics
   int json_depth_max = 64;
   std::size_t body_bytes_max = std::size_t{4} << 20;
+  std::size_t bytes_beside_max = std::size_t{256} << 20;  // of bodies that wait to be read beside the server's thread
 };
 
 // What the API asks of what runs it.
@@ -79,7 +80,18 @@ class Api {
   void version(const std::shared_ptr<Exchange>& exchange);
   void load(const std::shared_ptr<Exchange>& exchange);
 
-  std::optional<Json> body_of(Exchange& exchange) const;
+  // On the server's thread, when a body has been read.
+  using Continuation = std::function<void()>;
+  // Touches nothing of this that changes: a long body is read beside the server's thread.
+  using BodyReader = std::function<Continuation(const std::shared_ptr<Exchange>& exchange, const Json& body)>;
+  using GenerationParser = Parsed<GenerationRequest> (*)(const Json& body, const ServedModel& model,
+                                                         std::optional<std::string_view> data_parallel_rank);
+  void read_body(const std::shared_ptr<Exchange>& exchange, BodyReader read);
+  Continuation read_json(const std::shared_ptr<Exchange>& exchange, const std::string& text,
+                         const BodyReader& read) const;
+  void read_generation(const std::shared_ptr<Exchange>& exchange, GenerationParser parse);
+  HttpResponse tokenized(const Json& body) const;
+  HttpResponse detokenized(const Json& body) const;
   void generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationRequest> parsed);
   void add_prompts(const std::shared_ptr<GenerationJob>& job, Exchange& exchange, std::vector<GenerationInput> inputs);
   void abort(const std::shared_ptr<GenerationJob>& job);
@@ -99,7 +111,8 @@ class Api {
   std::unordered_map<GenerationJob*, std::shared_ptr<GenerationJob>> jobs_;
   bool draining_ = false;
   std::uint64_t id_key_, ids_ = 0;
-  std::optional<EncoderPool> encoders_;  // after what its jobs read
+  std::size_t bytes_beside_ = 0;        // of bodies that are read beside this thread
+  std::optional<EncoderPool> readers_;  // after what its jobs read
 };
 
 }  // namespace chorus

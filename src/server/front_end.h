@@ -17,6 +17,13 @@
 
 namespace chorus {
 
+// How a chat's text is taken apart.
+struct OutputFormats {
+  std::string tool_calls;  // the name of a ToolCallFormat; empty: calls are not looked for
+  std::string reasoning;   // the name of a ReasoningStyle; empty: thoughts are not looked for
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.tool_calls, self.reasoning); }
+};
+
 struct FrontEndConfig {
   EngineConfig engine;
   ModelConfig model;
@@ -24,6 +31,7 @@ struct FrontEndConfig {
   AccessRules access;
   std::string version;          // of the program
   int shutdown_timeout_s = 30;  // for what runs when it is told to end
+  OutputFormats formats;
   HttpLimits limits;
 };
 

@@ -17,6 +17,7 @@
 #include "config/model_config.h"
 #include "request/request.h"
 #include "server/access.h"
+#include "server/front_end.h"
 
 namespace chorus {
 
@@ -27,10 +28,11 @@ struct FrontEndStart {
   AccessRules access;
   std::string version;
   std::int32_t shutdown_timeout_s = 30;
+  OutputFormats formats;
   std::uint32_t log_level = 1;  // a LogLevel
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s,
-                 self.log_level);
+                 self.formats, self.log_level);
   }
 };
 

@@ -18,9 +18,12 @@ struct ServerOptions {
   std::vector<std::string> served_model_names;  // none: the model as it was given
   std::vector<std::string> allowed_hosts;       // names of the Host field beside its own; "*": any
   int shutdown_timeout_s = 30;                  // for what runs when it is told to end
+  bool enable_auto_tool_choice = false;
+  std::string tool_call_parser;  // of `tool_call_formats()`; empty: none
+  std::string reasoning_parser;  // empty: none
 };
 
-// Errors: a port or a time that is none.
+// Errors: a port or a time that is none; an unknown parser, or none where there must be one.
 Result<void> validate(const ServerOptions& options);
 // The address of `options.host`. Errors: no such host.
 Result<tcp::Address> address_of(const ServerOptions& options);
