@@ -10,6 +10,7 @@
 #include "base/ascii.h"
 #include "base/siphash.h"
 #include "server/openai/catalog.h"
+#include "server/openai/openapi.h"
 
 namespace chorus {
 namespace {
@@ -74,8 +75,15 @@ std::span<const Api::Route> Api::routes() {
       {"GET", "/ready", false, false, &Api::ready},
       {"GET", "/version", false, false, &Api::version},
       {"GET", "/load", false, false, &Api::load},
+      {"GET", "/openapi.json", false, false, &Api::openapi},
   };
   return table;
+}
+
+std::vector<std::string> Api::route_names() {
+  std::vector<std::string> names;
+  for (const Route& route : routes()) names.push_back(fmt::format("{} {}", route.method, route.path));
+  return names;
 }
 
 const Api::Route* Api::find_route(const HttpRequest& request) {
@@ -327,6 +335,10 @@ void Api::version(const std::shared_ptr<Exchange>& exchange) {
       .value(config_.profile)
       .end_object();
   exchange->respond(json_response(std::move(text)));
+}
+
+void Api::openapi(const std::shared_ptr<Exchange>& exchange) {
+  exchange->respond(json_response(openapi_json(config_.version)));
 }
 
 void Api::load(const std::shared_ptr<Exchange>& exchange) {

@@ -52,6 +52,8 @@ class Api {
   void take(std::vector<TextDelta>* deltas);
   // From now on not ready, and nothing new is generated.
   void drain() { draining_ = true; }
+  // "GET /health": of each route.
+  static std::vector<std::string> route_names();
   std::size_t generations() const { return jobs_.size(); }  // not wholly answered
   // The engine is no more: each generation ends with this error.
   void fail(const std::string& message);
@@ -79,6 +81,7 @@ class Api {
   void ready(const std::shared_ptr<Exchange>& exchange);
   void version(const std::shared_ptr<Exchange>& exchange);
   void load(const std::shared_ptr<Exchange>& exchange);
+  void openapi(const std::shared_ptr<Exchange>& exchange);
 
   // On the server's thread, when a body has been read.
   using Continuation = std::function<void()>;
