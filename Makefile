@@ -13,6 +13,7 @@ JOBS ?= $(shell nproc)
 LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
 RAY_VERSION ?= 2.60.0
 CLIENTS ?= $(or $(CHORUS_CLIENTS_VENV),$(HOME)/.cache/chorus/clients)
+CLIENT_PACKAGES = openai jsonschema pytest schemathesis litellm llm langchain-openai
 export CCACHE_BASEDIR := $(CURDIR)
 # Without it UndefinedBehaviorSanitizer says what it finds and goes on: no test and no fuzzer would fail.
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
@@ -56,7 +57,7 @@ test-launchers: ray
 
 test-server: build
 	@tools/install_packages.sh packages-server.txt
-	@test -x $(CLIENTS)/bin/pytest || { $(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install -q openai jsonschema pytest; }
+	@test -x $(CLIENTS)/bin/schemathesis || { $(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install -q $(CLIENT_PACKAGES); }
 	CHORUS=$(CURDIR)/build/chorus $(CLIENTS)/bin/python -m pytest -q -p no:cacheprovider tests/clients
 
 fast: install-packages

@@ -17,6 +17,7 @@ REGEX = ['(?i:', '(?:', '(?=', '(?!', '(?<=', '(?<!', '(?>', '(?R)', '(?1)', '(?
 CSV = [',', '"', '""', '\r\n', '\n', '\ufeff']
 HTTP = ['GET ', 'POST ', ' HTTP/1.1\r\n', ' HTTP/1.0\r\n', 'Host: a\r\n', 'Content-Length: 5\r\n', 'Transfer-Encoding: chunked\r\n', 'Connection: close\r\n', 'Expect: 100-continue\r\n',
         '\r\n\r\n', '\r\n ', '5\r\n', '5;x=1\r\n', '0\r\n\r\n', '0\r\nX: y\r\n\r\n']
+CALLS = ['<tool_call>', '</tool_call>', '<|python_tag|>', '[TOOL_CALLS]', '[ARGS]', '[CALL_ID]', '<think>', '</think>', '{"name": "f", "arguments": {', 'f{', ';']
 # Of each target: the folders whose words it takes, and pieces of its syntax.
 TARGETS = {
     'json': ([], JSON),
@@ -33,6 +34,7 @@ TARGETS = {
     'csv': (['workflow'], CSV),
     'http_request': (['server/http'], HTTP),
     'api_body': (['server/openai', 'frontend'], JSON),
+    'model_output': (['server/openai/call_scanner'], JSON + CALLS),
 }
 
 

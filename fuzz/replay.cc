@@ -42,6 +42,7 @@ constexpr std::array<Target, 23> targets = {{
     {"rendezvous", chorus::fuzz::run_rendezvous},
     {"http_request", chorus::fuzz::run_http_request},
     {"api_body", chorus::fuzz::run_api_body},
+    {"model_output", chorus::fuzz::run_model_output},
 }};
 
 }  // namespace

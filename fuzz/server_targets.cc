@@ -6,6 +6,7 @@
 #include "server/http/request_reader.h"
 #include "server/openai/catalog.h"
 #include "server/openai/generation_request.h"
+#include "server/openai/output_parser.h"
 #include "targets.h"
 
 namespace chorus::fuzz {
@@ -48,6 +49,17 @@ ChatFormat plain_chat() {
   return std::move(*chat);
 }
 
+// What of `output` is thoughts, content and calls, as a text; fed in pieces of `piece` bytes.
+std::string parts_of(const OutputRules& rules, std::string_view output, std::size_t piece) {
+  OutputParser parser(rules);
+  OutputDelta all;
+  for (std::size_t at = 0; at < output.size(); at += piece) parser.push(output.substr(at, piece), &all);
+  parser.finish(&all);
+  std::string text = all.reasoning + '|' + all.content;
+  for (const ToolCallDelta& call : all.calls) text += '|' + call.name.value() + '|' + call.arguments;
+  return text;
+}
+
 }  // namespace
 
 // Where the bytes are cut changes nothing but how soon a wrong request is refused.
@@ -69,6 +81,18 @@ void run_api_body(std::string_view input) {
   (void)parse_chat(*body, model);
   (void)parse_tokenize(*body, model);
   (void)parse_detokenize(*body, model);
+}
+
+// The first byte says which parsers; where the others are cut changes nothing.
+void run_model_output(std::string_view input) {
+  if (input.empty()) return;
+  const auto choice = static_cast<unsigned char>(input.front());
+  const auto formats = tool_call_formats();
+  OutputRules rules;
+  rules.tool_calls = &formats[choice % formats.size()];
+  if (choice / 4 % 4 < 3) rules.reasoning = static_cast<ReasoningStart>(choice / 4 % 4);
+  input.remove_prefix(1);
+  if (parts_of(rules, input, input.size() + 1) != parts_of(rules, input, 1 + choice / 16)) std::abort();
 }
 
 }  // namespace chorus::fuzz

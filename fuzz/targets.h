@@ -37,6 +37,7 @@ void run_store_file(std::string_view input);
 void run_rendezvous(std::string_view input);
 void run_http_request(std::string_view input);
 void run_api_body(std::string_view input);
+void run_model_output(std::string_view input);
 
 // The folder in which a target writes the file that its parser reads; one a process.
 class Folder {

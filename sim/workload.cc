@@ -34,6 +34,8 @@ SamplingParams random_params(Random& random) {
     params.stop_token_ids.erase(std::unique(params.stop_token_ids.begin(), params.stop_token_ids.end()),
                                 params.stop_token_ids.end());
   }
+  if (random.chance(0.1)) params.allowed_token_ids = random_tokens(random, random.between(1, 3));
+  if (random.chance(0.1)) params.bad_words = {random_tokens(random, 2), random_tokens(random, 1)};
   if (random.chance(0.1)) params.logprobs = 0;
   if (random.chance(0.1)) params.prompt_logprobs = 0;
   return params;

@@ -22,6 +22,8 @@ SAMPLING = [
     {"temperature": 0.7, "n": 2, "presence_penalty": 0.5, "frequency_penalty": 0.3, "seed": 99},
     {"temperature": 0.9, "stop": ["the", "\n"], "min_tokens": 3, "seed": 5},
     {"temperature": 0.0, "prompt_logprobs": 2, "max_tokens": 4},
+    {"temperature": 1.1, "seed": 21, "bad_words": ["the", "was a", "."], "logprob_token_ids": [300, 5, 431], "cache_salt": "one"},
+    {"temperature": 1.4, "seed": 22, "allowed_token_ids": [*range(300, 460)], "truncate_prompt_tokens": 40, "cache_salt": "two"},
     {"temperature": 1.0},  # the seed comes from the front door
 ]
 

@@ -70,7 +70,8 @@ class OrderedWriter {
   // Before the row runs; in the order of the rows, without gaps.
   void expect(std::size_t index, InputRow& row) {
     const SamplingParams& params = row.line.input.options.params;
-    const OutputLineFields fields{params.logprobs.has_value(), params.prompt_logprobs.has_value(), metrics_};
+    const bool logprobs = params.logprobs.has_value() || !params.logprob_token_ids.empty();
+    const OutputLineFields fields{logprobs, params.prompt_logprobs.has_value(), metrics_};
     if (rows_.empty()) first_ = index;
     rows_.push_back({std::move(row.line.id), row.hash, fields, std::nullopt});
   }

@@ -80,6 +80,7 @@ Result<Prepared> prepare(ServeOptions& options) {
                       std::move(access),
                       version(),
                       server.shutdown_timeout_s,
+                      {server.enable_auto_tool_choice ? server.tool_call_parser : "", server.reasoning_parser},
                       static_cast<std::uint32_t>(log_level()),
                       front_end_options(server)};
   return Prepared{std::move(start), std::move(model.tokenizer), std::move(listeners), url_of(server, bound.port()),
@@ -114,9 +115,17 @@ Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
   CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
   CHORUS_TRY(const MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
-  const FrontEndConfig config{start.engine,  start.model,       start.model_names,        start.access,
-                              start.version, start.options,     start.shutdown_timeout_s, {},
-                              true,          prepared.log_stats};
+  const FrontEndConfig config{start.engine,
+                              start.model,
+                              start.model_names,
+                              start.access,
+                              start.version,
+                              start.options,
+                              start.shutdown_timeout_s,
+                              start.formats,
+                              {},
+                              true,
+                              prepared.log_stats};
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listeners.front())));
   say_that_it_serves(start, prepared.url);
@@ -157,6 +166,12 @@ std::function<Result<int>()> declare_serve(Options& options) {
                "no line of each busy replica's throughput in the log every ten seconds");
   options.flag("--enable-prompt-tokens-details", &server.prompt_tokens_details,
                "tell in `usage` how many prompt tokens the prefix cache had");
+  options.flag("--enable-auto-tool-choice", &server.enable_auto_tool_choice,
+               "let a model call tools; with --tool-call-parser");
+  options.text("--tool-call-parser", &server.tool_call_parser,
+               "how the model writes calls: hermes (Qwen too), llama3_json, llama4_json or mistral");
+  options.text("--reasoning-parser", &server.reasoning_parser,
+               "how the model writes its thoughts: deepseek_r1 or qwen3");
   options.engine(&values->engine);
   return [values] { return serve(*values); };
 }

@@ -81,6 +81,11 @@ std::vector<Pair> pairs() {
   differ(greedy, [](P& params) { params.logprobs = 0; });
   differ(greedy, [](P& params) { params.prompt_logprobs = 0; });
   differ(greedy, [](P& params) { params.logit_bias = {{300, 100.0F}}; });
+  differ(greedy, [](P& params) { params.allowed_token_ids = {300, 301}; });
+  differ(greedy, [](P& params) {
+    for (TokenId token = 200; token < 512; ++token) params.bad_words.push_back({token});
+  });
+  differ([](P& params) { params.logprobs = 0; }, [](P& params) { params.logprob_token_ids = {5, 300}; });
   // How many of the most likely are told.
   differ([](P& params) { params.logprobs = 0; }, [](P& params) { params.logprobs = 2; });
   differ([](P& params) { params.prompt_logprobs = 0; }, [](P& params) { params.prompt_logprobs = 2; });

@@ -305,6 +305,8 @@ void ModelRunner::sample_one(int thread, const SequencePlan& sequence, std::span
   input.frequency_penalty = params.frequency_penalty;
   input.repetition_penalty = params.repetition_penalty;
   input.logit_bias = params.logit_bias;
+  input.allowed = params.allowed_token_ids;
+  input.bad_words = params.bad_words;
   input.prompt = sequence.history.first(prompt_length);
   input.output = sequence.history.subspan(prompt_length);
   input.banned = sequence.banned;
@@ -316,7 +318,10 @@ void ModelRunner::sample_one(int thread, const SequencePlan& sequence, std::span
   result->not_a_number = sampled.not_a_number;
   if (sampled.not_a_number || !params.logprobs) return;
   auto& top = tops_[static_cast<std::size_t>(thread)];
-  result->logprobs.chosen = {sampled.token, sampler.logprobs(logits, sampled.token, *params.logprobs, &top)};
+  const float logprob = params.logprob_token_ids.empty()
+                            ? sampler.logprobs(logits, sampled.token, *params.logprobs, &top)
+                            : sampler.logprobs_of(logits, sampled.token, params.logprob_token_ids, &top);
+  result->logprobs.chosen = {sampled.token, logprob};
   copy_top(top, &result->logprobs.top);
 }
 

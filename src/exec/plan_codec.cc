@@ -156,7 +156,8 @@ std::size_t result_bytes_max(const StepPlan& plan) {
   constexpr std::size_t sequence_bytes = 32, position_bytes = 16, entry_bytes = 8;
   std::size_t bytes = sizeof(std::uint32_t);
   for (const SequencePlan& sequence : plan.sequences) {
-    bytes += sequence_bytes + entry_bytes * sequence.params->logprobs.value_or(0);
+    const std::size_t own = sequence.params->logprob_token_ids.size();
+    bytes += sequence_bytes + entry_bytes * std::max<std::size_t>(sequence.params->logprobs.value_or(0), own);
     if (!sequence.prompt_logprobs) continue;
     bytes += static_cast<std::size_t>(sequence.count) *
              (position_bytes + entry_bytes * sequence.params->prompt_logprobs.value_or(0));

@@ -6,6 +6,14 @@ namespace {
 // An engine answers with one message a step, which has a limit of its own (net/).
 constexpr std::uint64_t prompt_logprobs_max = 2'000'000;
 
+Result<void> check_ids(const char* name, std::span<const TokenId> ids, int vocab_size) {
+  for (const TokenId id : ids) {
+    if (id >= 0 && id < vocab_size) continue;
+    return fail(ErrorCode::invalid_argument, "{} has id {}: the vocabulary has ids 0 to {}", name, id, vocab_size - 1);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams& params, const EngineConfig& config,
@@ -23,11 +31,10 @@ Result<void> check_prompt(std::span<const TokenId> prompt, const SamplingParams&
                 params.max_tokens);
   }
   for (const auto& [token, bias] : params.logit_bias) {
-    if (token < 0 || token >= model.vocab_size) {
-      return fail(ErrorCode::invalid_argument, "logit_bias has id {}: the vocabulary has ids 0 to {}", token,
-                  model.vocab_size - 1);
-    }
+    CHORUS_TRY_VOID(check_ids("logit_bias", {&token, 1}, model.vocab_size));
   }
+  CHORUS_TRY_VOID(check_ids("allowed_token_ids", params.allowed_token_ids, model.vocab_size));
+  CHORUS_TRY_VOID(check_ids("logprob_token_ids", params.logprob_token_ids, model.vocab_size));
   const std::uint64_t scored = prompt.size() * (std::uint64_t{params.prompt_logprobs.value_or(0)} + 1);
   if (params.prompt_logprobs && scored > prompt_logprobs_max) {
     return fail(

@@ -12,6 +12,9 @@ namespace {
 constexpr std::size_t stop_strings_max = 64;
 constexpr std::size_t stop_string_bytes_max = 4096;
 constexpr std::int64_t token_count_max = 1 << 24;
+constexpr std::size_t bad_words_max = 128;  // vLLM's
+constexpr std::size_t logprob_token_ids_max = 1024;
+constexpr std::size_t cache_salt_bytes_max = 1024;  // vLLM's
 
 Error bad_value(const char* name, const Json& value, const std::string& accepted) {
   std::string text = value.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -78,33 +81,97 @@ Result<void> set_seed(GenerationOptions* options, const Json& given) {
   return {};
 }
 
-Result<void> set_stop(GenerationOptions* options, const Json& value) {
-  options->stop.clear();
+Result<std::vector<std::string>> texts(const char* name, const Json& value, std::size_t count_max) {
+  std::vector<std::string> read;
   const Json list = value.is_string() ? Json::array({value}) : value;
   const std::string accepted =
-      fmt::format("a string or a list of at most {} strings of 1 to {} bytes", stop_strings_max, stop_string_bytes_max);
-  if (!list.is_array() || list.size() > stop_strings_max) return bad_value("stop", value, accepted);
+      fmt::format("a string or a list of at most {} strings of 1 to {} bytes", count_max, stop_string_bytes_max);
+  if (!list.is_array() || list.size() > count_max) return bad_value(name, value, accepted);
   for (const Json& entry : list) {
-    if (!entry.is_string()) return bad_value("stop", value, accepted);
+    if (!entry.is_string()) return bad_value(name, value, accepted);
     auto text = entry.get<std::string>();
-    if (text.empty() || text.size() > stop_string_bytes_max) return bad_value("stop", value, accepted);
-    options->stop.push_back(std::move(text));
+    if (text.empty() || text.size() > stop_string_bytes_max) return bad_value(name, value, accepted);
+    read.push_back(std::move(text));
+  }
+  return read;
+}
+
+Result<void> set_stop(GenerationOptions* options, const Json& value) {
+  CHORUS_TRY(options->stop, texts("stop", value, stop_strings_max));
+  return {};
+}
+
+Result<void> set_bad_words(GenerationOptions* options, const Json& value) {
+  CHORUS_TRY(options->bad_words, texts("bad_words", value, bad_words_max));
+  return {};
+}
+
+Result<std::vector<TokenId>> token_ids(const char* name, const Json& value, std::size_t count_max) {
+  std::vector<TokenId> ids;
+  const Json list = value.is_number() ? Json::array({value}) : value;
+  if (!list.is_array() || list.size() > count_max) {
+    return bad_value(name, value, fmt::format("a list of at most {} token ids", count_max));
+  }
+  for (const Json& entry : list) {
+    CHORUS_TRY(const std::int64_t id, integer(name, entry, 0, token_count_max));
+    ids.push_back(static_cast<TokenId>(id));
+  }
+  return ids;
+}
+
+std::vector<TokenId> as_set(std::vector<TokenId> ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+Result<void> set_stop_token_ids(GenerationOptions* options, const Json& value) {
+  CHORUS_TRY(auto ids, token_ids("stop_token_ids", value, 1024));
+  options->params.stop_token_ids = as_set(std::move(ids));
+  return {};
+}
+
+Result<void> set_allowed_token_ids(GenerationOptions* options, const Json& value) {
+  CHORUS_TRY(auto ids, token_ids("allowed_token_ids", value, token_count_max));
+  if (ids.empty()) return bad_value("allowed_token_ids", value, "at least one token id, or leave it out");
+  options->params.allowed_token_ids = as_set(std::move(ids));
+  return {};
+}
+
+// In the order in which they were given, each once.
+Result<void> set_logprob_token_ids(GenerationOptions* options, const Json& value) {
+  CHORUS_TRY(const auto ids, token_ids("logprob_token_ids", value, logprob_token_ids_max));
+  auto& wanted = options->params.logprob_token_ids;
+  wanted.clear();
+  for (const TokenId id : ids) {
+    if (std::find(wanted.begin(), wanted.end(), id) == wanted.end()) wanted.push_back(id);
   }
   return {};
 }
 
-Result<void> set_stop_token_ids(GenerationOptions* options, const Json& value) {
-  options->params.stop_token_ids.clear();
-  const Json list = value.is_number() ? Json::array({value}) : value;
-  if (!list.is_array() || list.size() > 1024)
-    return bad_value("stop_token_ids", value, "a list of at most 1024 token ids");
-  for (const Json& entry : list) {
-    CHORUS_TRY(const std::int64_t id, integer("stop_token_ids", entry, 0, token_count_max));
-    options->params.stop_token_ids.push_back(static_cast<TokenId>(id));
+// vLLM's rule: no character that the names of cache stores give a meaning.
+Result<void> set_cache_salt(GenerationOptions* options, const Json& value) {
+  const std::string text = value.is_string() ? value.get<std::string>() : std::string();
+  constexpr std::string_view refused("@/\\\0", 4);
+  if (text.empty() || text.size() > cache_salt_bytes_max || text.find_first_of(refused) != text.npos) {
+    return bad_value("cache_salt", value,
+                     fmt::format("a string of 1 to {} bytes without @, /, \\ and NUL", cache_salt_bytes_max));
   }
-  auto& ids = options->params.stop_token_ids;
-  std::sort(ids.begin(), ids.end());
-  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  options->cache_salt = text;
+  return {};
+}
+
+Result<void> set_truncate_prompt_tokens(GenerationOptions* options, const Json& value) {
+  const std::string accepted = fmt::format("-1, or a whole number from 1 to {}", token_count_max);
+  const auto count = integer("truncate_prompt_tokens", value, -1, token_count_max);
+  if (!count.ok() || *count == 0) return bad_value("truncate_prompt_tokens", value, accepted);
+  options->truncate_prompt_tokens = static_cast<std::int32_t>(*count);
+  return {};
+}
+
+Result<void> set_truncation_side(GenerationOptions* options, const Json& value) {
+  if (value != "left" && value != "right") return bad_value("truncation_side", value, "\"left\" or \"right\"");
+  options->truncates_right = value == "right";
   return {};
 }
 
@@ -164,10 +231,14 @@ const std::vector<SamplingOption>& sampling_options() {
          return set_number(&o->params.repetition_penalty, "repetition_penalty", v, 0.01, 100);
        }},
       {"n", "N", "choices a prompt", [](O* o, const Json& v) { return set_integer(&o->params.n, "n", v, 1, 128); }},
-      {"seed", "N", "of the random numbers", [](O* o, const Json& v) { return set_seed(o, v); }},
-      {"stop", "TEXT", "end before this text; repeatable", [](O* o, const Json& v) { return set_stop(o, v); }},
-      {"stop_token_ids", "IDS", "end after one of these tokens",
-       [](O* o, const Json& v) { return set_stop_token_ids(o, v); }},
+      {"seed", "N", "of the random numbers", set_seed},
+      {"stop", "TEXT", "end before this text; repeatable", set_stop},
+      {"stop_token_ids", "IDS", "end after one of these tokens", set_stop_token_ids},
+      {"bad_words", "TEXT", "texts that the output must not have; repeatable", set_bad_words},
+      {"allowed_token_ids", "IDS", "sample these tokens alone", set_allowed_token_ids},
+      {"truncate_prompt_tokens", "N", "keep the prompt's last N tokens; -1: what fits", set_truncate_prompt_tokens},
+      {"truncation_side", "SIDE", "left: keep the last ones (left); right: the first ones", set_truncation_side},
+      {"cache_salt", "TEXT", "share cached prefixes with the same salt alone", set_cache_salt},
       {"include_stop_str_in_output", nullptr, "keep the stop text in the output",
        [](O* o, const Json& v) -> Result<void> {
          CHORUS_TRY(o->include_stop_str_in_output, flag("include_stop_str_in_output", v));
@@ -187,7 +258,8 @@ const std::vector<SamplingOption>& sampling_options() {
        [](O* o, const Json& v) { return set_logprobs(&o->params.logprobs, "logprobs", v); }},
       {"prompt_logprobs", "K", "the same for the prompt's tokens",
        [](O* o, const Json& v) { return set_logprobs(&o->params.prompt_logprobs, "prompt_logprobs", v); }},
-      {"logit_bias", "JSON", "{\"token id\": bias}", [](O* o, const Json& v) { return set_logit_bias(o, v); }},
+      {"logprob_token_ids", "IDS", "logprobs of these tokens in place of the K best", set_logprob_token_ids},
+      {"logit_bias", "JSON", "{\"token id\": bias}", set_logit_bias},
   };
   return table;
 }
@@ -207,13 +279,14 @@ Result<void> apply_sampling_option(GenerationOptions* options, std::string_view 
 }
 
 Result<void> apply_sampling_option_text(GenerationOptions* options, const std::string& name, const std::string& value) {
-  if (name == "stop") {  // a word like 42 or true is a stop text too; each one adds to the list
+  if (name == "stop" || name == "bad-words") {  // a word like 42 or true is a text too; each one adds to the list
     Json list = Json::array();
-    for (const std::string& text : options->stop) list.push_back(text);
+    for (const std::string& text : name == "stop" ? options->stop : options->bad_words) list.push_back(text);
     list.push_back(value);
     return apply_sampling_option(options, name, list);
   }
-  if (name == "stop-token-ids" && !value.empty() && value.front() != '[') {
+  if (name == "cache-salt") return apply_sampling_option(options, name, Json(value));
+  if (name.ends_with("-token-ids") && !value.empty() && value.front() != '[') {
     return apply_sampling_option_text(options, name, "[" + value + "]");
   }
   const auto parsed = parse_json(value);

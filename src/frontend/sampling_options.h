@@ -23,11 +23,17 @@ struct GenerationOptions {
   std::vector<std::string> stop;
   bool include_stop_str_in_output = false;
   bool skip_special_tokens = true;
+  std::vector<std::string> bad_words;  // become params.bad_words when the tokenizer is there
+  std::string cache_salt;              // of the request; empty: none
+  // The prompt's tokens are cut to this many; -1: to what max_model_len leaves beside max_tokens; 0: not cut.
+  std::int32_t truncate_prompt_tokens = 0;
+  bool truncates_right = false;  // its end is cut off instead of its beginning
   // Until max_tokens is given: as many as max_model_len leaves behind the prompt, whatever params.max_tokens says. What
   // a chat request means that says nothing (vLLM's chat_completion protocol); generate's rows have the default of 16.
   bool fills_context = false;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.params, self.seed, self.stop, self.include_stop_str_in_output, self.skip_special_tokens,
+                 self.bad_words, self.cache_salt, self.truncate_prompt_tokens, self.truncates_right,
                  self.fills_context);
   }
 };

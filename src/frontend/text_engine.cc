@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "frontend/bad_words.h"
 #include "frontend/encoder_pool.h"
 #include "frontend/front_door.h"
 
@@ -60,7 +61,10 @@ struct Context {
   ModelConfig model;
 
   Result<std::vector<TokenId>> encode(GenerationInput* input) const;
+  std::size_t length_max() const;
+  void truncate(const GenerationOptions& options, std::vector<TokenId>* prompt) const;
   void fill_context(std::size_t prompt_tokens, GenerationOptions* options) const;
+  Result<void> understand_options(GenerationOptions* options) const;
   Result<void> understand(Unsubmitted* request) const;
 };
 
@@ -73,12 +77,42 @@ Result<std::vector<TokenId>> Context::encode(GenerationInput* input) const {
   return tokenizer->encode(input->prompt, input->add_special_tokens);
 }
 
+std::size_t Context::length_max() const {
+  return static_cast<std::size_t>(config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings);
+}
+
+// As vLLM's TokenizeParams: -1 leaves room for max_tokens, and for one token where the output fills the context.
+void Context::truncate(const GenerationOptions& options, std::vector<TokenId>* prompt) const {
+  if (options.truncate_prompt_tokens == 0) return;
+  auto kept = static_cast<std::size_t>(std::max(options.truncate_prompt_tokens, 0));
+  if (options.truncate_prompt_tokens < 0) {
+    const std::size_t output = options.fills_context ? 1 : options.params.max_tokens;
+    kept = length_max() > output ? length_max() - output : 1;
+  }
+  if (prompt->size() <= kept) return;
+  if (!options.truncates_right) prompt->erase(prompt->begin(), prompt->end() - static_cast<std::ptrdiff_t>(kept));
+  prompt->resize(kept);
+}
+
 // A prompt that leaves no room is refused later, by its length.
 void Context::fill_context(std::size_t prompt_tokens, GenerationOptions* options) const {
-  const auto limit =
-      static_cast<std::size_t>(config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings);
+  const std::size_t limit = length_max();
   if (!options->fills_context || prompt_tokens >= limit) return;
   options->params.max_tokens = static_cast<std::uint32_t>(limit - prompt_tokens);
+}
+
+// What they mean to an engine, which knows token ids alone.
+Result<void> Context::understand_options(GenerationOptions* options) const {
+  if (!options->params.logprob_token_ids.empty()) options->params.logprobs = 0;
+  const bool has_texts = !options->stop.empty() || !options->bad_words.empty();
+  if (tokenizer == nullptr && has_texts) {
+    return fail(ErrorCode::invalid_argument, "{} need a tokenizer.json, which {} has not: use {}",
+                options->stop.empty() ? "bad_words" : "stop strings", config.model,
+                options->stop.empty() ? "logit_bias" : "stop_token_ids");
+  }
+  if (options->bad_words.empty()) return {};
+  CHORUS_TRY(options->params.bad_words, bad_word_runs(options->bad_words, *tokenizer));
+  return {};
 }
 
 // Everything whose cost grows with the prompt.
@@ -88,16 +122,13 @@ Result<void> Context::understand(Unsubmitted* request) const {
   if (input.error) return fail(ErrorCode::invalid_argument, "{}", *input.error);
   const bool came_as_ids = input.prompt_token_ids.has_value();
   CHORUS_TRY(prompt.token_ids, encode(&input));
+  truncate(input.options, &prompt.token_ids);
   if (came_as_ids && input.return_prompt && input.prompt.empty() && tokenizer != nullptr) {
     if (auto text = tokenizer->decode(prompt.token_ids, false); text.ok()) input.prompt = std::move(*text);
   }
   fill_context(prompt.token_ids.size(), &input.options);
   CHORUS_TRY_VOID(check_prompt(prompt.token_ids, input.options.params, config, model));
-  if (tokenizer == nullptr && !input.options.stop.empty()) {
-    return fail(ErrorCode::invalid_argument, "stop strings need a tokenizer.json, which {} has not: use stop_token_ids",
-                config.model);
-  }
-  return {};
+  return understand_options(&input.options);
 }
 
 }  // namespace
@@ -175,6 +206,7 @@ void TextEngine::State::submit(Unsubmitted& waiting, std::vector<TextDelta>* del
   request.params.seed =
       input.options.seed ? *input.options.seed : seed_rule(waiting.prompt.token_ids, input.options.params);
   request.priority = input.priority;
+  request.cache_salt = input.options.cache_salt;
   Submitted state;
   state.id = waiting.id;
   state.tag = input.tag;

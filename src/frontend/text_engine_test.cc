@@ -203,5 +203,54 @@ TEST_F(TextEngineTest, AChatMayFillWhatTheModelHasLeft) {
   EXPECT_EQ(fleet.max_tokens, (std::vector<std::uint32_t>{54, 5}));
 }
 
+TEST_F(TextEngineTest, CutsAPromptToWhatIsKeptOfIt) {
+  const struct {
+    int kept;
+    bool right, fills;
+    std::uint32_t max_tokens;
+    const char* expected;
+  } cases[] = {{3, false, false, 5, "789"},    {3, true, false, 5, "012"},    {99, false, false, 5, "0123456789"},
+               {-1, false, false, 60, "6789"}, {-1, true, false, 60, "0123"}, {-1, false, true, 60, "0123456789"},
+               {-1, false, false, 100, "9"}};
+  for (const auto& one : cases) {
+    TextEngine engine(fleet, std::make_shared<ByteTokenizer>(), config, model_of(64), seed_of_length());
+    GenerationInput input = input_of("0123456789");
+    input.options.truncate_prompt_tokens = one.kept;
+    input.options.truncates_right = one.right;
+    input.options.fills_context = one.fills;
+    input.options.params.max_tokens = one.max_tokens;
+    input.options.cache_salt = one.expected;
+    engine.add(std::move(input)).value();
+    poll_until_idle(engine);
+    EXPECT_EQ(std::string(fleet.prompts.back().begin(), fleet.prompts.back().end()), one.expected);
+    EXPECT_EQ(fleet.cache_salts.back(), one.expected);
+  }
+}
+
+TEST_F(TextEngineTest, BadWordsAndTheTokensOfLogprobsReachTheEngine) {
+  TextEngine engine(fleet, std::make_shared<ByteTokenizer>(), config, model_of(64), seed_of_length());
+  GenerationInput input = input_of("a");
+  input.options.bad_words = {" no", "x"};
+  input.options.params.logprob_token_ids = {5};
+  input.options.params.logprobs = 3;
+  engine.add(std::move(input)).value();
+  GenerationInput wrong = input_of("a"), outside = wrong;
+  wrong.options.bad_words = {"  "};
+  outside.options.params.allowed_token_ids = {256};
+  engine.add(std::move(wrong)).value();
+  engine.add(std::move(outside)).value();
+  poll_until_idle(engine);
+  // With a space before it each has one token more: no run of its own.
+  EXPECT_EQ(fleet.params.back().bad_words, (std::vector<std::vector<TokenId>>{{'n', 'o'}, {'x'}}));
+  EXPECT_EQ(fleet.params.back().logprobs, 0U);
+  std::vector<std::string> errors;
+  for (const TextDelta& delta : deltas) {
+    if (delta.error) errors.push_back(*delta.error);
+  }
+  ASSERT_EQ(errors.size(), 2U);
+  EXPECT_THAT(errors[0], testing::HasSubstr("is no word"));
+  EXPECT_THAT(errors[1], testing::HasSubstr("allowed_token_ids has id 256"));
+}
+
 }  // namespace
 }  // namespace chorus

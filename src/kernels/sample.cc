@@ -42,7 +42,8 @@ double sum_in_order(std::span<const float> weights) {
 }
 
 bool changes_logits(const SampleInput& input) {
-  return !input.banned.empty() || !input.logit_bias.empty() || input.repetition_penalty != 1.0 ||
+  return !input.banned.empty() || !input.allowed.empty() || !input.bad_words.empty() || !input.logit_bias.empty() ||
+         input.repetition_penalty != 1.0 ||
          (!input.output.empty() && (input.presence_penalty != 0.0 || input.frequency_penalty != 0.0));
 }
 
@@ -55,6 +56,23 @@ float penalised(const SampleInput& input, std::int32_t count, float logit) {
   if (outputs == 0) return logit;
   logit -= static_cast<float>(input.frequency_penalty) * static_cast<float>(outputs);
   return logit - static_cast<float>(input.presence_penalty);
+}
+
+void copy_allowed(const SampleInput& input, std::span<float> work) {
+  if (input.allowed.empty()) {
+    std::copy(input.logits.begin(), input.logits.end(), work.begin());
+    return;
+  }
+  std::fill(work.begin(), work.end(), -infinity);
+  for (const std::int32_t token : input.allowed) {
+    if (!is_id(token, work.size())) continue;
+    work[static_cast<std::size_t>(token)] = input.logits[static_cast<std::size_t>(token)];
+  }
+}
+
+float logprob_of(std::span<const float> logits, std::int32_t token, const LogNormaliser& sum) {
+  const double above = static_cast<double>(logits[static_cast<std::size_t>(token)]) - sum.largest;
+  return static_cast<float>(above - sum.log_sum);
 }
 
 }  // namespace
@@ -89,7 +107,8 @@ SampleOutput Sampler::sample(const SampleInput& input) {
   Scan scanned = scan(logits);
   if (scanned.not_a_number) return {-1, true};
   if (changes_logits(input)) {
-    std::copy(logits.begin(), logits.end(), work_.begin());
+    copy_allowed(input, work_);
+    apply_bad_words(input);
     apply_bans_and_bias(input);
     apply_penalties(input);
     logits = work_;
@@ -116,22 +135,37 @@ SampleOutput Sampler::sample(const SampleInput& input) {
 
 float Sampler::logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top,
                         std::vector<SampledLogprob>* out_top) {
+  check_token(logits, token);
+  const auto sum = normaliser(logits);
+  const std::size_t count = std::min<std::size_t>(top, logits.size());
+  out_top->resize(count);
+  if (count > 0) select_top(logits, count);
+  for (std::size_t i = 0; i < count; ++i) (*out_top)[i] = {order_[i], logprob_of(logits, order_[i], sum)};
+  return logprob_of(logits, token, sum);
+}
+
+float Sampler::logprobs_of(std::span<const float> logits, std::int32_t token, std::span<const std::int32_t> wanted,
+                           std::vector<SampledLogprob>* out_wanted) {
+  check_token(logits, token);
+  const auto sum = normaliser(logits);
+  out_wanted->clear();
+  for (const std::int32_t id : wanted) {
+    if (is_id(id, logits.size())) out_wanted->push_back({id, logprob_of(logits, id, sum)});
+  }
+  return logprob_of(logits, token, sum);
+}
+
+void Sampler::check_token(std::span<const float> logits, std::int32_t token) const {
   CHECK(logits.size() == work_.size() && is_id(token, logits.size()), "{} logits for a vocabulary of {}, token {}",
         logits.size(), work_.size(), token);
+}
+
+LogNormaliser Sampler::normaliser(std::span<const float> logits) {
   const float largest = logits[static_cast<std::size_t>(first_largest(logits, scan(logits).largest))];
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
   weigh(logits, largest, 1.0F, 0.0F);
-  const double log_sum = std::log(sum_in_order(weights_));
-  const auto logprob = [&](std::int32_t id) {
-    const double above = static_cast<double>(logits[static_cast<std::size_t>(id)]) - static_cast<double>(largest);
-    return static_cast<float>(above - log_sum);
-  };
-  const std::size_t count = std::min<std::size_t>(top, logits.size());
-  out_top->resize(count);
-  if (count > 0) select_top(logits, count);
-  for (std::size_t i = 0; i < count; ++i) (*out_top)[i] = {order_[i], logprob(order_[i])};
-  return logprob(token);
+  return {static_cast<double>(largest), std::log(sum_in_order(weights_))};
 }
 
 // Not a number: a NaN anywhere, +inf, or nothing but -inf.
@@ -146,6 +180,16 @@ std::int32_t Sampler::first_largest(std::span<const float> logits, std::int32_t 
   std::size_t token = static_cast<std::size_t>(block) * sample_block;
   while (key_of(logits[token]) != key) ++token;
   return static_cast<std::int32_t>(token);
+}
+
+// On work_, which holds the logits. A run is looked for in the output alone, as in vLLM.
+void Sampler::apply_bad_words(const SampleInput& input) {
+  for (const std::vector<std::int32_t>& run : input.bad_words) {
+    if (run.empty() || run.size() > input.output.size() + 1 || !is_id(run.back(), work_.size())) continue;
+    const auto before = std::span(run).first(run.size() - 1);
+    if (!std::ranges::equal(before, input.output.last(before.size()))) continue;
+    work_[static_cast<std::size_t>(run.back())] = -infinity;
+  }
 }
 
 // On work_. A ban outlives what follows it: -inf stays -inf under a bias and under penalties.

@@ -2,10 +2,10 @@
 // order that the logits alone decide, and the random number is Philox(seed, choice) at the output position. The
 // arithmetic is plain C++ without reassociation: the same bits on every processor.
 //
-// Order, as in vLLM (docs/numerics.md): bans, logit bias, repetition, frequency and presence penalties; temperature 0
-// takes the largest. Else temperature, min_p, top_k (exactly k stay), top_p (the fewest most likely tokens that reach
-// it, at least one), and the inverse CDF in ascending token id. Tokens outside the vocabulary in any list are passed
-// over.
+// Order, as in vLLM (docs/numerics.md): allowed tokens, bad words, bans, logit bias, repetition, frequency and presence
+// penalties; temperature 0 takes the largest. Else temperature, min_p, top_k (exactly k stay), top_p (the fewest most
+// likely tokens that reach it, at least one), and the inverse CDF in ascending token id. Tokens outside the vocabulary
+// in any list are passed over.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,11 @@ struct SampleInput {
   double frequency_penalty = 0.0;
   double repetition_penalty = 1.0;
   std::span<const std::pair<std::int32_t, float>> logit_bias;
-  std::span<const std::int32_t> prompt;  // for the repetition penalty
-  std::span<const std::int32_t> output;  // for all penalties
-  std::span<const std::int32_t> banned;  // set to -inf (EOS and stop ids below min_tokens)
+  std::span<const std::int32_t> prompt;                  // for the repetition penalty
+  std::span<const std::int32_t> output;                  // for all penalties
+  std::span<const std::int32_t> banned;                  // set to -inf (EOS and stop ids below min_tokens)
+  std::span<const std::int32_t> allowed;                 // all others are set to -inf; empty: none is
+  std::span<const std::vector<std::int32_t>> bad_words;  // the last of a run is set to -inf behind the others of it
   std::uint64_t seed = 0;
   std::uint32_t choice = 0;
 };
@@ -45,6 +47,11 @@ struct SampleOutput {
   bool not_a_number = false;  // a NaN, or nothing but -inf: the caller fails this request alone
 };
 
+// A logprob is (logit - largest) - log_sum.
+struct LogNormaliser {
+  double largest = 0, log_sum = 0;
+};
+
 struct SamplePasses;
 
 // One per thread; keeps its buffers between calls, so that a warmed-up step allocates nothing.
@@ -57,6 +64,9 @@ class Sampler {
   // first, ties by lower id. `out_top` is resized. Returns the logprob of `token`.
   float logprobs(std::span<const float> logits, std::int32_t token, std::uint32_t top,
                  std::vector<SampledLogprob>* out_top);
+  // The same of the tokens `wanted`, in their order, in the place of the most likely ones.
+  float logprobs_of(std::span<const float> logits, std::int32_t token, std::span<const std::int32_t> wanted,
+                    std::vector<SampledLogprob>* out_wanted);
 
  private:
   struct Scan {
@@ -66,6 +76,9 @@ class Sampler {
   Scan scan(std::span<const float> logits);
   std::int32_t first_largest(std::span<const float> logits, std::int32_t key) const;
   void apply_bans_and_bias(const SampleInput& input);
+  void apply_bad_words(const SampleInput& input);
+  void check_token(std::span<const float> logits, std::int32_t token) const;
+  LogNormaliser normaliser(std::span<const float> logits);
   void apply_penalties(const SampleInput& input);
   void select_top(std::span<const float> logits, std::size_t count);
   void weigh(std::span<const float> logits, float largest, float temperature, float min_p);

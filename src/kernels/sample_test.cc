@@ -34,8 +34,8 @@ struct Candidate {
 };
 
 // The rules told naively: whole sorts, double precision. The order is that of vLLM's sampler, whose documentation
-// numbers its steps (vllm/v1/sample/sampler.py, class Sampler): 5a min_tokens (bans), 5b logit bias, 6a repetition,
-// 6b frequency and 6c presence penalties, 7b temperature, 7c min_p, 7d top_k, then top_p.
+// numbers its steps (vllm/v1/sample/sampler.py, class Sampler): 3 allowed_token_ids, 4 bad_words, 5a min_tokens (bans),
+// 5b logit bias, 6a repetition, 6b frequency and 6c presence penalties, 7b temperature, 7c min_p, 7d top_k, then top_p.
 std::vector<Candidate> naive_candidates(const SampleInput& input) {
   std::vector<double> logits(input.logits.begin(), input.logits.end());
   for (std::size_t id = 0; id < logits.size(); ++id) {
@@ -43,6 +43,14 @@ std::vector<Candidate> naive_candidates(const SampleInput& input) {
     const auto outputs = std::count(input.output.begin(), input.output.end(), token);
     const auto prompts = std::count(input.prompt.begin(), input.prompt.end(), token);
     double& logit = logits[id];
+    const auto is_allowed = std::find(input.allowed.begin(), input.allowed.end(), token) != input.allowed.end();
+    if (!input.allowed.empty() && !is_allowed) logit = -double{infinity};
+    for (std::vector<std::int32_t> run : input.bad_words) {
+      std::vector<std::int32_t> all(input.output.begin(), input.output.end());
+      all.push_back(token);
+      if (!run.empty() && run.size() <= all.size() && std::equal(run.rbegin(), run.rend(), all.rbegin()))
+        logit = -double{infinity};
+    }
     if (std::find(input.banned.begin(), input.banned.end(), token) != input.banned.end()) logit = -double{infinity};
     for (const auto& [biased, bias] : input.logit_bias) logit += biased == token ? double{bias} : 0.0;
     if (outputs + prompts > 0) logit = logit > 0 ? logit / input.repetition_penalty : logit * input.repetition_penalty;
@@ -110,6 +118,14 @@ TEST(Sampler, AgreesWithNaiveSampler) {
       if (trial % 2 == 0) input.logit_bias = bias;
       input.prompt = prompt, input.output = output;
       if (vocabulary > 5) input.banned = banned;
+      // At least 20 of them stay, or all but the few of the runs.
+      std::vector<std::int32_t> allowed(static_cast<std::size_t>(std::min(vocabulary, 60)));
+      std::iota(allowed.begin(), allowed.end(), static_cast<std::int32_t>(trial % 3));
+      if (vocabulary > 5 && trial % 4 == 0) input.allowed = allowed;
+      std::vector<std::vector<std::int32_t>> bad = {{7}, {vocabulary + 1}, {}, std::vector<std::int32_t>(40, 3)};
+      if (!output.empty()) bad.push_back({output.back(), 9});
+      if (output.size() > 1) bad.push_back({output[output.size() - 2], output.back(), 11});
+      if (vocabulary > 5 && trial % 5 < 2) input.bad_words = bad;
       input.seed = trial, input.choice = trial % 3;
       const SampleOutput got = sampler.sample(input);
       ASSERT_FALSE(got.not_a_number);
@@ -348,6 +364,33 @@ TEST(Sampler, LogprobsAreTheLogOfTheSoftmax) {
       }
     }
   }
+}
+
+TEST(Sampler, LogprobsOfWhatIsAskedForInItsOrder) {
+  Sampler sampler(Isa::scalar, 500);
+  const auto logits = tied_logits(500, 3);
+  std::vector<SampledLogprob> all, wanted;
+  const float chosen = sampler.logprobs(logits, 6, 500, &all);
+  EXPECT_EQ(sampler.logprobs_of(logits, 6, std::vector<std::int32_t>{499, 3, 500, -1, 6}, &wanted), chosen);
+  ASSERT_EQ(wanted.size(), 3U);
+  EXPECT_EQ(wanted[0].token, 499);
+  EXPECT_EQ(wanted[2].token, 6);
+  for (const SampledLogprob& one : wanted) {
+    const auto at = std::find_if(all.begin(), all.end(), [&](const auto& other) { return other.token == one.token; });
+    EXPECT_EQ(one.logprob, at->logprob);
+  }
+}
+
+TEST(Sampler, ARowWithoutAnAllowedTokenIsReported) {
+  Sampler sampler(Isa::scalar, 8);
+  const std::vector<float> logits(8, 1.0F);
+  const std::vector<std::int32_t> allowed = {3}, banned = {3};
+  SampleInput input;
+  input.logits = logits;
+  input.allowed = allowed;
+  EXPECT_EQ(sampler.sample(input).token, 3);
+  input.banned = banned;
+  EXPECT_TRUE(sampler.sample(input).not_a_number);
 }
 
 }  // namespace

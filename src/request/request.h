@@ -48,11 +48,17 @@ struct SamplingParams {
   std::optional<std::uint32_t> logprobs;  // top K beside the chosen token; 0: the chosen one alone
   std::optional<std::uint32_t> prompt_logprobs;
   std::vector<std::pair<TokenId, float>> logit_bias;  // ascending by token
+  std::vector<TokenId> allowed_token_ids;             // nothing else is sampled; ascending; empty: all
+  // None of these runs of tokens appears in the output: the last one of a run is not sampled behind the others.
+  std::vector<std::vector<TokenId>> bad_words;
+  // The tokens whose logprobs come in the place of the top K, in this order; with `logprobs` alone.
+  std::vector<TokenId> logprob_token_ids;
   bool operator==(const SamplingParams&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.n, self.temperature, self.top_p, self.top_k, self.min_p, self.presence_penalty,
                  self.frequency_penalty, self.repetition_penalty, self.seed, self.max_tokens, self.min_tokens,
-                 self.ignore_eos, self.stop_token_ids, self.logprobs, self.prompt_logprobs, self.logit_bias);
+                 self.ignore_eos, self.stop_token_ids, self.logprobs, self.prompt_logprobs, self.logit_bias,
+                 self.allowed_token_ids, self.bad_words, self.logprob_token_ids);
   }
 };
 
@@ -63,8 +69,9 @@ struct TokenLogprob {
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.token, self.logprob); }
 };
 
-// The logprob of a chosen (or prompt) token and the K most likely ones, most likely first, ties by lower id.
-// Logprobs are those of the raw logits (before penalties and temperature), as in vLLM's default.
+// The logprob of a chosen (or prompt) token and the K most likely ones, most likely first, ties by lower id; or those
+// of logprob_token_ids in its order. Logprobs are those of the raw logits (before penalties and temperature), as in
+// vLLM's default.
 struct PositionLogprobs {
   TokenLogprob chosen;
   std::vector<TokenLogprob> top;
@@ -94,9 +101,11 @@ struct Request {
   std::int32_t priority = 0;          // lower runs first under the priority policy
   std::vector<ChoiceState> choices;   // empty: n fresh choices 0..n-1
   bool skip_prompt_logprobs = false;  // set on re-submission when they were already delivered
+  std::string cache_salt;             // cached prefixes are shared with requests of the same salt alone
   bool operator==(const Request&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.id, self.prompt, self.params, self.priority, self.choices, self.skip_prompt_logprobs);
+    return visit(self.id, self.prompt, self.params, self.priority, self.choices, self.skip_prompt_logprobs,
+                 self.cache_salt);
   }
 };
 

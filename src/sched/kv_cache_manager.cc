@@ -89,7 +89,7 @@ void KvCacheManager::release(Sequence* sequence) {
   sequence->block_table.clear();
   sequence->computed = 0;
   sequence->cached_blocks = 0;
-  sequence->link = {};
+  sequence->link = sequence->request->root;
   sequence->link_lost = false;
 }
 

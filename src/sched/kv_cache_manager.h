@@ -20,6 +20,8 @@ class KvCacheManager {
   KvCacheManager(std::int32_t blocks, std::int32_t block_size, KvPools pools, bool enable_prefix_caching,
                  const std::array<std::uint64_t, 2>& key, PrefixHash hash = prefix_hash);
 
+  // Where a sequence with this cache salt begins.
+  PrefixLink root(std::string_view salt) const { return cache_ ? cache_->root(salt) : PrefixLink(); }
   // Gives the sequence, which has no block, blocks for its whole history: those that hold its beginning already (from
   // the prefix cache when `look_up`, or from `sibling`, a choice of the same request that has computed the prompt), new
   // ones for the rest. Sets `computed`, always less than the history: the last token is computed for its logits. False,

@@ -25,6 +25,15 @@ PrefixCache::PrefixCache(std::int32_t blocks, std::int32_t block_size, const std
   tokens_.resize(count * block_size_);
 }
 
+PrefixLink PrefixCache::root(std::string_view salt) const {
+  if (salt.empty()) return {};
+  constexpr std::uint64_t of_roots = std::uint64_t{1} << 63;  // no entry's identity
+  ByteHash hash(key_);
+  hash.add(salt);
+  const Hash128 value = hash.value();
+  return {value, value.low | of_roots};
+}
+
 std::span<const TokenId> PrefixCache::tokens_of(BlockId block) const {
   return std::span(tokens_).subspan(static_cast<std::size_t>(block) * block_size_, block_size_);
 }

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/siphash.h"
@@ -18,7 +19,7 @@
 
 namespace chorus {
 
-// A place in the chain: after the block of `entry`. Default: before the first block.
+// A place in the chain: after the block of `entry`. Default: before the first block of a request without a salt.
 struct PrefixLink {
   Hash128 hash;
   std::uint64_t entry = 0;
@@ -34,6 +35,10 @@ class PrefixCache {
   // Entries for blocks 0..blocks-1, at most one per block. `hash` is another function only in tests.
   PrefixCache(std::int32_t blocks, std::int32_t block_size, const std::array<std::uint64_t, 2>& key,
               PrefixHash hash = prefix_hash);
+
+  // Before the first block of a request with this cache salt; no salt: PrefixLink(). Chains of different salts have
+  // different roots, told apart by 191 bits of a keyed hash.
+  PrefixLink root(std::string_view salt) const;
 
   // The block that holds `tokens` (block_size of them) after `parent`; *link then is the place after it.
   std::optional<BlockId> find(const PrefixLink& parent, std::span<const TokenId> tokens, PrefixLink* link) const;

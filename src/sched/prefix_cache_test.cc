@@ -76,6 +76,18 @@ TEST_P(PrefixCacheTest, ABlockWhoseParentWasReplacedIsNotFoundAgain) {
   EXPECT_EQ(cache_.find(again, Tokens{3, 4}, &link), std::nullopt) << "block 0 is another parent now";
 }
 
+TEST_P(PrefixCacheTest, ChainsOfDifferentSaltsShareNothing) {
+  PrefixLink link;
+  cache_.insert(root_, Tokens{1, 2}, 0, &link);
+  EXPECT_EQ(cache_.find(cache_.root(""), Tokens{1, 2}, &link), 0);
+  for (const char* const salt : {"a", "b"})
+    EXPECT_EQ(cache_.find(cache_.root(salt), Tokens{1, 2}, &link), std::nullopt);
+  EXPECT_TRUE(cache_.insert(cache_.root("a"), Tokens{1, 2}, 1, &link));
+  EXPECT_EQ(cache_.find(cache_.root("a"), Tokens{1, 2}, &link), 1);
+  EXPECT_EQ(cache_.find(cache_.root("b"), Tokens{1, 2}, &link), std::nullopt);
+  EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), 0);
+}
+
 TEST_P(PrefixCacheTest, AgreesWithANaiveMapUnderRandomInsertsAndErases) {
   std::uint32_t state = 1;
   const auto random = [&](std::uint32_t bound) { return (state = state * 1664525 + 1013904223) / 65536 % bound; };

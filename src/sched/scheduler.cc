@@ -109,6 +109,7 @@ void ContinuousBatching::add(Request request) {
   state.banned = banned_below_min_tokens(request.params, config_.eos_token_ids);
   const std::vector<ChoiceState> choices = std::exchange(request.choices, {});
   state.request = std::move(request);
+  state.root = kv_.root(state.request.cache_salt);
   for (const ChoiceState& choice : choices) add_sequence(&state, choice);
   if (state.leader() == nullptr) requests_.erase(at);
 }
@@ -130,6 +131,7 @@ void ContinuousBatching::add_sequence(RequestState* state, const ChoiceState& ch
   sequence->id = next_sequence_++;
   sequence->request = state;
   sequence->choice = choice.index;
+  sequence->link = state->root;
   sequence->history = state->request.prompt;
   sequence->history.insert(sequence->history.end(), choice.emitted.begin(), choice.emitted.end());
   waiting_.insert(sequence.get());

@@ -225,6 +225,20 @@ TEST(Scheduler, CountsTokensAndCacheHits) {
   EXPECT_EQ(stats.kv_blocks_total, 32U);
 }
 
+TEST(Scheduler, SharesCachedPrefixesWithTheSameSaltAlone) {
+  ToyEngine engine(small_config());
+  std::vector<std::uint64_t> hits;
+  for (const char* const salt : {"", "a", "a", "b", ""}) {
+    Request request = request_of(1, 9, 3);
+    request.cache_salt = salt;
+    engine.scheduler().add(request);
+    engine.run();
+    engine.outcomes().clear();
+    hits.push_back(engine.scheduler().stats().prefix_cache_hits);
+  }
+  EXPECT_THAT(hits, testing::ElementsAre(0U, 0U, 8U, 8U, 16U));
+}
+
 TEST(SchedulerDeathTest, RefusesWrongCalls) {
   ToyEngine engine(small_config());
   engine.scheduler().add(request_of(1, 9, 3));

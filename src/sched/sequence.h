@@ -46,6 +46,7 @@ struct RequestState {
   std::int32_t prompt_length = 0;
   std::int64_t output_limit = 0;                     // max_tokens, clamped to max_model_len
   std::vector<TokenId> banned;                       // below min_tokens
+  PrefixLink root;                                   // of its chain of cached blocks: by its cache salt
   std::vector<std::unique_ptr<Sequence>> sequences;  // by choice as they came; finished ones stay until all are
   // Predictions of prompt tokens 1, 2, ... so far; told once with a token event of the first unfinished choice.
   std::vector<PositionLogprobs> prompt_logprobs;

@@ -11,14 +11,16 @@
 #include "base/siphash.h"
 #include "server/metrics/metric_text.h"
 #include "server/openai/catalog.h"
+#include "server/openai/openapi.h"
 
 namespace chorus {
 namespace {
 
 constexpr std::string_view one_model_path = "/v1/models/";
 constexpr const char* metrics_path = "/metrics";
-// A shorter text becomes tokens in well under a millisecond.
-constexpr std::size_t encoded_at_once_bytes_max = 8192;
+// What a shorter body says is known in well under a millisecond.
+constexpr std::size_t read_at_once_bytes_max = 8192;
+constexpr int reader_threads = 2;
 
 HttpResponse json_response(std::string body) {
   HttpResponse response;
@@ -79,8 +81,15 @@ std::span<const Api::Route> Api::routes() {
       {"GET", "/version", false, false, &Api::version},
       {"GET", "/load", false, false, &Api::load},
       {"GET", metrics_path, false, false, &Api::metrics},
+      {"GET", "/openapi.json", false, false, &Api::openapi},
   };
   return table;
+}
+
+std::vector<std::string> Api::route_names() {
+  std::vector<std::string> names;
+  for (const Route& route : routes()) names.push_back(fmt::format("{} {}", route.method, route.path));
+  return names;
 }
 
 const Api::Route* Api::find_route(const HttpRequest& request) {
@@ -125,17 +134,36 @@ void Api::handle(const std::shared_ptr<Exchange>& exchange) {
   (this->*find_route(exchange->request())->handler)(exchange);
 }
 
-std::optional<Json> Api::body_of(Exchange& exchange) const {
-  auto body = parse_json(exchange.take_body(), {config_.body_bytes_max, config_.json_depth_max});
-  if (!body.ok()) {
-    exchange.respond(error_response(400, body.error().message));
-    return std::nullopt;
-  }
+Api::Continuation Api::read_json(const std::shared_ptr<Exchange>& exchange, const std::string& text,
+                                 const BodyReader& read) const {
+  auto body = parse_json(text, {config_.body_bytes_max, config_.json_depth_max});
+  if (!body.ok())
+    return [exchange, message = body.error().message] { exchange->respond(error_response(400, message)); };
   if (!body->is_object()) {
-    exchange.respond(error_response(400, "the body is to be a JSON object"));
-    return std::nullopt;
+    return [exchange] { exchange->respond(error_response(400, "the body is to be a JSON object")); };
   }
-  return std::move(*body);
+  return read(exchange, *body);
+}
+
+void Api::read_body(const std::shared_ptr<Exchange>& exchange, BodyReader read) {
+  auto text = std::make_shared<std::string>(exchange->take_body());
+  const std::size_t bytes = text->size();
+  if (bytes <= read_at_once_bytes_max) return read_json(exchange, *text, read)();
+  if (bytes_beside_ + bytes > config_.bytes_beside_max) {
+    HttpResponse refusal = error_response(503, "too many long bodies wait to be read: try again soon");
+    refusal.fields.emplace_back("retry-after", "1");
+    return exchange->respond(std::move(refusal));
+  }
+  bytes_beside_ += bytes;
+  if (!readers_) readers_.emplace(reader_threads);
+  // Moved on: the exchange ends on the server's thread.
+  readers_->add([this, exchange, text, bytes, read = std::move(read)]() mutable {
+    Continuation next = read_json(exchange, *text, read);
+    host_.later([this, exchange = std::move(exchange), bytes, next = std::move(next)] {
+      bytes_beside_ -= bytes;
+      if (exchange->is_open()) next();
+    });
+  });
 }
 
 // Before its body is looked at: so a refusal costs next to nothing.
@@ -156,17 +184,20 @@ void Api::count_answer(const HttpRequest& request, int status, Nanoseconds durat
 }
 
 void Api::completions(const std::shared_ptr<Exchange>& exchange) {
-  if (refuses_more(*exchange)) return;
-  const auto body = body_of(*exchange);
-  if (!body) return;
-  generate(exchange, parse_completion(*body, config_.model, exchange->request().field("x-data-parallel-rank")));
+  read_generation(exchange, &parse_completion);
 }
 
 void Api::chat_completions(const std::shared_ptr<Exchange>& exchange) {
+  read_generation(exchange, &parse_chat);
+}
+
+void Api::read_generation(const std::shared_ptr<Exchange>& exchange, GenerationParser parse) {
   if (refuses_more(*exchange)) return;
-  const auto body = body_of(*exchange);
-  if (!body) return;
-  generate(exchange, parse_chat(*body, config_.model, exchange->request().field("x-data-parallel-rank")));
+  read_body(exchange, [this, parse](const std::shared_ptr<Exchange>& of, const Json& body) -> Continuation {
+    const auto parsed = std::make_shared<Parsed<GenerationRequest>>(
+        parse(body, config_.model, of->request().field("x-data-parallel-rank")));
+    return [this, of, parsed] { generate(of, std::move(*parsed)); };
+  });
 }
 
 void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationRequest> parsed) {
@@ -179,7 +210,11 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
   const std::string id = given_id.value_or(request.request_id.value_or(new_id()));
   std::vector<std::pair<std::string, std::string>> fields;
   if (given_id) fields.emplace_back("x-request-id", *given_id);
-  AnswerHead head{answer_id(request.kind, id), std::time(nullptr), config_.model.names.front()};
+  const ToolCallFormat* const calls = request.output.tool_calls;
+  AnswerHead head{answer_id(request.kind, id),
+                  std::time(nullptr),
+                  config_.model.names.front(),
+                  {new_id(), calls != nullptr && calls->short_ids}};
   // The job keeps what it shows; the prompts go to the engine.
   std::vector<GenerationInput> inputs = std::move(request.inputs);
   request.inputs.resize(inputs.size());
@@ -299,31 +334,32 @@ void Api::models(const std::shared_ptr<Exchange>& exchange) {
 }
 
 void Api::tokenize(const std::shared_ptr<Exchange>& exchange) {
-  const auto body = body_of(*exchange);
-  if (!body) return;
-  auto parsed = parse_tokenize(*body, config_.model);
-  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
-  auto request = std::make_shared<TokenizeRequest>(std::move(std::get<TokenizeRequest>(parsed)));
-  const auto encode = [tokenizer = tokenizer_, limit = config_.model.max_model_len, request] {
-    const auto tokens = tokenizer->encode(request->text, request->add_special_tokens);
-    if (!tokens.ok()) return error_response(400, tokens.error().message);
-    return json_response(tokenize_json(*tokens, *request, *tokenizer, limit));
-  };
-  if (request->text.size() <= encoded_at_once_bytes_max) return exchange->respond(encode());
-  if (!encoders_) encoders_.emplace(1);
-  encoders_->add([encode, exchange, later = host_.later] {
-    later([exchange, response = encode()] { exchange->respond(response); });
+  read_body(exchange, [this](const std::shared_ptr<Exchange>& of, const Json& body) -> Continuation {
+    return [of, response = tokenized(body)] { of->respond(response); };
   });
 }
 
+HttpResponse Api::tokenized(const Json& body) const {
+  const auto parsed = parse_tokenize(body, config_.model);
+  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return refusal_of(*error);
+  const auto& request = std::get<TokenizeRequest>(parsed);
+  const auto tokens = tokenizer_->encode(request.text, request.add_special_tokens);
+  if (!tokens.ok()) return error_response(400, tokens.error().message);
+  return json_response(tokenize_json(*tokens, request, *tokenizer_, config_.model.max_model_len));
+}
+
 void Api::detokenize(const std::shared_ptr<Exchange>& exchange) {
-  const auto body = body_of(*exchange);
-  if (!body) return;
-  const auto parsed = parse_detokenize(*body, config_.model);
-  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
+  read_body(exchange, [this](const std::shared_ptr<Exchange>& of, const Json& body) -> Continuation {
+    return [of, response = detokenized(body)] { of->respond(response); };
+  });
+}
+
+HttpResponse Api::detokenized(const Json& body) const {
+  const auto parsed = parse_detokenize(body, config_.model);
+  if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return refusal_of(*error);
   const auto text = tokenizer_->decode(std::get<std::vector<TokenId>>(parsed), false);
-  if (!text.ok()) return exchange->respond(error_response(400, text.error().message, "tokens"));
-  exchange->respond(json_response(member_json("prompt", *text)));
+  if (!text.ok()) return error_response(400, text.error().message, "tokens");
+  return json_response(member_json("prompt", *text));
 }
 
 void Api::health(const std::shared_ptr<Exchange>& exchange) {
@@ -350,6 +386,10 @@ void Api::version(const std::shared_ptr<Exchange>& exchange) {
       .value(config_.profile)
       .end_object();
   exchange->respond(json_response(std::move(text)));
+}
+
+void Api::openapi(const std::shared_ptr<Exchange>& exchange) {
+  exchange->respond(json_response(openapi_json(config_.version)));
 }
 
 void Api::load(const std::shared_ptr<Exchange>& exchange) {

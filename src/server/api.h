@@ -1,7 +1,7 @@
 // The routes of a server: what each of them answers, and who may ask. Stands between HTTP (server/http/) and a text
 // engine, and decides nothing about either.
 //
-// On the server's one thread; long texts of /tokenize become tokens on another.
+// On the server's one thread; long bodies are read, their chats rendered and their texts made into tokens on others.
 #pragma once
 
 #include <cstdint>
@@ -36,6 +36,7 @@ struct ApiConfig {
   bool open_metrics = false;           // they need no key
   bool prompt_tokens_details = false;  // in `usage`
   AdmissionLimits admission;
+  std::size_t bytes_beside_max = std::size_t{256} << 20;  // of bodies that wait to be read beside the server's thread
 };
 
 // What the API asks of what runs it.
@@ -58,6 +59,8 @@ class Api {
   void take(std::vector<TextDelta>* deltas);
   // From now on not ready, and nothing new is generated.
   void drain() { draining_ = true; }
+  // "GET /health": of each route.
+  static std::vector<std::string> route_names();
   std::size_t generations() const { return jobs_.size(); }  // not wholly answered
   // The engine is no more: each generation ends with this error.
   void fail(const std::string& message);
@@ -87,9 +90,22 @@ class Api {
   void load(const std::shared_ptr<Exchange>& exchange);
   void metrics(const std::shared_ptr<Exchange>& exchange);
 
-  std::optional<Json> body_of(Exchange& exchange) const;
   bool refuses_more(Exchange& exchange) const;
   void count_answer(const HttpRequest& request, int status, Nanoseconds duration) const;
+  void openapi(const std::shared_ptr<Exchange>& exchange);
+
+  // On the server's thread, when a body has been read.
+  using Continuation = std::function<void()>;
+  // Touches nothing of this that changes: a long body is read beside the server's thread.
+  using BodyReader = std::function<Continuation(const std::shared_ptr<Exchange>& exchange, const Json& body)>;
+  using GenerationParser = Parsed<GenerationRequest> (*)(const Json& body, const ServedModel& model,
+                                                         std::optional<std::string_view> data_parallel_rank);
+  void read_body(const std::shared_ptr<Exchange>& exchange, BodyReader read);
+  Continuation read_json(const std::shared_ptr<Exchange>& exchange, const std::string& text,
+                         const BodyReader& read) const;
+  void read_generation(const std::shared_ptr<Exchange>& exchange, GenerationParser parse);
+  HttpResponse tokenized(const Json& body) const;
+  HttpResponse detokenized(const Json& body) const;
   void generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationRequest> parsed);
   void add_prompts(const std::shared_ptr<GenerationJob>& job, Exchange& exchange, std::vector<GenerationInput> inputs);
   void abort(const std::shared_ptr<GenerationJob>& job);
@@ -116,7 +132,8 @@ class Api {
   std::unordered_map<GenerationJob*, std::shared_ptr<GenerationJob>> jobs_;
   bool draining_ = false;
   std::uint64_t id_key_, ids_ = 0;
-  std::optional<EncoderPool> encoders_;  // after what its jobs read
+  std::size_t bytes_beside_ = 0;        // of bodies that are read beside this thread
+  std::optional<EncoderPool> readers_;  // after what its jobs read
 };
 
 }  // namespace chorus

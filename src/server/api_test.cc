@@ -4,7 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "server/metrics/metric_text.h"
 #include "testing/text_testing.h"
@@ -76,7 +78,10 @@ class ApiTest : public testing::Test {
   void start() {
     api.emplace(config,
                 ApiHost{[this] { return ready; }, [this] { ++wakes; },
-                        [this](std::function<void()> work) { later.push_back(std::move(work)); },
+                        [this](std::function<void()> work) {
+                          const std::lock_guard lock(later_mutex);
+                          later.push_back(std::move(work));
+                        },
                         [this] {
                           return metrics_text(metrics, {"bytes", {}});
                         }},
@@ -124,6 +129,19 @@ class ApiTest : public testing::Test {
     return parsed;
   }
 
+  // Waits for what another thread asks this one to do, and does it.
+  void run_later() {
+    std::vector<std::function<void()>> work;
+    while (work.empty()) {
+      std::this_thread::yield();
+      const std::lock_guard lock(later_mutex);
+      work = std::exchange(later, {});
+    }
+    for (const auto& one : work) one();
+  }
+
+  std::mutex later_mutex;
+  std::vector<std::function<void()>> later;
   EchoFleet fleet;
   std::shared_ptr<const Tokenizer> tokenizer = std::make_shared<ByteTokenizer>();
   ChatFormat chat = ChatFormat::load(std::string(CHORUS_TEST_DATA) + "/server/chat").value();
@@ -134,7 +152,6 @@ class ApiTest : public testing::Test {
   std::optional<Api> api;
   HttpApplication application;
   int ready = 1, wakes = 0;
-  std::vector<std::function<void()>> later;
 };
 
 TEST_F(ApiTest, CompletesWhole) {
@@ -362,6 +379,8 @@ TEST_F(ApiTest, TokensAndBack) {
   // A long text on another thread.
   const auto slow = ask("POST", "/tokenize", R"({"prompt": ")" + std::string(10'000, 'x') + "\"}");
   EXPECT_FALSE(slow->response);
+  run_later();
+  EXPECT_EQ(answer(*slow)["count"], 10'000);
 }
 
 TEST_F(ApiTest, AClientsRequestIdIsTheAnswers) {
@@ -429,6 +448,59 @@ TEST_F(ApiTest, MetricsNeedTheKeyUnlessTold) {
   config.open_metrics = true;
   start();
   EXPECT_EQ(ask("GET", "/metrics")->response->status, 200);
+}
+
+// The template is rendered on another thread, and what is wrong with it comes back.
+TEST_F(ApiTest, LongBodiesAreReadBesideTheServersThread) {
+  const std::string long_text(9'000, 'x');
+  const auto chat =
+      ask("POST", "/v1/chat/completions", R"({"messages": [{"role": "user", "content": ")" + long_text + R"("}]})");
+  EXPECT_FALSE(chat->response);
+  EXPECT_EQ(api->generations(), 0U);
+  run_later();
+  while (api->generations() > 0) poll();
+  EXPECT_EQ(chat->response->status, 400);
+  EXPECT_THAT(answer(*chat)["error"]["message"].get<std::string>(), HasSubstr("max_model_len 64"));
+  const auto cut = ask("POST", "/v1/chat/completions",
+                       R"({"truncate_prompt_tokens": 9, "max_tokens": 3, "messages": [{"role": "user", "content": ")" +
+                           long_text + R"("}]})");
+  run_later();
+  while (api->generations() > 0) poll();
+  EXPECT_EQ(answer(*cut)["choices"][0]["message"]["content"], "one");
+  EXPECT_EQ(answer(*cut)["usage"]["prompt_tokens"], 9);
+  for (const std::string& wrong :
+       {long_text, "[" + std::string(9'000, ' ') + "]", R"({"n": 0, "prompt": ")" + long_text + "\"}"}) {
+    const auto refused = ask("POST", "/v1/completions", wrong);
+    run_later();
+    EXPECT_EQ(refused->response->status, 400);
+  }
+  // A client that has gone meanwhile asks for nothing.
+  const auto gone = ask("POST", "/v1/completions", R"({"prompt": ")" + long_text + "\"}");
+  gone->cut();
+  run_later();
+  EXPECT_EQ(api->generations(), 0U);
+}
+
+TEST_F(ApiTest, BoundsTheBodiesThatWaitToBeRead) {
+  config.bytes_beside_max = 10'000;
+  const auto first = ask("POST", "/tokenize", R"({"prompt": ")" + std::string(9'000, 'x') + "\"}");
+  const auto second = ask("POST", "/tokenize", R"({"prompt": ")" + std::string(9'000, 'x') + "\"}");
+  EXPECT_EQ(second->response->status, 503);
+  EXPECT_THAT(second->response->fields, testing::Contains(testing::Pair("retry-after", "1")));
+  run_later();
+  EXPECT_EQ(first->response->status, 200);
+}
+
+TEST_F(ApiTest, TakesAChatApart) {
+  config.model.tool_calls = find_tool_call_format("hermes");
+  config.model.reasoning = ReasoningStyle::deepseek_r1;
+  const std::string body = R"({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3)";
+  const Json whole = answer(*post("/v1/chat/completions", body + "}"));
+  EXPECT_EQ(whole["choices"][0]["message"].dump(),
+            R"({"role":"assistant","content":null,"refusal":null,"reasoning":"one"})");
+  const auto streamed = post("/v1/chat/completions", body + R"(, "stream": true})");
+  EXPECT_EQ(chunks(*streamed)[1]["choices"][0]["delta"].dump(), R"({"reasoning":"one"})");
+  EXPECT_EQ(chunks(*streamed).back()["choices"][0]["finish_reason"], "length");
 }
 
 }  // namespace

@@ -35,7 +35,24 @@ SeedRule random_seeds() {
       [random = std::mt19937_64(first)](std::span<const TokenId>, const SamplingParams&) mutable { return random(); };
 }
 
-ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const Fleet& fleet) {
+bool has_special(std::span<const std::string_view> markers, const Tokenizer& tokenizer) {
+  return std::ranges::any_of(markers, [&](std::string_view marker) {
+    const auto token = tokenizer.token_to_id(marker);
+    return token && tokenizer.is_special(*token);
+  });
+}
+
+void set_formats(const OutputFormats& formats, const Tokenizer& tokenizer, ServedModel* model) {
+  model->tool_calls = find_tool_call_format(formats.tool_calls);
+  model->reasoning = reasoning_style(formats.reasoning);
+  constexpr std::string_view think_markers[] = {think_begin, think_end};
+  model->think_markers_are_special = has_special(think_markers, tokenizer);
+  if (model->tool_calls == nullptr) return;
+  model->tool_markers_are_special = has_special(model->tool_calls->markers, tokenizer);
+}
+
+ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const Tokenizer& tokenizer,
+                     const Fleet& fleet) {
   const EngineConfig& engine = config.engine;
   const ModelConfig& model = config.model;
   const bool own_defaults = engine.generation_config != "chorus";
@@ -46,6 +63,7 @@ ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const
   api.model.chat = &chat;
   api.model.max_model_len = engine.max_model_len > 0 ? engine.max_model_len : model.max_position_embeddings;
   api.model.ranks = engine.parallel.data_parallel_size;
+  set_formats(config.formats, tokenizer, &api.model);
   api.model.by_priority = engine.scheduling_policy == SchedulingPolicy::priority;
   api.access = config.access;
   api.version = config.version;
@@ -78,7 +96,7 @@ class FrontEndLoop final : public FrontEnd {
         shutdown_timeout_s_(config.shutdown_timeout_s),
         chat_(std::move(chat)),
         engine_(fleet, tokenizer, config.engine, config.model, random_seeds()),
-        api_(api_config(config, chat_, fleet), api_host(), engine_, tokenizer, &metrics, slot_),
+        api_(api_config(config, chat_, *tokenizer, fleet), api_host(), engine_, tokenizer, &metrics, slot_),
         http_(loop_, api_.application(), config.limits),
         fleet_waits_(loop_),
         timer_(loop_) {

@@ -19,6 +19,13 @@
 
 namespace chorus {
 
+// How a chat's text is taken apart.
+struct OutputFormats {
+  std::string tool_calls;  // the name of a ToolCallFormat; empty: calls are not looked for
+  std::string reasoning;   // the name of a ReasoningStyle; empty: thoughts are not looked for
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.tool_calls, self.reasoning); }
+};
+
 struct FrontEndConfig {
   EngineConfig engine;
   ModelConfig model;
@@ -27,6 +34,7 @@ struct FrontEndConfig {
   std::string version;  // of the program
   FrontEndOptions options;
   int shutdown_timeout_s = 30;  // for what runs when it is told to end
+  OutputFormats formats;
   HttpLimits limits;
   bool has_host = false;   // the fleet's, in this process: counts how the replicas are, and
   bool log_stats = false;  // logs it

@@ -18,6 +18,7 @@
 #include "config/model_config.h"
 #include "request/request.h"
 #include "server/access.h"
+#include "server/front_end.h"
 #include "server/front_end_options.h"
 #include "server/metrics/metric_layout.h"
 
@@ -30,12 +31,13 @@ struct FrontEndStart {
   AccessRules access;
   std::string version;
   std::int32_t shutdown_timeout_s = 30;
+  OutputFormats formats;
   std::uint32_t log_level = 1;  // a LogLevel
   FrontEndOptions options;
   std::int32_t index = 0;  // 0 to engine.api_server_count - 1
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s,
-                 self.log_level, self.options, self.index);
+                 self.formats, self.log_level, self.options, self.index);
   }
 };
 // Of its METRICS.

@@ -29,7 +29,10 @@ GenerationJob::GenerationJob(std::shared_ptr<Exchange> exchange, GenerationReque
       fields_(std::move(fields)),
       choices_per_prompt_(request_.choices_per_prompt()),
       prompts_(request_.inputs.size()),
-      choices_(request_.inputs.size() * choices_per_prompt_) {}
+      choices_(request_.inputs.size() * choices_per_prompt_) {
+  if (request_.output.is_plain()) return;
+  for (Choice& choice : choices_) choice.parser.emplace(request_.output);
+}
 
 void GenerationJob::take(std::size_t index, TextDelta&& delta) {
   Prompt& prompt = prompts_[index];
@@ -44,7 +47,19 @@ void GenerationJob::take(std::size_t index, TextDelta&& delta) {
   prompt.usage.completion_tokens = request_.prompt_alone ? 0 : delta.output_tokens;
   if (delta.prefill && !prompt.usage.cached_tokens) prompt.usage.cached_tokens = delta.prefill->cached_tokens;
   prompt.ended = delta.last;
-  choices_[index * choices_per_prompt_ + delta.choice].part.append(std::move(delta));
+  Choice& choice = choices_[index * choices_per_prompt_ + delta.choice];
+  append(std::move(delta), &choice);
+}
+
+void GenerationJob::append(TextDelta&& delta, Choice* choice) {
+  OutputDelta parsed;
+  if (choice->parser) {
+    choice->parser->push(std::exchange(delta.text, {}), &parsed);
+    if (delta.finish != FinishReason::none) choice->parser->finish(&parsed);
+    choice->part.ends_with_calls = choice->parser->has_calls();
+  }
+  choice->part.append(std::move(delta));
+  choice->part.append(std::move(parsed));
 }
 
 bool GenerationJob::ended() const {
@@ -93,7 +108,7 @@ void GenerationJob::tell_choice(std::size_t index) {
   if (choice.part.is_empty() || !is_complete(prompt)) return;
   // A token whose text is still kept back says nothing by itself.
   const bool tells_tokens = request_.logprobs || request_.return_token_ids;
-  if (choice.part.text.empty() && choice.part.finish == FinishReason::none && !tells_tokens) return;
+  if (choice.part.says_nothing() && choice.part.finish == FinishReason::none && !tells_tokens) return;
   if (!streams_) begin_stream();
   if (!std::exchange(choice.opened, true)) {
     if (const auto opening = writer_.opening(static_cast<std::uint32_t>(index))) send(*opening);

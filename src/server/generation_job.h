@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -13,6 +14,7 @@
 #include "frontend/text_engine.h"
 #include "server/http/exchange.h"
 #include "server/openai/answer.h"
+#include "server/openai/output_parser.h"
 
 namespace chorus {
 
@@ -42,13 +44,15 @@ class GenerationJob {
   };
   struct Choice {
     AnswerPart part;
-    bool opened = false;        // its role was told
-    bool prompt_shown = false;  // in a stream: with its first part
+    std::optional<OutputParser> parser;  // where its text is taken apart
+    bool opened = false;                 // its role was told
+    bool prompt_shown = false;           // in a stream: with its first part
     std::uint64_t text_offset = 0;
   };
 
   bool ended() const;
   bool is_complete(const Prompt& prompt) const;
+  static void append(TextDelta&& delta, Choice* choice);
   Usage usage() const;
   AnswerChoice shown(std::size_t index) const;
   void tell_choice(std::size_t index);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "server/openai/output_parser.h"
 #include "server/port_holder.h"
 
 namespace chorus {
@@ -11,6 +12,29 @@ namespace {
 
 constexpr int shutdown_timeout_s_max = 86'400;
 constexpr int backlog = 4096;  // the kernel's own bound (somaxconn)
+
+std::string tool_call_parser_names() {
+  std::string names;
+  for (const ToolCallFormat& format : tool_call_formats())
+    names += fmt::format("{}{}", names.empty() ? "" : ", ", format.name);
+  return names;
+}
+
+Result<void> validate_parsers(const ServerOptions& options) {
+  if (options.enable_auto_tool_choice && options.tool_call_parser.empty()) {
+    return fail(ErrorCode::invalid_argument, "--enable-auto-tool-choice needs --tool-call-parser: one of {}",
+                tool_call_parser_names());
+  }
+  if (!options.tool_call_parser.empty() && find_tool_call_format(options.tool_call_parser) == nullptr) {
+    return fail(ErrorCode::invalid_argument, "--tool-call-parser is {}: give one of {}", options.tool_call_parser,
+                tool_call_parser_names());
+  }
+  if (!options.reasoning_parser.empty() && !reasoning_style(options.reasoning_parser)) {
+    return fail(ErrorCode::invalid_argument, "--reasoning-parser is {}: give one of {}", options.reasoning_parser,
+                reasoning_parser_names);
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -27,7 +51,7 @@ Result<void> validate(const ServerOptions& options) {
                 "--max-num-queued-reqs is {} and --max-num-queued-tokens {}: give positive numbers, or 0 for no limit",
                 options.queued_requests_max, options.queued_tokens_max);
   }
-  return {};
+  return validate_parsers(options);
 }
 
 FrontEndOptions front_end_options(const ServerOptions& options) {

@@ -24,9 +24,12 @@ struct ServerOptions {
   bool open_metrics = false;           // they need no key
   bool disable_log_stats = false;      // no line of each replica every ten seconds
   bool prompt_tokens_details = false;  // cached tokens in `usage`
+  bool enable_auto_tool_choice = false;
+  std::string tool_call_parser;  // of `tool_call_formats()`; empty: none
+  std::string reasoning_parser;  // empty: none
 };
 
-// Errors: a port or a time that is none.
+// Errors: a port or a time that is none; an unknown parser, or none where there must be one.
 Result<void> validate(const ServerOptions& options);
 FrontEndOptions front_end_options(const ServerOptions& options);
 // The address of `options.host`. Errors: no such host.

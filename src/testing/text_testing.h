@@ -51,6 +51,8 @@ class EchoFleet final : public Fleet {
     prompts.push_back(request.prompt);
     max_tokens.push_back(request.params.max_tokens);
     seeds.push_back(request.params.seed);
+    params.push_back(request.params);
+    cache_salts.push_back(request.cache_salt);
     if (silent) return request.id;
     const std::string answer = "one two three";
     for (std::uint32_t choice = 0; choice < request.params.n; ++choice) {
@@ -91,6 +93,8 @@ class EchoFleet final : public Fleet {
   std::vector<RequestId> aborted;
   std::vector<std::optional<int>> ranks;
   std::vector<std::uint64_t> seeds;
+  std::vector<SamplingParams> params;
+  std::vector<std::string> cache_salts;
   std::vector<std::vector<TokenId>> prompts;
   std::vector<std::uint32_t> max_tokens;
 };

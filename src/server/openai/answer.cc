@@ -20,6 +20,8 @@ void write_finish(JsonWriter& json, const AnswerPart& part) {
   json.key("finish_reason");
   if (part.finish == FinishReason::none) {
     json.null();
+  } else if (part.finish == FinishReason::stop && part.ends_with_calls) {
+    json.value("tool_calls");  // an output that was cut off says so
   } else {
     json.value(name_of(part.finish));
   }
@@ -92,15 +94,45 @@ void write_completion_choice(JsonWriter& json, const AnswerChoice& choice, const
   json.end_object();
 }
 
+void write_message(JsonWriter& json, const AnswerChoice& choice, const CallIds& ids) {
+  const AnswerPart& part = *choice.part;
+  json.begin_object().key("role").value("assistant").key("content");
+  if (part.text.empty() && !part.says_nothing()) {
+    json.null();
+  } else {
+    json.value(part.text);
+  }
+  json.key("refusal").null();
+  if (!part.reasoning.empty()) json.key("reasoning").value(part.reasoning);
+  if (!part.calls.empty()) {
+    json.key("tool_calls");
+    write_tool_calls(json, part.calls, ids, choice.index);
+  }
+  json.end_object();
+}
+
+void write_delta(JsonWriter& json, const AnswerChoice& choice, const CallIds& ids) {
+  const AnswerPart& part = *choice.part;
+  json.begin_object();
+  if (!part.reasoning.empty()) json.key("reasoning").value(part.reasoning);
+  if (!part.text.empty() || part.says_nothing()) json.key("content").value(part.text);
+  if (!part.calls.empty()) {
+    json.key("tool_calls");
+    write_tool_call_deltas(json, part.calls, ids, choice.index);
+  }
+  json.end_object();
+}
+
 // `holder`: "message" or "delta".
 void write_chat_choice(JsonWriter& json, const char* holder, const AnswerChoice& choice,
-                       const GenerationRequest& request, const TokenLabel& text) {
-  const bool whole = std::string_view(holder) == "message";
-  json.begin_object().key("index").value(choice.index).key(holder).begin_object();
-  if (whole) json.key("role").value("assistant");
-  json.key("content").value(choice.part->text);
-  if (whole) json.key("refusal").null();
-  json.end_object().key("logprobs");
+                       const GenerationRequest& request, const TokenLabel& text, const CallIds& ids) {
+  json.begin_object().key("index").value(choice.index).key(holder);
+  if (std::string_view(holder) == "message") {
+    write_message(json, choice, ids);
+  } else {
+    write_delta(json, choice, ids);
+  }
+  json.key("logprobs");
   if (request.logprobs) {
     write_chat_logprobs(json, choice.part->logprobs, text);
   } else {
@@ -123,6 +155,14 @@ void AnswerPart::append(TextDelta&& delta) {
   stop_string = std::move(delta.stop_string);
 }
 
+void AnswerPart::append(OutputDelta&& delta) {
+  OutputDelta all{std::move(reasoning), std::move(text), std::move(calls)};
+  all.append(std::move(delta));
+  reasoning = std::move(all.reasoning);
+  text = std::move(all.content);
+  calls = std::move(all.calls);
+}
+
 std::string answer_id(Kind kind, const std::string& request_id) {
   return (kind == Kind::chat ? "chatcmpl-" : "cmpl-") + request_id;
 }
@@ -133,7 +173,9 @@ void AnswerWriter::write_head(JsonWriter& json, const char* object) const {
 }
 
 void AnswerWriter::write_choice(JsonWriter& json, const char* holder, const AnswerChoice& choice) const {
-  if (request_->kind == Kind::chat) return write_chat_choice(json, holder, choice, *request_, token_label_);
+  if (request_->kind == Kind::chat) {
+    return write_chat_choice(json, holder, choice, *request_, token_label_, head_.call_ids);
+  }
   write_completion_choice(json, choice, *request_, token_label_);
 }
 

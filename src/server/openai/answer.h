@@ -11,7 +11,9 @@
 
 #include "frontend/text_engine.h"
 #include "json/json.h"
+#include "server/openai/answer_calls.h"
 #include "server/openai/generation_request.h"
+#include "server/openai/output_delta.h"
 #include "server/openai/token_label.h"
 
 namespace chorus {
@@ -19,7 +21,10 @@ namespace chorus {
 // What one choice has said since it was last told of: several deltas are one part. A stream that is read slowly has
 // fewer and longer ones.
 struct AnswerPart {
-  std::string text;
+  std::string text;                  // of a chat: its answer
+  std::string reasoning;             // of a chat
+  std::vector<ToolCallDelta> calls;  // of a chat
+  bool ends_with_calls = false;      // with the finish: the choice has made calls
   std::vector<TokenId> token_ids;
   std::vector<PositionLogprobs> logprobs;
   FinishReason finish = FinishReason::none;
@@ -27,7 +32,9 @@ struct AnswerPart {
   std::optional<std::string> stop_string;
 
   void append(TextDelta&& delta);
-  bool is_empty() const { return text.empty() && token_ids.empty() && finish == FinishReason::none; }
+  void append(OutputDelta&& delta);  // beside a TextDelta without a text
+  bool says_nothing() const { return text.empty() && reasoning.empty() && calls.empty(); }
+  bool is_empty() const { return says_nothing() && token_ids.empty() && finish == FinishReason::none; }
 };
 
 // A prompt, where its answer shows it.
@@ -46,6 +53,7 @@ struct AnswerHead {
   std::string id;              // "cmpl-..", "chatcmpl-.."
   std::int64_t created_s = 0;  // since 1970
   std::string model;
+  CallIds call_ids;
 };
 std::string answer_id(GenerationRequest::Kind kind, const std::string& request_id);
 

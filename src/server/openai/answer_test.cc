@@ -36,7 +36,7 @@ class AnswerTest : public testing::Test {
     prompt.logprobs = {{{'y', -3.0F}, {{'z', -0.125F}}}};
   }
   AnswerWriter writer(bool as_ids = false) {
-    return AnswerWriter({"id-1", 7, "model"}, request, TokenLabel(tokenizer, as_ids));
+    return AnswerWriter({"id-1", 7, "model", {"key", false}}, request, TokenLabel(tokenizer, as_ids));
   }
   // The member "logprobs" of the only choice.
   static std::string logprobs_of(const std::string& json) {

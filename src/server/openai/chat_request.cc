@@ -7,21 +7,55 @@
 namespace chorus {
 namespace {
 
-// Without a parser of the model's calls a call would come as text that no client looks for.
-void check_tools(Fields& fields) {
+bool is_tool(const Json& tool) {
+  if (!tool.is_object() || !tool.contains("type") || tool["type"] != "function") return false;
+  const auto function = tool.find("function");
+  if (function == tool.end() || !function->is_object()) return false;
+  const auto name = function->find("name");
+  return name != function->end() && name->is_string();
+}
+
+// "auto" where there are tools and nothing is said. "none" leaves them to the template alone.
+void read_tool_choice(Fields& fields, const ServedModel& model, OutputRules* output) {
   const Json* const tools = fields.list("tools");
+  const bool has_tools = tools != nullptr && !tools->empty();
+  if (has_tools && !std::ranges::all_of(*tools, is_tool)) return;  // render_chat() says so
+  output->parallel_tool_calls = fields.flag("parallel_tool_calls", true);
   const Json* const choice = fields.find("tool_choice");
-  if (choice != nullptr && *choice == "none") return;
-  if (choice != nullptr || (tools != nullptr && !tools->empty())) {
-    fields.fail("tool_choice",
-                "tool calls are not parsed: give \"tool_choice\": \"none\", and the template has the tools");
+  if (choice == nullptr ? !has_tools : *choice == "none") return;
+  if (choice != nullptr && !has_tools) return fields.fail("tool_choice", "tool_choice needs tools");
+  if (choice != nullptr && *choice != "auto") {
+    return fields.fail("tool_choice", "tool_choice is supported as \"none\" and \"auto\": a call cannot be forced yet");
   }
+  if (model.tool_calls == nullptr) {
+    return fields.fail("tool_choice",
+                       "\"auto\" needs a server with --enable-auto-tool-choice and --tool-call-parser; with "
+                       "\"tool_choice\": \"none\" the template has the tools");
+  }
+  output->tool_calls = model.tool_calls;
+}
+
+// A message's thoughts by both of their names: templates know the one or the other (as vLLM's
+// entrypoints/chat_utils.py).
+void name_reasoning(Json& message) {
+  for (const auto& [given, other] : {std::pair("reasoning", "reasoning_content"), {"reasoning_content", "reasoning"}}) {
+    const auto found = message.find(given);
+    if (found == message.end() || !found->is_string() || message.contains(other)) continue;
+    Json text = *found;
+    message[other] = std::move(text);
+  }
+}
+
+bool is_part(const Json& part) {
+  return part.is_string() || part.is_object();
 }
 
 bool is_message(const Json& message) {
   if (!message.is_object()) return false;
-  const auto role = message.find("role");
-  return role != message.end() && role->is_string();
+  const auto role = message.find("role"), content = message.find("content");
+  if (role == message.end() || !role->is_string()) return false;
+  if (content == message.end() || content->is_null() || content->is_string()) return true;
+  return content->is_array() && std::ranges::all_of(*content, is_part);
 }
 
 // Templates want the arguments of earlier calls as an object; OpenAI's clients send their text (as vLLM's
@@ -38,7 +72,7 @@ void read_call_arguments(Json& message, const JsonLimits& limits) {
 }
 
 void read_logprobs(Fields& fields, GenerationInput* input, GenerationRequest* request) {
-  request->logprobs = fields.flag("logprobs", false);
+  request->logprobs = fields.flag("logprobs", false) || !input->options.params.logprob_token_ids.empty();
   const auto top = fields.whole("top_logprobs", 0, top_logprobs_max);
   if (top && *top > 0 && !request->logprobs) fields.fail("top_logprobs", "top_logprobs needs logprobs = true");
   if (request->logprobs) input->options.params.logprobs = static_cast<std::uint32_t>(top.value_or(0));
@@ -54,7 +88,10 @@ std::optional<std::string> render_chat(Fields& fields, const ServedModel& model)
   }
   Json variables = Json::object();
   variables["messages"] = *messages;
-  for (Json& message : variables["messages"]) read_call_arguments(message, {std::size_t{4} << 20, 64});
+  for (Json& message : variables["messages"]) {
+    read_call_arguments(message, {std::size_t{4} << 20, 64});
+    name_reasoning(message);
+  }
   for (const char* const name : {"tools", "documents"}) {
     if (const Json* const list = fields.list(name)) variables[name] = *list;
   }
@@ -62,6 +99,9 @@ std::optional<std::string> render_chat(Fields& fields, const ServedModel& model)
     if (fields.find(name) != nullptr) variables[name] = fields.flag(name, false);
   }
   Json more = Json::object();
+  if (variables.contains("tools") && !std::ranges::all_of(variables["tools"], is_tool)) {
+    fields.fail("tools", "tools: give a list of {\"type\": \"function\", \"function\": {\"name\", ..}}");
+  }
   if (const auto effort = fields.text("reasoning_effort")) more["reasoning_effort"] = *effort;
   if (const Json* const given = fields.object("chat_template_kwargs")) more.update(*given);
   if (!more.empty()) variables["chat_template_kwargs"] = std::move(more);
@@ -85,12 +125,19 @@ Parsed<GenerationRequest> parse_chat(const Json& body, const ServedModel& model,
     if (!applied.ok()) fields.fail("max_completion_tokens", applied.error().message);
   }
   read_logprobs(fields, &input, &request);
-  check_tools(fields);
+  read_tool_choice(fields, model, &request.output);
+  request.output.shows_reasoning = fields.flag("include_reasoning", true);
   input.add_special_tokens = fields.flag("add_special_tokens", false);  // the template writes them
   input.return_prompt = request.prompt_logprobs || request.return_token_ids;
   if (!fields.ok()) return fields.error();
   auto prompt = render_chat(fields, model);
   if (!prompt) return fields.error();
+  if (model.reasoning) {
+    request.output.reasoning = reasoning_start(*model.reasoning, *prompt, fields.flag("continue_final_message", false));
+  }
+  const bool markers_are_special = (request.output.tool_calls != nullptr && model.tool_markers_are_special) ||
+                                   (model.reasoning && model.think_markers_are_special);
+  if (markers_are_special) input.options.skip_special_tokens = false;  // as vLLM's adjust_request
   input.prompt = std::move(*prompt);
   request.unknown_fields = fields.unknown();
   request.inputs.push_back(std::move(input));

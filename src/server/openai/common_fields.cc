@@ -13,10 +13,7 @@ namespace {
 
 // Known to vLLM or OpenAI, and not to this version.
 constexpr const char* missing_features[] = {
-    "allowed_token_ids",
     "audio",
-    "bad_words",
-    "cache_salt",
     "chat_template",
     "function_call",
     "functions",
@@ -26,14 +23,12 @@ constexpr const char* missing_features[] = {
     "guided_regex",
     "kv_transfer_params",
     "logits_processors",
-    "logprob_token_ids",
     "prediction",
     "prompt_embeds",
     "repetition_detection",
     "structured_outputs",
     "suffix",
     "thinking_token_budget",
-    "truncate_prompt_tokens",
     "use_beam_search",
     "vllm_xargs",
     "web_search_options",

@@ -78,6 +78,7 @@ Parsed<GenerationRequest> parse_completion(const Json& body, const ServedModel& 
     input.options.params.logprobs = static_cast<std::uint32_t>(*count);
     if (request.echo && !request.prompt_logprobs) input.options.params.prompt_logprobs = input.options.params.logprobs;
   }
+  if (!input.options.params.logprob_token_ids.empty()) request.logprobs = true;
   input.return_prompt = request.echo || request.prompt_logprobs || request.return_token_ids;
   read_prompts(fields, input, &request);
   request.unknown_fields = fields.unknown();

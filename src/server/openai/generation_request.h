@@ -11,6 +11,7 @@
 #include "frontend/chat_format.h"
 #include "frontend/text_engine.h"
 #include "server/openai/fields.h"
+#include "server/openai/output_parser.h"
 
 namespace chorus {
 
@@ -21,8 +22,12 @@ struct ServedModel {
   bool chat_fills_context = true;  // until max_tokens is given: where the model has no max_new_tokens of its own
   const ChatFormat* chat = nullptr;
   int max_model_len = 0;
-  int ranks = 1;             // data-parallel
-  bool by_priority = false;  // the scheduling policy
+  int ranks = 1;                               // data-parallel
+  bool by_priority = false;                    // the scheduling policy
+  const ToolCallFormat* tool_calls = nullptr;  // of tool_choice "auto"; null: it is refused
+  std::optional<ReasoningStyle> reasoning;     // how a chat's thoughts are told from its answer; nullopt: they are not
+  // The tokenizer has a marker of either as a special token, which a text leaves out.
+  bool tool_markers_are_special = false, think_markers_are_special = false;
 };
 
 struct GenerationRequest {
@@ -40,6 +45,7 @@ struct GenerationRequest {
   bool prompt_alone = false;     // max_tokens 0: what was generated is not shown
   bool logprobs = false;         // of the output, and with echo of the prompt
   bool prompt_logprobs = false;  // in a field of their own
+  OutputRules output;            // of a chat
   bool return_token_ids = false;
   bool return_tokens_as_token_ids = false;  // "token_id:15" where a token's text would be
   bool prompt_tokens_details = false;       // in `usage`; the server's wish

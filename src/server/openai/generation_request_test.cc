@@ -148,8 +148,13 @@ constexpr Wrong wrong_completions[] = {
     {"guided_json", "{\"type\": \"object\"}"},
     {"response_format", "{\"type\": \"json_object\"}"},
     {"response_format", "{}"},
-    {"cache_salt", "\"x\""},
-    {"bad_words", "[\"x\"]"},
+    {"cache_salt", "\"a@b\""},
+    {"bad_words", "[\"\"]"},
+    {"allowed_token_ids", "[]"},
+    {"truncate_prompt_tokens", "0"},
+    {"truncation_side", "\"top\""},
+    {"logprob_token_ids", "[-1]"},
+    {"repetition_detection", "{\"a\": 1}"},
     {"priority", "1"},
     {"prompt_embeds", "\"x\""},
     {"request_id", "5"},
@@ -174,6 +179,9 @@ constexpr Wrong wrong_chats[] = {
     {"functions", "[{}]"},
     {"add_generation_prompt", "1"},
     {"tools", "{}"},
+    {"tools", "[{\"type\": \"function\"}]"},
+    {"parallel_tool_calls", "0"},
+    {"include_reasoning", "0"},
 };
 
 TEST_F(RequestTest, WrongValuesNameTheirField) {
@@ -272,6 +280,42 @@ TEST_F(RequestTest, ChatsAreRendered) {
   const ApiError raised = bad(parse_chat(json(R"({"messages": [{"role": "alien", "content": "x"}]})"), model));
   EXPECT_EQ(raised.param, "messages");
   EXPECT_THAT(raised.message, HasSubstr("no such role"));
+}
+
+TEST_F(RequestTest, ToolsAreCalledWhereTheServerParsesCalls) {
+  const std::string with_tools =
+      R"({"messages": [{"role": "user", "content": "Hi"}], "tools": [{"type": "function", "function": {"name": "f"}}])";
+  const auto param = [&](const std::string& more) {
+    return bad(parse_chat(json(with_tools + more + "}"), model)).param;
+  };
+  for (const char* const choice : {"", R"(, "tool_choice": "auto")", R"(, "tool_choice": null)"}) {
+    EXPECT_EQ(param(choice), "tool_choice") << "no parser";
+  }
+  model.tool_calls = find_tool_call_format("hermes");
+  model.tool_markers_are_special = true;
+  const auto read = [&](const std::string& more) {
+    return std::get<GenerationRequest>(parse_chat(json(with_tools + more + "}"), model));
+  };
+  EXPECT_EQ(read("").output.tool_calls, model.tool_calls);
+  EXPECT_FALSE(read("").inputs[0].options.skip_special_tokens);
+  EXPECT_FALSE(read(R"(, "parallel_tool_calls": false)").output.parallel_tool_calls);
+  EXPECT_EQ(read(R"(, "tool_choice": "none")").output.tool_calls, nullptr);
+  EXPECT_TRUE(read(R"(, "tool_choice": "none")").inputs[0].options.skip_special_tokens);
+  for (const char* const choice :
+       {R"(, "tool_choice": "required")", R"(, "tool_choice": {"type": "function"})", R"(, "tool_choice": 5)"}) {
+    EXPECT_EQ(param(choice), "tool_choice");
+  }
+}
+
+TEST_F(RequestTest, ThoughtsOfAMessageHaveBothNames) {
+  model.reasoning = ReasoningStyle::deepseek_r1;
+  Json body = json(
+      R"({"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "reasoning_content": "so", "content": ""}]})");
+  const auto request = std::get<GenerationRequest>(parse_chat(body, model));
+  EXPECT_THAT(request.inputs[0].prompt, HasSubstr("<assistant>[so]</assistant>"));
+  EXPECT_EQ(request.output.reasoning, ReasoningStart::unless_marked_thoughts);
+  body["include_reasoning"] = false;
+  EXPECT_FALSE(std::get<GenerationRequest>(parse_chat(body, model)).output.shows_reasoning);
 }
 
 }  // namespace
