@@ -74,13 +74,13 @@ ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const
 class FrontEndLoop final : public FrontEnd {
  public:
   FrontEndLoop(const FrontEndConfig& config, ChatFormat chat, const std::shared_ptr<const Tokenizer>& tokenizer,
-               Fleet& fleet)
+               TlsContext tls, Fleet& fleet)
       : fleet_(fleet),
         shutdown_timeout_s_(config.shutdown_timeout_s),
         chat_(std::move(chat)),
         engine_(fleet, tokenizer, config.engine, config.model, random_seeds()),
         api_(api_config(config, chat_, *tokenizer, fleet), api_host(), engine_, tokenizer),
-        http_(loop_, api_.application(), config.limits),
+        http_(loop_, api_.application(), config.limits, std::move(tls)),
         fleet_waits_(loop_),
         timer_(loop_) {}
   ~FrontEndLoop() override {
@@ -192,7 +192,12 @@ Result<std::unique_ptr<FrontEnd>> FrontEnd::make(const FrontEndConfig& config,
     return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", config.engine.model);
   }
   CHORUS_TRY(ChatFormat chat, ChatFormat::load(config.engine.model));
-  return std::unique_ptr<FrontEnd>(std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, fleet));
+  TlsContext tls;
+  if (config.tls.is_given()) {
+    CHORUS_TRY(tls, load_tls(config.tls));
+  }
+  return std::unique_ptr<FrontEnd>(
+      std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, std::move(tls), fleet));
 }
 
 }  // namespace chorus

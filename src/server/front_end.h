@@ -13,6 +13,7 @@
 #include "net/unique_fd.h"
 #include "server/access.h"
 #include "server/http/limits.h"
+#include "server/http/tls.h"
 #include "tokenizer/tokenizer.h"
 
 namespace chorus {
@@ -32,12 +33,13 @@ struct FrontEndConfig {
   std::string version;          // of the program
   int shutdown_timeout_s = 30;  // for what runs when it is told to end
   OutputFormats formats;
+  TlsFiles tls;  // not given: HTTP in the clear
   HttpLimits limits;
 };
 
 class FrontEnd {
  public:
-  // Loads the chat templates. `fleet` outlives it.
+  // Loads the chat templates and the certificate. `fleet` outlives it.
   static Result<std::unique_ptr<FrontEnd>> make(const FrontEndConfig& config,
                                                 const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet);
   virtual ~FrontEnd() = default;

@@ -57,9 +57,9 @@ Result<void> serve(Connection* parent, Told told) {
   times.profile = join.profile;
   CHORUS_TRY(const auto fleet,
              make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor), std::move(times)));
-  const FrontEndConfig config{
-      start.engine,  start.model, start.model_names, start.access, start.version, start.shutdown_timeout_s,
-      start.formats, {}};
+  const FrontEndConfig config{start.engine,  start.model,   start.model_names,
+                              start.access,  start.version, start.shutdown_timeout_s,
+                              start.formats, start.tls,     {}};
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));
   CHORUS_TRY_VOID(send_message(parent, MessageType::ready, 0, {}));
