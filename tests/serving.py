@@ -12,7 +12,7 @@ import time
 
 from chorus_process import CHORUS
 
-LINE = re.compile(r"chorus: serving (\S+) at http://(\S+):(\d+) \((\d+) replicas\)\n")
+LINE = re.compile(r"chorus: serving (\S+) at (?:https?://(\S+):(\d+)|unix:(\S+)) \((\d+) replicas\)\n")
 
 
 class Server:
@@ -25,7 +25,7 @@ class Server:
         self.ready_s = time.monotonic() - begin
         match = LINE.fullmatch(line)
         assert match and self.ready_s < within_s, f"{line!r} after {self.ready_s} s: {self.logged()}"
-        self.name, self.host, self.port, self.replicas = match[1], match[2], int(match[3]), int(match[4])
+        self.name, self.host, self.port, self.path, self.replicas = match[1], match[2], int(match[3] or 0), match[4], int(match[5])
 
     def logged(self):
         self.log.seek(0)

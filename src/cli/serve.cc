@@ -20,6 +20,7 @@
 #include "server/front_end.h"
 #include "server/parent.h"
 #include "server/server_options.h"
+#include "server/unix_listener.h"
 
 namespace chorus {
 namespace {
@@ -46,23 +47,48 @@ Result<int> serve_headless(const EngineConfig& engine) {
 
 std::string url_of(const ServerOptions& options, int port) {
   const bool is_ipv6 = options.host.find(':') != options.host.npos;
-  return fmt::format("http://{}{}{}:{}", is_ipv6 ? "[" : "", options.host, is_ipv6 ? "]" : "", port);
+  return fmt::format("{}://{}{}{}:{}", options.tls.is_given() ? "https" : "http", is_ipv6 ? "[" : "", options.host,
+                     is_ipv6 ? "]" : "", port);
+}
+
+// Where clients come in.
+struct Door {
+  AccessRules access;
+  std::vector<UniqueFd> listeners;        // one a front end
+  std::optional<UnixListener> unix_file;  // as long as the server runs
+  std::string url;
+};
+
+Result<Door> open_door(const ServerOptions& server, int front_ends) {
+  Door door;
+  const auto key = environment_variable("CHORUS_API_KEY");
+  if (!server.uds.empty()) {
+    CHORUS_TRY(door.access, access_rules(server, key));
+    CHORUS_TRY(UnixListener listener, UnixListener::open(server.uds));
+    CHORUS_TRY(door.listeners, listener.descriptors(front_ends));
+    door.unix_file.emplace(std::move(listener));
+    door.url = "unix:" + server.uds;
+    return door;
+  }
+  CHORUS_TRY(const tcp::Address address, address_of(server));
+  CHORUS_TRY(door.access, access_rules(server, address, key));
+  CHORUS_TRY(door.listeners, listen_at(address, front_ends));
+  CHORUS_TRY(const tcp::Address bound, tcp::local_address(door.listeners.front().get()));
+  door.url = url_of(server, bound.port());
+  return door;
 }
 
 // What a server has before its engines.
 struct Prepared {
   FrontEndStart start;
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::vector<UniqueFd> listeners;  // one a front end
-  std::string url;
+  Door door;  // its rules have moved to `start`
   bool log_stats = true;
 };
 
 Result<Prepared> prepare(ServeOptions& options) {
   ServerOptions& server = options.server;
   CHORUS_TRY_VOID(validate(server));
-  CHORUS_TRY(const tcp::Address address, address_of(server));
-  CHORUS_TRY(AccessRules access, access_rules(server, address, environment_variable("CHORUS_API_KEY")));
   CHORUS_TRY(const ModelConfig config, read_model(options.engine));
   CHORUS_TRY(options.engine, fit_to_kv_memory(options.engine, config, detect_node()));
   CHORUS_TRY(TextModel model, with_tokenizer(config));
@@ -71,20 +97,19 @@ Result<Prepared> prepare(ServeOptions& options) {
   }
   CHORUS_TRY_VOID(ChatFormat::load(options.engine.model));
   // Before the weights: a port that is taken is told at once.
-  CHORUS_TRY(std::vector<UniqueFd> listeners, listen_at(address, options.engine.api_server_count));
-  CHORUS_TRY(const tcp::Address bound, tcp::local_address(listeners.front().get()));
+  CHORUS_TRY(Door door, open_door(server, options.engine.api_server_count));
   if (server.served_model_names.empty()) server.served_model_names = {options.engine.model};
   FrontEndStart start{options.engine,
                       std::move(model.config),
                       server.served_model_names,
-                      std::move(access),
+                      std::move(door.access),
                       version(),
                       server.shutdown_timeout_s,
                       {server.enable_auto_tool_choice ? server.tool_call_parser : "", server.reasoning_parser},
+                      server.tls,
                       static_cast<std::uint32_t>(log_level()),
                       front_end_options(server)};
-  return Prepared{std::move(start), std::move(model.tokenizer), std::move(listeners), url_of(server, bound.port()),
-                  !server.disable_log_stats};
+  return Prepared{std::move(start), std::move(model.tokenizer), std::move(door), !server.disable_log_stats};
 }
 
 void say_that_it_serves(const FrontEndStart& start, const std::string& url) {
@@ -100,12 +125,12 @@ Result<void> serve_from_processes(Prepared prepared) {
   CHORUS_TRY(FleetSetup setup, launch_setup(start.engine, start.model, interrupted));
   FleetHost host(settled(start.engine, start.model), start.model, setup.supervisor, nullptr);
   CHORUS_TRY(MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
-  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.listeners), std::move(metrics),
+  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.door.listeners), std::move(metrics),
                       prepared.log_stats);
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
-  say_that_it_serves(start, prepared.url);
+  say_that_it_serves(start, prepared.door.url);
   return parent.run(interrupted);
 }
 
@@ -123,12 +148,13 @@ Result<void> serve_from_here(Prepared prepared) {
                               start.options,
                               start.shutdown_timeout_s,
                               start.formats,
+                              start.tls,
                               {},
                               true,
                               prepared.log_stats};
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
-  CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.listeners.front())));
-  say_that_it_serves(start, prepared.url);
+  CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
+  say_that_it_serves(start, prepared.door.url);
   return front_end->run(interrupted);
 }
 
@@ -150,6 +176,9 @@ std::function<Result<int>()> declare_serve(Options& options) {
   options.text("--host", &server.host, "address to listen on (127.0.0.1)");
   options.number("--port", &server.port, "port to listen on (8000); 0: the system chooses");
   options.list("--served-model-name", &server.served_model_names, "what clients call the model; repeatable");
+  options.text("--uds", &server.uds, "listen on a Unix socket at this path, in the place of --host and --port");
+  options.text("--ssl-certfile", &server.tls.certificates, "HTTPS with this certificate chain (PEM)");
+  options.text("--ssl-keyfile", &server.tls.key, "the certificate's private key (PEM)");
   options.text("--api-key-file", &server.api_key_file,
                "API keys, one a line; one may also be in the environment, as CHORUS_API_KEY");
   options.flag("--allow-no-api-key", &server.allow_no_api_key, "listen for other machines without a key");

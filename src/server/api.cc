@@ -75,6 +75,7 @@ std::span<const Api::Route> Api::routes() {
       {"POST", "/v1/chat/completions", false, true, &Api::chat_completions},
       {"POST", "/tokenize", false, true, &Api::tokenize},
       {"POST", "/detokenize", false, true, &Api::detokenize},
+      {"POST", "/abort_requests", false, true, &Api::abort_requests},
       {"GET", "/health", true, false, &Api::health},
       {"GET", "/ping", true, false, &Api::health},
       {"POST", "/ping", true, false, &Api::health},
@@ -369,6 +370,35 @@ HttpResponse Api::detokenized(const Json& body) const {
   const auto text = tokenizer_->decode(std::get<std::vector<TokenId>>(parsed), false);
   if (!text.ok()) return error_response(400, text.error().message, "tokens");
   return json_response(member_json("prompt", *text));
+}
+
+void Api::abort_requests(const std::shared_ptr<Exchange>& exchange) {
+  read_body(exchange, [this](const std::shared_ptr<Exchange>& of, const Json& body) -> Continuation {
+    return [this, of, parsed = parse_abort(body)] {
+      if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return of->respond(refusal_of(*error));
+      const std::uint64_t aborted = end_early(std::get<std::vector<std::string>>(parsed));
+      of->respond(json_response(member_json("aborted", aborted)));
+    };
+  });
+}
+
+// Their clients get what has come until now. How many there were.
+std::uint64_t Api::end_early(const std::vector<std::string>& ids) {
+  std::vector<std::shared_ptr<GenerationJob>> named;
+  for (const auto& [key, job] : jobs_) {
+    const std::string_view id = job->id(), without_kind = id.substr(id.find('-') + 1);
+    if (std::ranges::any_of(ids, [&](const std::string& one) { return one == id || one == without_kind; })) {
+      named.push_back(job);
+    }
+  }
+  for (const auto& job : named) {
+    for (const TextRequestId id : job->ids) engine_.abort(id);
+    job->end_early();
+    job->tell();
+    if (job->is_told()) forget(job);
+  }
+  host_.wake();
+  return named.size();
 }
 
 void Api::health(const std::shared_ptr<Exchange>& exchange) {

@@ -85,6 +85,7 @@ class Api {
   void chat_completions(const std::shared_ptr<Exchange>& exchange);
   void tokenize(const std::shared_ptr<Exchange>& exchange);
   void detokenize(const std::shared_ptr<Exchange>& exchange);
+  void abort_requests(const std::shared_ptr<Exchange>& exchange);
   void health(const std::shared_ptr<Exchange>& exchange);
   void ready(const std::shared_ptr<Exchange>& exchange);
   void version(const std::shared_ptr<Exchange>& exchange);
@@ -109,6 +110,7 @@ class Api {
   HttpResponse detokenized(const Json& body) const;
   void generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationRequest> parsed);
   void add_prompts(const std::shared_ptr<GenerationJob>& job, Exchange& exchange, std::vector<GenerationInput> inputs);
+  std::uint64_t end_early(const std::vector<std::string>& ids);
   void abort(const std::shared_ptr<GenerationJob>& job);
   void forget(const std::shared_ptr<GenerationJob>& job);
   std::string new_id();

@@ -254,6 +254,36 @@ TEST_F(ApiTest, AClientThatGoesEndsItsRequests) {
   EXPECT_GT(wakes, before);
 }
 
+TEST_F(ApiTest, AbortedRequestsEndWhereTheyAre) {
+  const auto once = [&] {
+    std::vector<TextDelta> deltas;
+    ASSERT_TRUE(engine->poll(0, &deltas).ok());
+    api->take(&deltas);
+  };
+  const auto whole =
+      ask("POST", "/v1/completions", R"({"prompt": "a", "n": 2, "echo": true})", {{"x-request-id", "one"}});
+  once();
+  const auto answered = ask("POST", "/abort_requests", R"({"request_ids": ["one", "nobody"]})");
+  EXPECT_EQ(answered->response->body, R"({"aborted":1})");
+  EXPECT_EQ(answer(*whole)["choices"][0]["text"], "aone");
+  EXPECT_EQ(answer(*whole)["choices"][0]["finish_reason"], "abort");
+  EXPECT_EQ(answer(*whole)["choices"][1]["finish_reason"], "abort");
+  EXPECT_EQ(engine->requests(), 0U);
+  fleet.pending.clear();
+  const auto streamed =
+      ask("POST", "/v1/chat/completions",
+          R"({"messages": [{"role": "user", "content": "Hi"}], "stream": true, "request_id": "two"})");
+  once();
+  streamed->room = false;
+  ask("POST", "/abort_requests", R"({"request_ids": ["chatcmpl-two"]})");
+  EXPECT_EQ(api->generations(), 1U) << "its reader has not taken all";
+  streamed->room = true;
+  streamed->there_is_room();
+  EXPECT_EQ(chunks(*streamed).back()["choices"][0]["finish_reason"], "abort");
+  EXPECT_EQ(api->generations(), 0U);
+  EXPECT_EQ(ask("POST", "/abort_requests", R"({"request_ids": [5]})")->response->status, 400);
+}
+
 TEST_F(ApiTest, ErrorsInOpenAisForm) {
   const std::string long_prompt(64, 'x');
   const struct {

@@ -87,7 +87,7 @@ MetricTextConfig metric_text_config(const FrontEndConfig& config) {
 class FrontEndLoop final : public FrontEnd {
  public:
   FrontEndLoop(const FrontEndConfig& config, ChatFormat chat, const std::shared_ptr<const Tokenizer>& tokenizer,
-               Fleet& fleet, const MetricStore& metrics, int index)
+               TlsContext tls, Fleet& fleet, const MetricStore& metrics, int index)
       : fleet_(fleet),
         metrics_(metrics),
         slot_(metrics.front_end(index)),
@@ -97,7 +97,7 @@ class FrontEndLoop final : public FrontEnd {
         chat_(std::move(chat)),
         engine_(fleet, tokenizer, config.engine, config.model, random_seeds()),
         api_(api_config(config, chat_, *tokenizer, fleet), api_host(), engine_, tokenizer, &metrics, slot_),
-        http_(loop_, api_.application(), config.limits),
+        http_(loop_, api_.application(), config.limits, std::move(tls)),
         fleet_waits_(loop_),
         timer_(loop_) {
     slot_.clear_gauges();
@@ -234,8 +234,12 @@ Result<std::unique_ptr<FrontEnd>> FrontEnd::make(const FrontEndConfig& config,
     return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", config.engine.model);
   }
   CHORUS_TRY(ChatFormat chat, ChatFormat::load(config.engine.model));
+  TlsContext tls;
+  if (config.tls.is_given()) {
+    CHORUS_TRY(tls, load_tls(config.tls));
+  }
   return std::unique_ptr<FrontEnd>(
-      std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, fleet, metrics, index));
+      std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, std::move(tls), fleet, metrics, index));
 }
 
 }  // namespace chorus

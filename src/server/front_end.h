@@ -14,6 +14,7 @@
 #include "server/access.h"
 #include "server/front_end_options.h"
 #include "server/http/limits.h"
+#include "server/http/tls.h"
 #include "server/metrics/metric_store.h"
 #include "tokenizer/tokenizer.h"
 
@@ -35,6 +36,7 @@ struct FrontEndConfig {
   FrontEndOptions options;
   int shutdown_timeout_s = 30;  // for what runs when it is told to end
   OutputFormats formats;
+  TlsFiles tls;  // not given: HTTP in the clear
   HttpLimits limits;
   bool has_host = false;   // the fleet's, in this process: counts how the replicas are, and
   bool log_stats = false;  // logs it
@@ -42,7 +44,7 @@ struct FrontEndConfig {
 
 class FrontEnd {
  public:
-  // Loads the chat templates. `fleet` and `metrics`, of which `index` is its number, outlive it.
+  // Loads the chat templates and the certificate. `fleet` and `metrics`, of which `index` is its number, outlive it.
   static Result<std::unique_ptr<FrontEnd>> make(const FrontEndConfig& config,
                                                 const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet,
                                                 const MetricStore& metrics, int index);

@@ -74,6 +74,7 @@ Result<void> serve(Connection* parent, Told told) {
                               start.options,
                               start.shutdown_timeout_s,
                               start.formats,
+                              start.tls,
                               {}};
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet, told.metrics, start.index));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));

@@ -32,12 +32,13 @@ struct FrontEndStart {
   std::string version;
   std::int32_t shutdown_timeout_s = 30;
   OutputFormats formats;
+  TlsFiles tls;
   std::uint32_t log_level = 1;  // a LogLevel
   FrontEndOptions options;
   std::int32_t index = 0;  // 0 to engine.api_server_count - 1
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s,
-                 self.formats, self.log_level, self.options, self.index);
+                 self.formats, self.tls, self.log_level, self.options, self.index);
   }
 };
 // Of its METRICS.

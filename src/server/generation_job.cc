@@ -51,7 +51,27 @@ void GenerationJob::take(std::size_t index, TextDelta&& delta) {
   append(std::move(delta), &choice);
 }
 
+void GenerationJob::end_early() {
+  for (std::size_t index = 0; index < prompts_.size(); ++index) {
+    Prompt& prompt = prompts_[index];
+    if (std::exchange(prompt.ended, true)) continue;
+    prompt.shows_prompt = prompt.shows_logprobs = true;  // as far as they have come
+    end_choices_early(index);
+  }
+}
+
+void GenerationJob::end_choices_early(std::size_t prompt) {
+  for (std::uint32_t i = 0; i < choices_per_prompt_; ++i) {
+    Choice& choice = choices_[prompt * choices_per_prompt_ + i];
+    if (choice.ended) continue;
+    TextDelta end;
+    end.finish = FinishReason::abort;
+    append(std::move(end), &choice);
+  }
+}
+
 void GenerationJob::append(TextDelta&& delta, Choice* choice) {
+  choice->ended = choice->ended || delta.finish != FinishReason::none;
   OutputDelta parsed;
   if (choice->parser) {
     choice->parser->push(std::exchange(delta.text, {}), &parsed);

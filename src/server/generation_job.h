@@ -31,7 +31,10 @@ class GenerationJob {
   void tell();
   // Ends the answer with an error: instead of it, or as a stream's last event.
   void fail(ErrorCode code, const std::string& message);
+  // Ends what has not ended where it is: finish_reason "abort". tell() tells it.
+  void end_early();
   bool is_told() const { return told_; }  // the whole answer, or its error
+  const std::string& id() const { return writer_.id(); }
 
   std::vector<TextRequestId> ids;  // of its prompts, in the text engine
 
@@ -45,6 +48,7 @@ class GenerationJob {
   struct Choice {
     AnswerPart part;
     std::optional<OutputParser> parser;  // where its text is taken apart
+    bool ended = false;                  // its finish has come
     bool opened = false;                 // its role was told
     bool prompt_shown = false;           // in a stream: with its first part
     std::uint64_t text_offset = 0;
@@ -53,6 +57,7 @@ class GenerationJob {
   bool ended() const;
   bool is_complete(const Prompt& prompt) const;
   static void append(TextDelta&& delta, Choice* choice);
+  void end_choices_early(std::size_t prompt);
   Usage usage() const;
   AnswerChoice shown(std::size_t index) const;
   void tell_choice(std::size_t index);

@@ -51,7 +51,12 @@ Result<void> validate(const ServerOptions& options) {
                 "--max-num-queued-reqs is {} and --max-num-queued-tokens {}: give positive numbers, or 0 for no limit",
                 options.queued_requests_max, options.queued_tokens_max);
   }
-  return validate_parsers(options);
+  CHORUS_TRY_VOID(validate_parsers(options));
+  if (options.tls.certificates.empty() != options.tls.key.empty()) {
+    return fail(ErrorCode::invalid_argument, "--ssl-certfile and --ssl-keyfile: give both of them");
+  }
+  if (options.tls.is_given()) CHORUS_TRY_VOID(load_tls(options.tls));
+  return {};
 }
 
 FrontEndOptions front_end_options(const ServerOptions& options) {
@@ -67,8 +72,7 @@ Result<tcp::Address> address_of(const ServerOptions& options) {
   return addresses->front();
 }
 
-Result<AccessRules> access_rules(const ServerOptions& options, const tcp::Address& address,
-                                 const std::optional<std::string>& key) {
+Result<AccessRules> access_rules(const ServerOptions& options, const std::optional<std::string>& key) {
   AccessRules rules;
   if (!options.api_key_file.empty()) {
     CHORUS_TRY(rules.keys, ApiKeys::read_file(options.api_key_file));
@@ -76,6 +80,12 @@ Result<AccessRules> access_rules(const ServerOptions& options, const tcp::Addres
   if (key && !key->empty()) {
     if (const auto added = rules.keys.add(*key); !added.ok()) return with_context(added.error(), "CHORUS_API_KEY");
   }
+  return rules;
+}
+
+Result<AccessRules> access_rules(const ServerOptions& options, const tcp::Address& address,
+                                 const std::optional<std::string>& key) {
+  CHORUS_TRY(AccessRules rules, access_rules(options, key));
   if (!address.is_loopback() && rules.keys.empty() && !options.allow_no_api_key) {
     return fail(ErrorCode::invalid_argument,
                 "{} can be reached from other machines and there is no API key: give --api-key-file FILE or "

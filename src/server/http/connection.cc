@@ -100,9 +100,9 @@ class HttpConnection::OpenExchange final : public Exchange {
   mutable bool was_full_ = false;
 };
 
-HttpConnection::HttpConnection(ConnectionHost& host, UniqueFd socket)
+HttpConnection::HttpConnection(ConnectionHost& host, HttpTransport transport)
     : host_(host),
-      transport_(std::move(socket)),
+      transport_(std::move(transport)),
       waits_(host.loop),
       reader_(host.limits),
       idle_since_(monotonic_now()) {}
@@ -124,7 +124,9 @@ void HttpConnection::wait_to_read() {
   reading_ = true;
   waits_.async_wait(waits_.wait_read, [self = shared_from_this()](const boost::system::error_code& error) {
     self->reading_ = false;
-    if (!error && !self->closed_) self->read();
+    if (error || self->closed_) return;
+    self->read();
+    if (std::exchange(self->write_waits_to_read_, false)) self->flush();
   });
 }
 
@@ -136,7 +138,9 @@ void HttpConnection::read() {
     case TransportResult::Kind::ended:
       return on_end_of_input();
     case TransportResult::Kind::would_wait:
-      break;
+      if (!result.waits_crosswise) break;
+      read_waits_to_write_ = true;
+      return wait_to_write();
     case TransportResult::Kind::moved:
       if (closing_) break;  // nothing more is answered
       reader_.feed({host_.read_buffer.data(), result.bytes});
@@ -247,7 +251,10 @@ void HttpConnection::send(std::string_view bytes) {
 void HttpConnection::flush() {
   while (!closed_ && unsent() > 0) {
     const TransportResult result = transport_.write(std::string_view(output_).substr(sent_));
-    if (result.kind == TransportResult::Kind::would_wait) return wait_to_write();
+    if (result.kind == TransportResult::Kind::would_wait) {
+      write_waits_to_read_ = result.waits_crosswise;
+      return write_waits_to_read_ ? wait_to_read() : wait_to_write();
+    }
     if (result.kind != TransportResult::Kind::moved) return close();
     sent_ += result.bytes;
     progress_at_ = monotonic_now();
@@ -280,7 +287,9 @@ void HttpConnection::wait_to_write() {
   writing_ = true;
   waits_.async_wait(waits_.wait_write, [self = shared_from_this()](const boost::system::error_code& error) {
     self->writing_ = false;
-    if (!error) self->flush();
+    if (error) return;
+    self->flush();
+    if (std::exchange(self->read_waits_to_write_, false) && !self->closed_) self->read();
   });
 }
 

@@ -25,6 +25,7 @@ struct ConnectionHost {
   std::string date;            // the present one, for answers
   std::size_t held_bytes = 0;  // of all connections: read, and not yet a request
   bool draining = false;       // each present answer is its connection's last
+  TlsContext tls;              // null: connections are in the clear
   std::function<void(HttpConnection*)> on_closed;
   std::array<char, std::size_t{64} << 10> read_buffer;
 };
@@ -32,7 +33,7 @@ struct ConnectionHost {
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
   // `host` outlives this.
-  HttpConnection(ConnectionHost& host, UniqueFd socket);
+  HttpConnection(ConnectionHost& host, HttpTransport transport);
 
   void start();
   void look_at_deadlines(Nanoseconds now);
@@ -69,8 +70,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   std::shared_ptr<OpenExchange> exchange_;  // the request that is being answered
   std::optional<HttpResponse> refusal_;     // of the request whose end is not yet read
   std::string output_;
-  std::size_t sent_ = 0;        // of output_
-  std::size_t held_bytes_ = 0;  // of host_.held_bytes
+  std::size_t sent_ = 0;                                            // of output_
+  std::size_t held_bytes_ = 0;                                      // of host_.held_bytes
+  bool read_waits_to_write_ = false, write_waits_to_read_ = false;  // a TLS handshake's
   bool processing_ = false, reading_ = false, writing_ = false, flush_is_due_ = false;
   bool closing_ = false;    // nothing more is answered: closed when all is sent
   bool lingering_ = false;  // all is sent: the peer is to close

@@ -19,8 +19,10 @@ namespace asio = boost::asio;
 
 class HttpServer::Implementation : public std::enable_shared_from_this<Implementation> {
  public:
-  Implementation(asio::io_context& loop, HttpApplication application, const HttpLimits& limits)
-      : sweep_(loop), host_{loop, limits, std::move(application), http_date(std::time(nullptr)), 0, false, {}, {}} {
+  Implementation(asio::io_context& loop, HttpApplication application, const HttpLimits& limits, TlsContext tls)
+      : sweep_(loop), host_{loop, limits, std::move(application), http_date(std::time(nullptr)),
+                            0,    false,  std::move(tls),         {},
+                            {}} {
     host_.on_closed = [this](HttpConnection* connection) { connections_.erase(connection); };
   }
 
@@ -85,13 +87,16 @@ void HttpServer::Implementation::accept(Listener* listener) {
 
 void HttpServer::Implementation::take(UniqueFd socket) {
   tcp::let_peer_be_busy(socket.get());  // how long a reader may stall is limits.h's
+  TlsSession tls = host_.tls != nullptr ? begin_tls(host_.tls.get(), socket.get()) : nullptr;
+  if (host_.tls != nullptr && tls == nullptr) return;
+  HttpTransport transport(std::move(socket), std::move(tls));
   if (connections_.size() >= host_.limits.connections_max) {
     HttpResponse full = error_response(503, "too many connections: try again later");
     full.fields.emplace_back("retry-after", "1");
-    HttpTransport(std::move(socket)).write(response_head(full, BodyEnd::by_length, false, host_.date) + full.body);
+    transport.write(response_head(full, BodyEnd::by_length, false, host_.date) + full.body);
     return;
   }
-  const auto connection = std::make_shared<HttpConnection>(host_, std::move(socket));
+  const auto connection = std::make_shared<HttpConnection>(host_, std::move(transport));
   connections_.emplace(connection.get(), connection);
   connection->start();
 }
@@ -132,8 +137,8 @@ void HttpServer::Implementation::shut_down() {
   while (!connections_.empty()) connections_.begin()->second->close();
 }
 
-HttpServer::HttpServer(asio::io_context& loop, HttpApplication application, const HttpLimits& limits)
-    : implementation_(std::make_shared<Implementation>(loop, std::move(application), limits)) {
+HttpServer::HttpServer(asio::io_context& loop, HttpApplication application, const HttpLimits& limits, TlsContext tls)
+    : implementation_(std::make_shared<Implementation>(loop, std::move(application), limits, std::move(tls))) {
   implementation_->start();
 }
 

@@ -14,6 +14,7 @@
 #include "net/unique_fd.h"
 #include "server/http/exchange.h"
 #include "server/http/limits.h"
+#include "server/http/tls.h"
 
 namespace boost::asio {
 class io_context;
@@ -24,10 +25,12 @@ namespace chorus {
 class HttpServer {
  public:
   // `loop` outlives this; the application's functions are called from it.
-  HttpServer(boost::asio::io_context& loop, HttpApplication application, const HttpLimits& limits = {});
+  // `tls`: all connections speak it; null: none.
+  HttpServer(boost::asio::io_context& loop, HttpApplication application, const HttpLimits& limits = {},
+             TlsContext tls = nullptr);
   ~HttpServer();  // closes everything
 
-  // Takes a listening TCP socket. Several may be given.
+  // Takes a listening stream socket, TCP or Unix. Several may be given.
   Result<void> listen_on(UniqueFd listener);
   // No new connections; those without a request are closed, the others after their present answer.
   void drain();

@@ -1,4 +1,4 @@
-// The bytes of one connection: what TLS will stand behind. Nothing waits.
+// The bytes of one connection, in the clear or through TLS. Nothing waits.
 #pragma once
 
 #include <cstddef>
@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "net/unique_fd.h"
+#include "server/http/tls.h"
 
 namespace chorus {
 
@@ -15,11 +16,15 @@ struct TransportResult {
   enum class Kind : std::uint8_t { moved, would_wait, ended, broken };  // ended: the peer sends no more
   Kind kind = Kind::moved;
   std::size_t bytes = 0;  // moved
+  // would_wait: for the other direction. A handshake writes while it is read, and the other way round.
+  bool waits_crosswise = false;
 };
 
 class HttpTransport {
  public:
-  explicit HttpTransport(UniqueFd socket) : socket_(std::move(socket)) {}  // non-blocking
+  // `socket` is non-blocking. `tls`: of that socket; null: in the clear.
+  explicit HttpTransport(UniqueFd socket, TlsSession tls = nullptr)
+      : socket_(std::move(socket)), tls_(std::move(tls)) {}
 
   int fd() const { return socket_.get(); }
   TransportResult read(std::span<char> into);
@@ -28,6 +33,7 @@ class HttpTransport {
 
  private:
   UniqueFd socket_;
+  TlsSession tls_;  // ends before its socket
 };
 
 }  // namespace chorus

@@ -71,6 +71,7 @@ class AnswerWriter {
   AnswerWriter(AnswerHead head, const GenerationRequest& request, TokenLabel token_label)
       : head_(std::move(head)), request_(&request), token_label_(token_label) {}
 
+  const std::string& id() const { return head_.id; }
   // The whole answer, choices by index.
   std::string whole(std::span<const AnswerChoice> choices, const Usage& usage) const;
   // Of a stream. The first chunk of a chat's choice says the role; a completion has none.

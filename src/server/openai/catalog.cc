@@ -74,6 +74,20 @@ Parsed<std::vector<TokenId>> parse_detokenize(const Json& body, const ServedMode
   return std::move(*ids);
 }
 
+Parsed<std::vector<std::string>> parse_abort(const Json& body) {
+  Fields fields(body);
+  const Json* const given = fields.list("request_ids");
+  std::vector<std::string> ids;
+  for (const Json& id : given == nullptr ? Json::array() : *given) {
+    if (id.is_string()) ids.push_back(id.get<std::string>());
+  }
+  if (given == nullptr || ids.size() != given->size()) {
+    fields.fail("request_ids", "request_ids: give a list of the ids of answers or requests");
+  }
+  if (!fields.ok()) return fields.error();
+  return ids;
+}
+
 std::string member_json(std::string_view name, std::string_view value) {
   std::string text;
   JsonWriter(&text).begin_object().key(name).value(value).end_object();

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "server/openai/generation_request.h"
 #include "tokenizer/tokenizer.h"
@@ -26,6 +28,9 @@ std::string tokenize_json(std::span<const TokenId> tokens, const TokenizeRequest
 
 // POST /detokenize: {"tokens": [..]}.
 Parsed<std::vector<TokenId>> parse_detokenize(const Json& body, const ServedModel& model);
+
+// POST /abort_requests: {"request_ids": [..]}, ids of answers, or of requests (X-Request-Id, "request_id").
+Parsed<std::vector<std::string>> parse_abort(const Json& body);
 
 // {"NAME": VALUE}.
 std::string member_json(std::string_view name, std::string_view value);
