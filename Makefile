@@ -1,9 +1,10 @@
-# make demo    install what is missing, build, and run the stories workflow on two replicas
+# make demo    install what is missing, build, and serve a model on two replicas, of which one is killed
 # make test    the whole test suite; make fast: what takes under two minutes; make asan, make tsan: under the sanitizers
 # make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
 # make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
 # make test-server      the tests of the server through other programs' clients, which it installs into a virtual environment
 # make fuzz TARGET=pattern SECONDS=60   one fuzzer under the sanitizers; what is new lies in build-fuzz/corpus (docs/security.md)
+# make deb     build/chorus_VERSION_ARCHITECTURE.deb: the program, manual page, completions, systemd unit; `cmake --install build` puts the same anywhere
 # make bench   the kernels' benchmarks
 # make format  clang-format over our sources; make tidy: clang-tidy over all of them, make tidy-changed: over what changed since BASE (default: the
 #              last tag, else main)
@@ -19,7 +20,7 @@ export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build demo test ray test-launchers test-server fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build deb demo test ray test-launchers test-server fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -28,8 +29,13 @@ build: install-packages
 install-packages:
 	@tools/install_packages.sh
 
+deb: build
+	@tools/install_packages.sh packages-deb.txt
+	@ninja -C build chorus_shell_files
+	@cd build && cpack -G DEB
+
 demo: build
-	@tools/demo.sh
+	@tools/demo.py
 
 test: install-packages
 	@$(call CONFIGURE,release)
@@ -50,7 +56,7 @@ test-launchers: ray
 	CHORUS_LAUNCHERS_VENV=$(LAUNCHERS) $(LAUNCHERS)/bin/python -m pytest -q -p no:cacheprovider tests/launchers
 
 test-server: build
-	@tools/install_packages.sh packages-launchers.txt
+	@tools/install_packages.sh packages-server.txt
 	@test -x $(CLIENTS)/bin/schemathesis || { $(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install -q $(CLIENT_PACKAGES); }
 	CHORUS=$(CURDIR)/build/chorus $(CLIENTS)/bin/python -m pytest -q -p no:cacheprovider tests/clients
 

@@ -22,6 +22,7 @@ CALLS = ['<tool_call>', '</tool_call>', '<|python_tag|>', '[TOOL_CALLS]', '[ARGS
 TARGETS = {
     'json': ([], JSON),
     'safetensors': (['weights'], JSON),
+    'gguf': (['gguf'], []),
     'config': (['config/model', 'config/rope', 'config/generation', 'models'], JSON),
     'tokenizer_load': (['tokenizer'], JSON + REGEX),
     'tokenize': ([], ['<s>', '</s>', '<unk>', '<0x0A>', '\u2581', '\ufffd']),

@@ -5,9 +5,12 @@
 
 #include "frontend/chat_format.h"
 #include "frontend/prompt_line.h"
+#include "gguf/architecture.h"
 #include "json/json.h"
 #include "models/registry.h"
 #include "targets.h"
+#include "tokenizer/tokenizer.h"
+#include "weights/checkpoint.h"
 #include "weights/safetensors_header.h"
 #include "workflow/records.h"
 #include "workflow/workflow.h"
@@ -30,6 +33,21 @@ void run_safetensors(std::string_view input) {
     data_bytes = data_bytes << 8 | static_cast<unsigned char>(input[i]);
   }
   (void)parse_safetensors_header(input.substr(std::min<std::size_t>(input.size(), 4)), data_bytes);
+}
+
+// A whole file: its metadata as Hugging Face's texts, its tokenizer loaded, its tensors read.
+void run_gguf(std::string_view input) {
+  static const Folder folder;
+  folder.write("m.gguf", input);
+  const std::string path = folder.path() + "/m.gguf";
+  (void)read_model_config(path);
+  (void)load_tokenizer(path);
+  (void)ChatFormat::load(path);
+  const auto file = GgufFile::open(path);
+  const auto tensors = file.ok() ? hf_tensors(*file) : Result<std::vector<HfTensor>>(std::vector<HfTensor>());
+  const auto checkpoint = open_checkpoint(path);
+  if (!checkpoint.ok() || !tensors.ok()) return;
+  for (const HfTensor& tensor : *tensors) (void)(*checkpoint)->tensor(tensor.name, tensor.shape);
 }
 
 void run_config(std::string_view input) {

@@ -21,6 +21,7 @@ struct Target {
 constexpr std::array<Target, 23> targets = {{
     {"json", chorus::fuzz::run_json},
     {"safetensors", chorus::fuzz::run_safetensors},
+    {"gguf", chorus::fuzz::run_gguf},
     {"config", chorus::fuzz::run_config},
     {"tokenizer_load", chorus::fuzz::run_tokenizer_load},
     {"tokenize", chorus::fuzz::run_tokenize},

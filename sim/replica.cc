@@ -68,13 +68,13 @@ std::vector<TokenEvent> Replica::step() {
   std::vector<TokenEvent> events;
   if (scheduler_->has_work()) {
     while (scheduler_->plans_in_flight() < plans_in_flight_max_) {
-      const StepPlan& plan = scheduler_->schedule();
+      const StepPlan& plan = scheduler_->schedule(0);
       if (plan.rows == 0) break;
       pipeline_.submit(plan);
     }
     most_in_flight_ = std::max<std::uint64_t>(most_in_flight_, pipeline_.in_flight());
     if (scheduler_->plans_in_flight() > 0) pipeline_.collect(&result_);
-    scheduler_->complete(result_, &events);
+    scheduler_->complete(result_, 0, &events);
   }
   if (++steps_ % steps_between_invariant_checks == 0) scheduler_->check_invariants();
   for (auto& [client, requests] : requests_) {

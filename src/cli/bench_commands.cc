@@ -30,7 +30,7 @@ struct BenchOptions {
 void declare_shared(Options& options, EngineConfig* engine, BenchShape* shape, BenchOptions* values,
                     const char* num_iters_help, const char* warmup_help) {
   options.positional("MODEL", &engine->model,
-                     "Hugging Face model directory; with --load-format dummy config.json alone is enough");
+                     "Hugging Face model directory or .gguf file; with --load-format dummy config.json alone is enough");
   options.number("--input-len", &shape->input_len, "tokens of each random prompt");
   options.number("--output-len", &shape->output_len, "tokens generated for each prompt, whatever the model says");
   options.number("--num-iters", &shape->num_iters, num_iters_help);
@@ -218,7 +218,7 @@ Result<int> run(const KernelCommand& command) {
 std::function<Result<int>()> declare_bench_kernels(Options& options) {
   auto command = std::make_shared<KernelCommand>();
   options.positional("MODEL", &command->what.engine.model,
-                     "Hugging Face model directory; with --load-format dummy config.json alone is enough");
+                     "Hugging Face model directory or .gguf file; with --load-format dummy config.json alone is enough");
   options.number("--num-iters", &command->what.num_iters, "measurements of each product; the median counts");
   options.text("--output-json", &command->output_json, "where the result goes as one JSON object");
   options.engine(&command->what.engine);

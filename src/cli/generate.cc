@@ -252,7 +252,7 @@ Result<int> generate(GenerateOptions& options) {
 
 std::function<Result<int>()> declare_generate(Options& options) {
   auto values = std::make_shared<GenerateOptions>();
-  options.positional("MODEL", &values->engine.model, "Hugging Face model directory");
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory or .gguf file");
   options.list("--prompt", &values->prompts, "a prompt; repeatable");
   options.text("--input", &values->input,
                "JSON lines {\"id\"?, \"prompt\" | \"prompt_token_ids\" | \"messages\", ...}; - or nothing: stdin");

@@ -161,7 +161,7 @@ Result<int> inspect(const InspectOptions& options) {
 
 std::function<Result<int>()> declare_inspect(Options& options) {
   auto values = std::make_shared<InspectOptions>();
-  options.positional("MODEL", &values->engine.model, "Hugging Face model directory; config.json is enough");
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory or .gguf file; config.json is enough");
   options.flag("--json", &values->json, "one JSON object instead of the table");
   options.text("--output-json", &values->output_json, "where the JSON object goes, beside the table on stdout");
   options.engine(&values->engine);

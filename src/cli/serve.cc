@@ -83,6 +83,7 @@ struct Prepared {
   FrontEndStart start;
   std::shared_ptr<const Tokenizer> tokenizer;
   Door door;  // its rules have moved to `start`
+  bool log_stats = true;
 };
 
 Result<Prepared> prepare(ServeOptions& options) {
@@ -106,8 +107,9 @@ Result<Prepared> prepare(ServeOptions& options) {
                       server.shutdown_timeout_s,
                       {server.enable_auto_tool_choice ? server.tool_call_parser : "", server.reasoning_parser},
                       server.tls,
-                      static_cast<std::uint32_t>(log_level())};
-  return Prepared{std::move(start), std::move(model.tokenizer), std::move(door)};
+                      static_cast<std::uint32_t>(log_level()),
+                      front_end_options(server)};
+  return Prepared{std::move(start), std::move(model.tokenizer), std::move(door), !server.disable_log_stats};
 }
 
 void say_that_it_serves(const FrontEndStart& start, const std::string& url) {
@@ -122,7 +124,9 @@ Result<void> serve_from_processes(Prepared prepared) {
   prepared.tokenizer.reset();  // a front end has its own
   CHORUS_TRY(FleetSetup setup, launch_setup(start.engine, start.model, interrupted));
   FleetHost host(settled(start.engine, start.model), start.model, setup.supervisor, nullptr);
-  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.door.listeners));
+  CHORUS_TRY(MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
+  ServerParent parent(&host, std::move(prepared.start), std::move(prepared.door.listeners), std::move(metrics),
+                      prepared.log_stats);
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
@@ -135,10 +139,20 @@ Result<void> serve_from_processes(Prepared prepared) {
 Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
   CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
-  const FrontEndConfig config{start.engine,  start.model,   start.model_names,
-                              start.access,  start.version, start.shutdown_timeout_s,
-                              start.formats, start.tls,     {}};
-  CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet));
+  CHORUS_TRY(const MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
+  const FrontEndConfig config{start.engine,
+                              start.model,
+                              start.model_names,
+                              start.access,
+                              start.version,
+                              start.options,
+                              start.shutdown_timeout_s,
+                              start.formats,
+                              start.tls,
+                              {},
+                              true,
+                              prepared.log_stats};
+  CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
   say_that_it_serves(start, prepared.door.url);
   return front_end->run(interrupted);
@@ -158,7 +172,7 @@ Result<int> serve(ServeOptions& options) {
 std::function<Result<int>()> declare_serve(Options& options) {
   auto values = std::make_shared<ServeOptions>();
   ServerOptions& server = values->server;
-  options.positional("MODEL", &values->engine.model, "Hugging Face model directory");
+  options.positional("MODEL", &values->engine.model, "Hugging Face model directory or .gguf file");
   options.text("--host", &server.host, "address to listen on (127.0.0.1)");
   options.number("--port", &server.port, "port to listen on (8000); 0: the system chooses");
   options.list("--served-model-name", &server.served_model_names, "what clients call the model; repeatable");
@@ -172,6 +186,15 @@ std::function<Result<int>()> declare_serve(Options& options) {
                "a name that the Host field may have; *: any; repeatable. Matters on the loopback alone");
   options.number("--shutdown-timeout", &server.shutdown_timeout_s,
                  "seconds that running requests have after SIGTERM (30)");
+  options.number("--max-num-queued-reqs", &server.queued_requests_max,
+                 "prompts that may wait for their first token; more are refused with 429 (0: no limit)");
+  options.number("--max-num-queued-tokens", &server.queued_tokens_max,
+                 "the same, in tokens of these prompts (0: no limit)");
+  options.flag("--open-metrics", &server.open_metrics, "/metrics needs no API key");
+  options.flag("--disable-log-stats", &server.disable_log_stats,
+               "no line of each busy replica's throughput in the log every ten seconds");
+  options.flag("--enable-prompt-tokens-details", &server.prompt_tokens_details,
+               "tell in `usage` how many prompt tokens the prefix cache had");
   options.flag("--enable-auto-tool-choice", &server.enable_auto_tool_choice,
                "let a model call tools; with --tool-call-parser");
   options.text("--tool-call-parser", &server.tool_call_parser,

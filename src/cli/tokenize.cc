@@ -10,6 +10,7 @@
 #include "cli/commands.h"
 #include "cli/read_line.h"
 #include "frontend/chat_format.h"
+#include "gguf/gguf_file.h"
 #include "json/file_write.h"
 #include "tokenizer/tokenizer.h"
 
@@ -173,8 +174,9 @@ Result<int> convert(const TokenizeOptions& options) {
 Result<int> tokenize(const TokenizeOptions& options) {
   const int modes = (options.decode ? 1 : 0) + (options.jsonl ? 1 : 0) + (options.render_chat.empty() ? 0 : 1);
   if (modes > 1) return fail(ErrorCode::invalid_argument, "--decode, --jsonl and --render-chat: give one of them");
-  if (!std::filesystem::is_directory(options.model)) {
-    return fail(ErrorCode::not_found, "{}: no such directory: give one that holds tokenizer.json", options.model);
+  if (!is_gguf(options.model) && !std::filesystem::is_directory(options.model)) {
+    return fail(ErrorCode::not_found, "{}: no such directory: give one that holds tokenizer.json, or a .gguf file",
+                options.model);
   }
   std::ios::sync_with_stdio(false);  // std::cin reads in blocks; one of stdin and std::cin is used, never both
   CHORUS_TRY(const int status, options.render_chat.empty() ? convert(options) : render_chats(options));
@@ -186,8 +188,9 @@ Result<int> tokenize(const TokenizeOptions& options) {
 
 std::function<Result<int>()> declare_tokenize(Options& options) {
   auto values = std::make_shared<TokenizeOptions>();
-  options.positional("MODEL", &values->model,
-                     "directory with tokenizer.json; for --render-chat tokenizer_config.json or chat_template.jinja");
+  options.positional(
+      "MODEL", &values->model,
+      "directory with tokenizer.json, or a .gguf file; for --render-chat tokenizer_config.json or chat_template.jinja");
   options.flag("--decode", &values->decode,
                "stdin: ids separated by white space, or a JSON list; stdout: exactly their text, no newline added");
   options.flag(

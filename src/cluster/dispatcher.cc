@@ -186,6 +186,7 @@ void Dispatcher::on_death(Placement placement, const std::string& reason) {
 void Dispatcher::wait_anew(RequestId request) {
   Routing& routing = routings_.at(request);
   routing.shape.sequences = ledger_.unfinished_choices(request);
+  ++counters_.requests_moved;
   if (config_.planted == PlantedFault::lose_priority) routing.place.order = {0, admissions_++};
   const bool suspected = ledger_.fruitless_deaths(request) >= suspected_after_deaths;
   if (suspected && config_.planted != PlantedFault::blame_in_company) {
@@ -345,7 +346,9 @@ int Dispatcher::pick(const RequestShape& shape) {
 void Dispatcher::place(RequestId request, int rank, std::uint32_t sequences) {
   Replica& replica = replicas_.at(rank);
   replica.load.submitted(sequences);
-  replica.messages.push_back({ReplicaMessage::Kind::add, ledger_.place(request, {rank, replica.epoch}), request, 0});
+  ReplicaMessage add{ReplicaMessage::Kind::add, ledger_.place(request, {rank, replica.epoch}), request, 0};
+  for (const ChoiceState& choice : add.request.choices) counters_.tokens_replayed += choice.emitted.size();
+  replica.messages.push_back(std::move(add));
 }
 
 std::optional<ReplicaMessage> Dispatcher::take_message(Placement to) {

@@ -58,6 +58,12 @@ struct DispatcherConfig {
   PlantedFault planted = PlantedFault::none;
 };
 
+// Since the start.
+struct DispatcherCounters {
+  std::uint64_t requests_moved = 0;   // placed, and gone on elsewhere: their replica died, or gave them up
+  std::uint64_t tokens_replayed = 0;  // emitted before, and computed anew as part of the prompt
+};
+
 struct ReplicaMessage {
   enum class Kind : std::uint8_t { add, abort, abort_choice };
   Kind kind = Kind::add;
@@ -92,6 +98,7 @@ class Dispatcher {
   bool has_events() const { return !events_.empty(); }
   std::vector<ClientNote> take_notes();
 
+  const DispatcherCounters& counters() const { return counters_; }
   const Ledger& ledger() const { return ledger_; }
   std::size_t waiting() const { return waiting_.size() + suspects_.size(); }
   ReplicaLoad load_of(int replica) const;
@@ -153,6 +160,7 @@ class Dispatcher {
   std::uint64_t next_number_ = 1;
   std::uint64_t admissions_ = 0;
   std::uint64_t finishes_ = 0;
+  DispatcherCounters counters_;
   std::vector<ReplicaLoad> loads_;  // pick()'s
   std::vector<FleetEvent> events_;
   std::vector<ClientNote> notes_;

@@ -11,6 +11,7 @@
 #include "config/node.h"
 #include "config/pipeline_partition.h"
 #include "config/reduction_segments.h"
+#include "gguf/gguf_file.h"
 
 namespace chorus {
 namespace {
@@ -247,6 +248,18 @@ bool tensor_parallel_fits(const ModelConfig& model, int size) {
          segments_divide(model.num_experts > 0 ? model.moe_intermediate_size : 0);
 }
 
+// What MODEL is says its name; the option may only agree.
+Result<void> check_load_format(const EngineConfig& config) {
+  const bool file = is_gguf(config.model);
+  if (config.load_format == LoadFormat::safetensors && file) {
+    return fail(ErrorCode::invalid_argument, "--load-format safetensors, but {} is a GGUF file", config.model);
+  }
+  if (config.load_format == LoadFormat::gguf && !file) {
+    return fail(ErrorCode::invalid_argument, "--load-format gguf takes a file NAME.gguf; MODEL is {}", config.model);
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<void> validate(const EngineConfig& config) {
@@ -257,6 +270,7 @@ Result<void> validate(const EngineConfig& config) {
     return fail(ErrorCode::invalid_argument,
                 "--enable-eplb moves experts between expert-parallel ranks: give --enable-expert-parallel too");
   }
+  CHORUS_TRY_VOID(check_load_format(config));
   CHORUS_TRY_VOID(check_context_parallel(config));
   CHORUS_TRY_VOID(check_nodes(config));
   return check_supported(config);

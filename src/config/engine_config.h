@@ -17,7 +17,7 @@
 namespace chorus {
 
 enum class SchedulingPolicy : std::uint8_t { fcfs, priority };
-enum class LoadFormat : std::uint8_t { automatic, safetensors, dummy };
+enum class LoadFormat : std::uint8_t { automatic, safetensors, gguf, dummy };
 enum class LoadBalancerName : std::uint8_t {
 #define CHORUS_ENUMERATOR(name) name,
   CHORUS_LOAD_BALANCERS(CHORUS_ENUMERATOR)
@@ -28,7 +28,7 @@ constexpr auto enumeration_of(SchedulingPolicy) {
   return NamedEnumeration{"a scheduling policy", SchedulingPolicy::priority, {"fcfs", "priority"}};
 }
 constexpr auto enumeration_of(LoadFormat) {
-  return NamedEnumeration{"a load format", LoadFormat::dummy, {"auto", "safetensors", "dummy"}};
+  return NamedEnumeration{"a load format", LoadFormat::dummy, {"auto", "safetensors", "gguf", "dummy"}};
 }
 constexpr auto enumeration_of(LoadBalancerName) {
 #define CHORUS_SPELLING(name) #name,
@@ -224,7 +224,7 @@ struct EngineConfig {
       option(self.seed, launched, told, {.name = "seed", .value_hint = "N", .takes_none = true,
              .help = "of dummy weights, and of requests that bring none"}),
       option(self.load_format, digested, told, {.name = "load-format", .value_hint = "NAME",
-             .help = "auto, safetensors, dummy (seeded random weights)"}),
+             .help = "auto, safetensors, gguf, dummy (seeded random weights)"}),
       option(self.generation_config, digested, as_path, {.name = "generation-config", .value_hint = "NAME",
              .accepted = "auto, chorus", .respell = respell_generation_config,
              .help = "sampling defaults: auto (the model's), chorus (none), or a directory"}),

@@ -110,9 +110,10 @@ Result<void> ignore_fraction(Value value) {
   if (number > 0 && number <= 1) return {};
   return not_accepted(value, "a number above 0, up to 1");
 }
-Result<void> only_none(Value value) {
-  return is_none(value) ? Result<void>()
-                        : Result<void>(not_accepted(value, "none (Chorus runs float32 and bfloat16 weights)"));
+Result<void> only_as_float(Value value) {
+  return is_none(value) || value == "auto"
+             ? Result<void>()
+             : Result<void>(not_accepted(value, "auto, none (quantised weights are computed in the float --dtype)"));
 }
 Result<void> only_false(Value value) {
   CHORUS_TRY(const bool flag, parse_flag(value));
@@ -151,7 +152,7 @@ constexpr EngineOption accepted_options[] = {
     {.name = "use-v2-block-manager", .help = no_effect_help, .accept = ignore_flag},
     {.name = "compilation-config", .value_hint = "JSON", .help = no_effect_help, .accept = ignore},
     {.name = "kv-cache-dtype", .value_hint = "NAME", .help = "auto: the model's dtype", .accept = only_auto},
-    {.name = "quantization", .short_name = "-q", .value_hint = "NAME", .help = "none", .accept = only_none},
+    {.name = "quantization", .short_name = "-q", .value_hint = "NAME", .help = "auto, none", .accept = only_as_float},
     {.name = "disable-sliding-window", .help = "false", .accept = only_false},
 };
 

@@ -10,7 +10,7 @@
 #include "base/ascii.h"
 #include "config/model_fields.h"
 #include "config/nearest_name.h"
-#include "json/python_json.h"
+#include "gguf/model_text.h"
 
 namespace chorus {
 namespace {
@@ -52,15 +52,14 @@ bool exists(const std::string& path) {
 constexpr std::size_t config_bytes_max = 16U << 20;
 
 Result<void> read_generation_config(const std::string& directory, bool required, bool sampling, ModelConfig* model) {
-  const std::string path = directory + "/generation_config.json";
-  if (!exists(path)) {
+  const std::string path = model_text_path(directory, "generation_config.json");
+  CHORUS_TRY(const auto document, read_model_object(directory, "generation_config.json", config_bytes_max));
+  if (!document) {
     if (!required) return {};
     return fail(ErrorCode::not_found, "no {}: --generation-config takes auto, chorus or a directory that has one",
                 path);
   }
-  CHORUS_TRY(const Json document, read_python_json_file(path, config_bytes_max));
-  if (!document.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", path);
-  ConfigFields fields(document, path);
+  ConfigFields fields(*document, path);
   if (auto ids = read_token_ids(&fields, "eos_token_id"); !ids.empty()) model->eos_token_ids = std::move(ids);
   if (auto ids = read_token_ids(&fields, "bos_token_id"); !ids.empty()) model->bos_token_ids = std::move(ids);
   if (sampling) read_sampling_defaults(&fields, model);
@@ -99,16 +98,16 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
                                       std::span<const FamilyReader> families) {
   if (!exists(directory)) {
     return fail(ErrorCode::not_found,
-                "no such model directory: {} (a Hugging Face directory with config.json is needed)", directory);
+                "no such model directory: {} (a Hugging Face directory with config.json, or a .gguf file, is needed)",
+                directory);
   }
-  const std::string path = directory + "/config.json";
-  if (!exists(path)) {
-    return fail(ErrorCode::not_found, "no config.json in {}: give a Hugging Face model directory", directory);
+  const std::string path = model_text_path(directory, "config.json");
+  CHORUS_TRY(const auto document, read_model_object(directory, "config.json", config_bytes_max));
+  if (!document) {
+    return fail(ErrorCode::not_found, "no config.json in {}: give a Hugging Face model directory or a .gguf file",
+                directory);
   }
-  CHORUS_TRY(const Json document, read_python_json_file(path, config_bytes_max));
-  if (!document.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", path);
-
-  ConfigFields fields(document, path);
+  ConfigFields fields(*document, path);
   ModelConfig model;
   model.directory = directory;
   CHORUS_TRY(model.architecture, read_architecture(path, families, &fields));

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/digest.h"
+#include "gguf/gguf_file.h"
 
 namespace chorus {
 namespace {
@@ -13,7 +14,7 @@ namespace fs = std::filesystem;
 
 bool may_be_read(const fs::path& path) {
   const fs::path extension = path.extension();
-  return extension == ".json" || extension == ".safetensors" || extension == ".jinja";
+  return extension == ".json" || extension == ".safetensors" || extension == ".jinja" || extension == ".gguf";
 }
 
 void list_files(const std::string& directory, const std::string& prefix, std::vector<std::string>* files) {
@@ -32,7 +33,9 @@ void list_files(const std::string& directory, const std::string& prefix, std::ve
 
 std::string model_files_digest(const std::string& directory) {
   std::vector<std::string> files;
-  list_files(directory, "", &files);
+  // Of a GGUF file: the folder's others that are one, which may be parts of it.
+  const fs::path parent = fs::path(directory).parent_path();
+  list_files(is_gguf(directory) ? (parent.empty() ? "." : parent.string()) : directory, "", &files);
   std::sort(files.begin(), files.end());
   Digest digest;
   for (const std::string& file : files) digest.add(file);

@@ -55,15 +55,17 @@ class ScheduledEngine final : public EngineCore {
   std::uint64_t waves_ended() const override { return waves_ended_; }
   bool must_step() const override { return steps_together_ ? waves_ended_ < waves_begun_ : has_work(); }
 
-  Result<void> step(Nanoseconds /*now*/, std::vector<TokenEvent>* events) override {
-    if (steps_together_) return step_in_wave(events);
+  Result<void> step(Nanoseconds now, std::vector<TokenEvent>* events) override {
+    const Nanoseconds entered = monotonic_now();
+    if (steps_together_) return step_in_wave(now, entered, events);
     while (scheduler_->plans_in_flight() < plans_in_flight_max_) {
-      const StepPlan& plan = scheduler_->schedule();
+      const StepPlan& plan = scheduler_->schedule(now);
       if (plan.rows == 0) break;
+      count_rows(plan.rows);
       CHORUS_TRY_VOID(executor_->submit(plan));
     }
     if (scheduler_->plans_in_flight() > 0) CHORUS_TRY_VOID(executor_->collect(&result_));
-    scheduler_->complete(result_, events);
+    scheduler_->complete(result_, now + monotonic_now() - entered, events);
     ++steps_;
     return {};
   }
@@ -81,20 +83,28 @@ class ScheduledEngine final : public EngineCore {
     load.steps = steps_;
     load.prompt_tokens = stats.prompt_tokens;
     load.output_tokens = stats.output_tokens;
+    load.rows = stats.rows;
+    load.steps_by_rows = steps_by_rows_;
     return load;
   }
 
  private:
-  Result<void> step_in_wave(std::vector<TokenEvent>* events) {
-    const StepPlan& plan = scheduler_->schedule();
+  Result<void> step_in_wave(Nanoseconds now, Nanoseconds entered, std::vector<TokenEvent>* events) {
+    const StepPlan& plan = scheduler_->schedule(now);
+    if (plan.rows > 0) count_rows(plan.rows);
     CHORUS_TRY_VOID(executor_->submit(plan.rows > 0 ? plan : idle_plan_));
     CHORUS_TRY_VOID(executor_->collect(&result_));
-    scheduler_->complete(result_, events);
+    scheduler_->complete(result_, now + monotonic_now() - entered, events);
     ++steps_;
     if (++steps_in_wave_ % wave_vote_steps != 0) return {};
     CHORUS_TRY(const bool goes_on, executor_->any_replica(has_work()));
     if (!goes_on) ++waves_ended_;
     return {};
+  }
+
+  void count_rows(std::int32_t rows) {
+    const auto* const bound = std::ranges::lower_bound(step_rows_bounds, static_cast<std::uint32_t>(rows));
+    ++steps_by_rows_[static_cast<std::size_t>(bound - std::begin(step_rows_bounds))];
   }
 
   const bool steps_together_;
@@ -105,6 +115,7 @@ class ScheduledEngine final : public EngineCore {
   std::unique_ptr<Executor> executor_;
   StepResult result_;  // kept between steps for its capacity
   std::uint64_t steps_ = 0;
+  std::vector<std::uint64_t> steps_by_rows_ = std::vector<std::uint64_t>(std::size(step_rows_bounds) + 1);
 };
 
 }  // namespace

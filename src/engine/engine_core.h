@@ -42,7 +42,7 @@ class EngineCore {
   virtual std::uint64_t waves_ended() const = 0;
   // step() has to be called: there is work, or a wave to take part in.
   virtual bool must_step() const = 0;
-  // One step; appends to `events`. An error is the death of the replica.
+  // One step, which begins at `now`; appends to `events`. An error is the death of the replica.
   virtual Result<void> step(Nanoseconds now, std::vector<TokenEvent>* events) = 0;
   virtual EngineLoad load() const = 0;
 };

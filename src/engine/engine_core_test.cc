@@ -101,7 +101,11 @@ TEST(EngineCore, EachMemberOfTheLoadTellsSomething) {
     const EngineLoad load = engine->load();
     std::size_t member = 0;
     for_each_field(load, [&](const auto& field) {
-      seen[member] = seen[member] || field != 0;
+      if constexpr (requires { field.empty(); }) {
+        seen[member] = seen[member] || std::ranges::any_of(field, [](auto count) { return count != 0; });
+      } else {
+        seen[member] = seen[member] || field != 0;
+      }
       ++member;
     });
   };

@@ -34,6 +34,7 @@ class SamplingParamsTest : public testing::Test {
       if (!stepped.ok()) ADD_FAILURE() << stepped.error().message;
       if (!stepped.ok()) break;
     }
+    for (TokenEvent& event : events) event.prefill.reset();  // has times
     return events;
   }
 

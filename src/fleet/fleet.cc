@@ -67,6 +67,7 @@ class OfflineFleet final : public HostedFleet {
   }
 
   std::vector<ReplicaStatus> replicas() const override { return host_.replicas(); }
+  DispatcherCounters counters() const override { return client_.dispatcher().counters(); }
   FleetTimes times() const override { return host_.times(); }
 
  private:

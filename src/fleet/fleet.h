@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "cluster/dispatcher.h"
 #include "cluster/fleet_event.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
@@ -38,6 +39,7 @@ struct ReplicaStatus {
   int pid = 0;
   std::uint32_t in_flight = 0;  // requests, counted exactly on this side
   EngineLoad load;              // last reported
+  std::uint32_t deaths = 0;     // of its incarnations; only a host tells them
 };
 
 struct FleetTimes {
@@ -71,6 +73,7 @@ class Fleet {
   virtual FleetWait wait() = 0;
 
   virtual std::vector<ReplicaStatus> replicas() const = 0;
+  virtual DispatcherCounters counters() const = 0;  // of this front end
   virtual FleetTimes times() const = 0;
 };
 

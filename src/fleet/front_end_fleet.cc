@@ -44,6 +44,7 @@ class FrontEndFleet final : public Fleet {
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
   FleetWait wait() override;
   std::vector<ReplicaStatus> replicas() const override;
+  DispatcherCounters counters() const override { return client_.dispatcher().counters(); }
   FleetTimes times() const override { return times_; }
 
  private:

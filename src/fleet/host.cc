@@ -126,7 +126,8 @@ std::vector<ReplicaStatus> FleetHost::replicas() const {
   std::vector<ReplicaStatus> status;
   for (int rank = 0; rank < ranks(); ++rank) {
     const auto& link = at(rank).link;
-    status.push_back({rank, is_ready(rank), link ? link->present_pid() : 0, requests_on(rank), at(rank).load});
+    status.push_back(
+        {rank, is_ready(rank), link ? link->present_pid() : 0, requests_on(rank), at(rank).load, at(rank).deaths});
   }
   return status;
 }

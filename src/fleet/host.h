@@ -67,6 +67,7 @@ class FleetHost final : private SourceHost {
     bool was_ready = false;           // some incarnation was READY
     bool removed = false;             // an operator wants it to end
     EngineLoad load;                  // last reported
+    std::uint32_t deaths = 0;         // of its incarnations
     struct Death {
       ErrorCode code = ErrorCode::unavailable;
       std::string words;  // "was killed by SIGKILL"; empty: has not died

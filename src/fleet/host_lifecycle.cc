@@ -82,6 +82,7 @@ void FleetHost::begin(const CoordinatorAction& action) {
 void FleetHost::bury(const ReplicaNews& news) {
   const Placement replica = news.replica;
   Rank& rank = at(replica.rank);
+  ++rank.deaths;
   int pid = 0;
   if (rank.link && rank.link->replica() == replica) {
     rank.last_death = death_of(*rank.link, news.because_of);

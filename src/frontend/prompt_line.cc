@@ -1,7 +1,6 @@
 #include "frontend/prompt_line.h"
 
 #include <algorithm>
-#include <filesystem>
 
 namespace chorus {
 namespace {
@@ -140,9 +139,9 @@ Result<void> PromptLineParser::check(std::string_view line) {
 }
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer_if_there(const std::string& directory) {
-  if (!std::filesystem::exists(std::filesystem::path(directory) / "tokenizer.json"))
-    return std::shared_ptr<const Tokenizer>();
-  return load_tokenizer(directory);
+  auto tokenizer = load_tokenizer(directory);
+  if (!tokenizer && tokenizer.error().code == ErrorCode::not_found) return std::shared_ptr<const Tokenizer>();
+  return tokenizer;
 }
 
 }  // namespace chorus

@@ -245,6 +245,7 @@ void TextEngine::State::take(FleetEvent& fleet_event, std::vector<TextDelta>* de
   delta.tag = request.tag;
   delta.choice = event.choice;
   delta.dp_rank = fleet_event.dp_rank;
+  delta.prefill = event.prefill;
   if (event.finish == FinishReason::error) {
     delta.error = std::move(event.error);
     delta.finish = FinishReason::error;

@@ -66,6 +66,7 @@ struct TextDelta {
   ErrorCode error_code = ErrorCode::internal;     // with an error: whose fault it is
   bool last = false;                              // the request has ended: no delta of it follows
   int dp_rank = -1;                               // who computed it; -1: nobody yet
+  std::optional<PrefillReport> prefill;           // with a choice's first token; again where it has gone on elsewhere
   // Of the request, all choices together, up to here.
   std::uint64_t prompt_tokens = 0, output_tokens = 0;
 };

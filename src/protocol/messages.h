@@ -77,6 +77,7 @@ enum class MessageType : std::uint8_t {
   news,
   note,
   replica_fault,
+  metrics,
 };
 
 struct HelloMessage {

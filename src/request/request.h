@@ -109,6 +109,14 @@ struct Request {
   }
 };
 
+// How a choice's prompt was computed. What went on elsewhere has been computed twice, and is told twice.
+struct PrefillReport {
+  std::uint64_t cached_tokens = 0;  // the prefix cache had these
+  std::uint64_t duration_us = 0;    // from the first step that took it to the one that gave its token
+  bool operator==(const PrefillReport&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.cached_tokens, self.duration_us); }
+};
+
 // What an engine says of one choice of one request after a step. Tokens of a choice come in order, without gaps.
 struct TokenEvent {
   RequestId request;
@@ -120,12 +128,13 @@ struct TokenEvent {
   // out.
   std::vector<PositionLogprobs> prompt_logprobs;
   FinishReason finish = FinishReason::none;
-  std::optional<TokenId> stop_token;  // the EOS or stop id that ended it
-  std::string error;                  // with FinishReason::error: what, limit, what next
+  std::optional<TokenId> stop_token;     // the EOS or stop id that ended it
+  std::string error;                     // with FinishReason::error: what, limit, what next
+  std::optional<PrefillReport> prefill;  // with the first token that this engine gives of the choice
   bool operator==(const TokenEvent&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.request, self.choice, self.position, self.token, self.logprobs, self.prompt_logprobs, self.finish,
-                 self.stop_token, self.error);
+                 self.stop_token, self.error, self.prefill);
   }
 };
 

@@ -43,8 +43,8 @@ class ContinuousBatching final : public Scheduler {
   bool has_work() const override {
     return !told_next_.empty() || !running_.empty() || !waiting_.empty() || plans_.in_flight() > 0;
   }
-  const StepPlan& schedule() override;
-  void complete(const StepResult& result, std::vector<TokenEvent>* events) override;
+  const StepPlan& schedule(Nanoseconds now) override;
+  void complete(const StepResult& result, Nanoseconds now, std::vector<TokenEvent>* events) override;
   std::int32_t plans_in_flight() const override { return plans_.in_flight(); }
   SchedulerStats stats() const override;
   void check_invariants() const override {
@@ -67,6 +67,7 @@ class ContinuousBatching final : public Scheduler {
                          std::vector<TokenEvent>* events);
   void take_prompt_logprobs(const SequencePlan& plan, RequestState* state, const SequenceResult& result);
   TokenEvent* tell(Sequence* sequence, std::vector<TokenEvent>* events);
+  void tell_prefill(Sequence* sequence, TokenEvent* event) const;
   void finish(Sequence* sequence);
 
   const SchedulerConfig config_;
@@ -80,6 +81,7 @@ class ContinuousBatching final : public Scheduler {
   std::vector<std::uint64_t> ended_;  // of earlier plans, since the last one
   std::int32_t budget_ = 0;           // rows left in the step that is being planned
   std::uint64_t next_sequence_ = 0;
+  Nanoseconds now_ = 0;  // of the present call
   SchedulerStats counters_;
 };
 
@@ -179,7 +181,8 @@ void ContinuousBatching::finish(Sequence* sequence) {
   sequence->history = {};
 }
 
-const StepPlan& ContinuousBatching::schedule() {
+const StepPlan& ContinuousBatching::schedule(Nanoseconds now) {
+  now_ = now;
   PlanSlot& slot = plans_.begin();
   budget_ = config_.max_num_batched_tokens;
   if (plan_running(&slot)) admit_waiting(&slot);
@@ -285,7 +288,10 @@ void ContinuousBatching::plan_rows(PlanSlot* slot, Sequence* sequence) {
   const RequestState& state = *sequence->request;
   const std::int32_t output = sequence->length() - state.prompt_length;
   SequencePlan& plan = plans_.add(sequence);
-  sequence->ever_planned = true;
+  if (!std::exchange(sequence->ever_planned, true)) {
+    sequence->begun_at = now_;
+    sequence->found_cached = std::min(sequence->computed, state.prompt_length);
+  }
   plan.sequence = sequence->id;
   plan.start = sequence->computed;
   plan.count = std::min(budget_, sequence->length() - sequence->computed);
@@ -304,13 +310,15 @@ void ContinuousBatching::plan_rows(PlanSlot* slot, Sequence* sequence) {
   budget_ -= plan.count;
 }
 
-void ContinuousBatching::complete(const StepResult& result, std::vector<TokenEvent>* events) {
+void ContinuousBatching::complete(const StepResult& result, Nanoseconds now, std::vector<TokenEvent>* events) {
+  now_ = now;
   for (TokenEvent& event : told_next_) events->push_back(std::move(event));
   told_next_.clear();
   if (plans_.in_flight() == 0) return;
   const PlanSlot& slot = plans_.land();
   CHECK(result.sequences.size() == slot.sequences.size(), "{} results for {} sequences", result.sequences.size(),
         slot.sequences.size());
+  counters_.rows += static_cast<std::uint64_t>(slot.plan.rows);
   for (std::size_t i = 0; i < slot.sequences.size(); ++i) {
     if (slot.sequences[i] == nullptr) continue;
     complete_sequence(slot.plan.sequences[i], slot.sequences[i], result.sequences[i], events);
@@ -340,6 +348,7 @@ void ContinuousBatching::complete_sequence(const SequencePlan& plan, Sequence* s
     CHECK(result.token >= 0 && result.token < config_.vocab_size, "token {} of {}", result.token, config_.vocab_size);
     TokenEvent* event = tell(sequence, events);
     event->token = result.token;
+    tell_prefill(sequence, event);
     if (state->request.params.logprobs) event->logprobs = result.logprobs;
     sequence->history.push_back(result.token);
     ++counters_.output_tokens;
@@ -378,6 +387,13 @@ TokenEvent* ContinuousBatching::tell(Sequence* sequence, std::vector<TokenEvent>
     state->prompt_logprobs_told = true;
   }
   return &event;
+}
+
+void ContinuousBatching::tell_prefill(Sequence* sequence, TokenEvent* event) const {
+  if (std::exchange(sequence->prefill_told, true)) return;
+  const Nanoseconds duration = std::max<Nanoseconds>(now_ - sequence->begun_at, 0);
+  event->prefill =
+      PrefillReport{static_cast<std::uint64_t>(sequence->found_cached), static_cast<std::uint64_t>(duration / 1'000)};
 }
 
 SchedulerStats ContinuousBatching::stats() const {

@@ -4,12 +4,12 @@
 //   scheduler.add(request);
 //   while (scheduler.has_work()) {
 //     while (scheduler.plans_in_flight() < config.plans_in_flight_max) {
-//       const StepPlan& plan = scheduler.schedule();
+//       const StepPlan& plan = scheduler.schedule(now);
 //       if (plan.rows == 0) break;                // nothing can be computed now
 //       executor.submit(plan);
 //     }
 //     if (scheduler.plans_in_flight() > 0) executor.collect(&result);   // of the oldest plan in flight
-//     scheduler.complete(result, &events);
+//     scheduler.complete(result, now, &events);
 //   }
 //
 // Rules. A sequence is one choice of one request. Its rank is its arrival, or (priority, arrival) under the priority
@@ -42,6 +42,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/numerics.h"
 #include "request/request.h"
 #include "sched/kv_pools.h"
@@ -78,6 +79,7 @@ struct SchedulerStats {
   std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
   std::uint64_t prompt_tokens = 0,
                 output_tokens = 0;  // prompt rows computed (again after a preemption), tokens sampled
+  std::uint64_t rows = 0;           // of all plans that were completed
 };
 
 class Scheduler {
@@ -101,10 +103,11 @@ class Scheduler {
   // The next plan, which then is in flight. rows == 0: nothing can be computed now, because there is nothing or because
   // all that there is waits for plans in flight; such a plan is not in flight and names nothing. What the plan points
   // to is valid until the next call of this object. CHECK: fewer than plans_in_flight_max plans are in flight.
-  virtual const StepPlan& schedule() = 0;
+  // `now`, here and in complete(), is for what is told of times alone (PrefillReport); it decides nothing.
+  virtual const StepPlan& schedule(Nanoseconds now) = 0;
   // The result of the oldest plan in flight, parallel to it; appends to `events` in plan order, failed requests first.
   // With no plan in flight `result` is not looked at, and failed requests alone are told.
-  virtual void complete(const StepResult& result, std::vector<TokenEvent>* events) = 0;
+  virtual void complete(const StepResult& result, Nanoseconds now, std::vector<TokenEvent>* events) = 0;
   virtual std::int32_t plans_in_flight() const = 0;
 
   virtual SchedulerStats stats() const = 0;

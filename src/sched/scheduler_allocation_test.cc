@@ -56,11 +56,11 @@ TEST(SchedulerAllocation, AStepOfDecodingAllocatesNothing) {
     const auto step = [&] {
       events.clear();
       while (scheduler->plans_in_flight() < plans) {
-        const StepPlan& plan = scheduler->schedule();
+        const StepPlan& plan = scheduler->schedule(0);
         if (plan.rows == 0) break;
         model.execute(plan, &results[submitted++ % results.size()]);
       }
-      scheduler->complete(results[collected++ % results.size()], &events);
+      scheduler->complete(results[collected++ % results.size()], 0, &events);
       told += events.size();
     };
     for (int warm_up = 0; warm_up < 30; ++warm_up) step();

@@ -46,6 +46,31 @@ TEST(Scheduler, FailsWhatItCannotServeByOneEventAChoice) {
   EXPECT_FALSE(engine.scheduler().has_work()) << "an aborted request is silent";
 }
 
+// The time from the step that took it to the one that gave its token, and what the cache had: once a choice.
+TEST(Scheduler, TellsOfThePrefillWithTheFirstToken) {
+  ToyEngine engine(small_config());
+  const auto first_report = [&](std::uint64_t number) {
+    Request request = request_of(1, 20, 2);
+    request.id = {0, number};
+    engine.scheduler().add(request);
+    std::vector<PrefillReport> reports;
+    while (engine.scheduler().has_work()) {
+      ASSERT_TRUE(engine.begin());
+      engine.now += 5'000'000;
+      engine.end();
+      for (const TokenEvent& event : engine.events()) {
+        if (event.prefill) reports.push_back(*event.prefill);
+      }
+    }
+    ASSERT_THAT(reports, SizeIs(1));
+    // 16 rows a step: the whole prompt takes two, what is left behind 16 cached tokens takes one.
+    const bool cached = number > 1;
+    EXPECT_EQ(reports[0], (PrefillReport{cached ? 16U : 0U, cached ? 5'000U : 10'000U}));
+  };
+  first_report(1);
+  first_report(2);
+}
+
 TEST(Scheduler, ChoicesShareTheFullPromptBlocksWithTheCacheOff) {
   SchedulerConfig config = small_config();
   config.enable_prefix_caching = false;
@@ -218,10 +243,10 @@ TEST(SchedulerDeathTest, RefusesWrongCalls) {
   ToyEngine engine(small_config());
   engine.scheduler().add(request_of(1, 9, 3));
   EXPECT_DEATH(engine.scheduler().add(request_of(1, 9, 3)), "request id 0/1 is in use");
-  engine.scheduler().schedule();
-  EXPECT_DEATH(engine.scheduler().schedule(), "all 1 plans are in flight");
+  engine.scheduler().schedule(0);
+  EXPECT_DEATH(engine.scheduler().schedule(0), "all 1 plans are in flight");
   std::vector<TokenEvent> events;
-  EXPECT_DEATH(engine.scheduler().complete({}, &events), "0 results for 1 sequences");
+  EXPECT_DEATH(engine.scheduler().complete({}, 0, &events), "0 results for 1 sequences");
   SchedulerConfig config = small_config();
   config.kv_pools = 2, config.kv_pool_tokens = 6;
   EXPECT_DEATH(make_scheduler(config), "kv_pool_tokens 6 block_size 4");

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/clock.h"
 #include "request/request.h"
 #include "sched/prefix_cache.h"
 #include "sched/step_plan.h"
@@ -31,7 +32,10 @@ struct Sequence {
   std::int32_t plan_slot = -1;
   std::size_t plan_index = 0;
   bool ever_planned = false;  // the executor has heard of it
-  bool link_lost = false;     // blocks were taken from a sibling that the cache no longer knows: add none behind them
+  bool prefill_told = false;
+  Nanoseconds begun_at = 0;       // first planned
+  std::int32_t found_cached = 0;  // tokens that were computed already when it was first admitted
+  bool link_lost = false;  // blocks were taken from a sibling that the cache no longer knows: add none behind them
 
   bool in_flight() const { return plan_slot >= 0; }
   std::int32_t length() const { return static_cast<std::int32_t>(history.size()); }

@@ -9,6 +9,7 @@
 
 #include "base/ascii.h"
 #include "base/siphash.h"
+#include "server/metrics/metric_text.h"
 #include "server/openai/catalog.h"
 #include "server/openai/openapi.h"
 
@@ -16,6 +17,7 @@ namespace chorus {
 namespace {
 
 constexpr std::string_view one_model_path = "/v1/models/";
+constexpr const char* metrics_path = "/metrics";
 // What a shorter body says is known in well under a millisecond.
 constexpr std::size_t read_at_once_bytes_max = 8192;
 constexpr int reader_threads = 2;
@@ -54,12 +56,15 @@ std::optional<std::string> client_id(const HttpRequest& request) {
 
 }  // namespace
 
-Api::Api(ApiConfig config, ApiHost host, TextEngine& engine, std::shared_ptr<const Tokenizer> tokenizer)
+Api::Api(ApiConfig config, ApiHost host, TextEngine& engine, std::shared_ptr<const Tokenizer> tokenizer,
+         const MetricStore* metrics, MetricSlot slot)
     : config_(std::move(config)),
       host_(std::move(host)),
       engine_(engine),
       tokenizer_(std::move(tokenizer)),
       started_s_(std::time(nullptr)),
+      slot_(std::move(slot)),
+      admission_(config_.admission, metrics, slot_),
       id_key_(std::random_device{}() * std::uint64_t{0x100000001} + std::random_device{}()) {}
 
 std::span<const Api::Route> Api::routes() {
@@ -76,6 +81,7 @@ std::span<const Api::Route> Api::routes() {
       {"GET", "/ready", false, false, &Api::ready},
       {"GET", "/version", false, false, &Api::version},
       {"GET", "/load", false, false, &Api::load},
+      {"GET", metrics_path, false, false, &Api::metrics},
       {"GET", "/openapi.json", false, false, &Api::openapi},
   };
   return table;
@@ -98,7 +104,9 @@ const Api::Route* Api::find_route(const HttpRequest& request) {
 
 std::optional<HttpResponse> Api::admit(const HttpRequest& head) const {
   const Route* const route = find_route(head);
-  if (auto refusal = refuse_access(config_.access, head, route != nullptr && route->open)) return refusal;
+  const bool open =
+      route != nullptr && (route->open || (config_.open_metrics && route->path == std::string_view(metrics_path)));
+  if (auto refusal = refuse_access(config_.access, head, open)) return refusal;
   if (route == nullptr) {
     for (const Route& other : routes()) {
       if (other.path != head.path) continue;
@@ -117,7 +125,10 @@ std::optional<HttpResponse> Api::admit(const HttpRequest& head) const {
 
 HttpApplication Api::application() {
   return {[this](const HttpRequest& head) { return admit(head); },
-          [this](const std::shared_ptr<Exchange>& exchange) { handle(exchange); }};
+          [this](const std::shared_ptr<Exchange>& exchange) { handle(exchange); },
+          [this](const HttpRequest& request, int status, Nanoseconds duration) {
+            count_answer(request, status, duration);
+          }};
 }
 
 void Api::handle(const std::shared_ptr<Exchange>& exchange) {
@@ -156,6 +167,23 @@ void Api::read_body(const std::shared_ptr<Exchange>& exchange, BodyReader read) 
   });
 }
 
+// Before its body is looked at: so a refusal costs next to nothing.
+bool Api::refuses_more(Exchange& exchange) const {
+  const auto why = admission_.refuse();
+  if (!why) return false;
+  HttpResponse refusal = error_response(429, *why);
+  refusal.fields.emplace_back("retry-after", "1");
+  exchange.respond(std::move(refusal));
+  return true;
+}
+
+void Api::count_answer(const HttpRequest& request, int status, Nanoseconds duration) const {
+  const std::size_t durations = http_duration_value(request.method, request.path);
+  if (durations >= row_of(Metric::http_duration).values.size()) return;
+  slot_.add(Metric::http_requests, 1, {0, http_request_value(request.method, request.path, status)});
+  slot_.observe(Metric::http_duration, static_cast<double>(duration) * 1e-9, {0, durations});
+}
+
 void Api::completions(const std::shared_ptr<Exchange>& exchange) {
   read_generation(exchange, &parse_completion);
 }
@@ -165,6 +193,7 @@ void Api::chat_completions(const std::shared_ptr<Exchange>& exchange) {
 }
 
 void Api::read_generation(const std::shared_ptr<Exchange>& exchange, GenerationParser parse) {
+  if (refuses_more(*exchange)) return;
   read_body(exchange, [this, parse](const std::shared_ptr<Exchange>& of, const Json& body) -> Continuation {
     const auto parsed = std::make_shared<Parsed<GenerationRequest>>(
         parse(body, config_.model, of->request().field("x-data-parallel-rank")));
@@ -176,6 +205,8 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
   if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
   if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
   auto& request = std::get<GenerationRequest>(parsed);
+  slot_.add(Metric::unknown_fields, request.unknown_fields);
+  request.prompt_tokens_details = config_.prompt_tokens_details;
   const std::optional<std::string> given_id = client_id(exchange->request());
   const std::string id = given_id.value_or(request.request_id.value_or(new_id()));
   std::vector<std::pair<std::string, std::string>> fields;
@@ -199,14 +230,19 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
 
 void Api::add_prompts(const std::shared_ptr<GenerationJob>& job, Exchange& exchange,
                       std::vector<GenerationInput> inputs) {
+  const Nanoseconds now = monotonic_now();
   for (std::size_t prompt = 0; prompt < inputs.size(); ++prompt) {
+    const std::uint64_t tokens = Admission::tokens_of(inputs[prompt]);
+    PromptOf of{job, prompt, RequestMeter(slot_, inputs[prompt].options.params, now), tokens};
     const auto id = engine_.add(std::move(inputs[prompt]));
     if (!id.ok()) {
+      slot_.add(Metric::admission_rejections, 1, {0, metric_value::no_room});
       job->fail(id.error().code, id.error().message);
       return abort(job);
     }
     job->ids.push_back(*id);
-    prompts_.emplace(*id, PromptOf{job, prompt});
+    prompts_.emplace(*id, std::move(of));
+    admission_.enter(tokens);
   }
   const std::weak_ptr<GenerationJob> weak = job;
   exchange.on_gone([this, weak] {
@@ -227,21 +263,36 @@ void Api::abort(const std::shared_ptr<GenerationJob>& job) {
   host_.wake();
 }
 
+void Api::leave_queue(const PromptOf& prompt) {
+  if (!prompt.meter.has_token()) admission_.leave(prompt.queued_tokens);
+}
+
 void Api::forget(const std::shared_ptr<GenerationJob>& job) {
-  for (const TextRequestId id : job->ids) prompts_.erase(id);
+  for (const TextRequestId id : job->ids) {
+    const auto found = prompts_.find(id);
+    if (found == prompts_.end()) continue;
+    leave_queue(found->second);
+    found->second.meter.end_aborted();  // unless it has ended
+    prompts_.erase(found);
+  }
   jobs_.erase(job.get());
 }
 
 void Api::take(std::vector<TextDelta>* deltas) {
   std::vector<std::shared_ptr<GenerationJob>> touched;
+  const Nanoseconds now = monotonic_now();
   for (TextDelta& delta : *deltas) {
     const auto found = prompts_.find(delta.request);
     if (found == prompts_.end()) continue;  // aborted since
-    const PromptOf of = found->second;
+    PromptOf& of = found->second;
+    const bool waited = !of.meter.has_token();
+    of.meter.take(delta, now);
+    if (waited && of.meter.has_token()) admission_.leave(of.queued_tokens);
     touched.push_back(of.job);
     if (delta.error) {
-      of.job->fail(delta.error_code, *delta.error);
-      abort(of.job);
+      const std::shared_ptr<GenerationJob> job = of.job;
+      job->fail(delta.error_code, *delta.error);
+      abort(job);
     } else {
       of.job->take(of.prompt, std::move(delta));
     }
@@ -373,6 +424,13 @@ void Api::openapi(const std::shared_ptr<Exchange>& exchange) {
 
 void Api::load(const std::shared_ptr<Exchange>& exchange) {
   exchange->respond(json_response(member_json("server_load", std::uint64_t{jobs_.size()})));
+}
+
+void Api::metrics(const std::shared_ptr<Exchange>& exchange) {
+  HttpResponse response;
+  response.content_type = metrics_content_type;
+  response.body = host_.metrics_text();
+  exchange->respond(std::move(response));
 }
 
 }  // namespace chorus

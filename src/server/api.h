@@ -17,8 +17,10 @@
 #include "frontend/encoder_pool.h"
 #include "frontend/text_engine.h"
 #include "server/access.h"
+#include "server/admission.h"
 #include "server/generation_job.h"
 #include "server/http/exchange.h"
+#include "server/metrics/request_meter.h"
 #include "server/openai/generation_request.h"
 #include "tokenizer/tokenizer.h"
 
@@ -31,6 +33,9 @@ struct ApiConfig {
   std::string profile;  // of the numerics
   int json_depth_max = 64;
   std::size_t body_bytes_max = std::size_t{4} << 20;
+  bool open_metrics = false;           // they need no key
+  bool prompt_tokens_details = false;  // in `usage`
+  AdmissionLimits admission;
   std::size_t bytes_beside_max = std::size_t{256} << 20;  // of bodies that wait to be read beside the server's thread
 };
 
@@ -39,12 +44,14 @@ struct ApiHost {
   std::function<int()> ready_replicas;
   std::function<void()> wake;                             // the text engine is to be polled soon
   std::function<void(std::function<void()> work)> later;  // on the server's thread; any thread calls it
+  std::function<std::string()> metrics_text;
 };
 
 class Api {
  public:
-  // `engine` outlives this.
-  Api(ApiConfig config, ApiHost host, TextEngine& engine, std::shared_ptr<const Tokenizer> tokenizer);
+  // `engine` outlives this, and so does `metrics`, of which this front end's slot is `slot`; nullptr: nobody counts.
+  Api(ApiConfig config, ApiHost host, TextEngine& engine, std::shared_ptr<const Tokenizer> tokenizer,
+      const MetricStore* metrics = nullptr, MetricSlot slot = {});
 
   // Of an HttpServer that this outlives.
   HttpApplication application();
@@ -82,6 +89,10 @@ class Api {
   void ready(const std::shared_ptr<Exchange>& exchange);
   void version(const std::shared_ptr<Exchange>& exchange);
   void load(const std::shared_ptr<Exchange>& exchange);
+  void metrics(const std::shared_ptr<Exchange>& exchange);
+
+  bool refuses_more(Exchange& exchange) const;
+  void count_answer(const HttpRequest& request, int status, Nanoseconds duration) const;
   void openapi(const std::shared_ptr<Exchange>& exchange);
 
   // On the server's thread, when a body has been read.
@@ -106,13 +117,20 @@ class Api {
   struct PromptOf {
     std::shared_ptr<GenerationJob> job;
     std::size_t prompt = 0;
+    RequestMeter meter;
+    std::uint64_t queued_tokens = 0;  // while it has no token
   };
+  using Prompts = std::unordered_map<TextRequestId, PromptOf>;
+  void leave_queue(const PromptOf& prompt);
+
   ApiConfig config_;
   ApiHost host_;
   TextEngine& engine_;
   std::shared_ptr<const Tokenizer> tokenizer_;
   std::int64_t started_s_;
-  std::unordered_map<TextRequestId, PromptOf> prompts_;
+  MetricSlot slot_;
+  Admission admission_;
+  Prompts prompts_;
   std::unordered_map<GenerationJob*, std::shared_ptr<GenerationJob>> jobs_;
   bool draining_ = false;
   std::uint64_t id_key_, ids_ = 0;

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <thread>
 
+#include "server/metrics/metric_text.h"
 #include "testing/text_testing.h"
 
 namespace chorus {
@@ -80,8 +81,11 @@ class ApiTest : public testing::Test {
                         [this](std::function<void()> work) {
                           const std::lock_guard lock(later_mutex);
                           later.push_back(std::move(work));
+                        },
+                        [this] {
+                          return metrics_text(metrics, {"bytes", {}});
                         }},
-                *engine, tokenizer);
+                *engine, tokenizer, &metrics, metrics.front_end(0));
     application = api->application();
   }
   std::shared_ptr<RecordedExchange> ask(const std::string& method, const std::string& path,
@@ -143,6 +147,7 @@ class ApiTest : public testing::Test {
   ChatFormat chat = ChatFormat::load(std::string(CHORUS_TEST_DATA) + "/server/chat").value();
   TextEngineLimits limits;
   std::optional<TextEngine> engine;
+  MetricStore metrics = MetricStore::create({1, 1, 64}).value();
   ApiConfig config;
   std::optional<Api> api;
   HttpApplication application;
@@ -416,6 +421,63 @@ TEST_F(ApiTest, AClientsRequestIdIsTheAnswers) {
   const auto strange = ask("POST", "/v1/completions", R"({"prompt": "a"})", {{"x-request-id", "two words"}});
   poll();
   EXPECT_EQ(answer(*strange)["id"].get<std::string>().size(), 5U + 32);
+}
+
+TEST_F(ApiTest, CountsWhatItAnswers) {
+  post("/v1/completions",
+       R"({"prompt": "abc", "max_tokens": 7, "n": 2, "user": "me", "stop": null, "colour": "red", "sise": 3})");
+  ask("GET", "/health");
+  const auto exchange = ask("GET", "/metrics");
+  EXPECT_EQ(exchange->response->content_type, "text/plain; version=0.0.4; charset=utf-8");
+  const std::string& text = exchange->response->body;
+  EXPECT_THAT(text, HasSubstr("\nvllm:prompt_tokens_total{engine=\"0\",model_name=\"bytes\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("\nvllm:generation_tokens_total{engine=\"0\",model_name=\"bytes\"} 14\n"));
+  EXPECT_THAT(text, HasSubstr("finished_reason=\"length\"} 2\n"));
+  EXPECT_THAT(text, HasSubstr("\nchorus:unknown_fields_total{model_name=\"bytes\"} 2\n"));
+}
+
+TEST_F(ApiTest, CountsAClientThatGoesAsAborted) {
+  start();
+  const auto exchange = ask("POST", "/v1/completions", R"({"prompt": "abc", "max_tokens": 7})");
+  std::vector<TextDelta> deltas;
+  ASSERT_TRUE(engine->poll(0, &deltas).ok());
+  api->take(&deltas);
+  exchange->gone();
+  EXPECT_THAT(ask("GET", "/metrics")->response->body, HasSubstr("finished_reason=\"abort\"} 1\n"));
+}
+
+TEST_F(ApiTest, RefusesMoreThanMayWait) {
+  config.admission.queued_requests_max = 2;
+  fleet.silent = true;
+  start();
+  const auto first = ask("POST", "/v1/completions", R"({"prompt": ["a", "b"]})");
+  const auto refused = ask("POST", "/v1/completions", R"({"prompt": "c"})");
+  ASSERT_TRUE(refused->response);
+  EXPECT_EQ(refused->response->status, 429);
+  EXPECT_THAT(refused->response->fields, ElementsAre(std::pair<std::string, std::string>("retry-after", "1")));
+  EXPECT_EQ(answer(*refused)["error"]["message"], "2 requests wait, and --max-num-queued-reqs is 2: try again later");
+  first->gone();  // and so its two wait no longer
+  fleet.silent = false;
+  EXPECT_EQ(post("/v1/completions", R"({"prompt": "c"})")->response->status, 200);
+  EXPECT_EQ(post("/v1/completions", R"({"prompt": "c"})")->response->status, 200);
+  EXPECT_THAT(ask("GET", "/metrics")->response->body, HasSubstr("reason=\"max_num_queued_reqs\"} 1\n"));
+}
+
+TEST_F(ApiTest, RefusesMoreTokensThanMayWait) {
+  config.admission.queued_tokens_max = 5;
+  fleet.silent = true;
+  start();
+  ask("POST", "/v1/completions", R"({"prompt": [1, 2, 3, 4]})");
+  EXPECT_FALSE(ask("POST", "/v1/completions", R"({"prompt": "abcde"})")->response);  // about 2
+  EXPECT_EQ(ask("POST", "/v1/completions", R"({"prompt": "a"})")->response->status, 429);
+}
+
+TEST_F(ApiTest, MetricsNeedTheKeyUnlessTold) {
+  ASSERT_TRUE(config.access.keys.add("secret").ok());
+  EXPECT_EQ(ask("GET", "/metrics")->response->status, 401);
+  config.open_metrics = true;
+  start();
+  EXPECT_EQ(ask("GET", "/metrics")->response->status, 200);
 }
 
 // The template is rendered on another thread, and what is wrong with it comes back.

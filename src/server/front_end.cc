@@ -16,6 +16,8 @@
 #include "frontend/text_engine.h"
 #include "server/api.h"
 #include "server/http/server.h"
+#include "server/metrics/engine_meter.h"
+#include "server/metrics/metric_text.h"
 
 namespace chorus {
 namespace {
@@ -68,21 +70,39 @@ ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const
   api.profile = fleet.times().profile;
   api.json_depth_max = config.limits.json_depth_max;
   api.body_bytes_max = config.limits.body_bytes_max;
+  api.open_metrics = config.options.open_metrics;
+  api.admission = config.options.admission;
+  api.prompt_tokens_details = config.options.prompt_tokens_details;
   return api;
+}
+
+MetricTextConfig metric_text_config(const FrontEndConfig& config) {
+  const EngineConfig& engine = config.engine;
+  return {config.model_names.front(),
+          {{"block_size", std::to_string(engine.block_size)},
+           {"cache_dtype", "auto"},
+           {"enable_prefix_caching", engine.enable_prefix_caching ? "True" : "False"}}};
 }
 
 class FrontEndLoop final : public FrontEnd {
  public:
   FrontEndLoop(const FrontEndConfig& config, ChatFormat chat, const std::shared_ptr<const Tokenizer>& tokenizer,
-               TlsContext tls, Fleet& fleet)
+               TlsContext tls, Fleet& fleet, const MetricStore& metrics, int index)
       : fleet_(fleet),
+        metrics_(metrics),
+        slot_(metrics.front_end(index)),
+        metric_text_(metric_text_config(config)),
+        log_stats_(config.log_stats),
         shutdown_timeout_s_(config.shutdown_timeout_s),
         chat_(std::move(chat)),
         engine_(fleet, tokenizer, config.engine, config.model, random_seeds()),
-        api_(api_config(config, chat_, *tokenizer, fleet), api_host(), engine_, tokenizer),
+        api_(api_config(config, chat_, *tokenizer, fleet), api_host(), engine_, tokenizer, &metrics, slot_),
         http_(loop_, api_.application(), config.limits, std::move(tls)),
         fleet_waits_(loop_),
-        timer_(loop_) {}
+        timer_(loop_) {
+    slot_.clear_gauges();
+    if (config.has_host) replicas_.emplace(metrics.parent(), config.engine.parallel.data_parallel_size);
+  }
   ~FrontEndLoop() override {
     if (fleet_waits_.is_open()) fleet_waits_.release();
   }
@@ -93,7 +113,8 @@ class FrontEndLoop final : public FrontEnd {
  private:
   ApiHost api_host() {
     return {[this] { return ready_replicas(); }, [this] { turn_soon(); },
-            [this](std::function<void()> work) { asio::post(loop_, std::move(work)); }};
+            [this](std::function<void()> work) { asio::post(loop_, std::move(work)); },
+            [this] { return metrics_text(metrics_, metric_text_); }};
   }
   int ready_replicas() const {
     return static_cast<int>(std::ranges::count_if(fleet_.replicas(), &ReplicaStatus::alive));
@@ -103,10 +124,16 @@ class FrontEndLoop final : public FrontEnd {
   void turn();
   void wait();
   void look_at_the_end();
+  void count();
   void fail(const Error& error);
 
   asio::io_context loop_{1};
   Fleet& fleet_;
+  const MetricStore& metrics_;
+  MetricSlot slot_;
+  MetricTextConfig metric_text_;
+  std::optional<EngineMeter> replicas_;  // where the host is here
+  bool log_stats_;
   int shutdown_timeout_s_;
   ChatFormat chat_;
   TextEngine engine_;
@@ -118,6 +145,7 @@ class FrontEndLoop final : public FrontEnd {
   const std::function<bool()>* stop_ = nullptr;
   std::optional<Nanoseconds> end_by_;  // it was told to end
   std::optional<Error> failure_;
+  DispatcherCounters counted_;
   bool turn_is_due_ = false, waits_for_fleet_ = false;
 };
 
@@ -142,8 +170,21 @@ void FrontEndLoop::turn() {
     api_.take(&deltas_);
     if (!polled.ok()) fail(polled.error());
   }
+  count();
   look_at_the_end();
   if (!loop_.stopped()) wait();
+}
+
+void FrontEndLoop::count() {
+  const DispatcherCounters now = fleet_.counters();
+  slot_.add(Metric::requests_moved, now.requests_moved - counted_.requests_moved);
+  slot_.add(Metric::tokens_replayed, now.tokens_replayed - counted_.tokens_replayed);
+  counted_ = now;
+  slot_.set(Metric::http_connections, static_cast<double>(http_.connections()));
+  if (!replicas_) return;
+  replicas_->take(fleet_.replicas());
+  if (!log_stats_) return;
+  for (const std::string& line : replicas_->log_lines(monotonic_now())) log(LogLevel::info, "{}", line);
 }
 
 void FrontEndLoop::wait() {
@@ -187,7 +228,8 @@ void FrontEndLoop::fail(const Error& error) {
 }  // namespace
 
 Result<std::unique_ptr<FrontEnd>> FrontEnd::make(const FrontEndConfig& config,
-                                                 const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet) {
+                                                 const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet,
+                                                 const MetricStore& metrics, int index) {
   if (tokenizer == nullptr) {
     return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", config.engine.model);
   }
@@ -197,7 +239,7 @@ Result<std::unique_ptr<FrontEnd>> FrontEnd::make(const FrontEndConfig& config,
     CHORUS_TRY(tls, load_tls(config.tls));
   }
   return std::unique_ptr<FrontEnd>(
-      std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, std::move(tls), fleet));
+      std::make_unique<FrontEndLoop>(config, std::move(chat), tokenizer, std::move(tls), fleet, metrics, index));
 }
 
 }  // namespace chorus

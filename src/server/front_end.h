@@ -12,8 +12,10 @@
 #include "fleet/fleet.h"
 #include "net/unique_fd.h"
 #include "server/access.h"
+#include "server/front_end_options.h"
 #include "server/http/limits.h"
 #include "server/http/tls.h"
+#include "server/metrics/metric_store.h"
 #include "tokenizer/tokenizer.h"
 
 namespace chorus {
@@ -30,18 +32,22 @@ struct FrontEndConfig {
   ModelConfig model;
   std::vector<std::string> model_names;
   AccessRules access;
-  std::string version;          // of the program
+  std::string version;  // of the program
+  FrontEndOptions options;
   int shutdown_timeout_s = 30;  // for what runs when it is told to end
   OutputFormats formats;
   TlsFiles tls;  // not given: HTTP in the clear
   HttpLimits limits;
+  bool has_host = false;   // the fleet's, in this process: counts how the replicas are, and
+  bool log_stats = false;  // logs it
 };
 
 class FrontEnd {
  public:
-  // Loads the chat templates and the certificate. `fleet` outlives it.
+  // Loads the chat templates and the certificate. `fleet` and `metrics`, of which `index` is its number, outlive it.
   static Result<std::unique_ptr<FrontEnd>> make(const FrontEndConfig& config,
-                                                const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet);
+                                                const std::shared_ptr<const Tokenizer>& tokenizer, Fleet& fleet,
+                                                const MetricStore& metrics, int index);
   virtual ~FrontEnd() = default;
 
   // Serves what connects to this listening socket, once run() runs.

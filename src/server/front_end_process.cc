@@ -11,6 +11,7 @@
 #include "net/connection.h"
 #include "protocol/messages.h"
 #include "server/front_end.h"
+#include "server/metrics/metric_store.h"
 #include "tokenizer/tokenizer.h"
 #include "worker/child_start.h"
 
@@ -20,6 +21,7 @@ namespace {
 struct Told {
   FrontEndStart start;
   UniqueFd listener;
+  MetricStore metrics;
 };
 
 Result<Told> shake_hands(Connection* parent) {
@@ -27,7 +29,14 @@ Result<Told> shake_hands(Connection* parent) {
   if (!frame.descriptor.valid()) return fail(ErrorCode::invalid_argument, "CONFIG came without the listening socket");
   CHORUS_TRY(FrontEndStart start, decode_front_end_start(frame.payload));
   set_log_level(static_cast<LogLevel>(std::min(start.log_level, static_cast<std::uint32_t>(LogLevel::off))));
-  return Told{std::move(start), std::move(frame.descriptor)};
+  CHORUS_TRY(Frame memory, receive_with_descriptor(parent, MessageType::metrics, "METRICS"));
+  CHORUS_TRY(MetricStore metrics,
+             MetricStore::open(std::move(memory.descriptor), metric_shape(start.engine, start.model)));
+  if (start.index < 0 || start.index >= metrics.layout().shape().front_ends) {
+    return fail(ErrorCode::invalid_argument, "CONFIG is of front end {} of {}", start.index,
+                metrics.layout().shape().front_ends);
+  }
+  return Told{std::move(start), std::move(frame.descriptor), std::move(metrics)};
 }
 
 // The engines' start, and the weights' loading before it, which has no deadline of its own.
@@ -57,16 +66,29 @@ Result<void> serve(Connection* parent, Told told) {
   times.profile = join.profile;
   CHORUS_TRY(const auto fleet,
              make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor), std::move(times)));
-  const FrontEndConfig config{start.engine,  start.model,   start.model_names,
-                              start.access,  start.version, start.shutdown_timeout_s,
-                              start.formats, start.tls,     {}};
-  CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet));
+  const FrontEndConfig config{start.engine,
+                              start.model,
+                              start.model_names,
+                              start.access,
+                              start.version,
+                              start.options,
+                              start.shutdown_timeout_s,
+                              start.formats,
+                              start.tls,
+                              {}};
+  CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet, told.metrics, start.index));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));
   CHORUS_TRY_VOID(send_message(parent, MessageType::ready, 0, {}));
   return front_end->run([parent] { return is_to_end(parent); });
 }
 
 }  // namespace
+
+MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model) {
+  const int longest = engine.max_model_len > 0 ? engine.max_model_len : model.max_position_embeddings;
+  return {engine.parallel.data_parallel_size, std::max(engine.api_server_count, 1),
+          static_cast<std::uint32_t>(longest)};
+}
 
 std::string encode(const FrontEndStart& message) {
   return archive::encode_value(message);

@@ -3,8 +3,9 @@
 //
 //   front end -> parent                parent -> front end
 //   HELLO   right after its start      CONFIG    answers HELLO: FrontEndStart; the listening socket comes along
-//   READY   it serves                  CLIENT    the fleet is there: FrontEndJoin; the socket to its host comes along
-//   FATAL   its last words             SHUTDOWN  take nothing new, end when what runs has ended
+//   READY   it serves                  METRICS   follows: the memory to count in (metrics/metric_store.h) comes along
+//   FATAL   its last words             CLIENT    the fleet is there: FrontEndJoin; the socket to its host comes along
+//                                      SHUTDOWN  take nothing new, end when what runs has ended
 //
 // It ends with its parent.
 #pragma once
@@ -18,6 +19,8 @@
 #include "request/request.h"
 #include "server/access.h"
 #include "server/front_end.h"
+#include "server/front_end_options.h"
+#include "server/metrics/metric_layout.h"
 
 namespace chorus {
 
@@ -31,11 +34,15 @@ struct FrontEndStart {
   OutputFormats formats;
   TlsFiles tls;
   std::uint32_t log_level = 1;  // a LogLevel
+  FrontEndOptions options;
+  std::int32_t index = 0;  // 0 to engine.api_server_count - 1
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s,
-                 self.formats, self.tls, self.log_level);
+                 self.formats, self.tls, self.log_level, self.options, self.index);
   }
 };
+// Of its METRICS.
+MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model);
 
 struct FrontEndJoin {
   ClientId client = 0;

@@ -43,7 +43,9 @@ void GenerationJob::take(std::size_t index, TextDelta&& delta) {
   if (!delta.prompt_logprobs.empty()) prompt.shown.logprobs = std::move(delta.prompt_logprobs);
   // They come with choice 0's first token; a prompt of one token has none.
   if (delta.choice == 0 && delta.token) prompt.shows_logprobs = true;
-  prompt.usage = {delta.prompt_tokens, request_.prompt_alone ? 0 : delta.output_tokens};
+  prompt.usage.prompt_tokens = delta.prompt_tokens;
+  prompt.usage.completion_tokens = request_.prompt_alone ? 0 : delta.output_tokens;
+  if (delta.prefill && !prompt.usage.cached_tokens) prompt.usage.cached_tokens = delta.prefill->cached_tokens;
   prompt.ended = delta.last;
   Choice& choice = choices_[index * choices_per_prompt_ + delta.choice];
   append(std::move(delta), &choice);
@@ -86,10 +88,13 @@ bool GenerationJob::ended() const {
 
 Usage GenerationJob::usage() const {
   Usage sum;
+  std::uint64_t cached_tokens = 0;
   for (const Prompt& prompt : prompts_) {
     sum.prompt_tokens += prompt.usage.prompt_tokens;
     sum.completion_tokens += prompt.usage.completion_tokens;
+    cached_tokens += prompt.usage.cached_tokens.value_or(0);
   }
+  if (request_.prompt_tokens_details) sum.cached_tokens = cached_tokens;
   return sum;
 }
 

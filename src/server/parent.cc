@@ -22,8 +22,13 @@ constexpr int last_words_wait_ms = 2'000;  // for the front ends to tell their c
 
 }  // namespace
 
-ServerParent::ServerParent(FleetHost* host, FrontEndStart start, std::vector<UniqueFd> listeners)
-    : host_(host), start_(std::move(start)) {
+ServerParent::ServerParent(FleetHost* host, FrontEndStart start, std::vector<UniqueFd> listeners, MetricStore metrics,
+                           bool log_stats)
+    : host_(host),
+      start_(std::move(start)),
+      metrics_(std::move(metrics)),
+      replicas_(metrics_.parent(), start_.engine.parallel.data_parallel_size),
+      log_stats_(log_stats) {
   for (UniqueFd& listener : listeners) children_.emplace_back().listener = std::move(listener);
 }
 
@@ -129,6 +134,7 @@ void ServerParent::turn(int timeout_ms) {
   }
   (void)::poll(items.data(), items.size(), timeout_ms);  // what it does not say is seen the next time
   host_->turn(0);
+  count();
   for (std::size_t index = 0; index < children_.size(); ++index) {
     FrontEndChild& child = children_[index];
     read(child, index);
@@ -138,12 +144,19 @@ void ServerParent::turn(int timeout_ms) {
   begin_again();
 }
 
+void ServerParent::count() {
+  if (!fleet_is_there_) return;
+  replicas_.take(host_->replicas());
+  if (!log_stats_) return;
+  for (const std::string& line : replicas_.log_lines(monotonic_now())) log(LogLevel::info, "{}", line);
+}
+
 void ServerParent::read(FrontEndChild& child, std::size_t index) {
   while (child.control) {
     auto frame = child.control->receive();
     if (!frame.ok()) return;  // its end is told by its process
     if (!frame->has_value()) break;
-    take(child, std::move(**frame));
+    take(child, index, std::move(**frame));
   }
   if (!child.control) return;
   if (const auto flushed = child.control->flush(); !flushed.ok()) {
@@ -151,15 +164,20 @@ void ServerParent::read(FrontEndChild& child, std::size_t index) {
   }
 }
 
-void ServerParent::take(FrontEndChild& child, Frame frame) {
+Result<void> ServerParent::configure(FrontEndChild& child, std::size_t index) const {
+  FrontEndStart start = start_;
+  start.index = static_cast<std::int32_t>(index);
+  CHORUS_TRY_VOID(
+      child.control->send(static_cast<std::uint8_t>(MessageType::config), 0, encode(start), child.listener.get()));
+  return child.control->send(static_cast<std::uint8_t>(MessageType::metrics), 0, {}, metrics_.fd());
+}
+
+void ServerParent::take(FrontEndChild& child, std::size_t index, Frame frame) {
   switch (static_cast<MessageType>(frame.type)) {
-    case MessageType::hello: {
-      const auto sent =
-          child.control->send(static_cast<std::uint8_t>(MessageType::config), 0, encode(start_), child.listener.get());
-      if (!sent.ok()) return child.process.kill();
+    case MessageType::hello:
+      if (!configure(child, index).ok()) return child.process.kill();
       child.configured = true;
       return join_fleet(child);
-    }
     case MessageType::ready:
       child.serves = true;
       return;
@@ -176,6 +194,8 @@ void ServerParent::on_exit(FrontEndChild& child, std::size_t index, const ExitSt
   child.control.reset();
   if (child.last_words.empty()) child.last_words = describe(status);
   if (ending_) return;
+  metrics_.front_end(static_cast<int>(index)).clear_gauges();
+  metrics_.parent().add(Metric::front_end_deaths);
   const bool proven = child.serves && monotonic_now() - child.begun_at > proven_after;
   child.failures = proven ? 1 : child.failures + 1;
   child.serves = false;

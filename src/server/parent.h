@@ -15,14 +15,17 @@
 #include "net/connection.h"
 #include "net/unique_fd.h"
 #include "server/front_end_process.h"
+#include "server/metrics/engine_meter.h"
+#include "server/metrics/metric_store.h"
 #include "worker/child_process.h"
 
 namespace chorus {
 
 class ServerParent {
  public:
-  // `listeners`: one for each front end. `host` outlives this.
-  ServerParent(FleetHost* host, FrontEndStart start, std::vector<UniqueFd> listeners);
+  // `listeners`: one for each front end. `metrics`: of metric_shape(). `host` outlives this.
+  ServerParent(FleetHost* host, FrontEndStart start, std::vector<UniqueFd> listeners, MetricStore metrics,
+               bool log_stats);
   ~ServerParent();  // ends what still runs
 
   // Begins the processes, which load what they need while the engines start.
@@ -51,17 +54,22 @@ class ServerParent {
   Result<void> begin(std::size_t index);
   void turn(int timeout_ms);
   void read(FrontEndChild& child, std::size_t index);
-  void take(FrontEndChild& child, Frame frame);
+  void take(FrontEndChild& child, std::size_t index, Frame frame);
+  Result<void> configure(FrontEndChild& child, std::size_t index) const;
   void join_fleet(FrontEndChild& child);
   void on_exit(FrontEndChild& child, std::size_t index, const ExitStatus& status);
   void begin_again();
   Result<void> check() const;
   void tell_to_end();
+  void count();
   bool any_runs() const;
 
   FleetHost* host_;
   FrontEndStart start_;
   std::vector<FrontEndChild> children_;
+  MetricStore metrics_;
+  EngineMeter replicas_;
+  bool log_stats_;
   bool fleet_is_there_ = false, ending_ = false;
 };
 

@@ -46,12 +46,24 @@ Result<void> validate(const ServerOptions& options) {
     return fail(ErrorCode::invalid_argument, "--shutdown-timeout is {}: give seconds from 0 to {}",
                 options.shutdown_timeout_s, shutdown_timeout_s_max);
   }
+  if (options.queued_requests_max < 0 || options.queued_tokens_max < 0) {
+    return fail(ErrorCode::invalid_argument,
+                "--max-num-queued-reqs is {} and --max-num-queued-tokens {}: give positive numbers, or 0 for no limit",
+                options.queued_requests_max, options.queued_tokens_max);
+  }
   CHORUS_TRY_VOID(validate_parsers(options));
   if (options.tls.certificates.empty() != options.tls.key.empty()) {
     return fail(ErrorCode::invalid_argument, "--ssl-certfile and --ssl-keyfile: give both of them");
   }
   if (options.tls.is_given()) CHORUS_TRY_VOID(load_tls(options.tls));
   return {};
+}
+
+FrontEndOptions front_end_options(const ServerOptions& options) {
+  return {
+      options.open_metrics,
+      options.prompt_tokens_details,
+      {static_cast<std::uint64_t>(options.queued_requests_max), static_cast<std::uint64_t>(options.queued_tokens_max)}};
 }
 
 Result<tcp::Address> address_of(const ServerOptions& options) {

@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "net/tcp.h"
 #include "server/access.h"
+#include "server/front_end_options.h"
 #include "server/http/tls.h"
 
 namespace chorus {
@@ -21,6 +22,11 @@ struct ServerOptions {
   std::vector<std::string> served_model_names;  // none: the model as it was given
   std::vector<std::string> allowed_hosts;       // names of the Host field beside its own; "*": any
   int shutdown_timeout_s = 30;                  // for what runs when it is told to end
+  int queued_requests_max = 0;                  // 0: no limit
+  int queued_tokens_max = 0;
+  bool open_metrics = false;           // they need no key
+  bool disable_log_stats = false;      // no line of each replica every ten seconds
+  bool prompt_tokens_details = false;  // cached tokens in `usage`
   bool enable_auto_tool_choice = false;
   std::string tool_call_parser;  // of `tool_call_formats()`; empty: none
   std::string reasoning_parser;  // empty: none
@@ -29,6 +35,7 @@ struct ServerOptions {
 // Errors: a port or a time that is none; an unknown parser, or none where there must be one; a certificate without its
 // key, or one that cannot be read.
 Result<void> validate(const ServerOptions& options);
+FrontEndOptions front_end_options(const ServerOptions& options);
 // The address of `options.host`. Errors: no such host.
 Result<tcp::Address> address_of(const ServerOptions& options);
 // Who may ask. `key`: of the environment. Errors: no such file; other machines can reach `address` and there is no key.

@@ -42,6 +42,8 @@ class ToyEngine {
   StepResult& result() { return pipeline_.newest(); }                // of the newest plan, which is in flight
   Outcomes& outcomes() { return outcomes_; }
 
+  Nanoseconds now = 0;  // told to the scheduler
+
   // One step, checked: the budget is kept, the invariants hold, positions come without gaps, one finish each.
   void step() {
     while (scheduler_->plans_in_flight() < config_.plans_in_flight_max && begin()) continue;
@@ -51,7 +53,7 @@ class ToyEngine {
   // computed now.
   bool begin() {
     const SchedulerStats before = scheduler_->stats();
-    plan_ = &scheduler_->schedule();
+    plan_ = &scheduler_->schedule(now);
     CHECK(plan_->rows <= config_.max_num_batched_tokens, "{} rows", plan_->rows);
     const auto plans = static_cast<std::uint32_t>(config_.plans_in_flight_max);
     CHECK(plan_->sequences.size() <= (before.running + before.waiting + plans - 1) / plans, "{} of {} sequences",
@@ -69,7 +71,7 @@ class ToyEngine {
     CHECK(pipeline_.in_flight() == static_cast<std::size_t>(scheduler_->plans_in_flight()), "{} plans in flight",
           scheduler_->plans_in_flight());
     if (pipeline_.in_flight() > 0) pipeline_.collect(&result_);
-    scheduler_->complete(result_, &events_);
+    scheduler_->complete(result_, now, &events_);
     scheduler_->check_invariants();
     for (const TokenEvent& event : events_) collect(event);
   }

@@ -84,6 +84,7 @@ class EchoFleet final : public Fleet {
   }
   FleetWait wait() override { return {}; }
   std::vector<ReplicaStatus> replicas() const override { return {}; }
+  DispatcherCounters counters() const override { return {}; }
   FleetTimes times() const override { return {}; }
 
   bool silent = false;

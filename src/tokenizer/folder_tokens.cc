@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
-#include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "json/python_json.h"
+#include "gguf/model_text.h"
 
 namespace chorus {
 namespace {
@@ -16,12 +15,8 @@ constexpr std::array names = {"bos_token", "eos_token", "unk_token", "sep_token"
                               "pad_token", "cls_token", "mask_token"};
 
 Result<Json> read_object(const std::string& directory, const char* name) {
-  const std::string path = (std::filesystem::path(directory) / name).string();
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) return Json::object();
-  CHORUS_TRY(Json object, read_python_json_file(path, file_bytes_max));
-  if (!object.is_object()) return fail(ErrorCode::invalid_argument, "{}: not a JSON object", path);
-  return object;
+  CHORUS_TRY(auto object, read_model_object(directory, name, file_bytes_max));
+  return object ? std::move(*object) : Json::object();
 }
 
 bool flag(const Json& object, const char* name, bool otherwise) {

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "json/file.h"
+#include "gguf/model_text.h"
 #include "json/python_json.h"
 #include "json/utf8.h"
 #include "tokenizer/added_tokens.h"
@@ -269,10 +269,11 @@ Result<Parts> load_text(const std::string& text, const std::string& path, const 
 
 Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& directory,
                                                         const TokenizerLimits& limits) try {
-  const std::string path = directory + "/tokenizer.json";
-  CHORUS_TRY(const std::string text, read_file(path, limits.file_bytes_max));
+  const std::string path = model_text_path(directory, "tokenizer.json");
+  CHORUS_TRY(const auto text, read_model_text(directory, "tokenizer.json", limits.file_bytes_max));
+  if (!text) return fail(ErrorCode::not_found, "no {}", path);
   CHORUS_TRY(const FolderTokens folder, read_folder_tokens(directory));
-  CHORUS_TRY(Parts parts, load_text(text, path, folder.added, limits));
+  CHORUS_TRY(Parts parts, load_text(*text, path, folder.added, limits));
   return std::shared_ptr<const Tokenizer>(std::make_shared<BpeTokenizer>(std::move(parts)));
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::resource_exhausted, "{}/tokenizer.json: no memory to load it", directory);

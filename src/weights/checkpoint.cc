@@ -10,9 +10,12 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "base/mapped_file.h"
 #include "config/nearest_name.h"
+#include "gguf/gguf_file.h"
 #include "json/python_json.h"
-#include "weights/mapped_file.h"
+#include "weights/checkpoint_digest.h"
+#include "weights/gguf_checkpoint.h"
 #include "weights/safetensors_header.h"
 #include "weights/tied_head.h"
 
@@ -21,8 +24,6 @@ namespace {
 
 constexpr const char* single_name = "model.safetensors";
 constexpr const char* index_name = "model.safetensors.index.json";
-
-constexpr std::size_t digest_sample_bytes = 1024, digest_samples = 64;  // of a tensor, from its first byte to its last
 
 bool exists(const std::string& path) {
   struct stat status {};
@@ -134,35 +135,14 @@ std::vector<std::string> SafetensorsCheckpoint::names() const {
   return result;
 }
 
-// FNV-1a: the same in every build.
-class Digest {
- public:
-  void add(std::string_view bytes) {
-    for (const char byte : bytes) hash_ = (hash_ ^ static_cast<unsigned char>(byte)) * 0x100000001b3;
-  }
-  std::uint64_t value() const { return hash_; }
-
- private:
-  std::uint64_t hash_ = 0xcbf29ce484222325;
-};
-
 std::string SafetensorsCheckpoint::digest() const {
-  Digest digest;
-  std::uint64_t total = 0;
+  CheckpointDigest digest;
   for (const std::string& name : names()) {
     const auto& [shard, entry] = places_.at(name);
-    digest.add(fmt::format("{} {} [{}];", name, entry->type, fmt::join(entry->shape, ", ")));
-    const std::string_view bytes(reinterpret_cast<const char*>(shard->file.data()) + shard->data_begin + entry->begin,
-                                 entry->end - entry->begin);
-    const std::size_t last = bytes.size() - std::min(bytes.size(), digest_sample_bytes);
-    for (std::size_t i = 0; i < digest_samples; ++i) {
-      digest.add(bytes.substr(last / (digest_samples - 1) * i, digest_sample_bytes));
-      if (last == 0) break;
-    }
-    digest.add(bytes.substr(last));
-    total += bytes.size();
+    digest.add(name, entry->type, entry->shape,
+               {shard->file.data() + shard->data_begin + entry->begin, entry->end - entry->begin});
   }
-  return fmt::format("{} bytes in {} tensors, {:016x}", total, places_.size(), digest.value());
+  return digest.text();
 }
 
 void SafetensorsCheckpoint::release(const std::string& name) const {
@@ -245,6 +225,7 @@ Result<std::unique_ptr<SafetensorsCheckpoint>> open_sharded(const std::string& d
 }  // namespace
 
 Result<std::unique_ptr<Checkpoint>> open_checkpoint(const std::string& directory, bool tied_head) {
+  if (is_gguf(directory)) return open_gguf_checkpoint(directory, tied_head);
   const std::string single = directory + "/" + single_name;
   const std::string index = directory + "/" + index_name;
   if (exists(single) || exists(index)) {

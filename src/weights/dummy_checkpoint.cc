@@ -1,13 +1,9 @@
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
-#include <mutex>
 
-#include "config/node.h"
 #include "weights/checkpoint.h"
+#include "weights/made_tensors.h"
 
 namespace chorus {
 namespace {
@@ -81,38 +77,6 @@ void fill_uniform(std::uint64_t key, std::uint64_t first, std::uint64_t count, s
   }
 }
 
-// Anonymous memory straight from the kernel, in huge pages where it has them: weights are large and live long.
-class Block {
- public:
-  Block() = default;
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
-  ~Block() {
-    if (data_ != nullptr) ::munmap(data_, bytes_);
-  }
-  bool allocate(std::size_t bytes) {
-    void* data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (data == MAP_FAILED) return false;
-    ::madvise(data, bytes, MADV_HUGEPAGE);
-    data_ = static_cast<std::byte*>(data);
-    bytes_ = bytes;
-    return true;
-  }
-  std::byte* data() const { return data_; }
-  std::size_t bytes() const { return bytes_; }
-
- private:
-  std::byte* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
-
-// One tensor; the mutex is held while its bytes are made, so that other tensors can be made meanwhile.
-struct Kept {
-  std::mutex mutex;
-  std::vector<std::int64_t> shape;
-  Block block;
-};
-
 class DummyCheckpoint final : public Checkpoint {
  public:
   DummyCheckpoint(std::uint64_t seed, DType dtype) : seed_(seed), dtype_(dtype) {}
@@ -120,24 +84,12 @@ class DummyCheckpoint final : public Checkpoint {
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override;
   std::vector<std::string> names() const override { return {}; }
   std::string digest() const override { return fmt::format("dummy weights of seed {}", seed_); }
-  void release(const std::string& name) const override {
-    const std::lock_guard lock(mutex_);
-    kept_.erase(name);
-  }
+  void release(const std::string& name) const override { made_.release(name); }
 
  private:
-  std::shared_ptr<Kept> entry(const std::string& name) const {
-    const std::lock_guard lock(mutex_);
-    auto& kept = kept_[name];
-    if (!kept) kept = std::make_shared<Kept>();
-    return kept;
-  }
-  Result<void> make(const std::string& name, const std::vector<std::int64_t>& shape, Kept* kept) const;
-
   std::uint64_t seed_;
   DType dtype_;
-  mutable std::mutex mutex_;
-  mutable std::map<std::string, std::shared_ptr<Kept>> kept_;  // guarded by mutex_
+  mutable MadeTensors made_;
 };
 
 void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t rank, std::uint64_t count,
@@ -155,33 +107,13 @@ void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t 
   }
 }
 
-Result<void> DummyCheckpoint::make(const std::string& name, const std::vector<std::int64_t>& shape, Kept* kept) const {
-  std::uint64_t count = 1, bytes = 0;
-  bool fits = true;
-  for (const std::int64_t dimension : shape) {
-    fits = fits && dimension > 0 && !__builtin_mul_overflow(count, static_cast<std::uint64_t>(dimension), &count);
-  }
-  fits = fits && !__builtin_mul_overflow(count, bytes_of(dtype_), &bytes);
-  if (!fits)
-    return fail(ErrorCode::invalid_argument, "dummy tensor {}: a dimension below 1, or more bytes than 64 bits count",
-                name);
-  const std::uint64_t available = memory_available_bytes();
-  if (bytes > available || !kept->block.allocate(bytes)) {
-    return fail(ErrorCode::resource_exhausted, "dummy tensor {} needs {} bytes of memory and {} are available", name,
-                bytes, available);
-  }
-  fill(seed_, name, dtype_, shape.size(), count, kept->block.data());
-  kept->shape = shape;
-  return {};
-}
-
 Result<TensorView> DummyCheckpoint::tensor(const std::string& name, const std::vector<std::int64_t>& shape) const {
-  const auto kept = entry(name);
-  const std::lock_guard lock(kept->mutex);
-  if (kept->block.data() == nullptr) CHORUS_TRY_VOID(make(name, shape, kept.get()));
-  if (kept->shape != shape)
-    return fail(ErrorCode::invalid_argument, "dummy tensor {} was made with another shape", name);
-  return TensorView{kept->block.data(), dtype_, shape, "dummy weights"};
+  CHORUS_TRY(const std::byte* const bytes, made_.get(name, shape, bytes_of(dtype_), [&](std::byte* out) {
+    std::uint64_t count = 1;
+    for (const std::int64_t dimension : shape) count *= static_cast<std::uint64_t>(dimension);
+    fill(seed_, name, dtype_, shape.size(), count, out);
+  }));
+  return TensorView{bytes, dtype_, shape, "dummy weights"};
 }
 
 }  // namespace

@@ -12,7 +12,7 @@ namespace asio = boost::asio;
 class HttpConnection::OpenExchange final : public Exchange {
  public:
   OpenExchange(HttpConnection* connection, HttpRequest request)
-      : connection_(connection), request_(std::move(request)) {}
+      : connection_(connection), request_(std::move(request)), begun_at_(monotonic_now()) {}
 
   const HttpRequest& request() const override { return request_; }
   std::string take_body() override { return std::exchange(request_.body, {}); }
@@ -24,6 +24,7 @@ class HttpConnection::OpenExchange final : public Exchange {
     if (!is_open()) return;
     CHECK(!streams_, "a response in the middle of a stream");
     const bool keep_alive = keeps_alive();
+    status_ = response.status;
     std::string head = response_head(response, BodyEnd::by_length, keep_alive, connection_->host_.date);
     if (request_.method != "HEAD") head += response.body;
     connection_->send(head);
@@ -34,6 +35,7 @@ class HttpConnection::OpenExchange final : public Exchange {
     if (!is_open()) return;
     CHECK(!streams_, "a stream that has begun");
     streams_ = true;
+    status_ = head.status;
     const BodyEnd end = request_.http_1_0 ? BodyEnd::by_close : BodyEnd::by_chunks;
     connection_->send(response_head(head, end, keeps_alive(), connection_->host_.date));
   }
@@ -84,11 +86,15 @@ class HttpConnection::OpenExchange final : public Exchange {
   void finish(bool keep_alive) {
     on_gone_ = {};
     on_room_ = {};
+    const auto& answered = connection_->host_.application.answered;
+    if (answered) answered(request_, status_, monotonic_now() - begun_at_);
     detach()->finish_exchange(keep_alive);
   }
 
   HttpConnection* connection_;  // nullptr: the answer is whole, or the client has gone
   HttpRequest request_;
+  Nanoseconds begun_at_;
+  int status_ = 0;
   std::function<void()> on_gone_, on_room_;
   bool streams_ = false;
   mutable bool was_full_ = false;

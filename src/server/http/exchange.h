@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/clock.h"
 #include "server/http/request.h"
 #include "server/http/response.h"
 
@@ -46,6 +47,8 @@ struct HttpApplication {
   // Asked when a request's head is there and before its body is read: an answer refuses it.
   std::function<std::optional<HttpResponse>(const HttpRequest& head)> admit;
   std::function<void(std::shared_ptr<Exchange> exchange)> handle;
+  // A request was wholly answered, so long after it was read; may be empty.
+  std::function<void(const HttpRequest& request, int status, Nanoseconds duration)> answered = {};
 };
 
 }  // namespace chorus

@@ -67,10 +67,11 @@ void HttpServer::Implementation::wait_to_accept(Listener* listener) {
                              });
 }
 
-// A few at a time, so that a flood of connections delays nobody's stream.
+// For a short time, so that a flood of connections delays nobody's stream. Not a few of them: where thousands of
+// streams make a turn of the loop long, thousands more would wait for as many turns.
 void HttpServer::Implementation::accept(Listener* listener) {
-  constexpr int accepted_at_once = 16;
-  for (int i = 0; i < accepted_at_once; ++i) {
+  constexpr Nanoseconds accepting_time = 1'000'000;
+  for (const Nanoseconds begun = monotonic_now(); monotonic_now() - begun < accepting_time;) {
     auto socket = tcp::accept(listener->socket.get());
     if (!socket.ok()) {
       log(LogLevel::warning, "cannot accept a connection, tried again in {} ms: {}",

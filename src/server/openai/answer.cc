@@ -39,7 +39,11 @@ void write_usage(JsonWriter& json, const Usage& usage) {
   json.key("usage").begin_object();
   json.key("prompt_tokens").value(usage.prompt_tokens);
   json.key("total_tokens").value(usage.prompt_tokens + usage.completion_tokens);
-  json.key("completion_tokens").value(usage.completion_tokens).end_object();
+  json.key("completion_tokens").value(usage.completion_tokens);
+  if (usage.cached_tokens) {
+    json.key("prompt_tokens_details").begin_object().key("cached_tokens").value(*usage.cached_tokens).end_object();
+  }
+  json.end_object();
 }
 
 // What vLLM adds to a choice.

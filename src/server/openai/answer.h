@@ -45,6 +45,7 @@ struct AnswerPrompt {
 
 struct Usage {
   std::uint64_t prompt_tokens = 0, completion_tokens = 0;
+  std::optional<std::uint64_t> cached_tokens = {};  // of the prompt, where it is to be told
 };
 
 // What every object of an answer says.

@@ -139,6 +139,7 @@ Parsed<GenerationRequest> parse_chat(const Json& body, const ServedModel& model,
                                    (model.reasoning && model.think_markers_are_special);
   if (markers_are_special) input.options.skip_special_tokens = false;  // as vLLM's adjust_request
   input.prompt = std::move(*prompt);
+  request.unknown_fields = fields.unknown();
   request.inputs.push_back(std::move(input));
   return request;
 }

@@ -34,7 +34,19 @@ constexpr const char* missing_features[] = {
     "web_search_options",
 };
 
+// Known, and without a meaning here.
+constexpr const char* ignored_fields[] = {"metadata",
+                                          "parallel_tool_calls",
+                                          "prompt_cache_key",
+                                          "safety_identifier",
+                                          "session_id",
+                                          "service_tier",
+                                          "store",
+                                          "user",
+                                          "verbosity"};
+
 void refuse_missing_features(Fields& fields) {
+  for (const char* const name : ignored_fields) (void)fields.find(name);
   for (const char* const name : missing_features) fields.refuse(name);
   if (const auto best = fields.whole("best_of", 0, INT32_MAX); best && *best > 1) {
     fields.fail("best_of", "best_of is not supported: ask for n choices");

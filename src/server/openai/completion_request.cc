@@ -81,6 +81,7 @@ Parsed<GenerationRequest> parse_completion(const Json& body, const ServedModel& 
   if (!input.options.params.logprob_token_ids.empty()) request.logprobs = true;
   input.return_prompt = request.echo || request.prompt_logprobs || request.return_token_ids;
   read_prompts(fields, input, &request);
+  request.unknown_fields = fields.unknown();
   if (!fields.ok()) return fields.error();
   const std::size_t sequences = request.inputs.size() * input.options.params.n;
   if (sequences > sequences_max) {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 
 namespace chorus {
@@ -26,7 +27,9 @@ bool means_not(const Json& value) {
 
 const Json* Fields::find(const char* name) const {
   const auto found = object_.find(name);
-  return found == object_.end() || found->is_null() ? nullptr : &*found;
+  if (found == object_.end()) return nullptr;
+  if (std::ranges::find(asked_, std::string_view(name)) == asked_.end()) asked_.emplace_back(found.key());
+  return found->is_null() ? nullptr : &*found;
 }
 
 void Fields::fail(std::string_view name, std::string message, int status) {

@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <variant>
+#include <vector>
 
 #include "json/json.h"
 
@@ -35,12 +36,16 @@ class Fields {
   // A feature that is known and not there: given with any value but those that mean "not".
   void refuse(const char* name, const char* instead = nullptr);
 
+  // Members that nobody has asked for: fields that are not known here.
+  std::size_t unknown() const { return object_.size() - asked_.size(); }
+
   void fail(std::string_view name, std::string message, int status = 400);
   bool ok() const { return !error_.has_value(); }
   const ApiError& error() const { return error_.value(); }
 
  private:
   const Json& object_;
+  mutable std::vector<std::string_view> asked_;  // of the object's members; few
   std::optional<ApiError> error_;
 };
 

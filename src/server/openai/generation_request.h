@@ -35,6 +35,7 @@ struct GenerationRequest {
   Kind kind = Kind::completion;
   std::vector<GenerationInput> inputs;  // one a prompt; each has options.params.n choices
   std::optional<std::string> request_id;
+  std::size_t unknown_fields = 0;
 
   bool stream = false;
   bool include_usage = false;           // a last chunk with it
@@ -47,6 +48,7 @@ struct GenerationRequest {
   OutputRules output;            // of a chat
   bool return_token_ids = false;
   bool return_tokens_as_token_ids = false;  // "token_id:15" where a token's text would be
+  bool prompt_tokens_details = false;       // in `usage`; the server's wish
 
   std::uint32_t choices_per_prompt() const { return inputs.front().options.params.n; }
 };

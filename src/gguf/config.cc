@@ -1,0 +1,223 @@
+// The keys: gguf-py/gguf/constants.py of llama.cpp, class Keys.
+#include <algorithm>
+#include <cstring>
+
+#include "gguf/architecture.h"
+#include "gguf/documents.h"
+#include "json/json.h"
+
+namespace chorus {
+namespace {
+
+// Keys of the file's architecture, written under Hugging Face's names.
+class Fields {
+ public:
+  Fields(const GgufFile& file, const GgufArchitecture& architecture, JsonWriter* json)
+      : file_(file), prefix_(std::string(architecture.name) + "."), json_(*json) {}
+
+  std::optional<std::int64_t> integer(const char* key) const { return file_.integer(prefix_ + key); }
+  void copy_integer(const char* name, const char* key) {
+    if (const auto value = integer(key)) json_.key(name).value(*value);
+  }
+  // Numbers are float32 in the file: the shortest digits of one are what the model's own config.json has.
+  void copy_number(const char* name, const char* key) {
+    if (const auto value = number(key)) json_.key(name).value(*value);
+  }
+  std::optional<float> number(const char* key) const {
+    const auto value = file_.number(prefix_ + key);
+    return value ? std::optional(static_cast<float>(*value)) : std::nullopt;
+  }
+  std::optional<std::string_view> text(const char* key) const { return file_.text(prefix_ + key); }
+
+ private:
+  const GgufFile& file_;
+  std::string prefix_;
+  JsonWriter& json_;
+};
+
+bool has(const GgufFile& file, std::string_view tensor) {
+  return file.tensor(tensor) != nullptr;
+}
+
+void write_sizes(const GgufFile& file, Fields* fields, JsonWriter* json) {
+  const GgufTensor* const embedding = file.tensor("token_embd.weight");
+  if (embedding != nullptr && embedding->shape.size() == 2) json->key("vocab_size").value(embedding->shape[0]);
+  fields->copy_integer("hidden_size", "embedding_length");
+  fields->copy_integer("intermediate_size", "feed_forward_length");
+  fields->copy_integer("num_hidden_layers", "block_count");
+  fields->copy_integer("num_attention_heads", "attention.head_count");
+  fields->copy_integer("num_key_value_heads", "attention.head_count_kv");
+  fields->copy_integer("max_position_embeddings", "context_length");
+  const std::int64_t heads = fields->integer("attention.head_count").value_or(0);
+  const std::int64_t even_share = heads > 0 ? fields->integer("embedding_length").value_or(0) / heads : 0;
+  const std::int64_t head_dim = fields->integer("attention.key_length").value_or(even_share);
+  if (head_dim > 0) json->key("head_dim").value(head_dim);
+  // Whatever a family calls it.
+  fields->copy_number("rms_norm_eps", "attention.layer_norm_rms_epsilon");
+  fields->copy_number("layer_norm_eps", "attention.layer_norm_epsilon");
+  if (!fields->number("attention.layer_norm_rms_epsilon"))
+    fields->copy_number("rms_norm_eps", "attention.layer_norm_epsilon");
+  const std::int64_t turned = fields->integer("rope.dimension_count").value_or(head_dim);
+  if (head_dim > 0 && turned < head_dim) {
+    json->key("partial_rotary_factor").value(static_cast<double>(turned) / static_cast<double>(head_dim));
+  }
+}
+
+// What the tensors tell: which projections have biases, and whether the head is the embedding.
+void write_structure(const GgufFile& file, JsonWriter* json) {
+  json->key("tie_word_embeddings").value(!has(file, "output.weight"));
+  json->key("lm_head_bias").value(has(file, "output.bias"));
+  const bool bias = has(file, "blk.0.attn_q.bias") || has(file, "blk.0.attn_qkv.bias");
+  json->key("attention_bias").value(bias);
+  json->key("use_qkv_bias").value(bias);
+  json->key("attention_out_bias").value(has(file, "blk.0.attn_output.bias"));
+  json->key("mlp_bias").value(has(file, "blk.0.ffn_down.bias"));
+  json->key("use_parallel_residual").value(!has(file, "blk.0.ffn_norm.weight"));
+  json->key("qk_layernorm").value(has(file, "blk.0.attn_q_norm.weight"));
+}
+
+void write_experts(Fields* fields, JsonWriter* json) {
+  if (!fields->integer("expert_count")) return;
+  fields->copy_integer("num_experts", "expert_count");
+  fields->copy_integer("num_local_experts", "expert_count");
+  fields->copy_integer("num_experts_per_tok", "expert_used_count");
+  fields->copy_integer("moe_intermediate_size", "expert_feed_forward_length");
+  json->key("norm_topk_prob").value(true);
+}
+
+void write_factors(const char* name, const GgufTensor& tensor, JsonWriter* json) {
+  json->key(name).begin_array();
+  for (std::size_t i = 0; i < tensor.bytes / sizeof(float); ++i) {
+    json->value(load_as_float(tensor.data, DType::float32, i));
+  }
+  json->end_array();
+}
+
+// Divisors of the frequencies, one for each: "longrope" with as many for short contexts as for long ones. Llama 3.1's
+// come this way ("rope_freqs"), computed when the file was made.
+bool write_rope_factors(const GgufFile& file, Fields* fields, JsonWriter* json) {
+  const auto factors = [&file](const char* name) {
+    const GgufTensor* const tensor = file.tensor(name);
+    const bool readable = tensor != nullptr && tensor->type->dtype == DType::float32;
+    return readable ? tensor : nullptr;
+  };
+  const GgufTensor* const both = factors("rope_freqs.weight");
+  const GgufTensor* const brief = both != nullptr ? both : factors("rope_factors_short.weight");
+  const GgufTensor* const far = both != nullptr ? both : factors("rope_factors_long.weight");
+  if (brief == nullptr || far == nullptr) return false;
+  json->key("rope_scaling").begin_object().key("rope_type").value("longrope");
+  write_factors("short_factor", *brief, json);
+  write_factors("long_factor", *far, json);
+  if (both != nullptr) {
+    json->key("attention_factor").value(1.0);
+    fields->copy_integer("original_max_position_embeddings", "context_length");
+  } else {
+    fields->copy_number("attention_factor", "rope.scaling.attn_factor");
+    fields->copy_integer("original_max_position_embeddings", "rope.scaling.original_context_length");
+  }
+  json->end_object();
+  return true;
+}
+
+void write_rope(const GgufFile& file, Fields* fields, JsonWriter* json) {
+  fields->copy_number("rope_theta", "rope.freq_base");
+  if (write_rope_factors(file, fields, json)) return;
+  const auto type = fields->text("rope.scaling.type");
+  if (!type || *type == "none") return;
+  json->key("rope_scaling").begin_object().key("rope_type").value(*type);
+  fields->copy_number("factor", "rope.scaling.factor");
+  fields->copy_integer("original_max_position_embeddings", "rope.scaling.original_context_length");
+  fields->copy_number("beta_fast", "rope.scaling.yarn_beta_fast");
+  fields->copy_number("beta_slow", "rope.scaling.yarn_beta_slow");
+  json->end_object();
+}
+
+// The dtype of what most of the model is; quantised matrices are computed in bfloat16.
+const char* dtype_of(const GgufFile& file) {
+  std::size_t most = 0;
+  DType dtype = DType::bfloat16;
+  for (const GgufTensor& tensor : file.tensors()) {
+    if (tensor.shape.size() < 2 || tensor.bytes <= most) continue;
+    most = tensor.bytes;
+    dtype = tensor.type->dtype.value_or(DType::bfloat16);
+  }
+  return name_of(dtype);
+}
+
+void write_window(const Fields& fields, JsonWriter* json) {
+  json->key("sliding_window");
+  const auto window = fields.integer("attention.sliding_window");
+  if (window && *window > 0) {
+    json->value(*window);
+  } else {
+    json->null();
+  }
+}
+
+void write_token(const GgufFile& file, const char* name, const char* key, JsonWriter* json) {
+  if (const auto id = file.integer(key)) json->key(name).value(*id);
+}
+
+// What an answer ends with besides its end of text, in chat models' vocabularies: llama.cpp looks for these texts, too
+// (llama-vocab.cpp, "special_eog_ids").
+bool ends_a_turn(std::string_view token) {
+  constexpr std::string_view known[] = {"<|eot_id|>",    "<|eom_id|>",    "<|im_end|>",     "<|end|>",
+                                        "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"};
+  return std::ranges::find(known, token) != std::end(known);
+}
+
+}  // namespace
+
+Result<std::string> gguf_config_json(const GgufFile& file) {
+  CHORUS_TRY(const GgufArchitecture* const architecture, architecture_of(file));
+  std::string text;
+  JsonWriter json(&text);
+  Fields fields(file, *architecture, &json);
+  json.begin_object();
+  json.key("architectures").begin_array().value(architecture->hf_name).end_array();
+  json.key("model_type").value(architecture->model_type);
+  json.key("torch_dtype").value(dtype_of(file));
+  write_sizes(file, &fields, &json);
+  write_structure(file, &json);
+  write_experts(&fields, &json);
+  write_rope(file, &fields, &json);
+  write_window(fields, &json);
+  fields.copy_number("embedding_multiplier", "embedding_scale");
+  fields.copy_number("residual_multiplier", "residual_scale");
+  fields.copy_number("attention_multiplier", "attention.scale");
+  fields.copy_number("logits_scaling", "logit_scale");
+  write_token(file, "bos_token_id", "tokenizer.ggml.bos_token_id", &json);
+  write_token(file, "eos_token_id", "tokenizer.ggml.eos_token_id", &json);
+  json.end_object();
+  return text;
+}
+
+std::string gguf_generation_config_json(const GgufFile& file) {
+  std::string text;
+  JsonWriter json(&text);
+  json.begin_object();
+  write_token(file, "bos_token_id", "tokenizer.ggml.bos_token_id", &json);
+  json.key("eos_token_id").begin_array();
+  for (const char* const key : {"eos", "eot", "eom"}) {
+    if (const auto id = file.integer(fmt::format("tokenizer.ggml.{}_token_id", key))) json.value(*id);
+  }
+  const auto tokens = file.texts("tokenizer.ggml.tokens");
+  const auto types = file.numbers("tokenizer.ggml.token_type");
+  constexpr double control = 3;
+  for (std::size_t id = 0; id < std::min(tokens.size(), types.size()); ++id) {
+    if (types[id] == control && ends_a_turn(tokens[id])) json.value(static_cast<std::int64_t>(id));
+  }
+  json.end_array();
+  const auto number = [&](const char* name, const char* key) {
+    if (const auto value = file.number(key)) json.key(name).value(static_cast<float>(*value));
+  };
+  number("temperature", "general.sampling.temp");
+  number("top_p", "general.sampling.top_p");
+  number("min_p", "general.sampling.min_p");
+  number("repetition_penalty", "general.sampling.penalty_repeat");
+  if (const auto count = file.integer("general.sampling.top_k")) json.key("top_k").value(*count);
+  json.end_object();
+  return text;
+}
+
+}  // namespace chorus
