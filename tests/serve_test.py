@@ -1,4 +1,5 @@
 """chorus serve: the server as its clients and its operator see it."""
+import concurrent.futures
 import json
 import os
 import signal
@@ -114,6 +115,17 @@ def test_a_client_that_goes_ends_its_request(server):
     assert b"data: " in connection.recv(100000)
     connection.close()
     wait_for_load(server, 0, within_s=2)
+
+
+def test_an_aborted_answer_ends_where_it_is(server):
+    row = {"prompt": "Once", "max_tokens": 500, "ignore_eos": True, "n": 4, "stream": True, "request_id": "mine"}
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        chunks = pool.submit(server.stream, "/v1/completions", row)
+        wait_for_load(server, 1, within_s=5)
+        assert server.post("/abort_requests", {"request_ids": ["cmpl-mine"]}) == {"aborted": 1}
+        choices = put_together(chunks.result())
+    assert {choice["finish_reason"] for choice in choices.values()} == {"abort"} and len(choices) == 4
+    assert load(server) == 0
 
 
 def test_a_slow_reader_gets_all_and_delays_nobody(server):
