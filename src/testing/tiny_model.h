@@ -26,11 +26,13 @@ struct TinyModel {
 };
 
 inline TinyModel load_tiny_model(const std::string& directory, const std::string& dtype = "float32",
-                                 const ParallelConfig& parallel = {}, const std::string& isa = "auto") {
+                                 const ParallelConfig& parallel = {}, const std::string& isa = "auto",
+                                 const std::string& device = "auto") {
   TinyModel model;
   model.engine.model = directory;
   model.engine.dtype = dtype;
   model.engine.cpu_isa = isa;
+  model.engine.device = device;
   model.engine.parallel = parallel;
   model.config = read_model_config(directory, "auto").value();
   std::vector<int> shards(static_cast<std::size_t>(weight_shards(parallel)));
