@@ -15,7 +15,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/sample.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

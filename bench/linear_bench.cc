@@ -9,8 +9,8 @@
 
 #include "kernels/isa.h"
 #include "kernels/linear.h"
-#include "kernels/scratch.h"
 #include "kernels/thread_pool.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

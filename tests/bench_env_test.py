@@ -35,7 +35,8 @@ def test_env_as_json():
         assert profile == f"{env['cpu']['instruction_sets'][0]}/{dtype}"
     assert env["cores"]["affinity"] == sorted(os.sched_getaffinity(0)) and 1 <= env["cores"]["usable"] <= CORES
     assert 0 < env["memory"]["available_bytes"] <= env["memory"]["total_bytes"]
-    assert env["gpus"]["usable"] == []
+    assert env["gpus"]["cuda_backend"] is False
+    assert all(gpu["memory_bytes"] > 0 for gpu in env["gpus"]["found"])
 
 
 def test_env_sees_the_affinity():

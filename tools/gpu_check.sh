@@ -1,31 +1,62 @@
 #!/bin/bash
-# gpu_check.sh [FOLDER [OUT]] -- checks and measures the device kernels on this machine's GPU, in under 8 minutes. FOLDER (default
-# build-cuda/bench/cuda) has gpu_test and gpu_bench: cmake --preset release -B build-cuda -DCHORUS_CUDA=ON; ninja -C build-cuda gpu_test
-# gpu_bench. They need the driver and libfmt.so.9, for a bare machine to be brought along in FOLDER/lib, and compare themselves with
-# libcublas.so.13 where there is one. Logs go to OUT (default: here). Exit status 1 if a test fails.
+# gpu_check.sh [FOLDER [OUT]] -- checks and measures Chorus on this machine's GPU, in under 8 minutes. FOLDER: what tools/gpu_kit.sh packed,
+# unpacked (default: where this script is). Needs the driver; compares itself with libcublas.so.13 where there is one. Logs go to OUT
+# (default: here). Exit status 1 if a check fails.
 set -u
-folder=${1:-$(dirname "$0")/../build-cuda/bench/cuda}
+folder=$(cd "${1:-$(dirname "$0")}" && pwd)
 out=${2:-.}
 status=0
 export LD_LIBRARY_PATH="$folder/lib:${LD_LIBRARY_PATH:-}"
 
-nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu --format=csv 2>&1 | tee "$out/card.txt"
+check() { # NAME COMMAND...: its output goes to NAME.txt
+  local name=$1
+  shift
+  echo "== $name"
+  "$@" 2>&1 | tee "$out/$name.txt" | tail -30
+  [ "${PIPESTATUS[0]}" = 0 ] || { status=1; echo "FAILED: $name"; }
+}
+story() { timeout 60 "$folder/chorus" generate "$folder/models/stories260k" --device cuda --input "$folder/prompts.jsonl" "$@"; }
+# The bytes of the emulation, whatever the batch, the chunks, the cache and the replicas.
+same() {
+  story >"$out/story.jsonl" 2>"$out/story.err" || tail -3 "$out/story.err"
+  cmp "$out/story.jsonl" "$folder/expected.jsonl" || return 1
+  for options in "--max-num-batched-tokens 16" "--max-num-seqs 1" "--no-enable-prefix-caching" "--kv-cache-memory 64KiB" "-dp 2"; do
+    # shellcheck disable=SC2086
+    story $options 2>"$out/story.err" | cmp - "$out/story.jsonl" && echo "equal: $options" || return 1
+  done
+}
+killed() {
+  story -dp 2 --output "$out/killed.jsonl" 2>"$out/killed.err" &
+  local process=$! engines=""
+  until [ "$(grep -c 'is ready' "$out/killed.err" 2>/dev/null)" = 2 ] || ! kill -0 $process 2>/dev/null; do sleep 0.05; done
+  engines=$(pgrep -f 'chorus engine dp=' | tail -1)
+  [ -n "$engines" ] && kill -9 "$engines"
+  wait $process
+  grep -c SIGKILL "$out/killed.err"
+  cmp "$out/killed.jsonl" "$folder/expected.jsonl"
+}
+latency() { timeout 170 "$folder/chorus" bench latency "$folder/models/llama8b" --load-format dummy --device cuda --max-model-len 4096 --disable-progress-bars "$@"; }
+
+check card nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu --format=csv
 cublas=$(find / -name libcublas.so.13 -not -path '/proc/*' 2>/dev/null | head -1)
 [ -n "$cublas" ] && export LD_LIBRARY_PATH="$LD_LIBRARY_PATH:$(dirname "$cublas")"
 
-timeout 120 "$folder/gpu_test" --gtest_brief=1 2>&1 | tee "$out/test.txt"
-[ "${PIPESTATUS[0]}" = 0 ] || status=1
-timeout 150 "$folder/gpu_bench" "$out" 2>&1 | tee "$out/bench.txt"
-[ "${PIPESTATUS[0]}" = 0 ] || status=1
+if [ -x "$folder/chorus" ]; then
+  check env "$folder/chorus" env
+  check same_bytes same
+  check killed killed
+  check decode_of_one latency --batch-size 1 --input-len 32 --output-len 128 --num-iters 3 --warmup 1
+  check prefill_8x2048 latency --batch-size 8 --input-len 2048 --output-len 2 --num-iters 2 --warmup 1 --max-num-batched-tokens 16384
+  check decode_of_256 latency --batch-size 256 --input-len 1024 --output-len 32 --num-iters 1 --warmup 1 --max-num-seqs 256
+fi
+[ -x "$folder/gpu_test" ] && check test timeout 120 "$folder/gpu_test" --gtest_brief=1
+[ -x "$folder/gpu_bench" ] && check bench timeout 150 "$folder/gpu_bench" "$out"
 
 # The tools that watch every access are slow: a subset of the tests.
-if command -v compute-sanitizer >/dev/null; then
+if command -v compute-sanitizer >/dev/null && [ -x "$folder/gpu_test" ]; then
   for tool in memcheck racecheck synccheck; do
-    echo "compute-sanitizer $tool"
-    timeout 60 compute-sanitizer --tool $tool --error-exitcode 1 "$folder/gpu_test" --gtest_brief=1 \
-      --gtest_filter='LinearCudaOutput.*:*.BitsAreHoppers:RmsNormCuda.*:RotaryWriteCuda.*:ArgmaxCuda.*:AttentionCuda.AgreesWithTheCpu' 2>&1 | tail -5 |
-      tee "$out/$tool.txt"
-    [ "${PIPESTATUS[0]}" = 0 ] || status=1
+    check $tool timeout 60 compute-sanitizer --tool $tool --error-exitcode 1 "$folder/gpu_test" --gtest_brief=1 \
+      --gtest_filter='LinearCudaOutput.*:*.BitsAreHoppers:RmsNormCuda.*:RotaryWriteCuda.*:ArgmaxCuda.*:AttentionCuda.AgreesWithTheCpu:Ops.*'
   done
 fi
 exit $status

@@ -69,13 +69,13 @@ void bench_rows(Bench& bench) {
     std::printf("%-40s %9.1f us %6.0f GB/s %4.0f %% of reading\n", what, us, bytes / us / 1e3,
                 bytes / us * 1e8 / bench.read_bytes_per_s);
   };
-  report("rms_norm, 16,384 rows of 4,096",
-         bench.microseconds(
-             4,
-             [&](int) {
-               rms_norm_cuda(bench.queue, {x.data(), hidden, m, hidden, x.data(), 1e-5F, out.data(), hidden});
-             }),
-         6.0 * m * hidden);
+  report(
+      "rms_norm, 16,384 rows of 4,096",
+      bench.microseconds(4,
+                         [&](int) {
+                           norm_cuda(bench.queue, {x.data(), hidden, m, hidden, x.data(), 1e-5F, out.data(), hidden});
+                         }),
+      6.0 * m * hidden);
   report("rotary and KV write, 16,384 rows",
          bench.microseconds(4,
                             [&](int) {

@@ -10,7 +10,7 @@
 #include "config/reduction_segments.h"
 #include "kernels/limits.h"
 #include "kernels/linear.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

@@ -14,8 +14,10 @@
 
 #include "cli/commands.h"
 #include "cli/version.h"
+#include "config/gpus.h"
 #include "config/node.h"
 #include "json/json.h"
+#include "kernels/gpu_runtime.h"
 
 namespace chorus {
 namespace {
@@ -74,12 +76,14 @@ Json numa_nodes_found() {
   return nodes;
 }
 
-// The devices that the NVIDIA driver names; nothing here computes on them.
-Json gpus_seen() {
+// What the NVIDIA driver shows this process.
+Json gpus_found() {
   Json gpus = Json::array();
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator("/proc/driver/nvidia/gpus", error))
-    gpus.push_back(entry.path().filename().string());
+  for (const Gpu& gpu : detect_gpus()) {
+    gpus.push_back({{"name", gpu.name},
+                    {"memory_bytes", gpu.memory_bytes},
+                    {"compute_capability", fmt::format("{}.{}", gpu.capability / 10, gpu.capability % 10)}});
+  }
   return gpus;
 }
 
@@ -113,7 +117,7 @@ Json found() {
           {"memory", {{"total_bytes", node.memory_total_bytes}, {"available_bytes", node.memory_available_bytes}}},
           {"numa_nodes", numa_nodes_found()},
           {"transparent_huge_pages_shared", first_line("/sys/kernel/mm/transparent_hugepage/shmem_enabled")},
-          {"gpus", {{"usable", Json::array()}, {"seen", gpus_seen()}, {"note", "this build has no CUDA backend"}}},
+          {"gpus", {{"found", gpus_found()}, {"cuda_backend", gpu::is_real()}}},
           {"libraries", libraries_found()}};
 }
 
@@ -154,7 +158,12 @@ std::string text_of(const Json& env) {
         fmt::format("{}: cpus {}, {}", node["node"].get<int>(), string(node["cpus"]), gibibytes(node["memory_bytes"])));
   }
   row("huge shared pages", string(env["transparent_huge_pages_shared"]));
-  row("GPUs", fmt::format("none: {}; seen: {}", string(env["gpus"]["note"]), joined(env["gpus"]["seen"])));
+  for (const Json& gpu : env["gpus"]["found"]) {
+    row("GPU", fmt::format("{}, {}, compute capability {}", string(gpu["name"]), gibibytes(gpu["memory_bytes"]),
+                           string(gpu["compute_capability"])));
+  }
+  if (env["gpus"]["found"].empty()) row("GPUs", "none");
+  row("CUDA backend", env["gpus"]["cuda_backend"].get<bool>() ? "yes: --device cuda" : "not in this build");
   for (const auto& [name, version] : env["libraries"].items())
     row("library", fmt::format("{} {}", name, string(version)));
   return text;

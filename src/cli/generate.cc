@@ -45,7 +45,7 @@ std::string input_of(const GenerateOptions& options) {
 Result<RowDependencies> dependencies_of(const GenerateOptions& options, const ModelConfig& model,
                                         const GenerationOptions& defaults) {
   const EngineConfig& engine = options.engine;
-  CHORUS_TRY(const Isa isa, choose_isa(engine.cpu_isa));
+  CHORUS_TRY(const Isa isa, choose_isa(engine.device, engine.cpu_isa));
   ModelConfig read = model;
   read.directory.clear();
   Digest config, sampling;

@@ -129,7 +129,7 @@ Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model)
   inspection.model = config.model;
   inspection.architecture = model.architecture;
   inspection.parallel = config.parallel;
-  CHORUS_TRY(inspection.isa, choose_isa(config.cpu_isa));
+  CHORUS_TRY(inspection.isa, choose_isa(config.device, config.cpu_isa));
   inspection.dtype = compute_dtype(config, model);
   CHORUS_TRY(inspection.shards, shards_of(config, model));
   std::map<std::string, InspectedTensor> tensors;

@@ -194,7 +194,7 @@ void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& to
 // Outputs of another release, instruction set or dtype may differ in their bits: one file does not mix them.
 Result<std::string> profile_of(const TextPromptParams& node) {
   CHORUS_TRY(const ModelConfig model, read_model_config(node.engine.model, node.engine.generation_config));
-  CHORUS_TRY(const Isa isa, choose_isa(node.engine.cpu_isa));
+  CHORUS_TRY(const Isa isa, choose_isa(node.engine.device, node.engine.cpu_isa));
   return version() + " " + numerics_profile(isa, compute_dtype(node.engine, model));
 }
 

@@ -52,6 +52,10 @@ Result<void> check_texts(const EngineConfig& config) {
     const auto sets = parse_cpu_sets(config.cpu_threads_bind);
     if (!sets) return sets.error();
   }
+  if (!(config.gpu_memory_fraction() > 0 && config.gpu_memory_fraction() <= 1)) {
+    return refuse("gpu-memory-utilization", fmt::format("\"{}\"", config.gpu_memory_utilization.substr(0, 100)),
+                  "a number above 0, up to 1");
+  }
   if (config.generation_config.empty()) return refuse("generation-config", "empty", "auto, chorus or a directory");
   if (!config.tokenizer.empty() && config.tokenizer != config.model) {
     return refuse("tokenizer", fmt::format("\"{}\"", config.tokenizer.substr(0, 200)),
@@ -217,8 +221,10 @@ Result<void> check_supported(const EngineConfig& config) {
     const char* option;
     const char* reason;
   } table[] = {
-      {config.device == "cuda", "device cuda",
-       "needs a CUDA backend, which this build does not have; use --device cpu"},
+      {config.on_gpu() && (parallel.replica_size() > 1 || parallel.replicas_step_together()), "device cuda",
+       "computes with one GPU a replica: leave out tensor, pipeline, context and expert parallelism"},
+      {config.on_gpu() && config.dtype == "float32", "dtype float32",
+       "is not computed on GPUs: give --dtype bfloat16, or --device cpu"},
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
        parallel.nodes_per_replica > 1 ? "nodes-per-replica under external_launcher"
                                       : "data-parallel-size-local below data-parallel-size under external_launcher",
@@ -320,7 +326,15 @@ EngineConfig settled(EngineConfig config, const ModelConfig& model) {
   return config;
 }
 
+double EngineConfig::gpu_memory_fraction() const {
+  double fraction = 0;
+  const char* end = gpu_memory_utilization.data() + gpu_memory_utilization.size();
+  const auto parsed = std::from_chars(gpu_memory_utilization.data(), end, fraction);
+  return parsed.ec == std::errc() && parsed.ptr == end ? fraction : 0;
+}
+
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model) {
+  if (config.on_gpu()) return DType::bfloat16;
   if (config.dtype == "bfloat16") return DType::bfloat16;
   if (config.dtype == "float32") return DType::float32;
   return model.dtype == DType::bfloat16 ? DType::bfloat16 : DType::float32;

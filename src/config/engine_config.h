@@ -150,16 +150,17 @@ inline std::string respell_generation_config(const std::string& value) {
 
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
 struct EngineConfig {
-  std::string model;                      // directory
-  std::string tokenizer;                  // must be the model's directory; empty: the same
-  std::string dtype = "auto";             // auto | bfloat16 | float32
-  std::string device = "auto";            // auto | cpu | cuda
-  std::string cpu_isa = "auto";           // auto | amx-bf16 | avx512-bf16 | avx2-f32 | scalar
-  int threads = 0;                        // per worker; 0: the process's cores / replicas on this node, at least 1
-  std::string cpu_threads_bind = "auto";  // auto | "0-3|4-7" (a set a worker) | none
-  int max_model_len = 0;                  // 0: the model's max_position_embeddings
-  int block_size = 16;                    // tokens a KV block
-  std::uint64_t kv_cache_bytes = 0;       // per worker; 0: from the free memory, at most 4 GiB
+  std::string model;                           // directory
+  std::string tokenizer;                       // must be the model's directory; empty: the same
+  std::string dtype = "auto";                  // auto | bfloat16 | float32
+  std::string device = "auto";                 // auto | cpu | cuda | cuda-emulation
+  std::string gpu_memory_utilization = "0.9";  // above 0, up to 1
+  std::string cpu_isa = "auto";                // auto | amx-bf16 | avx512-bf16 | avx2-f32 | scalar
+  int threads = 0;                             // per worker; 0: the process's cores / replicas on this node, at least 1
+  std::string cpu_threads_bind = "auto";       // auto | "0-3|4-7" (a set a worker) | none
+  int max_model_len = 0;                       // 0: the model's max_position_embeddings
+  int block_size = 16;                         // tokens a KV block
+  std::uint64_t kv_cache_bytes = 0;            // per worker; 0: from the free memory, at most 4 GiB
   int max_num_seqs = 256;
   int max_num_batched_tokens = 2048;
   bool enable_prefix_caching = true;
@@ -175,6 +176,9 @@ struct EngineConfig {
   std::string ray_address;                   // RAY_ADDRESS: HOST:PORT or auto; empty: starts its own cluster
   std::string ray_pack_strategy = "strict";  // CHORUS_RAY_DP_PACK_STRATEGY: strict | fill | span
   // Ray places the replicas; with headless: this node is one that Ray has placed.
+  // The model runs on GPUs, or an emulation of them.
+  bool on_gpu() const { return device == "cuda" || device == "cuda-emulation"; }
+  double gpu_memory_fraction() const;  // 0: gpu_memory_utilization is no number
   bool on_ray() const { return data_parallel_backend == "ray" || distributed_executor_backend == "ray"; }
   ParallelConfig parallel;
   int api_server_count = 1;
@@ -193,12 +197,13 @@ struct EngineConfig {
     using enum OnNodes;
     return visit(
       option(self.model, digested, unsaid, {}),
-      option(self.tokenizer, own, unsaid, {.name = "tokenizer", .value_hint = "DIR", .takes_none = true,
-             .help = "the model's own directory"}),
+      option(self.tokenizer, own, unsaid, {.name = "tokenizer", .value_hint = "DIR", .takes_none = true, .help = "the model's own directory"}),
       option(self.dtype, digested, told, {.name = "dtype", .value_hint = "NAME",
              .accepted = "auto, bfloat16, float32", .help = "type of weights and KV cache: auto, bfloat16, float32"}),
-      option(self.device, digested, told, {.name = "device", .value_hint = "NAME", .accepted = "auto, cpu, cuda",
-             .help = "auto, cpu (cuda is not in this version)"}),
+      option(self.device, digested, told, {.name = "device", .value_hint = "NAME", .accepted = "auto, cpu, cuda, cuda-emulation",
+             .help = "auto (the CPU), cpu, cuda: one GPU a replica; cuda-emulation is for tests"}),
+      option(self.gpu_memory_utilization, own, told, {.name = "gpu-memory-utilization", .value_hint = "FRACTION", .help =
+             "part of a GPU's memory that the replicas on it use together"}),
       option(self.cpu_isa, digested, told, {.name = "cpu-isa", .value_hint = "NAME",
              .accepted = "auto, amx-bf16, avx512-bf16, avx2-f32, scalar",
              .help = "kernels: auto, amx-bf16, avx512-bf16, avx2-f32, scalar"}),
@@ -284,7 +289,7 @@ DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
 Result<std::uint64_t> parse_bytes(const std::string& text);
 
 // Engine options as the CLI, workflow JSON and the server name them: one readable table, which is the lists of
-// fields above, and what vLLM has and Chorus accepts without a use for it (gpu_memory_utilization, enforce_eager, ...).
+// fields above, and what vLLM has and Chorus accepts without a use for it (enforce_eager, ...).
 // Applying "max_model_len" or "max-model-len" with a value sets the field; an unknown name is an error that names the
 // nearest known one.
 std::span<const EngineOption> engine_options();

@@ -105,7 +105,6 @@ TEST(EngineOptions, AcceptWhatVllmHasWithoutEffect) {
     EXPECT_EQ(message(validate(config)), "") << name;
   }
   EXPECT_THAT(error_of("quantization", "awq"), AllOf(HasSubstr("quantization"), HasSubstr("awq"), HasSubstr("none")));
-  EXPECT_THAT(error_of("gpu-memory-utilization", "1.5"), HasSubstr("up to 1"));
   EXPECT_THAT(error_of("kv-cache-dtype", "fp8"), HasSubstr("auto"));
 }
 
@@ -154,6 +153,8 @@ TEST(Validate, NamesOptionValueAndBound) {
   } cases[] = {
       {"dtype", "float16", "auto, bfloat16, float32"},
       {"device", "tpu", "auto, cpu, cuda"},
+      {"gpu-memory-utilization", "1.5", "up to 1"},
+      {"gpu-memory-utilization", "much", "up to 1"},
       {"cpu-isa", "avx", "avx2-f32"},
       {"threads", "-1", "0 to 4096"},
       {"max-model-len", "-5", "-5"},
@@ -177,7 +178,9 @@ TEST(Validate, NamesOptionValueAndBound) {
 }
 
 TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
-  EXPECT_THAT(message(validate(config_with("device", "cuda"))), HasSubstr("device"));
+  EXPECT_THAT(message_of({{"device", "cuda"}, {"-tp", "2"}}), HasSubstr("one GPU a replica"));
+  EXPECT_THAT(message_of({{"device", "cuda"}, {"dtype", "float32"}}), HasSubstr("bfloat16"));
+  EXPECT_EQ(message_of({{"device", "cuda"}, {"-dp", "2"}}), "");
   EXPECT_EQ(message(validate(config_with("data-parallel-address", "127.0.0.1"))), "");
 }
 

@@ -103,13 +103,6 @@ Result<void> ignore_number(Value value) {
   if (parsed.ec == std::errc() && parsed.ptr == end && std::isfinite(number) && number >= 0) return {};
   return not_accepted(value, "a number from 0 on");
 }
-Result<void> ignore_fraction(Value value) {
-  CHORUS_TRY_VOID(ignore_number(value));
-  double number = 0;
-  std::from_chars(value.data(), value.data() + value.size(), number);
-  if (number > 0 && number <= 1) return {};
-  return not_accepted(value, "a number above 0, up to 1");
-}
 Result<void> only_as_float(Value value) {
   return is_none(value) || value == "auto"
              ? Result<void>()
@@ -130,7 +123,6 @@ Result<void> only_auto(Value value) {
 
 // vLLM's, without a field here.
 constexpr EngineOption accepted_options[] = {
-    {.name = "gpu-memory-utilization", .value_hint = "FRACTION", .help = no_effect_help, .accept = ignore_fraction},
     {.name = "enforce-eager", .help = no_effect_help, .accept = ignore_flag},
     {.name = "swap-space", .value_hint = "GIB", .help = no_effect_help, .accept = ignore_number},
     {.name = "cpu-offload-gb", .value_hint = "GIB", .help = no_effect_help, .accept = ignore_number},

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "base/check.h"
+#include "config/gpus.h"
 
 namespace chorus {
 namespace {
@@ -290,8 +291,39 @@ Result<std::vector<std::vector<int>>> cpu_sets_per_worker(const EngineConfig& co
   return sets;
 }
 
+namespace {
+
+// Of a GPU's memory: what CUDA itself takes for a process, and what a row of a step needs for its intermediate results,
+// in elements of the hidden state's width: at most 64 KiB of them are (hidden 4096, feed-forward 14336, float32 and
+// bfloat16).
+constexpr std::uint64_t gpu_context_bytes = std::uint64_t{1} << 30;
+constexpr std::uint64_t gpu_row_bytes = std::uint64_t{256} << 10;
+
+// Replicas of this node on one GPU share its memory; each has the weights.
+Result<std::uint64_t> kv_cache_bytes_on_gpu(const EngineConfig& config, std::uint64_t weight_bytes) {
+  if (config.kv_cache_bytes > 0) return config.kv_cache_bytes;
+  const std::vector<Gpu> gpus = detect_gpus();
+  if (gpus.empty()) return kv_cache_bytes_default_max;
+  const auto workers = static_cast<std::uint64_t>(workers_of_node(config));
+  const std::uint64_t sharing = (workers + gpus.size() - 1) / gpus.size();
+  const auto least = std::ranges::min_element(gpus, {}, &Gpu::memory_bytes);
+  const double allowed = static_cast<double>(least->memory_bytes) * config.gpu_memory_fraction();
+  const std::uint64_t share = static_cast<std::uint64_t>(allowed) / sharing;
+  const std::uint64_t taken =
+      weight_bytes + gpu_context_bytes + gpu_row_bytes * static_cast<std::uint64_t>(config.max_num_batched_tokens);
+  if (share > taken) return share - taken;
+  return fail(
+      ErrorCode::resource_exhausted,
+      "{} replicas share a GPU ({}) of {} bytes: {} of them each, and weights and intermediate results take {}; "
+      "start fewer, or raise --gpu-memory-utilization",
+      sharing, least->name, least->memory_bytes, share, taken);
+}
+
+}  // namespace
+
 Result<std::uint64_t> kv_cache_bytes_per_worker(const EngineConfig& config, const NodeResources& node,
                                                 std::uint64_t weight_bytes) {
+  if (config.device == "cuda") return kv_cache_bytes_on_gpu(config, weight_bytes);
   const auto workers = static_cast<std::uint64_t>(workers_of_node(config));
   const std::uint64_t available = node.memory_available_bytes;
   const std::uint64_t left = available - std::min(available, weight_bytes);

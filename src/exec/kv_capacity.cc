@@ -21,7 +21,7 @@ struct Shard {
 };
 
 Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
-  CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
+  CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
   CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   const DType dtype = compute_dtype(config, model);
   std::vector<Shard> shards;

@@ -65,7 +65,7 @@ std::vector<int> local_weight_shards(const ParallelConfig& parallel) {
 
 Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig& model, const std::vector<int>& shards,
                                    int threads, const std::function<bool()>& interrupted) {
-  CHORUS_TRY(const Isa isa, choose_isa(config.cpu_isa));
+  CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
   CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   if (config.parallel.enable_expert_balancing) {

@@ -1,11 +1,7 @@
 #include "exec/model_runner.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
-#include <cstring>
 
 #include "base/check.h"
 #include "exec/plan_codec.h"
@@ -42,6 +38,33 @@ Result<void> check_size(const ModelConfig& model) {
   return {};
 }
 
+// What a GPU's kernels take.
+Result<void> check_gpu(const ModelConfig& model) {
+  constexpr int unit = 8, head_dim_max = 128, group_max = 16;
+  if (model.num_experts > 0) {
+    return fail(ErrorCode::invalid_argument, "{}: experts are not computed on GPUs; use --device cpu", model.directory);
+  }
+  if (model.hidden_size % unit != 0 || model.head_dim % unit != 0 || model.head_dim > head_dim_max ||
+      model.num_attention_heads / model.num_key_value_heads > group_max) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "{}: hidden size {}, {} query heads a KV head of dimension {}; on GPUs multiples of {}, at most {} heads "
+        "of at most {} are computed; use --device cpu",
+        model.directory, model.hidden_size, model.num_attention_heads / model.num_key_value_heads, model.head_dim, unit,
+        group_max, head_dim_max);
+  }
+  return {};
+}
+
+// An upper bound of a step's intermediate results on a GPU, so that none is allocated later.
+std::size_t scratch_bytes(const ModelConfig& model, std::int64_t rows) {
+  const std::int64_t heads = model.num_attention_heads + 2 * std::int64_t{model.num_key_value_heads};
+  const std::int64_t row = 16 * std::int64_t{model.hidden_size} + 8 * heads * model.head_dim +
+                           4 * (std::int64_t{model.intermediate_size} + 64);
+  const std::int64_t logits = logits_rows_max * (4 * std::int64_t{model.vocab_size} + 8 * model.hidden_size + 64);
+  return static_cast<std::size_t>(rows * row + logits) + (std::size_t{64} << 20);
+}
+
 std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options) {
   std::optional<ExpertSlots> slots;
   if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts);
@@ -58,6 +81,7 @@ void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>
 Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard) {
   CHORUS_TRY(const Family* family, find_family(model));
   CHORUS_TRY_VOID(check_size(model));
+  if (isa == Isa::cuda_sm90) CHORUS_TRY_VOID(check_gpu(model));
   Parameters parameters(isa, dtype);
   Decoder decoder(parameters, shard, model, family->spec(model));
   return DeclaredModel{std::move(parameters), std::move(decoder)};
@@ -73,12 +97,16 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
       slots_(make_slots(options)),
       decoder_(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model, spec_of(model)),
       rotary_(model.rope, model.rotary_dim(), model.max_position_embeddings, options.max_model_len) {
-  for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(options.isa, model.vocab_size);
+  for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(host_isa(options.isa), model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
 }
 
-ModelRunner::~ModelRunner() {
-  if (kv_memory_ != nullptr) ::munmap(kv_memory_, kv_mapped_bytes_);
+Result<void> ModelRunner::open_device(std::span<const std::byte> arena) {
+  CHORUS_TRY(device_, make_device(options_.isa, pool_, options_.gpu));
+  if (device_->kind() == DeviceKind::cuda) device_->scratch().reserve(scratch_bytes(model_, options_.rows_max));
+  CHORUS_TRY_VOID(parameters_.bind(arena.data(), arena.size()));
+  CHORUS_TRY_VOID(parameters_.move_to(*device_));
+  return rotary_.move_to(*device_);
 }
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options,
@@ -87,7 +115,7 @@ Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& mode
                                                          WorkerGroups groups) {
   CHORUS_TRY([[maybe_unused]] const Family* family, find_family(model));
   std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options, parallel, shard, std::move(groups)));
-  CHORUS_TRY_VOID(runner->parameters_.bind(arena.data(), arena.size()));
+  CHORUS_TRY_VOID(runner->open_device(arena));
   if (runner->slots_) {
     CHORUS_TRY_VOID(runner->slots_->load(*checkpoint, runner->pool_));
     runner->balancer_.emplace(*options.balancing, ExpertBalancer::Site{}, *runner->slots_);
@@ -117,18 +145,13 @@ Result<void> ModelRunner::allocate_kv() {
                 "least that",
                 options_.kv_cache_bytes, options_.block_size, block_bytes);
   }
-  kv_mapped_bytes_ = static_cast<std::size_t>(kv_blocks_) * block_bytes;
-  // Pages come when a block is first written: a large cache costs nothing until it is used.
-  void* memory =
-      ::mmap(nullptr, kv_mapped_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
-    return fail(ErrorCode::resource_exhausted, "no memory for a KV cache of {} bytes ({}): lower --kv-cache-memory",
-                kv_mapped_bytes_, std::strerror(errno));
+  const auto memory = device_->allocate(static_cast<std::size_t>(kv_blocks_) * block_bytes);
+  if (!memory.ok()) {
+    return fail(memory.error().code, "no memory for a KV cache of {}: lower --kv-cache-memory", memory.error().message);
   }
-  kv_memory_ = static_cast<std::byte*>(memory);
   for (std::size_t layer = 0; layer < layers; ++layer) {
     caches_.push_back({layout,
-                       kv_memory_ + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_),
+                       *memory + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_),
                        {groups_.at.cp, groups_.cp_size}});
   }
   return {};
@@ -171,6 +194,9 @@ void ModelRunner::lay_out(const StepPlan& plan) {
     if (sequence.sample) wanted_.push_back({first_row + sequence.count - 1, static_cast<std::int32_t>(i), -1, 0});
   }
   if (groups_.cp_size > 1) lay_out_block_tables(plan);
+  wanted_rows_.clear();
+  for (const WantedRow& wanted : wanted_) wanted_rows_.push_back(wanted.row);
+  step_ = {tokens_, positions_, sequences_, wanted_rows_, {}};
 }
 
 Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
@@ -184,66 +210,100 @@ Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {
   }
   if (tokens_.empty() && groups_.ep.size() == 1) return {};
 
-  const Scratch::Scope scope(scratch_);
-  float* hidden = scratch_.take_array<float>(static_cast<std::int64_t>(tokens_.size()) * model_.hidden_size);
+  const Scratch::Scope scope(device_->scratch());
+  upload(*device_, &step_, options_.block_size);
+  const View hidden = device_->take(DType::float32, step_.rows(), model_.hidden_size);
   CHORUS_TRY_VOID(pass_through_layers(hidden));
   if (balancer_) CHORUS_TRY_VOID(balancer_->finish_step(groups_.ep, options_.progress));
   // Context ranks hold the same hidden rows: one of them is enough for what follows.
-  if (!groups_.last_stage() || groups_.at.cp != 0) return {};
-  return sample_rows(plan, hidden, result);
+  if (groups_.last_stage() && groups_.at.cp == 0) CHORUS_TRY_VOID(sample_rows(plan, hidden, result));
+  return device_->finish();
 }
 
 // What the stage before left comes in, what this stage leaves goes out: to the worker of the same tp and cp.
-Result<void> ModelRunner::pass_through_layers(float* hidden) {
+Result<void> ModelRunner::pass_through_layers(const View& hidden) {
   Group* ep = groups_.ep.size() > 1 ? &groups_.ep : nullptr;
   Group* cp = groups_.cp_size > 1 ? &groups_.cp : nullptr;
-  const LayerContext context{pool_, scratch_,         options_.isa, groups_.tp, ep, slots_ ? &*slots_ : nullptr,
-                             cp,    options_.progress};
-  const std::span<float> rows(hidden, tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
+  const LayerContext context{*device_, groups_.tp, ep, slots_ ? &*slots_ : nullptr, cp, options_.progress};
+  const std::span<float> rows(hidden.floats(), tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
   if (!groups_.first_stage()) CHORUS_TRY_VOID(groups_.pp.receive(std::as_writable_bytes(rows), groups_.at.pp - 1));
-  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, {tokens_, positions_, sequences_}, hidden));
+  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, step_, hidden));
   if (groups_.last_stage()) return {};
   return groups_.pp.send(std::as_bytes(rows), groups_.at.pp + 1);
 }
 
-Result<void> ModelRunner::sample_rows(const StepPlan& plan, const float* hidden, StepResult* result) {
+Result<void> ModelRunner::sample_rows(const StepPlan& plan, const View& hidden, StepResult* result) {
   for (const WantedRow& wanted : wanted_) {
     auto& scored = result->sequences[static_cast<std::size_t>(wanted.sequence)].prompt_logprobs;
     if (wanted.target >= 0) scored.resize(static_cast<std::size_t>(wanted.slot) + 1);
   }
-  const LayerContext context{pool_, scratch_, options_.isa, groups_.tp};
-  const Scratch::Scope scope(scratch_);
+  const LayerContext context{*device_, groups_.tp};
   const auto total = static_cast<std::int64_t>(wanted_.size());
-  const std::int64_t own_max = logits_share(std::min(total, logits_rows_max), 0, groups_.tp_size).count;
-  float* logits = scratch_.take_array<float>(own_max * model_.vocab_size);
   for (std::int64_t first = 0; first < total; first += logits_rows_max) {
+    const Scratch::Scope scope(device_->scratch());
     const std::int64_t count = std::min(logits_rows_max, total - first);
-    wanted_rows_.clear();
-    for (std::int64_t i = 0; i < count; ++i) wanted_rows_.push_back(wanted_[static_cast<std::size_t>(first + i)].row);
-    CHORUS_TRY_VOID(decoder_.logits(context, parameters_, hidden, wanted_rows_, logits));
-    const RowShare share = logits_share(count, groups_.at.tp, groups_.tp_size);
-    std::atomic<std::int64_t> next{0};
-    pool_.run([&](int thread, int) {
-      for (std::int64_t i = next.fetch_add(1); i < share.count; i = next.fetch_add(1)) {
-        const WantedRow& wanted = wanted_[static_cast<std::size_t>(first + share.first + i)];
-        const std::span<const float> row(logits + i * model_.vocab_size, static_cast<std::size_t>(model_.vocab_size));
-        const SequencePlan& sequence = plan.sequences[static_cast<std::size_t>(wanted.sequence)];
-        SequenceResult& one = result->sequences[static_cast<std::size_t>(wanted.sequence)];
-        if (wanted.target < 0) {
-          sample_one(thread, sequence, row, &one);
-          continue;
-        }
-        PositionLogprobs& scored = one.prompt_logprobs[static_cast<std::size_t>(wanted.slot)];
-        auto& top = tops_[static_cast<std::size_t>(thread)];
-        const std::uint32_t k = sequence.params->prompt_logprobs.value_or(0);
-        scored.chosen = {wanted.target,
-                         samplers_[static_cast<std::size_t>(thread)].logprobs(row, wanted.target, k, &top)};
-        copy_top(top, &scored.top);
-      }
-    });
+    // Of this rank's share of the rows.
+    CHORUS_TRY(const View logits, decoder_.logits(context, parameters_, hidden, step_, first, count));
+    if (want_greedy_alone(plan, first, count)) {
+      take_greedy(logits, first, result);
+    } else {
+      const auto size = static_cast<std::size_t>(logits.rows * logits.stride);
+      const auto* values = reinterpret_cast<const float*>(device_->read(logits.data, size * sizeof(float)));
+      sample_chunk(plan, {values, size}, first, count, result);
+    }
     options_.progress.moved();
   }
   return gather_samples(result);
+}
+
+bool ModelRunner::want_greedy_alone(const StepPlan& plan, std::int64_t first, std::int64_t count) const {
+  if (device_->kind() == DeviceKind::cpu) return false;  // the sampler is as good
+  return std::ranges::all_of(
+      std::span(wanted_).subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)),
+      [&](const WantedRow& wanted) {
+        const SequencePlan& sequence = plan.sequences[static_cast<std::size_t>(wanted.sequence)];
+        const SamplingParams& params = *sequence.params;
+        return wanted.target < 0 && params.temperature == 0 && !params.logprobs && params.presence_penalty == 0 &&
+               params.frequency_penalty == 0 && params.repetition_penalty == 1 && params.logit_bias.empty() &&
+               sequence.banned.empty();
+      });
+}
+
+void ModelRunner::take_greedy(const View& logits, std::int64_t first, StepResult* result) {
+  const std::int32_t* chosen = argmax(*device_, logits);
+  for (std::int64_t i = 0; i < logits.rows; ++i) {
+    const WantedRow& wanted = wanted_[static_cast<std::size_t>(first + i)];
+    SequenceResult& one = result->sequences[static_cast<std::size_t>(wanted.sequence)];
+    one.token = chosen[i];
+    one.not_a_number = chosen[i] < 0;
+  }
+}
+
+void ModelRunner::sample_chunk(const StepPlan& plan, std::span<const float> logits, std::int64_t first,
+                               std::int64_t count, StepResult* result) {
+  const RowShare share = logits_share(count, groups_.at.tp, groups_.tp_size);
+  const auto vocab = static_cast<std::size_t>(model_.vocab_size);
+  // A GPU's rows are filled up.
+  const std::size_t stride = share.count == 0 ? vocab : logits.size() / static_cast<std::size_t>(share.count);
+  std::atomic<std::int64_t> next{0};
+  pool_.run([&](int thread, int) {
+    for (std::int64_t i = next.fetch_add(1); i < share.count; i = next.fetch_add(1)) {
+      const WantedRow& wanted = wanted_[static_cast<std::size_t>(first + share.first + i)];
+      const std::span<const float> row = logits.subspan(static_cast<std::size_t>(i) * stride, vocab);
+      const SequencePlan& sequence = plan.sequences[static_cast<std::size_t>(wanted.sequence)];
+      SequenceResult& one = result->sequences[static_cast<std::size_t>(wanted.sequence)];
+      if (wanted.target < 0) {
+        sample_one(thread, sequence, row, &one);
+        continue;
+      }
+      PositionLogprobs& scored = one.prompt_logprobs[static_cast<std::size_t>(wanted.slot)];
+      auto& top = tops_[static_cast<std::size_t>(thread)];
+      const std::uint32_t k = sequence.params->prompt_logprobs.value_or(0);
+      scored.chosen = {wanted.target,
+                       samplers_[static_cast<std::size_t>(thread)].logprobs(row, wanted.target, k, &top)};
+      copy_top(top, &scored.top);
+    }
+  });
 }
 
 // The rows whose logits rank `rank` of the tensor-parallel group got, in order.

@@ -31,6 +31,10 @@ class ModelRunner {
     std::uint64_t kv_cache_bytes = 0;
     int threads = 1;
     std::vector<int> cpus;  // one per thread, or empty
+    // Where isa is a GPU's: its number among those that CUDA shows this process (counted around), and the most rows of
+    // a step.
+    int gpu = 0;
+    int rows_max = 0;
     // Experts move between the ranks of the ep group while serving, by this configuration; nullopt: they stay.
     std::optional<EplbConfig> balancing = {};
     Progress progress = {};
@@ -42,7 +46,6 @@ class ModelRunner {
                                                      const ParallelConfig& parallel, int shard,
                                                      std::span<const std::byte> arena, const Checkpoint* checkpoint,
                                                      WorkerGroups groups);
-  ~ModelRunner();
 
   std::int32_t kv_blocks() const { return kv_blocks_; }  // of each worker: the least of all
   const WorkerGroups& groups() const { return groups_; }
@@ -58,12 +61,18 @@ class ModelRunner {
  private:
   ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard,
               WorkerGroups groups);
+  Result<void> open_device(std::span<const std::byte> arena);
   Result<void> allocate_kv();
   Result<std::int32_t> agree_on_blocks(std::uint64_t own);
   void lay_out(const StepPlan& plan);
   void lay_out_block_tables(const StepPlan& plan);
-  Result<void> pass_through_layers(float* hidden);
-  Result<void> sample_rows(const StepPlan& plan, const float* hidden, StepResult* result);
+  Result<void> pass_through_layers(const View& hidden);
+  Result<void> sample_rows(const StepPlan& plan, const View& hidden, StepResult* result);
+  // Of the rows wanted_[first, first + count): sampled on the device if all of them want the likeliest token alone.
+  bool want_greedy_alone(const StepPlan& plan, std::int64_t first, std::int64_t count) const;
+  void take_greedy(const View& logits, std::int64_t first, StepResult* result);
+  void sample_chunk(const StepPlan& plan, std::span<const float> logits, std::int64_t first, std::int64_t count,
+                    StepResult* result);
   Result<void> gather_samples(StepResult* result);
   void sample_one(int thread, const SequencePlan& sequence, std::span<const float> logits, SequenceResult* result);
 
@@ -83,14 +92,12 @@ class ModelRunner {
   Options options_;
   WorkerGroups groups_;
   ThreadPool pool_;
-  Scratch scratch_;
+  std::unique_ptr<Device> device_;
   Parameters parameters_;
   std::optional<ExpertSlots> slots_;
   Decoder decoder_;
   std::optional<ExpertBalancer> balancer_;
   RotaryTable rotary_;
-  std::byte* kv_memory_ = nullptr;
-  std::size_t kv_mapped_bytes_ = 0;
   std::int32_t kv_blocks_ = 0;
   std::vector<KvCacheLayer> caches_;
   std::vector<Sampler> samplers_;  // one per thread
@@ -98,6 +105,7 @@ class ModelRunner {
   // The step's rows; kept between steps for their capacity.
   std::vector<std::int32_t> tokens_, positions_, wanted_rows_, block_tables_;
   std::vector<AttentionSequence> sequences_;
+  StepInput step_;  // of the above
   std::vector<WantedRow> wanted_;
   StepResult samples_;  // of another tensor-parallel rank's rows, or of this one's for the first
   std::string message_;

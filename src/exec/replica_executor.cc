@@ -31,6 +31,8 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   options.threads = std::max(1, setup.threads);
   options.cpus = setup.cpus;
   options.progress = setup.progress;
+  options.gpu = setup.world_rank - parallel.data_parallel_start_rank * parallel.replica_size();
+  options.rows_max = setup.config.max_num_batched_tokens;
   std::unique_ptr<Checkpoint> checkpoint;
   if (parallel.enable_expert_balancing) {
     CHORUS_TRY(options.balancing, parse_eplb_config(parallel.expert_balancing_config));

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "kernels/linear.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

@@ -5,7 +5,7 @@
 #include "base/check.h"
 #include "kernels/attention_plan.h"
 #include "kernels/attention_split.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

@@ -5,7 +5,7 @@
 namespace chorus {
 
 void attention_cuda(CudaQueue& queue, const CudaAttention& call) {
-  CHECK(call.head_dim == 64 || call.head_dim == 128, "head dimension {}", call.head_dim);
+  CHECK(call.head_dim % 8 == 0 && call.head_dim > 0 && call.head_dim <= 128, "head dimension {}", call.head_dim);
   CHECK(call.heads % call.kv_heads == 0 && call.heads / call.kv_heads <= cuda::attention_warp_rows &&
             call.block_size >= 16 && (call.block_size & (call.block_size - 1)) == 0,
         "{} heads, {} KV heads, blocks of {}", call.heads, call.kv_heads, call.block_size);

@@ -40,17 +40,22 @@ struct CudaAttention {
   std::int32_t positions_max = 0;  // start + count of any
   std::int32_t heads = 0, kv_heads = 0,
                block_size = 16;  // heads / kv_heads at most 16; block_size a power of two, 16 or more
-  std::int32_t head_dim = 128;   // 64 or 128
+  std::int32_t head_dim = 128;   // a multiple of 8, at most 128; fastest: 64 and 128
   std::int32_t window = 0;       // 0: all keys
   float scale = 1.0F;
   std::int32_t block_size_log2 = 0;  // the launcher's
   float* states = nullptr;           // attention_cuda_state_floats() floats if rows_max is 1
 };
 
+// The dimensions that a head is computed with.
+inline constexpr std::int32_t attention_cuda_padded(std::int32_t head_dim) {
+  return head_dim <= 64 ? 64 : 128;
+}
+
 // Scratch that a call with one row a sequence needs: a state of 16 lanes for each sequence, KV head and partition.
 inline std::int64_t attention_cuda_state_floats(const CudaAttention& call) {
   const std::int64_t partitions = (call.positions_max + attention_partition_keys - 1) / attention_partition_keys;
-  return partitions * call.sequence_count * call.kv_heads * 16 * (2 + call.head_dim);
+  return partitions * call.sequence_count * call.kv_heads * 16 * (2 + attention_cuda_padded(call.head_dim));
 }
 
 // Queues the attention of all sequences: those with one row each (a decode) in one call, prefills in another.

@@ -8,7 +8,7 @@
 #include "kernels/attention_cuda.h"
 #include "simt/simt.h"
 
-namespace chorus::cuda {
+namespace chorus::cuda::inline SIMT_MEANING {
 
 using simt::Bfloat16;
 using simt::Shared;
@@ -86,11 +86,14 @@ struct KeySpan {
 };
 
 // What a block works on.
-// blocks: of a processor, as registers and shared memory allow.
-template <int dimensions, int warps_over_lanes, int warps_over_dimensions, int stage_count, int blocks_of_a_processor>
+// blocks: of a processor, as registers and shared memory allow. A block computes with `dimensions`; heads of fewer are
+// filled up with zeros, which changes no sum, unless it is exact.
+template <int dimensions, bool exact, int warps_over_lanes, int warps_over_dimensions, int stage_count,
+          int blocks_of_a_processor>
 struct AttentionBlock {
   static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions, stages = stage_count;
   static constexpr int blocks = blocks_of_a_processor;
+  static constexpr bool is_exact = exact;
   static constexpr int threads = warps_over_lanes * warps_over_dimensions * simt::warp_lanes;
   static constexpr int lanes = warps_over_lanes * attention_warp_rows;
   static constexpr int fragments = head_dim / 8 / over_dimensions;  // of values, of a warp
@@ -101,15 +104,17 @@ struct AttentionBlock {
 
   CudaSequence sequence;
   const std::int32_t* table;
-  int kv_head, first_lane, group;
+  int kv_head, first_lane, group, own_dim;  // own_dim: of a head in memory
 
   SIMT_DEVICE AttentionBlock(const CudaAttention& call, int tile_and_head, int sequence_index)
       : sequence(call.sequences[sequence_index]),
         table(call.tables + sequence.table * call.table_stride),
         kv_head(tile_and_head % call.kv_heads),
         first_lane(tile_and_head / call.kv_heads * lanes),
-        group(call.heads / call.kv_heads) {}
+        group(call.heads / call.kv_heads),
+        own_dim(call.head_dim) {}
 
+  SIMT_DEVICE int stored_dim() const { return exact ? head_dim : own_dim; }
   SIMT_DEVICE bool empty() const { return first_lane >= sequence.count * group; }
   // Lane r (0, 1) of this thread, counted in the sequence.
   SIMT_DEVICE int lane_of(int r) const {
@@ -134,7 +139,7 @@ struct AttentionBlock {
   }
   SIMT_DEVICE std::int64_t element_of_lane(int lane, std::int64_t stride) const {
     return (sequence.row + lane / group) * stride +
-           static_cast<std::int64_t>(kv_head * group + lane % group) * head_dim;
+           static_cast<std::int64_t>(kv_head * group + lane % group) * stored_dim();
   }
 };
 
@@ -150,22 +155,23 @@ SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpa
                            Shared<Bfloat16> memory, int at) {
   constexpr int chunks = Block::head_dim / 8, rows = Block::threads / chunks;  // keys of one round of the threads
   const int key = simt::thread() / chunks, chunk = simt::thread() % chunks;
-  const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * Block::head_dim;
+  const int dim = block.stored_dim();
+  const bool in_head = Block::is_exact || chunk * 8 < dim;
+  const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * dim;
   SIMT_UNROLL
   for (int half = 0; half < 2; ++half) {  // 16 keys lie in one block of the KV memory
     const int first = step * attention_step + half * 16;
     const bool any = first < keys.last && first + 16 > keys.first;
     const std::int64_t number = any ? block.table[first >> call.block_size_log2] : 0;
     const Bfloat16* k = call.cache + (number * call.kv_heads + block.kv_head) * 2 * head_elements +
-                        ((first & (call.block_size - 1)) + key) * Block::head_dim + chunk * 8;
+                        ((first & (call.block_size - 1)) + key) * dim + chunk * 8;
     SIMT_UNROLL
     for (int row = 0; row < 16; row += rows) {
       if (key + row >= 16) break;
-      const bool seen = first + key + row < keys.last && first + key + row >= keys.first;
+      const bool seen = in_head && first + key + row < keys.last && first + key + row >= keys.first;
       const int to = at + key_chunk<Block::head_dim>(half * 16 + key + row, chunk);
-      simt::copy_async16(memory, to, k + row * Block::head_dim, seen);
-      simt::copy_async16(memory, to + attention_step * Block::head_dim, k + row * Block::head_dim + head_elements,
-                         seen);
+      simt::copy_async16(memory, to, k + row * dim, seen);
+      simt::copy_async16(memory, to + attention_step * Block::head_dim, k + row * dim + head_elements, seen);
     }
   }
 }
@@ -254,8 +260,9 @@ SIMT_DEVICE void load_query(const CudaAttention& call, const Block& block,
   const Bfloat16* row = (exists ? call.q + block.element_of_lane(lane, call.ldq) : call.q) + simt::lane() % 4 * 2;
   SIMT_UNROLL
   for (int i = 0; i < Block::head_dim / 8; ++i) {
-    const std::uint32_t pair = *reinterpret_cast<const std::uint32_t*>(row + 8 * i);
-    q[i / 2][r + i % 2 * 2] = exists ? pair : 0U;
+    const bool there = Block::is_exact || 8 * i < block.stored_dim();
+    const std::uint32_t pair = *reinterpret_cast<const std::uint32_t*>(there ? row + 8 * i : row);
+    q[i / 2][r + i % 2 * 2] = exists && there ? pair : 0U;
   }
 }
 
@@ -268,17 +275,19 @@ SIMT_DEVICE void store_result(const CudaAttention& call, const Block& block, con
     Bfloat16* out = call.out + block.element_of_lane(lane, call.ldo);
     SIMT_UNROLL
     for (int i = 0; i < Block::fragments; ++i) {
+      if (!Block::is_exact && Block::dimension(i) >= block.stored_dim()) break;
       *reinterpret_cast<std::uint32_t*>(out + Block::dimension(i)) =
           simt::pack_bfloat16(state.values[i][2 * r] / state.sum[r], state.values[i][2 * r + 1] / state.sum[r]);
     }
   }
 }
 
-// States of a split: [sequence][kv_head][partition][lane of 16][2 + head_dim]: top, sum, values.
+// States of a split: [sequence][kv_head][partition][lane of 16][2 + padded head_dim]: top, sum, values.
 inline constexpr int state_header = 2;
+template <int head_dim>
 SIMT_DEVICE float* state_of(const CudaAttention& call, int partitions, int sequence, int kv_head, int partition) {
   const std::int64_t index = (static_cast<std::int64_t>(sequence) * call.kv_heads + kv_head) * partitions + partition;
-  return call.states + index * attention_warp_rows * (state_header + call.head_dim);
+  return call.states + index * attention_warp_rows * (state_header + head_dim);
 }
 
 template <typename Block>
@@ -364,18 +373,18 @@ attention_partitions(CudaAttention call, int partitions) {
   const int last = (keys.last + attention_step - 1) / attention_step;
   const int end = last < first + partition_steps ? last : first + partition_steps;
   if (block.empty() || begin >= end) return;
-  float* to = state_of(call, partitions, simt::block_z(), simt::block_x(), simt::block_y());
+  float* to = state_of<Block::head_dim>(call, partitions, simt::block_z(), simt::block_x(), simt::block_y());
   walk_keys(call, block, begin, end, [&](const typename Block::State& state) { store_state(block, state, to); });
 }
 
 // A block: one query head (x) of one sequence (z); a thread merges one dimension. States are read `together` at a time,
 // before the first of them is needed.
-template <int head_dim>
+template <int head_dim, bool exact>
 SIMT_KERNEL_OF(head_dim, 1)
 attention_merge(CudaAttention call, int partitions) {
   constexpr int together = 8;
   const int group = call.heads / call.kv_heads, lane = simt::block_x() % group;
-  const AttentionBlock<head_dim, 1, 1, 1, 1> block(call, simt::block_x() / group, simt::block_z());
+  const AttentionBlock<head_dim, exact, 1, 1, 1, 1> block(call, simt::block_x() / group, simt::block_z());
   if (block.empty()) return;
   const KeySpan keys = block.keys_of_block(call.window);
   const int last = (keys.last + attention_partition_keys - 1) / attention_partition_keys;
@@ -385,8 +394,8 @@ attention_merge(CudaAttention call, int partitions) {
     SIMT_UNROLL
     for (int i = 0; i < together; ++i) {
       const int partition = p + i < last ? p + i : last - 1;
-      const float* later =
-          state_of(call, partitions, simt::block_z(), block.kv_head, partition) + lane * (state_header + head_dim);
+      const float* later = state_of<head_dim>(call, partitions, simt::block_z(), block.kv_head, partition) +
+                           lane * (state_header + head_dim);
       later_top[i] = later[0];
       later_sum[i] = p + i < last ? later[1] : 0.0F;
       later_value[i] = later[state_header + simt::thread()];
@@ -401,6 +410,7 @@ attention_merge(CudaAttention call, int partitions) {
       value = first ? later_value[i] : merged(weights, value, later_value[i]);
     }
   }
+  if (!exact && simt::thread() >= call.head_dim) return;
   call.out[block.element_of_lane(lane, call.ldo) + simt::thread()] = simt::to_bfloat16(value / sum);
 }
 
@@ -428,18 +438,18 @@ void launch_attention_split(Launch& launch, const CudaAttention& call) {
                      .shared_bytes = Block::shared_bytes},
          attention_partitions<Block>, call, partitions);
   launch(simt::Shape{.x = call.heads, .z = call.sequence_count, .threads = Block::head_dim},
-         attention_merge<Block::head_dim>, call, partitions);
+         attention_merge<Block::head_dim, Block::is_exact>, call, partitions);
 }
 
 // Many blocks have a warp each: what they repeat for each other would cost more than it hides.
-template <int head_dim, typename Launch>
+template <int head_dim, bool exact, typename Launch>
 void launch_attention_of(Launch& launch, const CudaAttention& call, int processors) {
   constexpr int many = 8;  // blocks of a processor
-  if (call.rows_max > 1) return launch_attention_rows<AttentionBlock<head_dim, 8, 1, 3, 1>>(launch, call);
+  if (call.rows_max > 1) return launch_attention_rows<AttentionBlock<head_dim, exact, 8, 1, 3, 1>>(launch, call);
   if (call.sequence_count * call.kv_heads * attention_partitions_of(call) >= many * processors) {
-    return launch_attention_split<AttentionBlock<head_dim, 1, 1, 3, 4>>(launch, call);
+    return launch_attention_split<AttentionBlock<head_dim, exact, 1, 1, 3, 4>>(launch, call);
   }
-  launch_attention_split<AttentionBlock<head_dim, 1, 4, 3, 4>>(launch, call);
+  launch_attention_split<AttentionBlock<head_dim, exact, 1, 4, 3, 4>>(launch, call);
 }
 
 template <typename Launch>
@@ -447,8 +457,10 @@ void launch_attention(Launch& launch, CudaAttention call, int processors) {
   if (call.sequence_count == 0) return;
   call.block_size_log2 = 0;
   while (1 << call.block_size_log2 < call.block_size) ++call.block_size_log2;
-  if (call.head_dim == 64) return launch_attention_of<64>(launch, call, processors);
-  launch_attention_of<128>(launch, call, processors);
+  if (call.head_dim == 64) return launch_attention_of<64, true>(launch, call, processors);
+  if (call.head_dim == 128) return launch_attention_of<128, true>(launch, call, processors);
+  if (call.head_dim < 64) return launch_attention_of<64, false>(launch, call, processors);
+  launch_attention_of<128, false>(launch, call, processors);
 }
 
-}  // namespace chorus::cuda
+}  // namespace chorus::cuda::inline SIMT_MEANING

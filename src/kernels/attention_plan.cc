@@ -16,6 +16,8 @@ const AttentionKernels& kernels_of(Isa isa) {
     case Isa::avx512_bf16:
     case Isa::amx_bf16:
       return attention_kernels_avx512();
+    case Isa::cuda_sm90:
+      break;
   }
   return attention_kernels_scalar();
 }

@@ -7,7 +7,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/attention_tile.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 

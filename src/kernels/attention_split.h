@@ -17,7 +17,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/attention_plan.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 

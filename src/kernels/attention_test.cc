@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "kernels/attention_split.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

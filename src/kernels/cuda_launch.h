@@ -1,13 +1,16 @@
-// Queues a kernel on a stream. For nvcc; private to *_cuda.cu and to the tests of device code.
+// Queues a kernel on a stream, or runs it in the emulation. Private to *_cuda.cu and to the tests of device code.
 #pragma once
 
-#include <cuda_runtime.h>
-
 #include "kernels/cuda_queue.h"
-#include "simt/shape.h"
+#include "simt/simt.h"
+
+#if defined(__CUDACC__)
+#include <cuda_runtime.h>
+#endif
 
 namespace chorus {
 
+#if defined(__CUDACC__)
 struct CudaLaunch {
   CudaQueue& queue;
 
@@ -26,5 +29,15 @@ struct CudaLaunch {
     if (status != cudaSuccess && queue.error == nullptr) queue.error = cudaGetErrorString(status);
   }
 };
+#else
+struct CudaLaunch {
+  CudaQueue& queue;
+
+  template <typename... Parameters, typename... Arguments>
+  void operator()(const simt::Shape& shape, void (*kernel)(Parameters...), const Arguments&... arguments) const {
+    queue.emulator->launch(shape, kernel, arguments...);
+  }
+};
+#endif
 
 }  // namespace chorus

@@ -1,7 +1,11 @@
-// Where the launchers of op_cuda.cu put their work. Host code that includes this needs no CUDA header.
+// Where the launchers of op_cuda.cu put their work: a GPU's stream, or the emulation where Chorus is built without
+// CUDA. Host code that includes this needs no CUDA header.
 #pragma once
 
 struct CUstream_st;
+namespace simt {
+class Emulator;
+}
 
 namespace chorus {
 
@@ -9,10 +13,11 @@ namespace chorus {
 // later does nothing useful: look at it once a step. Used by one thread at a time.
 struct CudaQueue {
   CUstream_st* stream = nullptr;
-  int processors = 1;                // multiprocessors of the device
-  int shared_bytes_max = 99 * 1024;  // that a block may ask for
-  int capability = 80;               // 10 * major + minor
-  bool wgmma = false;                // use linear_wgmma.h's kernel: set from wgmma_agrees()
+  simt::Emulator* emulator = nullptr;  // in a build without CUDA: runs a kernel at once
+  int processors = 1;                  // multiprocessors of the device
+  int shared_bytes_max = 99 * 1024;    // that a block may ask for
+  int capability = 80;                 // 10 * major + minor
+  bool wgmma = false;                  // use linear_wgmma.h's kernel: set from wgmma_agrees()
   const char* error = nullptr;
 };
 

@@ -32,6 +32,8 @@ const ElementwiseKernels& elementwise_kernels(Isa isa) {
     case Isa::avx512_bf16:
     case Isa::amx_bf16:
       return elementwise_kernels_avx512();
+    case Isa::cuda_sm90:
+      break;
   }
   return elementwise_kernels_scalar();
 }

@@ -8,18 +8,31 @@
 
 namespace chorus {
 
-// out = x / sqrt(mean(x^2) + eps) * weight in bfloat16: what the next product reads. The square sum: 256 partial sums
-// (sum i takes elements i, i + 256, ...), combined by a fixed tree. x: [m, width] float32.
-struct CudaRmsNorm {
+// out = x / sqrt(mean(x^2) + eps) * weight, of each of the `heads` parts of a row; with a bias, the layer norm. Sums:
+// 256 partial sums (sum i takes elements i, i + 256, ...), combined by a fixed tree. x: [m, heads * width] float32.
+struct CudaNorm {
   const float* x = nullptr;
   std::int64_t ldx = 0;
   std::int32_t m = 0, width = 0;
-  const float* weight = nullptr;
+  const float* weight = nullptr;  // [width]
   float eps = 0;
-  std::uint16_t* out = nullptr;
+  std::uint16_t* out = nullptr;  // bfloat16: what the next product reads
   std::int64_t ldo = 0;
+  float* out_float = nullptr;  // not null: instead of out; may be x
+  std::int32_t heads = 1;
+  const float* bias = nullptr;  // [width]
 };
-void rms_norm_cuda(CudaQueue& queue, const CudaRmsNorm& call);
+void norm_cuda(CudaQueue& queue, const CudaNorm& call);
+
+// In place: the first `heads` heads of each row turn (rotary() of elementwise.h, with its bits).
+struct CudaRotary {
+  float* x = nullptr;  // [m, heads * head_dim], stride ld
+  std::int64_t ld = 0;
+  std::int32_t m = 0, heads = 0, head_dim = 0, rotary_dim = 0;
+  const std::int32_t* positions = nullptr;  // [m]
+  const float* cos_sin = nullptr;           // [positions, rotary_dim]
+};
+void rotary_cuda(CudaQueue& queue, const CudaRotary& call);
 
 // Turns the queries and keys of merged projections by their positions (rotary() of elementwise.h, with its bits), gives
 // the queries in bfloat16 and writes keys and values in bfloat16 to the KV memory (attention_cuda.h has its layout).
@@ -35,6 +48,37 @@ struct CudaRotaryWrite {
   std::int32_t block_size = 16;
 };
 void rotary_write_cuda(CudaQueue& queue, const CudaRotaryWrite& call);
+
+// out[i] = row index_of[i] - first of `rows` rows of `from`; zeros where there is none. from: bfloat16 or float32.
+struct CudaGather {
+  const std::uint16_t* from = nullptr;
+  const float* from_float = nullptr;  // not null: instead of from
+  std::int64_t ldf = 0;
+  std::int64_t first = 0, rows = 0;
+  const std::int32_t* index_of = nullptr;  // [m]
+  std::int32_t m = 0, width = 0;
+  float* out = nullptr;  // [m, width], stride ldo
+  std::int64_t ldo = 0;
+};
+void gather_cuda(CudaQueue& queue, const CudaGather& call);
+
+enum class CudaPointwise : std::uint8_t {
+  zero,   // y = 0
+  scale,  // y *= factor
+  add,    // y += factor * x
+  round,  // y_rounded = x in bfloat16
+};
+struct CudaElements {
+  CudaPointwise what = CudaPointwise::zero;
+  std::int32_t m = 0, width = 0;
+  const float* x = nullptr;
+  std::int64_t ldx = 0;
+  float factor = 1.0F;
+  float* y = nullptr;
+  std::uint16_t* y_rounded = nullptr;
+  std::int64_t ldy = 0;
+};
+void elements_cuda(CudaQueue& queue, const CudaElements& call);
 
 // out[i] = the lowest index of row i's largest logit; -1: the row has a NaN or +inf, or nothing above
 // -inf (SampleOutput::not_a_number).

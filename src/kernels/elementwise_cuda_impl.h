@@ -4,7 +4,7 @@
 #include "kernels/elementwise_cuda.h"
 #include "simt/simt.h"
 
-namespace chorus::cuda {
+namespace chorus::cuda::inline SIMT_MEANING {
 
 inline constexpr int row_threads = 256;
 inline constexpr int row_warps = row_threads / simt::warp_lanes;
@@ -22,16 +22,35 @@ SIMT_DEVICE float sum_of_block(float value) {
   return value;
 }
 
+// A block a head of a row.
 SIMT_KERNEL_OF(row_threads, 1)
-rms_norm_rows(CudaRmsNorm call) {
-  const float* x = call.x + simt::block_x() * call.ldx;
-  simt::Bfloat16* out = call.out + simt::block_x() * call.ldo;
+norm_rows(CudaNorm call) {
+  const int row = simt::block_x() / call.heads, head = simt::block_x() % call.heads * call.width;
+  const float* x = call.x + row * call.ldx + head;
+  const std::int64_t to = row * call.ldo + head;
+  float center = 0;
+  if (call.bias != nullptr) {
+    float sum = 0;
+    for (int i = simt::thread(); i < call.width; i += row_threads) sum += x[i];
+    center = sum_of_block(sum) / static_cast<float>(call.width);
+    simt::sync_block();  // sum_of_block's memory is used again
+  }
   float squares = 0;
-  for (int i = simt::thread(); i < call.width; i += row_threads) squares = simt::multiply_add(x[i], x[i], squares);
+  for (int i = simt::thread(); i < call.width; i += row_threads) {
+    const float value = x[i] - center;
+    squares = simt::multiply_add(value, value, squares);
+  }
   const float mean = sum_of_block(squares) / static_cast<float>(call.width);
   const float factor = 1.0F / simt::square_root(mean + call.eps);
-  for (int i = simt::thread(); i < call.width; i += row_threads)
-    out[i] = simt::to_bfloat16(x[i] * factor * call.weight[i]);
+  for (int i = simt::thread(); i < call.width; i += row_threads) {
+    float value = (x[i] - center) * factor * call.weight[i];
+    if (call.bias != nullptr) value += call.bias[i];
+    if (call.out_float != nullptr) {
+      call.out_float[to + i] = value;
+    } else {
+      call.out[to + i] = simt::to_bfloat16(value);
+    }
+  }
 }
 
 struct Turned {
@@ -81,6 +100,59 @@ rotary_write_rows(CudaRotaryWrite call) {
   }
 }
 
+// A block a row, a warp a head.
+SIMT_KERNEL_OF(row_threads, 1)
+rotary_rows(CudaRotary call) {
+  const int row = simt::block_x(), half = call.rotary_dim / 2;
+  const float* cos_sin = call.cos_sin + static_cast<std::int64_t>(call.positions[row]) * call.rotary_dim;
+  for (int head = simt::warp(); head < call.heads; head += row_warps) {
+    float* x = call.x + row * call.ld + head * call.head_dim;
+    for (int i = simt::lane(); i < half; i += simt::warp_lanes) {
+      const Turned turned = turn(x, i, half, cos_sin);
+      x[i] = turned.first;
+      x[i + half] = turned.second;
+    }
+  }
+}
+
+SIMT_KERNEL_OF(row_threads, 1)
+gather_rows(CudaGather call) {
+  const std::int64_t row = call.index_of[simt::block_x()] - call.first;
+  const bool exists = row >= 0 && row < call.rows;
+  float* out = call.out + simt::block_x() * call.ldo;
+  for (int i = simt::thread(); i < call.width; i += row_threads) {
+    float value = 0;
+    if (exists) {
+      const std::int64_t at = row * call.ldf + i;
+      value = call.from_float != nullptr ? call.from_float[at] : simt::to_float(call.from[at]);
+    }
+    out[i] = value;
+  }
+}
+
+// A thread an element: a block has row_threads of the m * width.
+SIMT_KERNEL_OF(row_threads, 1)
+elements_of_rows(CudaElements call) {
+  const std::int64_t index = static_cast<std::int64_t>(simt::block_x()) * row_threads + simt::thread();
+  if (index >= static_cast<std::int64_t>(call.m) * call.width) return;
+  const std::int64_t row = index / call.width, column = index % call.width;
+  const std::int64_t to = row * call.ldy + column, from = row * call.ldx + column;
+  switch (call.what) {
+    case CudaPointwise::zero:
+      call.y[to] = 0;
+      break;
+    case CudaPointwise::scale:
+      call.y[to] = call.y[to] * call.factor;
+      break;
+    case CudaPointwise::add:
+      call.y[to] = call.y[to] + call.factor * call.x[from];
+      break;
+    case CudaPointwise::round:
+      call.y_rounded[to] = simt::to_bfloat16(call.x[from]);
+      break;
+  }
+}
+
 // The larger logit of two candidates, the lower index among equals.
 struct Candidate {
   float logit;
@@ -127,9 +199,25 @@ argmax_rows(CudaArgmax call) {
 }
 
 template <typename Launch>
-void launch_rms_norm(Launch& launch, const CudaRmsNorm& call) {
-  if (call.m > 0)
-    launch(simt::Shape{.x = call.m, .threads = row_threads, .shared_bytes = row_warps * 4}, rms_norm_rows, call);
+void launch_norm(Launch& launch, const CudaNorm& call) {
+  if (call.m > 0) {
+    launch(simt::Shape{.x = call.m * call.heads, .threads = row_threads, .shared_bytes = row_warps * 4}, norm_rows,
+           call);
+  }
+}
+template <typename Launch>
+void launch_rotary(Launch& launch, const CudaRotary& call) {
+  if (call.m > 0) launch(simt::Shape{.x = call.m, .threads = row_threads}, rotary_rows, call);
+}
+template <typename Launch>
+void launch_gather(Launch& launch, const CudaGather& call) {
+  if (call.m > 0) launch(simt::Shape{.x = call.m, .threads = row_threads}, gather_rows, call);
+}
+template <typename Launch>
+void launch_elements(Launch& launch, const CudaElements& call) {
+  const std::int64_t elements = static_cast<std::int64_t>(call.m) * call.width;
+  const auto blocks = static_cast<int>((elements + row_threads - 1) / row_threads);
+  if (blocks > 0) launch(simt::Shape{.x = blocks, .threads = row_threads}, elements_of_rows, call);
 }
 template <typename Launch>
 void launch_rotary_write(Launch& launch, const CudaRotaryWrite& call) {
@@ -141,4 +229,4 @@ void launch_argmax(Launch& launch, const CudaArgmax& call) {
     launch(simt::Shape{.x = call.m, .threads = row_threads, .shared_bytes = row_warps * 12}, argmax_rows, call);
 }
 
-}  // namespace chorus::cuda
+}  // namespace chorus::cuda::inline SIMT_MEANING

@@ -17,7 +17,7 @@ std::vector<Bfloat16> normed(const std::vector<float>& x, std::int32_t m, std::i
                              const std::vector<float>& weight, std::uint64_t seed) {
   TestDevice device(seed);
   Bfloat16* out = device.put(std::vector<Bfloat16>(x.size()));
-  cuda::launch_rms_norm(device, {device.put(x), width, m, width, device.put(weight), 1e-5F, out, width});
+  cuda::launch_norm(device, {device.put(x), width, m, width, device.put(weight), 1e-5F, out, width});
   return device.get(out, x.size());
 }
 

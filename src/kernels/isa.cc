@@ -9,6 +9,7 @@
 #endif
 
 #include "kernels/amx_check.h"
+#include "kernels/gpu_runtime.h"
 
 namespace chorus {
 namespace {
@@ -87,6 +88,8 @@ bool available(Isa isa) {
       return has_avx512();
     case Isa::amx_bf16:
       return has_amx();
+    case Isa::cuda_sm90:
+      break;
   }
   return false;
 }
@@ -103,6 +106,8 @@ const char* name_of(Isa isa) {
       return "avx512-bf16";
     case Isa::amx_bf16:
       return "amx-bf16";
+    case Isa::cuda_sm90:
+      return "cuda-sm90";
   }
   return "unknown";
 }
@@ -132,6 +137,18 @@ Result<Isa> choose_isa(const std::string& name) {
     }
   }
   return fail(ErrorCode::invalid_argument, "--cpu-isa {}: unknown instruction set: give one of {}", name, names);
+}
+
+Result<Isa> choose_isa(const std::string& device, const std::string& cpu_isa) {
+  if (device == "cuda-emulation" && !gpu::is_real()) return Isa::cuda_sm90;
+  if (device != "cuda") return choose_isa(cpu_isa);
+  if (gpu::is_real()) return Isa::cuda_sm90;
+  return fail(ErrorCode::invalid_argument,
+              "--device cuda: this build has no CUDA backend (cmake -DCHORUS_CUDA=ON makes one); use --device cpu");
+}
+
+Isa host_isa(Isa isa) {
+  return isa == Isa::cuda_sm90 ? available_isas().front() : isa;
 }
 
 }  // namespace chorus

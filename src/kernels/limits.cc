@@ -23,6 +23,8 @@ double (*loop_of(LinearLayout layout))(std::int64_t) {
       return multiply_add_avx512;
     case LinearLayout::tiles:
       return multiply_add_amx;
+    case LinearLayout::matrix:
+      break;
   }
   return multiply_add_scalar;
 }

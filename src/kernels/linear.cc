@@ -6,7 +6,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/elementwise_rows.h"
 #include "kernels/linear_kernel.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {
@@ -101,6 +101,8 @@ const LinearKernel& linear_kernel(Isa isa, DType dtype) {
       return linear_kernel_avx512();
     case LinearLayout::tiles:
       return linear_kernel_amx();
+    case LinearLayout::matrix:
+      break;  // linear_cuda.h
   }
   return linear_kernel_scalar();
 }

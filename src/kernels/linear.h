@@ -24,6 +24,8 @@ struct LinearShape {
   std::int64_t rows = 0;     // outputs (N)
   std::int64_t columns = 0;  // inner dimension (K)
   int segments = 1;
+  // Not 0: half of the rows are a gate, the others what it gates, of a product with a matrix of so many segments.
+  int gated_segments = 0;
 };
 
 // A view of packed weights; the memory belongs to the weight arena and outlives the view. 64-byte aligned.
@@ -35,6 +37,9 @@ struct PackedLinear {
 };
 
 std::size_t packed_linear_bytes(Isa isa, DType dtype, const LinearShape& shape);
+// Rows and columns of a matrix as they are packed for a GPU, and where one row is: filled up with zeros.
+LinearShape packed_shape(Isa isa, DType dtype, const LinearShape& shape);
+std::int64_t packed_linear_row(Isa isa, DType dtype, const LinearShape& shape, std::int64_t row);
 
 // Rows are packed in panels of this many; panels are independent, so threads may pack different panels of one matrix.
 std::int64_t linear_panel_rows(Isa isa, DType dtype);

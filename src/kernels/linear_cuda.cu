@@ -1,12 +1,26 @@
 #include "base/check.h"
 #include "kernels/cuda_launch.h"
 #include "kernels/linear_cuda_impl.h"
+#if defined(__CUDACC__)
 #include "kernels/linear_wgmma.h"
+#endif
 
 namespace chorus {
 namespace {
 
-constexpr std::int32_t wgmma_rows_min = 256;
+[[maybe_unused]] constexpr std::int32_t wgmma_rows_min = 256;
+
+// Whether the product was queued by wgmma.
+bool try_wgmma([[maybe_unused]] CudaQueue& queue, [[maybe_unused]] const CudaLinear& call) {
+#if defined(__CUDACC__)
+  // Below some hundred rows the tiles of mma fill the processors better.
+  if (!queue.wgmma || call.m < wgmma_rows_min || !wgmma_can(queue, call)) return false;
+  linear_wgmma(queue, call);
+  return true;
+#else
+  return false;
+#endif
+}
 
 }  // namespace
 
@@ -16,8 +30,7 @@ void linear_cuda(CudaQueue& queue, const CudaLinear& call) {
         call.columns, call.ldx, call.ldy);
   CHECK((segments == 1 || segments == 2 || segments == 4 || segments == 8) && call.columns % (8 * segments) == 0,
         "{} columns in {} segments", call.columns, segments);
-  // Below some hundred rows the tiles of mma fill the processors better.
-  if (queue.wgmma && call.m >= wgmma_rows_min && wgmma_can(queue, call)) return linear_wgmma(queue, call);
+  if (try_wgmma(queue, call)) return;
   CudaLaunch launch{queue};
   cuda::launch_linear(launch, call, {queue.processors, queue.shared_bytes_max});
 }

@@ -5,7 +5,7 @@
 #include "kernels/linear_cuda.h"
 #include "simt/simt.h"
 
-namespace chorus::cuda {
+namespace chorus::cuda::inline SIMT_MEANING {
 
 using simt::Bfloat16;
 using simt::Shared;
@@ -413,4 +413,4 @@ void launch_linear(Launch& launch, const CudaLinear& call, const Processors& pro
   launch_tiled<TiledSmall>(launch, call);
 }
 
-}  // namespace chorus::cuda
+}  // namespace chorus::cuda::inline SIMT_MEANING

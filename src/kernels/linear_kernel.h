@@ -10,6 +10,10 @@
 //   AMX, bfloat16 P = 32:   [panel][segment][block of 32 columns][2 tiles of 16 outputs][16 column pairs][16
 //   outputs][2],
 //                           the last block of a segment filled up with zero columns
+//   GPU, bfloat16 P = 8:    [row][segment][column], segments filled up to eights of columns, rows to eights; of a gate
+//   and
+//                           its up (LinearShape::gated_segments) rows lie in turn, filled up as the next matrix's
+//                           columns
 // L is the number of float32 lanes of a vector: 16 (AVX-512) or 8 (AVX2).
 #pragma once
 
@@ -22,7 +26,7 @@
 
 namespace chorus {
 
-enum class LinearLayout : std::uint8_t { rows, lanes8, lanes16, tiles };
+enum class LinearLayout : std::uint8_t { rows, lanes8, lanes16, tiles, matrix };
 
 // float32 has no tiles: it goes the AVX-512 way.
 constexpr LinearLayout linear_layout(Isa isa, DType dtype) {
@@ -35,6 +39,8 @@ constexpr LinearLayout linear_layout(Isa isa, DType dtype) {
       return LinearLayout::lanes16;
     case Isa::amx_bf16:
       return dtype == DType::bfloat16 ? LinearLayout::tiles : LinearLayout::lanes16;
+    case Isa::cuda_sm90:
+      return LinearLayout::matrix;
   }
   return LinearLayout::rows;
 }
@@ -42,6 +48,7 @@ constexpr LinearLayout linear_layout(Isa isa, DType dtype) {
 inline constexpr std::int64_t tile_columns = 32;  // of a tile of bfloat16
 inline constexpr std::int64_t tile_rows = 16;
 inline constexpr std::int64_t tile_bytes = 1024;
+inline constexpr std::int64_t matrix_unit = 8;  // rows and columns that a GPU's kernels take at a time
 
 template <typename Integer>
 constexpr Integer round_up(Integer value, std::type_identity_t<Integer> multiple) {
@@ -57,6 +64,8 @@ constexpr std::int64_t panel_rows(LinearLayout layout) {
     case LinearLayout::lanes16:
     case LinearLayout::tiles:
       return 32;
+    case LinearLayout::matrix:
+      return matrix_unit;
   }
   return 1;
 }
@@ -66,14 +75,27 @@ constexpr std::int64_t segment_columns(const LinearShape& shape) {
   return shape.columns / shape.segments;
 }
 constexpr std::int64_t packed_segment_columns(LinearLayout layout, const LinearShape& shape) {
-  return layout == LinearLayout::tiles ? round_up(segment_columns(shape), tile_columns) : segment_columns(shape);
+  if (layout == LinearLayout::tiles) return round_up(segment_columns(shape), tile_columns);
+  return layout == LinearLayout::matrix ? round_up(segment_columns(shape), matrix_unit) : segment_columns(shape);
+}
+// Rows as they are packed, and where row `row` is among them.
+constexpr std::int64_t packed_rows(LinearLayout layout, const LinearShape& shape) {
+  if (layout != LinearLayout::matrix) return shape.rows;
+  if (shape.gated_segments == 0) return round_up(shape.rows, matrix_unit);
+  const std::int64_t width = shape.rows / 2 / shape.gated_segments;
+  return 2 * round_up(width, matrix_unit) * shape.gated_segments;
+}
+constexpr std::int64_t packed_row(LinearLayout layout, const LinearShape& shape, std::int64_t row) {
+  if (layout != LinearLayout::matrix || shape.gated_segments == 0) return row;
+  const std::int64_t half = shape.rows / 2, width = half / shape.gated_segments, at = row % half;
+  return 2 * (at / width * round_up(width, matrix_unit) + at % width) + row / half;
 }
 constexpr std::int64_t panel_bytes(LinearLayout layout, DType dtype, const LinearShape& shape) {
   return panel_rows(layout) * packed_segment_columns(layout, shape) * shape.segments *
          static_cast<std::int64_t>(bytes_of(dtype));
 }
 constexpr std::int64_t panel_count(LinearLayout layout, const LinearShape& shape) {
-  return (shape.rows + panel_rows(layout) - 1) / panel_rows(layout);
+  return (packed_rows(layout, shape) + panel_rows(layout) - 1) / panel_rows(layout);
 }
 
 // One call of linear(), as its threads see it.

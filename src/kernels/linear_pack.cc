@@ -28,6 +28,8 @@ std::int64_t element_index(LinearLayout layout, DType dtype, const LinearShape& 
   switch (layout) {
     case LinearLayout::rows:
       return segment_begin + column;
+    case LinearLayout::matrix:
+      return (n * shape.segments + segment) * packed_segment_columns(layout, shape) + column;
     case LinearLayout::lanes8:
     case LinearLayout::lanes16: {
       const std::int64_t lanes = rows / 2;
@@ -103,7 +105,36 @@ void pack_panel(LinearLayout layout, const LinearShape& shape, std::int64_t pane
   }
 }
 
+// Rows of a panel that is as many rows of one matrix, in another order than the source's.
+void pack_matrix_rows(const LinearShape& shape, std::int64_t panel, RowSource row_source, const void* context,
+                      Bfloat16* out) {
+  constexpr LinearLayout layout = LinearLayout::matrix;
+  const std::int64_t columns = segment_columns(shape), packed_columns = packed_segment_columns(layout, shape);
+  std::memset(out, 0, static_cast<std::size_t>(panel_bytes(layout, DType::bfloat16, shape)));
+  const std::int64_t first = panel * matrix_unit, halves = shape.gated_segments == 0 ? 1 : 2;
+  const std::int64_t half = shape.rows / halves, width = half / std::max(1, shape.gated_segments);
+  const std::int64_t packed_width = round_up(width, matrix_unit);
+  for (std::int64_t n = 0; n < matrix_unit; ++n) {
+    const std::int64_t at = (first + n) / halves, in_segment = at % packed_width;
+    if (in_segment >= width) continue;
+    const std::int64_t row = (first + n) % halves * half + at / packed_width * width + in_segment;
+    const SourceRows source = row_source(context, row);
+    Bfloat16* to = out + n * packed_columns * shape.segments;
+    for (int segment = 0; segment < shape.segments; ++segment)
+      load_chunk(source, segment * columns, (segment + 1) * columns, to + segment * packed_columns);
+  }
+}
+
 }  // namespace
+
+LinearShape packed_shape(Isa isa, DType dtype, const LinearShape& shape) {
+  const LinearLayout layout = linear_layout(isa, dtype);
+  return {packed_rows(layout, shape), packed_segment_columns(layout, shape) * shape.segments, shape.segments, 0};
+}
+
+std::int64_t packed_linear_row(Isa isa, DType dtype, const LinearShape& shape, std::int64_t row) {
+  return packed_row(linear_layout(isa, dtype), shape, row);
+}
 
 std::size_t packed_linear_bytes(Isa isa, DType dtype, const LinearShape& shape) {
   check_shape(shape, dtype);
@@ -121,7 +152,10 @@ void pack_linear_panel(Isa isa, DType dtype, const LinearShape& shape, std::int6
   const LinearLayout layout = linear_layout(isa, dtype);
   CHECK(panel >= 0 && panel < panel_count(layout, shape), "panel {} of {}", panel, panel_count(layout, shape));
   std::byte* begin = out + panel * panel_bytes(layout, dtype, shape);
-  if (dtype == DType::float32) {
+  if (layout == LinearLayout::matrix) {
+    CHECK(dtype == DType::bfloat16, "GPUs take bfloat16, not {}", name_of(dtype));
+    pack_matrix_rows(shape, panel, row_source, context, reinterpret_cast<Bfloat16*>(begin));
+  } else if (dtype == DType::float32) {
     pack_panel(layout, shape, panel, row_source, context, reinterpret_cast<float*>(begin));
   } else {
     pack_panel(layout, shape, panel, row_source, context, reinterpret_cast<Bfloat16*>(begin));
@@ -132,6 +166,7 @@ void unpack_linear_row(const PackedLinear& weight, std::int64_t row, float* out)
   const LinearShape& shape = weight.shape;
   CHECK(row >= 0 && row < shape.rows, "row {} of {}", row, shape.rows);
   const LinearLayout layout = linear_layout(weight.isa, weight.dtype);
+  row = packed_row(layout, shape, row);
   const std::byte* panel = weight.data + row / panel_rows(layout) * panel_bytes(layout, weight.dtype, shape);
   const std::int64_t columns = segment_columns(shape);
   for (std::int64_t segment = 0; segment < shape.segments; ++segment) {

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "kernels/linear.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 

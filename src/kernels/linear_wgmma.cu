@@ -8,7 +8,7 @@
 #include "kernels/linear_wgmma_impl.h"
 
 namespace chorus {
-namespace cuda {
+namespace cuda::inline SIMT_MEANING {
 
 bool make_tensor_map(CUtensorMap* map, const Bfloat16* data, std::int64_t rows, std::int64_t columns,
                      std::int64_t stride, int box_rows) {
@@ -29,7 +29,7 @@ bool make_tensor_map(CUtensorMap* map, const Bfloat16* data, std::int64_t rows, 
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
 }
 
-}  // namespace cuda
+}  // namespace cuda::inline SIMT_MEANING
 
 namespace {
 

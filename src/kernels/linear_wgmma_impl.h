@@ -7,7 +7,7 @@
 #include "kernels/linear_wgmma.h"
 #include "kernels/wgmma.h"
 
-namespace chorus::cuda {
+namespace chorus::cuda::inline SIMT_MEANING {
 
 // is_tree: for more than one segment.
 template <int n, int stage_count, bool is_tree>
@@ -196,4 +196,4 @@ void launch_wgmma(CudaQueue& queue, const CudaLinear& call) {
 using WgmmaLarge = WgmmaShape<256, 4, false>;
 using WgmmaSegments = WgmmaShape<128, 4, true>;
 
-}  // namespace chorus::cuda
+}  // namespace chorus::cuda::inline SIMT_MEANING

@@ -86,6 +86,8 @@ const SamplePasses& sample_passes_for(Isa isa) {
     case Isa::avx512_bf16:
     case Isa::amx_bf16:
       return sample_passes_avx512();
+    case Isa::cuda_sm90:
+      break;
   }
   return sample_passes_scalar();
 }

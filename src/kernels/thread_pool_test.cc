@@ -6,7 +6,7 @@
 #include <numeric>
 
 #include "kernels/isa.h"
-#include "kernels/scratch.h"
+#include "tensor/scratch.h"
 
 namespace chorus {
 namespace {

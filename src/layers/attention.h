@@ -2,7 +2,6 @@
 #pragma once
 
 #include <optional>
-#include <span>
 #include <string>
 
 #include "kernels/attention.h"
@@ -36,16 +35,16 @@ class Attention {
 
   int kv_heads() const { return qkv_.kv_heads(); }  // of this rank
 
-  // x: [rows, hidden] (normed); the result is added to `residual` [rows, hidden]. positions: [rows].
+  // x: [rows, hidden] (normed); the result is added to `residual` [rows, hidden].
   Result<void> add_to(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
-                      const KvCacheLayer& cache, std::span<const AttentionSequence> sequences,
-                      const std::int32_t* positions, const float* x, std::int64_t rows, float* residual) const;
+                      const KvCacheLayer& cache, const StepInput& step, const ProductInput& x,
+                      const View& residual) const;
 
  private:
-  void norm_heads(const LayerContext& context, const Parameters& parameters, float* qkv, std::int64_t rows) const;
+  void norm_queries_and_keys(const LayerContext& context, const Parameters& parameters, const View& qkv) const;
   // The keys may be spread over the context-parallel ranks: then the states of their partitions are gathered on all.
-  Result<void> attend(const LayerContext& context, const KvCacheLayer& cache,
-                      std::span<const AttentionSequence> sequences, const float* qkv, float* mixed) const;
+  Result<void> attend(const LayerContext& context, const KvCacheLayer& cache, const StepInput& step, const View& q,
+                      const View& mixed) const;
 
   Shape shape_;
   QkvParallelLinear qkv_;

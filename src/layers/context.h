@@ -1,13 +1,11 @@
-// What a layer needs to compute: the worker's threads, its scratch memory and the groups it speaks in. Values handed
-// down, nothing process-wide.
+// What a layer needs to compute: the worker's device and the groups it speaks in. Values handed down, nothing
+// process-wide.
 #pragma once
 
 #include "base/progress.h"
 #include "config/reduction_segments.h"
-#include "kernels/isa.h"
-#include "kernels/linear.h"
-#include "kernels/scratch.h"
-#include "kernels/thread_pool.h"
+#include "kernels/cpu_device.h"
+#include "kernels/ops.h"
 #include "layers/expert_placement.h"
 #include "parallel/group.h"
 
@@ -16,9 +14,7 @@ namespace chorus {
 class ExpertSlots;
 
 struct LayerContext {
-  ThreadPool& pool;
-  Scratch& scratch;
-  Isa isa;
+  Device& device;
   Group& tp;
   // Experts live whole on the ranks of this group, of which the tensor-parallel group is a part; null: no expert
   // parallelism.
@@ -28,6 +24,9 @@ struct LayerContext {
   // The ranks that share the KV cache of a sequence and compute the same rows; null where each has all of it.
   Group* cp = nullptr;
   Progress progress = {};  // moves with each layer
+
+  // For what is computed on CPUs alone.
+  CpuDevice& cpu() const { return cpu_of(device); }
 };
 
 // Where a rank stands in its tensor-parallel group; enough to declare parameters.

@@ -30,39 +30,51 @@ ParallelLmHead::ParallelLmHead(Parameters& parameters, TensorParallel tp, const 
   if (has_bias_) bias_ = parameters.add_vector(own_rows_, {{bias_tensor, {vocab_size}, first, own_rows_, 0}});
 }
 
-Result<void> ParallelLmHead::forward(const LayerContext& context, const Parameters& parameters, const float* x,
-                                     std::int64_t m, std::int64_t ldx, float* logits) const {
+Result<View> ParallelLmHead::forward(const LayerContext& context, const Parameters& parameters,
+                                     const ProductInput& x) const {
   const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
   const PackedLinear weight = parameters.linear(weight_);
+  const std::int64_t m = x.rows.rows;
   const int ranks = context.tp.size();
   if (ranks == 1) {
-    linear(context.pool, context.scratch, weight, {x, m, ldx}, logits, vocab_size_, epilogue);
-    return {};
+    const View logits = take_product(context.device, weight, m);
+    linear(context.device, weight, x, logits, epilogue);
+    return logits;
   }
-  const Scratch::Scope scope(context.scratch);
-  const std::int64_t width = (vocab_size_ + ranks - 1) / ranks;  // of the vocabulary, on every rank but the last ones
   const std::int64_t rows = logits_share(m, context.tp.rank(), ranks).count;
-  float* own = context.scratch.take_array<float>(m * own_rows_);
-  float* parts = context.scratch.take_array<float>(rows * vocab_size_);
-  std::size_t* to_bytes = context.scratch.take_array<std::size_t>(ranks);
-  std::size_t* from_bytes = context.scratch.take_array<std::size_t>(ranks);
-  linear(context.pool, context.scratch, weight, {x, m, ldx}, own, own_rows_, epilogue);
+  const View logits = context.device.take(DType::float32, rows, vocab_size_);
+  const Scratch::Scope scope(context.device.scratch());
+  const View own = context.device.take(DType::float32, m, own_rows_);
+  linear(context.device, weight, x, own, epilogue);
+  CHORUS_TRY_VOID(exchange(context, own, logits));
+  return logits;
+}
+
+Result<void> ParallelLmHead::exchange(const LayerContext& context, const View& own, const View& logits) const {
+  CpuDevice& cpu = context.cpu();
+  const int ranks = context.tp.size();
+  const std::int64_t width = (vocab_size_ + ranks - 1) / ranks;  // of the vocabulary, on every rank but the last ones
+  const std::int64_t rows = logits.rows;
+  float* parts = cpu.scratch().take_array<float>(rows * vocab_size_);
+  std::size_t* to_bytes = cpu.scratch().take_array<std::size_t>(ranks);
+  std::size_t* from_bytes = cpu.scratch().take_array<std::size_t>(ranks);
   const auto columns = [&](int rank) { return std::clamp<std::int64_t>(vocab_size_ - rank * width, 0, width); };
   for (int rank = 0; rank < ranks; ++rank) {
-    to_bytes[rank] = static_cast<std::size_t>(logits_share(m, rank, ranks).count * own_rows_) * sizeof(float);
+    to_bytes[rank] = static_cast<std::size_t>(logits_share(own.rows, rank, ranks).count * own_rows_) * sizeof(float);
     from_bytes[rank] = static_cast<std::size_t>(rows * columns(rank)) * sizeof(float);
   }
   const auto size = static_cast<std::size_t>(ranks);
   CHORUS_TRY_VOID(context.tp.all_to_all_v(
-      std::as_bytes(std::span(own, static_cast<std::size_t>(m * own_rows_))), {to_bytes, size},
+      std::as_bytes(std::span(own.floats(), static_cast<std::size_t>(own.rows * own_rows_))), {to_bytes, size},
       std::as_writable_bytes(std::span(parts, static_cast<std::size_t>(rows * vocab_size_))), {from_bytes, size}));
   // Each part is [rows, its columns], one behind the other.
-  context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
+  cpu.pool().for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (int rank = 0; rank < ranks; ++rank) {
       const std::int64_t count = columns(rank);
       const float* part = parts + rows * std::min(rank * width, vocab_size_);
       for (std::int64_t row = begin; row < end; ++row) {
-        std::copy_n(part + row * count, count, logits + row * vocab_size_ + std::min(rank * width, vocab_size_));
+        float* to = logits.floats() + row * vocab_size_ + std::min(rank * width, vocab_size_);
+        std::copy_n(part + row * count, count, to);
       }
     }
   });
@@ -87,30 +99,18 @@ VocabParallelEmbedding::VocabParallelEmbedding(const ParallelLmHead& head, Tenso
       tied_(true),
       weight_(head.weight()) {}
 
-void VocabParallelEmbedding::look_up(const Parameters& parameters, std::int64_t row, float* out) const {
-  if (tied_) {
-    unpack_linear_row(parameters.linear(weight_), row, out);
-    return;
-  }
-  const std::byte* table = parameters.table(weight_);
-  for (std::int64_t i = 0; i < hidden_size_; ++i) {
-    out[i] = load_as_float(table, parameters.dtype(), static_cast<std::size_t>(row * hidden_size_ + i));
-  }
-}
-
 Result<void> VocabParallelEmbedding::forward(const LayerContext& context, const Parameters& parameters,
-                                             std::span<const std::int32_t> tokens, float* out) const {
-  context.pool.for_range(static_cast<std::int64_t>(tokens.size()), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t row = tokens[static_cast<std::size_t>(i)] - first_row_;
-      if (row >= 0 && row < own_rows_) {
-        look_up(parameters, row, out + i * hidden_size_);
-      } else {
-        std::fill_n(out + i * hidden_size_, hidden_size_, 0.0F);
-      }
-    }
-  });
-  return context.tp.all_reduce_tree({out, tokens.size() * static_cast<std::size_t>(hidden_size_)});
+                                             const StepInput& step, const View& out) const {
+  const PackedLinear plain{{own_rows_, hidden_size_, 1}, parameters.dtype(), parameters.isa(), nullptr};
+  EmbeddingRows rows{plain, tied_, first_row_};
+  if (tied_) {
+    rows.weight = parameters.linear(weight_);
+  } else {
+    rows.weight.data = parameters.table(weight_);
+  }
+  look_up(context.device, rows, step, out);
+  if (context.tp.size() == 1) return {};
+  return context.tp.all_reduce_tree({out.floats(), static_cast<std::size_t>(out.rows * hidden_size_)});
 }
 
 }  // namespace chorus

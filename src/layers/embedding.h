@@ -23,13 +23,16 @@ class ParallelLmHead {
   ParallelLmHead(Parameters& parameters, TensorParallel tp, const std::string& tensor, const std::string& bias_tensor,
                  std::int64_t vocab_size, std::int64_t hidden_size);
 
-  // x: [m, hidden]; logits: [count of logits_share(m, rank), vocab_size] contiguous. Every rank multiplies all rows by
-  // its part of the vocabulary and gets whole rows back, its share of them, so that the ranks sample side by side.
-  Result<void> forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-                       std::int64_t ldx, float* logits) const;
+  // x: [m, hidden]. Returns [count of logits_share(m, rank), vocab_size] from the scratch. Every rank multiplies all
+  // rows by its part of the vocabulary and gets whole rows back, its share of them, so that the ranks sample side by
+  // side.
+  Result<View> forward(const LayerContext& context, const Parameters& parameters, const ProductInput& x) const;
   ParameterId weight() const { return weight_; }
 
  private:
+  // own: [m, own_rows_] of all ranks; logits: of this one's rows.
+  Result<void> exchange(const LayerContext& context, const View& own, const View& logits) const;
+
   std::int64_t vocab_size_, own_rows_;
   ParameterId weight_;
   bool has_bias_;
@@ -45,13 +48,11 @@ class VocabParallelEmbedding {
   VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size,
                          std::int64_t hidden_size);
 
-  // out: [tokens.size(), hidden] contiguous. Token ids are in [0, vocab_size).
-  Result<void> forward(const LayerContext& context, const Parameters& parameters, std::span<const std::int32_t> tokens,
-                       float* out) const;
+  // out: [step.rows(), hidden] float32, contiguous. Token ids are in [0, vocab_size).
+  Result<void> forward(const LayerContext& context, const Parameters& parameters, const StepInput& step,
+                       const View& out) const;
 
  private:
-  void look_up(const Parameters& parameters, std::int64_t row, float* out) const;
-
   std::int64_t hidden_size_, first_row_, own_rows_;
   bool tied_;
   ParameterId weight_;

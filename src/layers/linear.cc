@@ -16,10 +16,17 @@ ParameterSource bias_of(const std::string& prefix, std::int64_t rows, std::int64
   return {prefix + ".bias", {rows}, first, count, 0};
 }
 
+// m times the same row.
+View repeated(const Device& device, const float* row, std::int64_t m, std::int64_t columns) {
+  View view{nullptr, DType::float32, m, columns, 0, device.kind()};
+  view.data = reinterpret_cast<std::byte*>(const_cast<float*>(row));
+  return view;
+}
+
 }  // namespace
 
 GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
-                                           const MatrixName& gate, const MatrixName& up) {
+                                           const MatrixName& gate, const MatrixName& up, int next_segments) {
   std::vector<ParameterSource> weights, biases;
   for (const MatrixName& matrix : {gate, up}) {
     CHECK(matrix.rows % tp.size == 0, "{} rows of {} over {} ranks", matrix.rows, matrix.prefix, tp.size);
@@ -29,15 +36,15 @@ GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParalle
     if (matrix.bias) biases.push_back(bias_of(matrix.prefix, rows, first, count));
     rows_ += count;
   }
-  weight_ = parameters.add_linear({rows_, columns, 1}, std::move(weights));
+  weight_ = parameters.add_linear({rows_, columns, 1, next_segments}, std::move(weights));
   has_bias_ = !biases.empty();
-  if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases));
+  if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases), next_segments);
 }
 
-LinearInput GateUpParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
-                                          const LinearInput& x, const RowParallelLinear& next) const {
+ProductInput GateUpParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
+                                           const ProductInput& x, const RowParallelLinear& next) const {
   const float* bias = has_bias_ ? parameters.vector(bias_) : nullptr;
-  return gated_input(context.pool, context.scratch, parameters.linear(weight_), bias, x, next.weight(parameters));
+  return gated_input(context.device, parameters.linear(weight_), bias, x, next.weight(parameters));
 }
 
 QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix,
@@ -76,10 +83,12 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
   if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases));
 }
 
-void QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters, const float* x,
-                                std::int64_t m, std::int64_t ldx, float* y, std::int64_t ldy) const {
-  const LinearEpilogue epilogue{has_bias_ ? parameters.vector(bias_) : nullptr, false};
-  linear(context.pool, context.scratch, parameters.linear(weight_), {x, m, ldx}, y, ldy, epilogue);
+View QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
+                                const ProductInput& x) const {
+  const PackedLinear weight = parameters.linear(weight_);
+  const View y = take_product(context.device, weight, x.rows.rows);
+  linear(context.device, weight, x, y, {has_bias_ ? parameters.vector(bias_) : nullptr, false});
+  return y;
 }
 
 RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix,
@@ -93,32 +102,26 @@ RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, 
   if (has_bias_) bias_ = parameters.add_vector(rows_, {bias_of(matrix.prefix, rows_, 0, rows_)});
 }
 
-Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const LinearInput& x,
-                                       float* y, std::int64_t ldy) const {
+Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                                       const View& y) const {
   const float* bias = has_bias_ ? parameters.vector(bias_) : nullptr;
   if (context.tp.size() == 1) {  // the same operations as below, fused: y + (sum + bias)
-    linear(context.pool, context.scratch, parameters.linear(weight_), x, y, ldy, {bias, true});
+    linear(context.device, parameters.linear(weight_), x, y, {bias, true});
     return {};
   }
-  const Scratch::Scope scope(context.scratch);
-  const std::int64_t m = x.m;
-  float* sum = context.scratch.take_array<float>(m * rows_);
-  partial(context, parameters, x, sum, rows_);
-  CHORUS_TRY_VOID(context.tp.all_reduce_tree({sum, static_cast<std::size_t>(m * rows_)}));
-  context.pool.for_range(m, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t row = begin; row < end; ++row) {
-      for (std::int64_t i = 0; i < rows_; ++i) {
-        const float whole = bias != nullptr ? sum[row * rows_ + i] + bias[i] : sum[row * rows_ + i];
-        y[row * ldy + i] += whole;
-      }
-    }
-  });
+  const Scratch::Scope scope(context.device.scratch());
+  const std::int64_t m = x.rows.rows;
+  const View sum = context.device.take(DType::float32, m, rows_);
+  partial(context, parameters, x, sum);
+  CHORUS_TRY_VOID(context.tp.all_reduce_tree({sum.floats(), static_cast<std::size_t>(m * rows_)}));
+  if (bias != nullptr) add_scaled(context.device, repeated(context.device, bias, m, rows_), 1.0F, sum);
+  add_scaled(context.device, sum, 1.0F, y);
   return {};
 }
 
-void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const LinearInput& x,
-                                float* y, std::int64_t ldy) const {
-  linear(context.pool, context.scratch, parameters.linear(weight_), x, y, ldy, {});
+void RowParallelLinear::partial(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                                const View& y) const {
+  linear(context.device, parameters.linear(weight_), x, y);
 }
 
 }  // namespace chorus

@@ -33,9 +33,8 @@ class QkvParallelLinear {
   int heads() const { return heads_; }  // of this rank
   int kv_heads() const { return kv_heads_; }
   std::int64_t rows() const { return rows_; }  // (heads + 2 kv_heads) * head_dim
-  // y: [m, rows()]: q of all heads, then k, then v.
-  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-               std::int64_t ldx, float* y, std::int64_t ldy) const;
+  // [m, rows()] from the scratch: q of all heads, then k, then v.
+  View forward(const LayerContext& context, const Parameters& parameters, const ProductInput& x) const;
 
  private:
   int heads_ = 0, kv_heads_ = 0;
@@ -54,11 +53,10 @@ class RowParallelLinear {
 
   PackedLinear weight(const Parameters& parameters) const { return parameters.linear(weight_); }
   // x: this rank's columns, [m, columns / tp]; y: [m, rows], the whole sum is added to it on every rank (bias once).
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const LinearInput& x, float* y,
-                      std::int64_t ldy) const;
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                      const View& y) const;
   // y = this rank's part of the sum, without bias: no collective. The parts are for all_reduce_tree().
-  void partial(const LayerContext& context, const Parameters& parameters, const LinearInput& x, float* y,
-               std::int64_t ldy) const;
+  void partial(const LayerContext& context, const Parameters& parameters, const ProductInput& x, const View& y) const;
 
  private:
   std::int64_t rows_;
@@ -68,15 +66,15 @@ class RowParallelLinear {
 };
 
 // gate and up over the same input, each cut by rows over the group (the rows of one must divide by the group's size),
-// and the activation between them and the next matrix.
+// and the activation between them and the next matrix, which has `next_segments` segments on this rank.
 class GateUpParallelLinear {
  public:
   GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns, const MatrixName& gate,
-                       const MatrixName& up);
+                       const MatrixName& up, int next_segments);
 
   // silu(gate x) * up x of this rank's rows, as x of `next`; in memory of the scratch's scope around the call.
-  LinearInput forward(const LayerContext& context, const Parameters& parameters, const LinearInput& x,
-                      const RowParallelLinear& next) const;
+  ProductInput forward(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                       const RowParallelLinear& next) const;
 
  private:
   std::int64_t rows_ = 0;

@@ -17,23 +17,20 @@ MatrixName up_of(const GatedMlp::Names& names, int rows, bool bias) {
 
 GatedMlp::GatedMlp(Parameters& parameters, TensorParallel tp, const Names& names, std::int64_t hidden_size,
                    int intermediate_size, bool bias)
-    : hidden_size_(hidden_size),
-      gate_up_(parameters, tp, hidden_size, gate_of(names, intermediate_size, bias),
-               up_of(names, intermediate_size, bias)),
+    : gate_up_(parameters, tp, hidden_size, gate_of(names, intermediate_size, bias),
+               up_of(names, intermediate_size, bias), reduction_segments(intermediate_size) / tp.size),
       down_(parameters, tp, {names.down, hidden_size, bias}, intermediate_size, intermediate_size) {}
 
-Result<void> GatedMlp::add_to(const LayerContext& context, const Parameters& parameters, const float* x,
-                              std::int64_t rows, float* residual) const {
-  const Scratch::Scope scope(context.scratch);
-  const LinearInput activated = gate_up_.forward(context, parameters, {x, rows, hidden_size_}, down_);
-  return down_.add_to(context, parameters, activated, residual, hidden_size_);
+Result<void> GatedMlp::add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                              const View& residual) const {
+  const Scratch::Scope scope(context.device.scratch());
+  return down_.add_to(context, parameters, gate_up_.forward(context, parameters, x, down_), residual);
 }
 
-void GatedMlp::partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                       float* out) const {
-  const Scratch::Scope scope(context.scratch);
-  const LinearInput activated = gate_up_.forward(context, parameters, {x, rows, hidden_size_}, down_);
-  down_.partial(context, parameters, activated, out, hidden_size_);
+void GatedMlp::partial(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                       const View& out) const {
+  const Scratch::Scope scope(context.device.scratch());
+  down_.partial(context, parameters, gate_up_.forward(context, parameters, x, down_), out);
 }
 
 }  // namespace chorus

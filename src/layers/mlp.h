@@ -17,15 +17,13 @@ class GatedMlp {
            int intermediate_size, bool bias);
 
   // The result for x [rows, hidden] is added to residual [rows, hidden].
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                      float* residual) const;
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                      const View& residual) const;
   // out = this rank's part of the result, without bias on `down` (experts have none): no collective. The caller adds
   // the parts by all_reduce_tree(); of a layer declared over one rank it is the whole result.
-  void partial(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-               float* out) const;
+  void partial(const LayerContext& context, const Parameters& parameters, const ProductInput& x, const View& out) const;
 
  private:
-  std::int64_t hidden_size_;
   GateUpParallelLinear gate_up_;
   RowParallelLinear down_;
 };

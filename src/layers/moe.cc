@@ -44,12 +44,12 @@ MoeLayer::MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParall
 ExpertChoice* MoeLayer::choose(const LayerContext& context, const Parameters& parameters, const float* x,
                                std::int64_t rows) const {
   const std::int64_t k = shape_.experts_per_token;
-  ExpertChoice* choices = context.scratch.take_array<ExpertChoice>(rows * k);
-  const Scratch::Scope scope(context.scratch);
-  float* logits = context.scratch.take_array<float>(rows * shape_.experts);
-  linear(context.pool, context.scratch, parameters.linear(router_), {x, rows, shape_.hidden_size}, logits,
-         shape_.experts, {});
-  context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
+  ExpertChoice* choices = context.device.scratch().take_array<ExpertChoice>(rows * k);
+  const Scratch::Scope scope(context.device.scratch());
+  float* logits = context.device.scratch().take_array<float>(rows * shape_.experts);
+  linear(context.cpu().pool(), context.device.scratch(), parameters.linear(router_), {x, rows, shape_.hidden_size},
+         logits, shape_.experts, {});
+  context.cpu().pool().for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       route(shape_.routing, {logits + row * shape_.experts, static_cast<std::size_t>(shape_.experts)}, shape_.jitter,
             {choices + row * k, static_cast<std::size_t>(k)});
@@ -63,14 +63,16 @@ void MoeLayer::run_experts(const LayerContext& context, const Parameters& parame
   const std::int64_t width = shape_.hidden_size;
   for (std::size_t e = 0; e < experts_.size(); ++e) {
     const std::int64_t first = buckets.first[e], count = buckets.first[e + 1] - first;
-    if (count > 0) experts_[e].partial(context, parameters, inputs + first * width, count, outputs + first * width);
+    if (count == 0) continue;
+    const ProductInput x{view_of(const_cast<float*>(inputs) + first * width, count, width)};
+    experts_[e].partial(context, parameters, x, view_of(outputs + first * width, count, width));
   }
 }
 
 void MoeLayer::combine(const LayerContext& context, const ExpertChoice* choices, const std::int64_t* output_of,
                        const float* outputs, std::int64_t rows, bool accumulate, float* sums) const {
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
-  context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
+  context.cpu().pool().for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t i = 0; i < width; ++i) {
         float sum = 0;
@@ -82,22 +84,23 @@ void MoeLayer::combine(const LayerContext& context, const ExpertChoice* choices,
   });
 }
 
-Result<void> MoeLayer::add_to(const LayerContext& context, const Parameters& parameters, const float* x,
-                              std::int64_t rows, float* residual) const {
+Result<void> MoeLayer::add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                              const View& residual) const {
   CHECK((context.ep != nullptr ? context.ep->size() : 1) == ranks_, "experts were declared over {} ranks", ranks_);
-  if (ranks_ > 1) return add_expert_parallel(context, parameters, x, rows, residual);
-  return add_tensor_parallel(context, parameters, x, rows, residual);
+  const std::int64_t rows = x.rows.rows;
+  if (ranks_ > 1) return add_expert_parallel(context, parameters, x.rows.floats(), rows, residual.floats());
+  return add_tensor_parallel(context, parameters, x.rows.floats(), rows, residual.floats());
 }
 
 Result<void> MoeLayer::add_tensor_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
                                            std::int64_t rows, float* residual) const {
-  const Scratch::Scope scope(context.scratch);
+  const Scratch::Scope scope(context.device.scratch());
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
   const ExpertChoice* choices = choose(context, parameters, x, rows);
   const Buckets buckets = sort(context, rows * k, [choices](std::int64_t i) { return choices[i].expert; });
-  float* inputs = context.scratch.take_array<float>(rows * k * width);
-  float* outputs = context.scratch.take_array<float>(rows * k * width);
-  context.pool.for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
+  float* inputs = context.device.scratch().take_array<float>(rows * k * width);
+  float* outputs = context.device.scratch().take_array<float>(rows * k * width);
+  context.cpu().pool().for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       std::copy_n(x + i / k * width, width, inputs + buckets.place_of[i] * width);
   });
@@ -117,13 +120,13 @@ Result<void> MoeLayer::scatter_and_combine(const LayerContext& context, const Ex
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
   const std::int64_t first = first_home_row(context, rows, context.tp.rank());
   const std::int64_t own = first_home_row(context, rows, context.tp.rank() + 1) - first;
-  float* by_row = context.scratch.take_array<float>(rows * k * width);
-  context.pool.for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
+  float* by_row = context.device.scratch().take_array<float>(rows * k * width);
+  context.cpu().pool().for_range(rows * k, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i)
       std::copy_n(outputs + buckets.place_of[i] * width, width, by_row + i * width);
   });
   const auto ranks = static_cast<std::size_t>(context.tp.size());
-  std::size_t* counts = context.scratch.take_array<std::size_t>(context.tp.size());
+  std::size_t* counts = context.device.scratch().take_array<std::size_t>(context.tp.size());
   for (int r = 0; r < context.tp.size(); ++r) {
     counts[r] =
         static_cast<std::size_t>((first_home_row(context, rows, r + 1) - first_home_row(context, rows, r)) * k * width);
@@ -131,9 +134,9 @@ Result<void> MoeLayer::scatter_and_combine(const LayerContext& context, const Ex
   float* finished = by_row + first * k * width;
   CHORUS_TRY_VOID(context.tp.reduce_scatter_tree({by_row, static_cast<std::size_t>(rows * k * width)}, {counts, ranks},
                                                  {finished, static_cast<std::size_t>(own * k * width)}));
-  std::int64_t* in_order = context.scratch.take_array<std::int64_t>(own * k);
+  std::int64_t* in_order = context.device.scratch().take_array<std::int64_t>(own * k);
   std::iota(in_order, in_order + own * k, std::int64_t{0});
-  float* sums = context.scratch.take_array<float>(rows * width);
+  float* sums = context.device.scratch().take_array<float>(rows * width);
   combine(context, choices + first * k, in_order, finished, own, false, sums + first * width);
   return gather_and_add(context, sums, rows, residual);
 }
@@ -143,7 +146,7 @@ Result<void> MoeLayer::gather_and_add(const LayerContext& context, float* sums, 
   if (rows == 0) return {};  // on all ranks of tp
   const std::int64_t width = shape_.hidden_size;
   const auto ranks = static_cast<std::size_t>(context.tp.size());
-  std::size_t* sizes = context.scratch.take_array<std::size_t>(context.tp.size());
+  std::size_t* sizes = context.device.scratch().take_array<std::size_t>(context.tp.size());
   for (int r = 0; r < context.tp.size(); ++r) {
     sizes[r] =
         static_cast<std::size_t>((first_home_row(context, rows, r + 1) - first_home_row(context, rows, r)) * width) * 4;
@@ -152,7 +155,7 @@ Result<void> MoeLayer::gather_and_add(const LayerContext& context, float* sums, 
   const auto first = static_cast<std::size_t>(first_home_row(context, rows, context.tp.rank()) * width);
   const auto own = all.subspan(first, sizes[context.tp.rank()] / 4);
   CHORUS_TRY_VOID(context.tp.all_gather_v(std::as_bytes(own), {sizes, ranks}, std::as_writable_bytes(all)));
-  add(context.pool, sums, rows, width, width, residual, width);
+  add(context.cpu().pool(), sums, rows, width, width, residual, width);
   return {};
 }
 

@@ -37,9 +37,9 @@ class MoeLayer {
   MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,
            const GatedMlp::Names& expert_names, const Shape& shape);
 
-  // `rows` is the same on all ranks of context.tp, may differ over context.ep, and may be 0.
-  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t rows,
-                      float* residual) const;
+  // On CPUs. The number of rows is the same on all ranks of context.tp, may differ over context.ep, and may be 0.
+  Result<void> add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                      const View& residual) const;
 
  private:
   struct Buckets;

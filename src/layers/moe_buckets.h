@@ -18,9 +18,9 @@ template <typename BucketOf>
 MoeLayer::Buckets MoeLayer::sort(const LayerContext& context, std::int64_t count, const BucketOf& bucket_of) const {
   const auto experts = static_cast<std::int64_t>(experts_.size());
   Buckets buckets;
-  buckets.place_of = context.scratch.take_array<std::int64_t>(count);
-  buckets.first = context.scratch.take_array<std::int64_t>(experts + 1);
-  std::int64_t* next = context.scratch.take_array<std::int64_t>(experts);
+  buckets.place_of = context.device.scratch().take_array<std::int64_t>(count);
+  buckets.first = context.device.scratch().take_array<std::int64_t>(experts + 1);
+  std::int64_t* next = context.device.scratch().take_array<std::int64_t>(experts);
   std::fill_n(next, experts, 0);
   for (std::int64_t i = 0; i < count; ++i) {
     if (const std::int64_t bucket = bucket_of(i); bucket >= 0) ++next[bucket];

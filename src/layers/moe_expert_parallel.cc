@@ -11,7 +11,7 @@ namespace {
 
 template <typename T>
 std::span<T> take(const LayerContext& context, std::size_t count) {
-  return {context.scratch.take_array<T>(static_cast<std::int64_t>(count)), count};
+  return {context.device.scratch().take_array<T>(static_cast<std::int64_t>(count)), count};
 }
 
 std::int64_t exclusive_prefix_sums(std::span<std::int64_t> counts) {
@@ -150,7 +150,7 @@ Result<std::span<std::byte>> MoeLayer::send_rows(const LayerContext& context, co
                                                  const Journey& journey) const {
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
   const Records records = Records::take(context, journey.record_row.size(), width, k);
-  context.pool.for_range(records.count(), [&](std::int64_t begin, std::int64_t end) {
+  context.cpu().pool().for_range(records.count(), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t i = begin; i < end; ++i) {
       std::memcpy(records.row(i), x + journey.record_row[static_cast<std::size_t>(i)] * width,
                   static_cast<std::size_t>(width) * 4);
@@ -188,7 +188,7 @@ Result<void> MoeLayer::send_back(const LayerContext& context, const Parameters& 
   const auto outputs = take<float>(context, static_cast<std::size_t>(buckets.count * width));
   const auto in_order = take<float>(context, static_cast<std::size_t>(buckets.count * width));
   const auto for_each_choice = [&](const auto& visit) {  // visit(record, place in its bucket, place in the reply)
-    context.pool.for_range(records.count(), [&](std::int64_t begin, std::int64_t end) {
+    context.cpu().pool().for_range(records.count(), [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t i = begin; i < end; ++i) {
         for (std::int64_t c = 0; c < records.replies(i); ++c)
           visit(i, buckets.place_of[i * k + c], replies.first[static_cast<std::size_t>(i)] + c);
@@ -210,7 +210,7 @@ Result<void> MoeLayer::send_back(const LayerContext& context, const Parameters& 
 
 Result<void> MoeLayer::add_expert_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
                                            std::int64_t rows, float* residual) const {
-  const Scratch::Scope scope(context.scratch);
+  const Scratch::Scope scope(context.device.scratch());
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
   const std::int64_t first = first_home_row(context, rows, context.tp.rank());
   const std::int64_t own = first_home_row(context, rows, context.tp.rank() + 1) - first;

@@ -86,11 +86,12 @@ class Rank {
 
   // Both layers over the rows x, as a decoder has them: each adds to the rows.
   std::vector<float> run(std::vector<float> x) {
-    const LayerContext context{pool_, scratch_, isa(), tp_, spread_ ? &ep_ : nullptr, slots_ ? &*slots_ : nullptr};
+    const LayerContext context{device_, tp_, spread_ ? &ep_ : nullptr, slots_ ? &*slots_ : nullptr};
     for (const MoeLayer& layer : layers_) {
-      const std::vector<float> input = x;
-      const auto ran =
-          layer.add_to(context, parameters_, input.data(), static_cast<std::int64_t>(x.size()) / hidden, x.data());
+      std::vector<float> input = x;
+      const auto rows = static_cast<std::int64_t>(x.size()) / hidden;
+      const ProductInput in{view_of(input.data(), rows, hidden)};
+      const auto ran = layer.add_to(context, parameters_, in, view_of(x.data(), rows, hidden));
       EXPECT_TRUE(ran.ok()) << ran.error().message;
     }
     return x;
@@ -114,7 +115,7 @@ class Rank {
   Group tp_, ep_;
   bool spread_ = false;
   ThreadPool pool_{1};
-  Scratch scratch_;
+  CpuDevice device_{pool_, isa()};
   Parameters parameters_;
   std::optional<ExpertSlots> slots_;
   std::vector<MoeLayer> layers_;

@@ -12,12 +12,10 @@ class Norm {
  public:
   // `prefix`: NAME of NAME.weight and, for a layer norm, NAME.bias.
   Norm(Parameters& parameters, const std::string& prefix, std::int64_t width, double eps, bool layer_norm);
-  // x, out: [m, width] with strides.
-  void forward(const LayerContext& context, const Parameters& parameters, const float* x, std::int64_t m,
-               std::int64_t ldx, float* out, std::int64_t ldo) const;
+  // x: [m, width] float32; out: of float32 too, or of the device's product_dtype().
+  void forward(const LayerContext& context, const Parameters& parameters, const View& x, const View& out) const;
   // In place over each head of a row (q and k norm of Qwen3); width is the head dimension.
-  void forward_heads(const LayerContext& context, const Parameters& parameters, float* x, std::int64_t m, int heads,
-                     std::int64_t ldx) const;
+  void forward_heads(const LayerContext& context, const Parameters& parameters, const View& x) const;
 
  private:
   std::int64_t width_;

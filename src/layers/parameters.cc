@@ -68,12 +68,15 @@ void copy_row(const SourceRows& source, std::int64_t columns, DType dtype, std::
   }
 }
 
-void pack_rows(const ParameterSpec& spec, const ResolvedParameter& resolved, std::int64_t begin, std::int64_t end,
-               std::byte* out) {
+// A vector's elements lie as the rows of a matrix of `isa` and `dtype` do.
+void pack_rows(Isa isa, DType dtype, const ParameterSpec& spec, const ResolvedParameter& resolved, std::int64_t begin,
+               std::int64_t end, std::byte* out) {
   const std::size_t row_bytes = static_cast<std::size_t>(spec.shape.columns) * bytes_of(spec.dtype);
   for (std::int64_t row = begin; row < end && row < resolved.sources.back().end; ++row) {
+    const std::int64_t place =
+        spec.kind == ParameterKind::vector ? packed_linear_row(isa, dtype, spec.shape, row) : row;
     copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype,
-             out + static_cast<std::size_t>(row) * row_bytes);
+             out + static_cast<std::size_t>(place) * row_bytes);
   }
 }
 
@@ -81,7 +84,8 @@ void pack_panels(Isa isa, const ParameterSpec& spec, const ResolvedParameter& re
                  std::byte* out) {
   CHECK(resolved.sources.back().end == spec.shape.rows, "a packed matrix has all its rows");
   const std::int64_t panel_rows = linear_panel_rows(isa, spec.dtype);
-  const std::int64_t panels = (spec.shape.rows + panel_rows - 1) / panel_rows;
+  const std::int64_t rows = packed_shape(isa, spec.dtype, spec.shape).rows;
+  const std::int64_t panels = (rows + panel_rows - 1) / panel_rows;
   pool.for_range(panels, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
       pack_linear_panel(isa, spec.dtype, spec.shape, panel, &ResolvedParameter::row, &resolved, out);
@@ -116,13 +120,11 @@ ParameterId Parameters::add_table(std::int64_t rows, std::int64_t columns, std::
   return add({ParameterKind::table, dtype_, {rows, columns, 1}, std::move(sources), 0, bytes});
 }
 
-ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources) {
-  return add({ParameterKind::vector,
-              DType::float32,
-              {length, 1, 1},
-              std::move(sources),
-              0,
-              static_cast<std::size_t>(length) * 4});
+ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments) {
+  const LinearShape shape{length, 1, 1, gated_segments};
+  // As long as the rows of a matrix, some of which only fill up.
+  const auto packed = static_cast<std::size_t>(packed_shape(isa_, dtype_, shape).rows);
+  return add({ParameterKind::vector, DType::float32, shape, std::move(sources), 0, packed * 4});
 }
 
 Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
@@ -136,7 +138,7 @@ Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, st
       pack_panels(isa_, spec, resolved, pool, arena + spec.offset);
     } else {
       pool.for_range(spec.shape.rows, [&](std::int64_t begin, std::int64_t end) {
-        pack_rows(spec, resolved, begin, end, arena + spec.offset);
+        pack_rows(isa_, dtype_, spec, resolved, begin, end, arena + spec.offset);
       });
     }
     for (const ParameterSource& source : spec.sources) checkpoint.release(source.tensor);
@@ -154,24 +156,33 @@ Result<void> Parameters::bind(const std::byte* arena, std::size_t bytes) {
                 "start all processes with the same options",
                 bytes, bytes_);
   }
-  arena_ = arena;
+  arena_ = data_ = arena;
   return {};
+}
+
+Result<void> Parameters::move_to(Device& device) {
+  if (device.kind() == DeviceKind::cpu) return {};
+  auto memory = device.allocate(bytes_);
+  if (!memory.ok()) return fail(memory.error().code, "no memory for the weights: {}", memory.error().message);
+  device.copy_in(*memory, arena_, bytes_);
+  data_ = *memory;
+  return device.finish();
 }
 
 PackedLinear Parameters::linear(ParameterId id) const {
   const ParameterSpec& spec = specs_[id];
   CHECK(arena_ != nullptr && spec.kind == ParameterKind::linear, "parameter {} is no bound linear", id);
-  return {spec.shape, spec.dtype, isa_, arena_ + spec.offset};
+  return {spec.shape, spec.dtype, isa_, data_ + spec.offset};
 }
 
 const std::byte* Parameters::table(ParameterId id) const {
   CHECK(arena_ != nullptr && specs_[id].kind == ParameterKind::table, "parameter {} is no bound table", id);
-  return arena_ + specs_[id].offset;
+  return data_ + specs_[id].offset;
 }
 
 const float* Parameters::vector(ParameterId id) const {
   CHECK(arena_ != nullptr && specs_[id].kind == ParameterKind::vector, "parameter {} is no bound vector", id);
-  return reinterpret_cast<const float*>(arena_ + specs_[id].offset);
+  return reinterpret_cast<const float*>(data_ + specs_[id].offset);
 }
 
 std::vector<NamedParameter> Parameters::named_parameters() const {
@@ -193,14 +204,19 @@ void Parameters::read_row(const NamedParameter& parameter, std::int64_t row, flo
   CHECK(row >= 0 && row < parameter.row_count, "row {} of {} of {}", row, parameter.row_count, parameter.name);
   const std::int64_t packed_row = parameter.parameter_row + row;
   if (parameter.kind == ParameterKind::linear) {
-    unpack_linear_row(linear(parameter.parameter), packed_row, out);
+    PackedLinear weight = linear(parameter.parameter);
+    weight.data = parameter.data;
+    unpack_linear_row(weight, packed_row, out);
     return;
   }
   CHECK(arena_ != nullptr, "{} is not bound", parameter.name);
   const std::int64_t columns = parameter.column_count;
-  const std::byte* plain = arena_ + specs_[parameter.parameter].offset;
+  const ParameterSpec& spec = specs_[parameter.parameter];
+  const std::byte* plain = arena_ + spec.offset;
+  const std::int64_t place =
+      parameter.kind == ParameterKind::vector ? packed_linear_row(isa_, dtype_, spec.shape, packed_row) : packed_row;
   for (std::int64_t i = 0; i < columns; ++i) {
-    out[i] = load_as_float(plain, parameter.dtype, static_cast<std::size_t>(packed_row * columns + i));
+    out[i] = load_as_float(plain, parameter.dtype, static_cast<std::size_t>(place * columns + i));
   }
 }
 
@@ -217,6 +233,7 @@ std::uint64_t Parameters::layout_hash() const {
     mix(static_cast<std::uint64_t>(spec.shape.rows));
     mix(static_cast<std::uint64_t>(spec.shape.columns));
     mix(static_cast<std::uint64_t>(spec.shape.segments));
+    mix(static_cast<std::uint64_t>(spec.shape.gated_segments));
     mix(spec.offset);
     for (const ParameterSource& source : spec.sources) {
       for (const char c : source.tensor) mix(static_cast<unsigned char>(c));

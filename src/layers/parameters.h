@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "kernels/linear.h"
 #include "kernels/thread_pool.h"
+#include "tensor/device.h"
 #include "tensor/dtype.h"
 #include "weights/checkpoint.h"
 
@@ -72,7 +73,8 @@ class Parameters {
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources);
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype);
   ParameterId add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources);
-  ParameterId add_vector(std::int64_t length, std::vector<ParameterSource> sources);
+  // `gated_segments`: as in LinearShape, of the bias of such a matrix: it is packed as its rows are.
+  ParameterId add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments = 0);
 
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   // Bytes of the whole arena, its head included.
@@ -85,7 +87,11 @@ class Parameters {
   // Binds to a packed arena; refuses one of another layout.
   Result<void> bind(const std::byte* arena, std::size_t bytes);
 
-  // Views; only after bind(). They live as long as the arena.
+  // For a device that cannot read the arena: copies it to the device's memory; views are then of that. Errors:
+  // resource_exhausted.
+  Result<void> move_to(Device& device);
+
+  // Views; only after bind(). They live as long as the arena, or the device.
   PackedLinear linear(ParameterId id) const;
   const std::byte* table(ParameterId id) const;
   const float* vector(ParameterId id) const;
@@ -105,6 +111,7 @@ class Parameters {
   std::vector<ParameterSpec> specs_;
   std::size_t bytes_ = 64;  // the head: the layout's hash
   const std::byte* arena_ = nullptr;
+  const std::byte* data_ = nullptr;  // arena_, or its copy on a device
 };
 
 }  // namespace chorus

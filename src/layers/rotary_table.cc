@@ -112,4 +112,14 @@ RotaryTable::RotaryTable(const RopeConfig& rope, int rotary_dim, int max_positio
   }
 }
 
+Result<void> RotaryTable::move_to(Device& device) {
+  if (device.kind() == DeviceKind::cpu) return {};
+  const std::size_t bytes = values_.size() * sizeof(float);
+  if (bytes == 0) return {};
+  CHORUS_TRY(std::byte * memory, device.allocate(bytes));
+  device.copy_in(memory, reinterpret_cast<const std::byte*>(values_.data()), bytes);
+  on_device_ = reinterpret_cast<const float*>(memory);
+  return device.finish();
+}
+
 }  // namespace chorus

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "config/model_config.h"
+#include "tensor/device.h"
 
 namespace chorus {
 
@@ -17,13 +18,16 @@ class RotaryTable {
   RotaryTable(const RopeConfig& rope, int rotary_dim, int max_position_embeddings, int positions);
   int rotary_dim() const { return rotary_dim_; }
   int positions() const { return positions_; }
+  // For a device that cannot read this process's memory: copies the table to its own. Errors: resource_exhausted.
+  Result<void> move_to(Device& device);
   // [positions, rotary_dim]: rotary_dim / 2 cosines, then as many sines.
-  const float* cos_sin() const { return values_.data(); }
+  const float* cos_sin() const { return on_device_ != nullptr ? on_device_ : values_.data(); }
 
  private:
   int rotary_dim_;
   int positions_;
   std::vector<float> values_;
+  const float* on_device_ = nullptr;
 };
 
 }  // namespace chorus

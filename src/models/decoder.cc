@@ -1,18 +1,6 @@
 #include "models/decoder.h"
 
-#include <algorithm>
-
 namespace chorus {
-namespace {
-
-void scale(ThreadPool& pool, std::int64_t rows, std::int64_t width, float factor, float* x) {
-  if (factor == 1.0F) return;
-  pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin * width; i < end * width; ++i) x[i] *= factor;
-  });
-}
-
-}  // namespace
 
 ModelShard whole_model(const ModelConfig& config, TensorParallel tp) {
   return {tp, 0, config.num_hidden_layers, true, true, {}};
@@ -86,66 +74,63 @@ int Decoder::kv_heads() const {
 
 template <typename Add>
 Result<void> Decoder::add_half(const LayerContext& context, const Parameters& parameters,
-                               const std::optional<Norm>& before, const std::optional<Norm>& after, std::int64_t rows,
-                               float* residual, Add&& add) const {
-  const Scratch::Scope scope(context.scratch);
-  const std::int64_t width = config_.hidden_size;
-  const float* input = residual;
+                               const std::optional<Norm>& before, const std::optional<Norm>& after,
+                               const View& residual, Add&& add) const {
+  Device& device = context.device;
+  const Scratch::Scope scope(device.scratch());
+  ProductInput input;
   if (before) {
-    float* normed = context.scratch.take_array<float>(rows * width);
-    before->forward(context, parameters, residual, rows, width, normed, width);
-    input = normed;
+    input.rows = device.take(device.product_dtype(), residual.rows, residual.columns);
+    before->forward(context, parameters, residual, input.rows);
+  } else {
+    input = product_input(device, residual);
   }
   const auto multiplier = static_cast<float>(config_.residual_multiplier);
   // Added at once, unless it is read from where it would be added to.
   if (before && !after && multiplier == 1.0F) return add(input, residual);
-  float* added = context.scratch.take_array<float>(rows * width);
-  std::fill_n(added, rows * width, 0.0F);
+  const View added = device.take(DType::float32, residual.rows, residual.columns);
+  fill_zero(device, added);
   CHORUS_TRY_VOID(add(input, added));
-  if (after) after->forward(context, parameters, added, rows, width, added, width);
-  context.pool.for_range(rows, [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin * width; i < end * width; ++i) residual[i] += multiplier * added[i];
-  });
+  if (after) after->forward(context, parameters, added, added);
+  add_scaled(device, added, multiplier, residual);
   return {};
 }
 
 Result<void> Decoder::forward(const LayerContext& context, const Parameters& parameters,
                               const RotaryTable& rotary_table, std::span<const KvCacheLayer> caches,
-                              const DecoderBatch& batch, float* hidden) const {
-  const auto rows = static_cast<std::int64_t>(batch.tokens.size());
+                              const StepInput& step, const View& hidden) const {
   if (embedding_) {
-    CHORUS_TRY_VOID(embedding_->forward(context, parameters, batch.tokens, hidden));
-    scale(context.pool, rows, config_.hidden_size, static_cast<float>(config_.embedding_multiplier), hidden);
+    CHORUS_TRY_VOID(embedding_->forward(context, parameters, step, hidden));
+    const auto multiplier = static_cast<float>(config_.embedding_multiplier);
+    if (multiplier != 1.0F) scale(context.device, multiplier, hidden);
   }
   for (std::size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
-    const auto attend = [&](const float* x, float* out) {
-      return layer.attention.add_to(context, parameters, rotary_table, caches[i], batch.sequences,
-                                    batch.positions.data(), x, rows, out);
+    const auto attend = [&](const ProductInput& x, const View& out) {
+      return layer.attention.add_to(context, parameters, rotary_table, caches[i], step, x, out);
     };
-    const auto feed_forward = [&](const float* x, float* out) {
-      return std::visit([&](const auto& mlp) { return mlp.add_to(context, parameters, x, rows, out); }, layer.mlp);
+    const auto feed_forward = [&](const ProductInput& x, const View& out) {
+      return std::visit([&](const auto& mlp) { return mlp.add_to(context, parameters, x, out); }, layer.mlp);
     };
-    CHORUS_TRY_VOID(add_half(context, parameters, layer.before_attention, layer.after_attention, rows, hidden, attend));
-    CHORUS_TRY_VOID(add_half(context, parameters, layer.before_mlp, layer.after_mlp, rows, hidden, feed_forward));
+    CHORUS_TRY_VOID(add_half(context, parameters, layer.before_attention, layer.after_attention, hidden, attend));
+    CHORUS_TRY_VOID(add_half(context, parameters, layer.before_mlp, layer.after_mlp, hidden, feed_forward));
     context.progress.moved();
   }
   return {};
 }
 
-Result<void> Decoder::logits(const LayerContext& context, const Parameters& parameters, const float* hidden,
-                             std::span<const std::int32_t> rows, float* out) const {
-  const Scratch::Scope scope(context.scratch);
-  const std::int64_t width = config_.hidden_size;
-  const auto m = static_cast<std::int64_t>(rows.size());
-  float* gathered = context.scratch.take_array<float>(m * width);
-  for (std::int64_t i = 0; i < m; ++i)
-    std::copy_n(hidden + rows[static_cast<std::size_t>(i)] * width, width, gathered + i * width);
-  norm_->forward(context, parameters, gathered, m, width, gathered, width);
-  CHORUS_TRY_VOID(head_->forward(context, parameters, gathered, m, width, out));
-  const RowShare own = logits_share(m, context.tp.rank(), context.tp.size());
-  scale(context.pool, own.count, config_.vocab_size, static_cast<float>(1.0 / config_.logits_divisor), out);
-  return {};
+Result<View> Decoder::logits(const LayerContext& context, const Parameters& parameters, const View& hidden,
+                             const StepInput& step, std::int64_t first, std::int64_t count) const {
+  Device& device = context.device;
+  const View gathered = device.take(DType::float32, count, config_.hidden_size);
+  gather_wanted(device, hidden, step, first, gathered);
+  const View normed =
+      device.kind() == DeviceKind::cpu ? gathered : device.take(device.product_dtype(), count, config_.hidden_size);
+  norm_->forward(context, parameters, gathered, normed);
+  CHORUS_TRY(const View out, head_->forward(context, parameters, {normed}));
+  const auto multiplier = static_cast<float>(1.0 / config_.logits_divisor);
+  if (multiplier != 1.0F) scale(device, multiplier, out);
+  return out;
 }
 
 }  // namespace chorus

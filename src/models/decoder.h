@@ -39,13 +39,6 @@ struct DecoderSpec {
   MoeRouting routing = MoeRouting::softmax_top_k_normalized;
 };
 
-// The rows of one step, flat. All spans have the number of rows as size; sequences tile the rows in order.
-struct DecoderBatch {
-  std::span<const std::int32_t> tokens;
-  std::span<const std::int32_t> positions;
-  std::span<const AttentionSequence> sequences;
-};
-
 // The part of a model that one worker computes: layers [first_layer, last_layer) of one pipeline stage, cut over a
 // tensor-parallel group.
 struct ModelShard {
@@ -68,11 +61,11 @@ class Decoder {
   // parallelism a rank without rows calls it with an empty batch: it then takes part in the collectives of the experts
   // alone.
   Result<void> forward(const LayerContext& context, const Parameters& parameters, const RotaryTable& rotary_table,
-                       std::span<const KvCacheLayer> caches, const DecoderBatch& batch, float* hidden) const;
-  // On the last stage: logits of the hidden rows `rows` (indices into hidden, size m); `out` gets those of this
-  // tensor-parallel rank's logits_share(m): [its count, vocab_size].
-  Result<void> logits(const LayerContext& context, const Parameters& parameters, const float* hidden,
-                      std::span<const std::int32_t> rows, float* out) const;
+                       std::span<const KvCacheLayer> caches, const StepInput& step, const View& hidden) const;
+  // On the last stage: logits of the hidden rows step.wanted[first, first + count), of this tensor-parallel rank's
+  // logits_share(count): [its count, vocab_size], in memory of the scratch's scope around the call.
+  Result<View> logits(const LayerContext& context, const Parameters& parameters, const View& hidden,
+                      const StepInput& step, std::int64_t first, std::int64_t count) const;
 
  private:
   struct Layer {
@@ -87,7 +80,7 @@ class Decoder {
   // residual += residual_multiplier * after(add(before(residual))), where `add` adds to its second argument.
   template <typename Add>
   Result<void> add_half(const LayerContext& context, const Parameters& parameters, const std::optional<Norm>& before,
-                        const std::optional<Norm>& after, std::int64_t rows, float* residual, Add&& add) const;
+                        const std::optional<Norm>& after, const View& residual, Add&& add) const;
 
   ModelConfig config_;
   std::optional<ParallelLmHead> head_;

@@ -70,14 +70,17 @@ class Worker {
     std::vector<AttentionSequence> sequences;
     if (!tokens.empty()) sequences.push_back({0, length_, static_cast<std::int32_t>(tokens.size()), block_table_});
     std::vector<float> hidden(tokens.size() * static_cast<std::size_t>(config_.hidden_size));
-    std::vector<float> logits(tokens.size() * static_cast<std::size_t>(config_.vocab_size));
-    const LayerContext context{
-        pool_, scratch_, setup_.isa, tp_, ep_.size() > 1 ? &ep_ : nullptr, slots_ ? &*slots_ : nullptr};
-    const auto ran =
-        decoder_->forward(context, *parameters_, *rotary_, caches_, {tokens, positions, sequences}, hidden.data());
+    std::vector<float> logits;
+    const LayerContext context{device_, tp_, ep_.size() > 1 ? &ep_ : nullptr, slots_ ? &*slots_ : nullptr};
+    const View view = view_of(hidden.data(), static_cast<std::int64_t>(tokens.size()), config_.hidden_size);
+    const StepInput step{tokens, positions, sequences, rows};
+    const auto ran = decoder_->forward(context, *parameters_, *rotary_, caches_, step, view);
     EXPECT_TRUE(ran.ok()) << ran.error().message;
     if (!tokens.empty()) {
-      EXPECT_TRUE(decoder_->logits(context, *parameters_, hidden.data(), rows, logits.data()).ok());
+      const Scratch::Scope scope(device_.scratch());
+      const auto count = static_cast<std::int64_t>(rows.size());
+      const View out = decoder_->logits(context, *parameters_, view, step, 0, count).value();
+      logits.assign(out.floats(), out.floats() + out.rows * config_.vocab_size);
     }
     if (balancer_) {
       EXPECT_TRUE(balancer_->finish_step(ep_).ok());
@@ -113,7 +116,7 @@ class Worker {
   ModelConfig config_;
   Group tp_, ep_;
   ThreadPool pool_{1};
-  Scratch scratch_;
+  CpuDevice device_{pool_, setup_.isa};
   std::optional<ExpertSlots> slots_;
   std::optional<ExpertBalancer> balancer_;
   std::optional<Parameters> parameters_;

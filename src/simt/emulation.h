@@ -13,8 +13,8 @@
 // that is not aligned, lanes of a warp in different operations, a barrier that some threads do not come to, copies that
 // nobody waited for. Shared memory begins as NaN. Global memory is plain memory, for AddressSanitizer to watch.
 //
-// mma_bf16 has the bits of Hopper's tensor cores for finite numbers, as far as they were probed (docs/cuda.md); other GPUs
-// cut sums off elsewhere.
+// mma_bf16 has the bits of Hopper's tensor cores for finite numbers, as far as they were probed (docs/cuda.md); other
+// GPUs cut sums off elsewhere.
 //
 // An Emulator is used by one thread at a time; kernels find it through a thread-local pointer. x86-64 (System V) only.
 #pragma once
@@ -28,6 +28,7 @@
 
 #include "simt/shape.h"
 
+#define SIMT_MEANING emulated
 #define SIMT_KERNEL inline void
 #define SIMT_KERNEL_OF(threads, blocks_of_a_processor) inline void
 #define SIMT_DEVICE inline

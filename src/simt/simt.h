@@ -15,6 +15,8 @@
 //   copy_async16, commit_copies, wait_copies<n>: cp.async into shared memory, in groups.
 //   to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, bits_of, float_of.
 //
+// Device code stands in `namespace chorus::cuda::inline SIMT_MEANING`: a program may link both meanings of it.
+//
 // Arithmetic is IEEE float32 without contraction (nvcc: -fmad=false); a multiply and an add are fused where
 // multiply_add() says so. So all but the sums inside mma_bf16 have the same bits on every GPU and in the emulation.
 #pragma once

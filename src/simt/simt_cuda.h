@@ -4,6 +4,7 @@
 
 #include "simt/shape.h"
 
+#define SIMT_MEANING compiled
 #define SIMT_KERNEL __global__ void
 #define SIMT_KERNEL_OF(threads, blocks_of_a_processor) __global__ void __launch_bounds__(threads, blocks_of_a_processor)
 #define SIMT_DEVICE __device__ __forceinline__

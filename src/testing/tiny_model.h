@@ -26,11 +26,13 @@ struct TinyModel {
 };
 
 inline TinyModel load_tiny_model(const std::string& directory, const std::string& dtype = "float32",
-                                 const ParallelConfig& parallel = {}, const std::string& isa = "auto") {
+                                 const ParallelConfig& parallel = {}, const std::string& isa = "auto",
+                                 const std::string& device = "auto") {
   TinyModel model;
   model.engine.model = directory;
   model.engine.dtype = dtype;
   model.engine.cpu_isa = isa;
+  model.engine.device = device;
   model.engine.parallel = parallel;
   model.config = read_model_config(directory, "auto").value();
   std::vector<int> shards(static_cast<std::size_t>(weight_shards(parallel)));
@@ -46,9 +48,9 @@ inline std::vector<std::vector<float>> naive_logits(const TinyModel& model, std:
   DeclaredModel declared = declare_model(config, model.weights.isa, model.weights.dtype, whole_model(config)).value();
   CHECK(declared.parameters.bind(model.weights.shard(0), model.weights.shard_bytes(0)).ok());
   ThreadPool pool(1);
-  Scratch scratch;
+  CpuDevice device(pool, model.weights.isa);
   Group alone = Group::of_one();
-  const LayerContext context{pool, scratch, model.weights.isa, alone};
+  const LayerContext context{device, alone};
   const RotaryTable rotary(config.rope, config.head_dim, config.max_position_embeddings,
                            config.max_position_embeddings);
   const auto tokens = static_cast<std::int32_t>(history.size());
@@ -66,16 +68,17 @@ inline std::vector<std::vector<float>> naive_logits(const TinyModel& model, std:
   const std::vector<std::int32_t> blocks = {0};
   const std::vector<AttentionSequence> sequences = {{0, 0, tokens, blocks}};
   std::vector<float> hidden(history.size() * static_cast<std::size_t>(config.hidden_size));
-  CHECK(declared.decoder
-            .forward(context, declared.parameters, rotary, caches, {history, positions, sequences}, hidden.data())
-            .ok());
-  const auto vocab = static_cast<std::size_t>(config.vocab_size);
-  std::vector<float> logits(history.size() * vocab);
-  CHECK(declared.decoder.logits(context, declared.parameters, hidden.data(), positions, logits.data()).ok());
-  std::vector<std::vector<float>> rows;
-  for (auto row = logits.begin(); row != logits.end(); row += static_cast<std::ptrdiff_t>(vocab))
-    rows.emplace_back(row, row + static_cast<std::ptrdiff_t>(vocab));
-  return rows;
+  const View rows = view_of(hidden.data(), tokens, config.hidden_size);
+  const StepInput step{history, positions, sequences, positions};
+  CHECK(declared.decoder.forward(context, declared.parameters, rotary, caches, step, rows).ok());
+  const Scratch::Scope scope(device.scratch());
+  const View logits = declared.decoder.logits(context, declared.parameters, rows, step, 0, tokens).value();
+  std::vector<std::vector<float>> result;
+  for (std::int64_t row = 0; row < tokens; ++row) {
+    const float* first = logits.floats() + row * logits.stride;
+    result.emplace_back(first, first + config.vocab_size);
+  }
+  return result;
 }
 
 inline TokenId argmax(const std::vector<float>& logits) {

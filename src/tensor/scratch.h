@@ -1,9 +1,10 @@
 // Memory that operations borrow within one call: bump allocation from buffers that only ever grow, so that a warmed-up
-// step allocates nothing. One per worker; not for sharing between concurrent operations.
+// step allocates nothing. One per device; not for sharing between concurrent operations.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -11,6 +12,14 @@ namespace chorus {
 
 class Scratch {
  public:
+  // Gives memory that lives longer than the scratch; 64-byte aligned.
+  using Source = std::function<std::byte*(std::size_t bytes)>;
+
+  Scratch() = default;  // of this process's memory
+  explicit Scratch(Source source) : source_(std::move(source)) {}
+
+  // Makes room for `bytes`, before anything is taken.
+  void reserve(std::size_t bytes);
   // `bytes` of 64-byte aligned memory, uninitialised, valid until the enclosing Scope ends.
   std::byte* take(std::size_t bytes);
   template <typename T>
@@ -36,10 +45,13 @@ class Scratch {
 
  private:
   struct Chunk {
-    std::unique_ptr<std::byte[]> memory;
+    std::unique_ptr<std::byte[]> memory;  // null: the source's
     std::byte* begin = nullptr;
     std::size_t bytes = 0;
   };
+  Chunk make_chunk(std::size_t bytes) const;
+
+  Source source_;
   std::vector<Chunk> chunks_;
   std::size_t chunk_ = 0;  // the chunk in use
   std::size_t used_ = 0;   // bytes used of it
