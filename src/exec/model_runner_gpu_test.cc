@@ -65,7 +65,9 @@ TEST_F(ModelRunnerOnGpu, ADecodedRowIsThatOfAPrefill) {
   for (std::int32_t start = 267; start < 270; ++start) {
     const SequenceResult part = run(runner.get(), {{&sequence, start, 1}}).at(0);
     rows.insert(rows.end(), part.prompt_logprobs.begin(), part.prompt_logprobs.end());
-    if (start == 269) EXPECT_EQ(part.logprobs, whole.logprobs);
+    if (start == 269) {
+      EXPECT_EQ(part.logprobs, whole.logprobs);
+    }
   }
   EXPECT_TRUE(std::equal(rows.begin(), rows.end(), whole.prompt_logprobs.end() - 2, whole.prompt_logprobs.end()));
 }
