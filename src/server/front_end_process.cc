@@ -64,8 +64,8 @@ Result<void> serve(Connection* parent, Told told) {
   CHORUS_TRY(const FrontEndJoin join, decode_front_end_join(frame.payload));
   FleetTimes times;
   times.profile = join.profile;
-  CHORUS_TRY(const auto fleet,
-             make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor), std::move(times)));
+  CHORUS_TRY(const auto fleet, make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor),
+                                                    std::move(times), join.prefix_key));
   const FrontEndConfig config{start.engine,
                               start.model,
                               start.model_names,

@@ -78,7 +78,8 @@ void ServerParent::join_fleet(FrontEndChild& child) {
   if (!connection.ok()) return child.process.kill();
   child.client = host_->add_client(std::move(*connection));
   const auto sent = child.control->send(static_cast<std::uint8_t>(MessageType::client), 0,
-                                        encode(FrontEndJoin{child.client, host_->times().profile}), pair->second.get());
+                                        encode(FrontEndJoin{child.client, host_->times().profile, host_->prefix_key()}),
+                                        pair->second.get());
   if (!sent.ok()) child.process.kill();
 }
 
