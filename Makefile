@@ -3,6 +3,7 @@
 # make ray     Ray into a virtual environment, and chorus-ray, which needs it (docs/ray.md)
 # make test-launchers   the tests under torchrun, mpirun and Ray, which it installs (the first and the last into a virtual environment)
 # make test-server      the tests of the server through other programs' clients, which it installs into a virtual environment
+# make test-page       the tests of the page at / in Debian's chromium
 # make fuzz TARGET=pattern SECONDS=60   one fuzzer under the sanitizers; what is new lies in build-fuzz/corpus (docs/security.md)
 # make deb     build/chorus_VERSION_ARCHITECTURE.deb: the program, manual page, completions, systemd unit; `cmake --install build` puts the same anywhere
 # make bench   the kernels' benchmarks
@@ -13,14 +14,14 @@ JOBS ?= $(shell nproc)
 LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
 RAY_VERSION ?= 2.60.0
 CLIENTS ?= $(or $(CHORUS_CLIENTS_VENV),$(HOME)/.cache/chorus/clients)
-CLIENT_PACKAGES = openai jsonschema pytest schemathesis litellm llm langchain-openai
+CLIENT_PACKAGES = openai jsonschema pyyaml pytest schemathesis litellm llm langchain-openai
 export CCACHE_BASEDIR := $(CURDIR)
 # Without it UndefinedBehaviorSanitizer says what it finds and goes on: no test and no fuzzer would fail.
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build deb demo test ray test-launchers test-server fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build deb demo test ray test-launchers test-server test-page fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -59,6 +60,10 @@ test-server: build
 	@tools/install_packages.sh packages-server.txt
 	@test -x $(CLIENTS)/bin/schemathesis || { $(PYTHON) -m venv $(CLIENTS) && $(CLIENTS)/bin/pip install -q $(CLIENT_PACKAGES); }
 	CHORUS=$(CURDIR)/build/chorus $(CLIENTS)/bin/python -m pytest -q -p no:cacheprovider tests/clients
+
+test-page: build
+	@tools/install_packages.sh packages-page.txt
+	CHORUS=$(CURDIR)/build/chorus $(PYTHON) -m pytest -q -p no:cacheprovider tests/page
 
 fast: install-packages
 	@$(call CONFIGURE,release)

@@ -12,6 +12,7 @@
 #include "server/metrics/metric_text.h"
 #include "server/openai/catalog.h"
 #include "server/openai/openapi.h"
+#include "server/page.h"
 
 namespace chorus {
 namespace {
@@ -82,6 +83,10 @@ std::span<const Api::Route> Api::routes() {
       {"GET", "/version", false, false, &Api::version},
       {"GET", "/load", false, false, &Api::load},
       {"GET", metrics_path, false, false, &Api::metrics},
+      {"GET", "/", true, false, &Api::page},
+      {"GET", "/page.css", true, false, &Api::page},
+      {"GET", "/page.js", true, false, &Api::page},
+      {"GET", "/page.svg", true, false, &Api::page},
       {"GET", "/openapi.json", false, false, &Api::openapi},
   };
   return table;
@@ -182,6 +187,10 @@ void Api::count_answer(const HttpRequest& request, int status, Nanoseconds durat
   if (durations >= row_of(Metric::http_duration).values.size()) return;
   slot_.add(Metric::http_requests, 1, {0, http_request_value(request.method, request.path, status)});
   slot_.observe(Metric::http_duration, static_cast<double>(duration) * 1e-9, {0, durations});
+}
+
+void Api::page(const std::shared_ptr<Exchange>& exchange) {
+  exchange->respond(page_response(exchange->request().path));
 }
 
 void Api::completions(const std::shared_ptr<Exchange>& exchange) {

@@ -80,6 +80,7 @@ class Api {
   void handle(const std::shared_ptr<Exchange>& exchange);
 
   void models(const std::shared_ptr<Exchange>& exchange);
+  void page(const std::shared_ptr<Exchange>& exchange);
   void completions(const std::shared_ptr<Exchange>& exchange);
   void chat_completions(const std::shared_ptr<Exchange>& exchange);
   void tokenize(const std::shared_ptr<Exchange>& exchange);

@@ -1,12 +1,12 @@
 #include "server/openai/openapi.h"
 
-#include "openapi_text.h"
-
 namespace chorus {
+
+extern const std::string_view openapi_text;  // openapi.json: made by the build
 
 std::string openapi_json(std::string_view version) {
   constexpr std::string_view placeholder = "VERSION";
-  std::string text = openapi_text;
+  std::string text(openapi_text);
   return text.replace(text.find(placeholder), placeholder.size(), version);
 }
 
