@@ -102,6 +102,7 @@ Result<void> ServerParent::run(const std::function<bool()>& stop) {
 void ServerParent::tell_to_end() {
   ending_ = true;
   for (FrontEndChild& child : children_) {
+    child.listener.reset();  // nobody is to wait there for a server that ends
     if (!child.control) continue;
     const auto sent = child.control->send(static_cast<std::uint8_t>(MessageType::shutdown), 0, {});
     if (!sent.ok()) child.process.kill();

@@ -128,6 +128,14 @@ void HttpServer::Implementation::sweep() {
 
 void HttpServer::Implementation::drain() {
   host_.draining = true;
+  // Who has connected by now gets an answer, if only that it is too late: one that is cut off cannot know whether to
+  // ask elsewhere.
+  for (const auto& listener : listeners_) {
+    const int fd = listener->socket.get();
+    for (auto socket = tcp::accept(fd); socket.ok() && socket->valid(); socket = tcp::accept(fd)) {
+      take(std::move(*socket));
+    }
+  }
   listeners_.clear();
   std::vector<std::shared_ptr<HttpConnection>> all;
   for (const auto& [key, connection] : connections_) all.push_back(connection);
