@@ -58,7 +58,7 @@ class Trials:
         ended = self.chance.randint(0, 24)
         while sum(stream.done() for stream in begun) < ended:
             time.sleep(0.002)
-        time.sleep(self.chance.uniform(0, 0.1))
+        time.sleep(self.chance.uniform(0, 0.03))
         under_way = sum(not stream.done() for stream in begun)
         victim = self.chance.choice(engines_of(self.server.process.pid))
         os.kill(victim, what)
@@ -79,7 +79,10 @@ def test_trials(tmp_path, what, trials):
     with serving(with_template(tmp_path), "-dp", "2", "--engine-restarts-max", "1000", *FAST) as server, concurrent.futures.ThreadPoolExecutor(32) as pool:
         case = Trials(server, pool)
         begin = time.monotonic()
-        hit = [case.run(what) for _ in range(trials)]
-        print(f"{trials} trials of {what.name} in {time.monotonic() - begin:.0f} s: {sum(map(bool, hit))} under way, {sum(hit)} of {32 * trials} streams hit, none changed")
-        assert sum(map(bool, hit)) >= trials * 0.6, hit
+        hit = []
+        # A machine that is quick may have ended all streams before the signal comes: such a trial shows nothing, and is made again.
+        while sum(map(bool, hit)) < trials and len(hit) < 10 * trials:
+            hit.append(case.run(what))
+        print(f"{len(hit)} trials of {what.name} in {time.monotonic() - begin:.0f} s: {sum(map(bool, hit))} under way, {sum(hit)} of {32 * len(hit)} streams hit, none changed")
+        assert sum(map(bool, hit)) == trials, hit
         assert server.stop() == 0
