@@ -42,6 +42,8 @@ struct FrontEndStart {
                  self.formats, self.tls, self.log_level, self.options, self.index);
   }
 };
+// What it is made of, in the process that is told so or in the parent's own.
+FrontEndConfig front_end_config(const FrontEndStart& start);
 // Of its METRICS.
 MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model);
 
