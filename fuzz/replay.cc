@@ -18,7 +18,7 @@ struct Target {
   void (*run)(std::string_view input);
 };
 
-constexpr std::array<Target, 23> targets = {{
+constexpr std::array<Target, 24> targets = {{
     {"json", chorus::fuzz::run_json},
     {"safetensors", chorus::fuzz::run_safetensors},
     {"gguf", chorus::fuzz::run_gguf},

@@ -148,3 +148,24 @@ def test_refuses_beyond_the_limit_at_once():
             thread.join()
         assert results == [200] * 4
         assert total(metrics(server), "vllm:admission_rejections_total") == 20
+
+
+def test_prefix_affinity_sends_a_conversation_where_it_was():
+    """Goal: what a replica has computed it is given again. Method: four conversations over two front ends and three replicas; a turn is the one before and
+    more; what the cache had is told in `usage`."""
+    with serving(STORIES, "-dp", "3", "-asc", "2", "--load-balancer", "prefix_affinity", "--enable-prompt-tokens-details", *FAST) as server:
+        talks = [f"The {animal} went to the big forest to find a friend and it saw the sun. " for animal in ("dog", "cat", "bird", "fish")]
+        cached = prompts = 0
+        for turn in range(5):
+            for i, talk in enumerate(talks):
+                row = {"prompt": talk, "max_tokens": 12, "temperature": 0, "ignore_eos": True}
+                answer = server.post("/v1/completions", row)
+                usage = answer["usage"]
+                if turn > 0:
+                    cached, prompts = cached + usage["prompt_tokens_details"]["cached_tokens"], prompts + usage["prompt_tokens"]
+                talks[i] = talk + answer["choices"][0]["text"] + " Then the friend said hello to the other one."
+            time.sleep(0.1)  # the engines report every 20 ms
+        samples = metrics(server)
+        print(f"{cached} of {prompts} prompt tokens were cached")
+        assert cached > prompts / 2
+        assert total(samples, "chorus:prefix_placements_total") >= 16

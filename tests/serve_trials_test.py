@@ -45,19 +45,20 @@ def streams(server, pool):
 
 
 class Trials:
-    """A server, what its streams are while nothing happens, and how long they take."""
+    """A server, and what its streams are while nothing happens."""
 
     def __init__(self, server, pool):
         self.server, self.pool, self.chance = server, pool, random.Random(9)
         self.expected = [stream.result() for stream in streams(server, pool)]
-        begin = time.monotonic()
         assert [stream.result() for stream in streams(server, pool)] == self.expected
-        self.calm_s = time.monotonic() - begin
 
     def run(self, what):
-        """Does `what` to an engine that runs, somewhere in the streams' time. How many of them were under way."""
+        """Does `what` to an engine that runs, when some of the streams have ended. How many of them were under way."""
         begun = streams(self.server, self.pool)
-        time.sleep(self.chance.uniform(0.1, 0.8) * self.calm_s)
+        ended = self.chance.randint(0, 24)
+        while sum(stream.done() for stream in begun) < ended:
+            time.sleep(0.002)
+        time.sleep(self.chance.uniform(0, 0.03))
         under_way = sum(not stream.done() for stream in begun)
         victim = self.chance.choice(engines_of(self.server.process.pid))
         os.kill(victim, what)
@@ -78,7 +79,10 @@ def test_trials(tmp_path, what, trials):
     with serving(with_template(tmp_path), "-dp", "2", "--engine-restarts-max", "1000", *FAST) as server, concurrent.futures.ThreadPoolExecutor(32) as pool:
         case = Trials(server, pool)
         begin = time.monotonic()
-        hit = [case.run(what) for _ in range(trials)]
-        print(f"{trials} trials of {what.name} in {time.monotonic() - begin:.0f} s: {sum(map(bool, hit))} under way, {sum(hit)} of {32 * trials} streams hit, all as in {case.calm_s:.2f} s of calm")
-        assert sum(map(bool, hit)) >= trials * 0.6, hit
+        hit = []
+        # A machine that is quick may have ended all streams before the signal comes: such a trial shows nothing, and is made again.
+        while sum(map(bool, hit)) < trials and len(hit) < 10 * trials:
+            hit.append(case.run(what))
+        print(f"{len(hit)} trials of {what.name} in {time.monotonic() - begin:.0f} s: {sum(map(bool, hit))} under way, {sum(hit)} of {32 * len(hit)} streams hit, none changed")
+        assert sum(map(bool, hit)) == trials, hit
         assert server.stop() == 0

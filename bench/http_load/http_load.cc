@@ -115,6 +115,10 @@ class Load {
     for (int i = 0; i < options_.connects_per_ms && !to_begin_.empty() && to_begin_.front().at <= now; ++i) {
       LoadStream* const stream = to_begin_.front().stream;
       to_begin_.pop_front();
+      if (stream->paused()) {
+        if (!stream->resume(now)) closed(stream);
+        continue;
+      }
       if (!stream->begin(now)) continue;
       epoll_event event{EPOLLIN | EPOLLOUT | EPOLLET, {.ptr = stream}};
       ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, stream->fd(), &event);
@@ -136,10 +140,9 @@ class Load {
   bool serve(LoadStream* stream) {
     if (stream->wants_to_write() && !stream->write()) return false;
     const Nanoseconds now = monotonic_now();
-    const std::uint64_t refused = tally_.refused;
     if (!stream->read(buffer_.data(), buffer_.size(), now)) return false;
     if (options_.hold && stream->idle()) return false;
-    if (tally_.refused != refused && options_.retry_ms > 0) return false;
+    if (stream->paused()) to_begin_.push_back({now + options_.retry_ms * millisecond, stream});
     return !stream->wants_to_write() || stream->write();
   }
 

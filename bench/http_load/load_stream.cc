@@ -49,6 +49,12 @@ void LoadStream::send_again(Nanoseconds now) {
   begun_at_ = now;
 }
 
+bool LoadStream::resume(Nanoseconds now) {
+  paused_ = false;
+  send_again(now);
+  return write();
+}
+
 bool LoadStream::write() {
   while (sent_ < request_.size()) {
     const ssize_t bytes = ::send(socket_.get(), request_.data() + sent_, request_.size() - sent_, MSG_NOSIGNAL);
@@ -129,6 +135,8 @@ void LoadStream::finish(Nanoseconds now) {
   if (status_ == 429 || status_ == 503) {
     ++tally_->refused;
     if (tally_->records) tally_->refusal_s.push_back(seconds(now - begun_at_));
+    paused_ = true;
+    return;
   } else if (status_ != 200) {
     fail(fmt::format("status {}: {}", status_, received_.substr(body_at_, 200)));
   } else if (chunked_ &&

@@ -35,6 +35,9 @@ class LoadStream {
   bool begin(Nanoseconds now);
   void stop() { stopping_ = true; }
   void close() { socket_.reset(); }
+  // Refused, with its connection open: it sends again when resume() says so. False: it cannot.
+  bool paused() const { return paused_; }
+  bool resume(Nanoseconds now);
   bool idle() const { return !socket_.valid() || (stopping_ && !under_way_); }
 
   int fd() const { return socket_.get(); }
@@ -62,7 +65,7 @@ class LoadStream {
   int status_ = 0;              // 0: its head has not come
   std::size_t body_bytes_ = 0;  // by Content-Length
   std::size_t body_at_ = 0;
-  bool chunked_ = false, under_way_ = false, stopping_ = false;
+  bool chunked_ = false, under_way_ = false, stopping_ = false, paused_ = false;
   std::uint64_t events_ = 0;
   Nanoseconds begun_at_ = 0, last_event_at_ = 0;
 };

@@ -210,7 +210,7 @@ void Options::engine(EngineConfig* config) {
     declared->group(group)->trigger_on_parse();
   };
   for (const EngineOption& option : engine_options()) {
-    // `serve` has some of its own that do nothing elsewhere.
+    // Some options exist for `serve` alone and do nothing elsewhere.
     if (option.accept != nullptr && impl_.app->get_option_no_throw(dashed(option.name)) != nullptr) continue;
     // Known everywhere, so that a command line that gives it elsewhere is told whose it is.
     declare(option, option.of_serve && impl_.app->get_name() != "serve" ? "" : "Engine");

@@ -140,18 +140,9 @@ Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
   CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
   CHORUS_TRY(const MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
-  const FrontEndConfig config{start.engine,
-                              start.model,
-                              start.model_names,
-                              start.access,
-                              start.version,
-                              start.options,
-                              start.shutdown_timeout_s,
-                              start.formats,
-                              start.tls,
-                              {},
-                              true,
-                              prepared.log_stats};
+  FrontEndConfig config = front_end_config(start);
+  config.has_host = true;
+  config.log_stats = prepared.log_stats;
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
   say_that_it_serves(start, prepared.door.url);

@@ -24,7 +24,9 @@ RequestShape shape_of(const Request& request) {
 }  // namespace
 
 Dispatcher::Dispatcher(const DispatcherConfig& config, std::unique_ptr<LoadBalancer> balancer)
-    : config_(config), ledger_(config.planted), balancer_(std::move(balancer)) {}
+    : config_(config), ledger_(config.planted), balancer_(std::move(balancer)) {
+  if (balancer_->looks_at_prefixes()) prefixes_.emplace(config.prefix_key, config.block_size);
+}
 
 Result<void> Dispatcher::check(const Request& request) const {
   const DispatcherLimits& limits = config_.limits;
@@ -172,7 +174,10 @@ void Dispatcher::move_away(Placement placement) {
 
 void Dispatcher::on_death(Placement placement, const std::string& reason) {
   if (loan_ && loan_->replica == placement) loan_.reset();  // the loan ended with it
-  if (find(placement) != nullptr) replicas_.erase(placement.rank);
+  if (find(placement) != nullptr) {
+    replicas_.erase(placement.rank);
+    if (prefixes_) prefixes_->forget(placement.rank);
+  }
   for (const RequestId request : ledger_.replica_died(placement)) {
     if (ledger_.fruitless_deaths(request) >= convicted_after_deaths) {
       convict(request, placement.rank, reason);
@@ -328,19 +333,35 @@ bool Dispatcher::place_first() {
   Routing& routing = routings_.at(request);
   waiting_.erase(routing.place);
   routing.shape.sequences = first_sequences;
-  place(request, wish ? *wish : pick(routing.shape), first_sequences);
+  place(request, wish ? *wish : pick(request, routing.shape), first_sequences);
   return true;
 }
 
-int Dispatcher::pick(const RequestShape& shape) {
+int Dispatcher::pick(RequestId request, const RequestShape& shape) {
   loads_.clear();
+  ranks_.clear();
   for (const auto& entry : replicas_) {
     loads_.push_back(entry.second.load.load());
     loads_.back().accepting = has_room(entry, shape.sequences);
+    ranks_.push_back(entry.first);
   }
+  if (prefixes_) look_at_prefixes(request);
   const std::optional<std::size_t> index = balancer_->pick(shape, loads_);
   CHECK(index && *index < loads_.size() && loads_[*index].accepting, "the balancer picked none of those with room");
-  return std::next(replicas_.begin(), static_cast<std::ptrdiff_t>(*index))->first;
+  if (loads_[*index].prefix_tokens > 0) {
+    ++counters_.prefix_placements;
+    counters_.prefix_tokens += loads_[*index].prefix_tokens;
+  }
+  return ranks_[*index];
+}
+
+void Dispatcher::look_at_prefixes(RequestId request) {
+  const std::vector<std::uint64_t> held = prefixes_->held(ledger_.prompt(request), ranks_);
+  for (std::size_t i = 0; i < loads_.size(); ++i) loads_[i].prefix_tokens = held[i];
+}
+
+void Dispatcher::on_prefixes(Placement from, const PrefixFeed& feed) {
+  if (prefixes_ && find(from) != nullptr) prefixes_->update(from.rank, feed);
 }
 
 void Dispatcher::place(RequestId request, int rank, std::uint32_t sequences) {

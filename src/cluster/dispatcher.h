@@ -34,6 +34,7 @@
 #include "cluster/load_view.h"
 #include "cluster/placement.h"
 #include "cluster/planted_fault.h"
+#include "cluster/prefix_index.h"
 #include "cluster/replica_news.h"
 #include "cluster/waiting_requests.h"
 
@@ -54,14 +55,18 @@ struct DispatcherLimits {
 struct DispatcherConfig {
   ClientId client = 0;
   bool by_priority = false;
+  PrefixKey prefix_key;         // the engines', and
+  std::size_t block_size = 16;  // so is this: for policies that look at prefixes
   DispatcherLimits limits;
   PlantedFault planted = PlantedFault::none;
 };
 
 // Since the start.
 struct DispatcherCounters {
-  std::uint64_t requests_moved = 0;   // placed, and gone on elsewhere: their replica died, or gave them up
-  std::uint64_t tokens_replayed = 0;  // emitted before, and computed anew as part of the prompt
+  std::uint64_t prefix_placements = 0;  // requests sent to a replica because it had part of their prompt
+  std::uint64_t prefix_tokens = 0;      // that it had of these
+  std::uint64_t requests_moved = 0;     // placed, and gone on elsewhere: their replica died, or gave them up
+  std::uint64_t tokens_replayed = 0;    // emitted before, and computed anew as part of the prompt
 };
 
 struct ReplicaMessage {
@@ -89,6 +94,8 @@ class Dispatcher {
   // Frames from a replica. `faulty`: have it killed; its news follows.
   Judgement on_event(Placement from, TokenEvent&& event);
   Judgement on_report(Placement from, const LoadReport& report);
+  // What it says of its prefix cache.
+  void on_prefixes(Placement from, const PrefixFeed& feed);
 
   // The next message for this incarnation; nullopt: none. They must go out in this order.
   std::optional<ReplicaMessage> take_message(Placement to);
@@ -137,7 +144,8 @@ class Dispatcher {
   bool place_first();
   bool has_room(const Replicas::value_type& entry, std::uint32_t sequences) const;
   bool takes_any(std::uint32_t sequences) const;
-  int pick(const RequestShape& shape);
+  int pick(RequestId request, const RequestShape& shape);
+  void look_at_prefixes(RequestId request);
   void place(RequestId request, int replica, std::uint32_t sequences);
   void take_away(RequestId request, std::optional<Placement> from, ReplicaMessage message, std::uint32_t sequences);
   void forget(RequestId request);
@@ -151,6 +159,7 @@ class Dispatcher {
   DispatcherConfig config_;
   Ledger ledger_;
   std::unique_ptr<LoadBalancer> balancer_;
+  std::optional<PrefixIndex> prefixes_;              // where the policy looks at them
   Replicas replicas_;                                // ready ones
   std::unordered_map<RequestId, Routing> routings_;  // of the ledger's requests
   WaitingRequests waiting_;
@@ -161,7 +170,8 @@ class Dispatcher {
   std::uint64_t admissions_ = 0;
   std::uint64_t finishes_ = 0;
   DispatcherCounters counters_;
-  std::vector<ReplicaLoad> loads_;  // pick()'s
+  std::vector<ReplicaLoad> loads_;  // pick()'s, and
+  std::vector<int> ranks_;          // whose they are
   std::vector<FleetEvent> events_;
   std::vector<ClientNote> notes_;
 };

@@ -121,6 +121,30 @@ TEST_F(DispatcherTest, ADeadReplicasRequestsGoOnElsewhereWithTheirTokens) {
   EXPECT_EQ(events[1].dp_rank, 1);
 }
 
+TEST_F(DispatcherTest, SendsAPromptToTheReplicaThatHasItsBeginning) {
+  config_.prefix_key = {1, 2};
+  config_.block_size = 4;
+  make(make_prefix_affinity());
+  news(State::ready, {0, 1});
+  news(State::ready, {1, 1});
+  PrefixFeed feed;
+  feed.changes = {{prefix_hash(config_.prefix_key.words(), {}, std::vector<TokenId>(4, 1)).low, true}};
+  dispatcher_->on_prefixes({1, 1}, feed);
+  dispatcher_->on_prefixes({0, 7}, feed);  // of another epoch: nobody's
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(try_submit(0, 1, std::nullopt, 6).ok());
+  EXPECT_THAT(messages({1, 1}), ElementsAre("add 1", "add 2", "add 3"));
+  EXPECT_EQ(dispatcher_->counters().prefix_placements, 3U);
+  EXPECT_EQ(dispatcher_->counters().prefix_tokens, 12U);
+  // Another life of the replica has nothing.
+  news(State::died, {1, 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1", "add 2", "add 3"));
+  news(State::ready, {1, 2});
+  ASSERT_TRUE(try_submit(0, 1, std::nullopt, 6).ok());
+  EXPECT_THAT(messages({1, 2}), ElementsAre("add 4")) << "the emptier one";
+  EXPECT_EQ(dispatcher_->counters().prefix_placements, 3U);
+  EXPECT_EQ(dispatcher_->counters().requests_moved, 3U);
+}
+
 class BalancerTest : public DispatcherTest, public ::testing::WithParamInterface<LoadBalancerName> {};
 
 // "At most 2 x max_num_seqs a replica", also where the balancer looks at no load, and with requests of several choices.

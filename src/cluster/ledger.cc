@@ -241,6 +241,11 @@ std::uint32_t Ledger::unfinished_choices(RequestId request) const {
   return at == entries_.end() ? 0 : at->second.unfinished;
 }
 
+std::span<const TokenId> Ledger::prompt(RequestId request) const {
+  const auto at = entries_.find(request);
+  return at == entries_.end() ? std::span<const TokenId>() : at->second.request.prompt;
+}
+
 std::uint32_t Ledger::deaths_seen(RequestId request) const {
   const auto at = entries_.find(request);
   return at == entries_.end() ? 0 : at->second.deaths_seen;

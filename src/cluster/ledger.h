@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -84,6 +85,7 @@ class Ledger {
   bool contains(RequestId request) const { return entries_.contains(request); }
   std::optional<Placement> placement_of(RequestId request) const;  // nullopt: waits or unknown
   std::uint32_t unfinished_choices(RequestId request) const;       // 0: unknown
+  std::span<const TokenId> prompt(RequestId request) const;        // empty: unknown
   std::uint32_t deaths_seen(RequestId request) const;              // replicas that died with it
   // The same since its last token. One that brings its replicas down is among those where this grows.
   std::uint32_t fruitless_deaths(RequestId request) const;

@@ -1,7 +1,6 @@
 #include "engine/engine_core.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "base/check.h"
@@ -11,14 +10,8 @@
 namespace chorus {
 namespace {
 
-// From the system, so that no user can find prompts whose hashes collide. It decides no output and no plan.
-std::array<std::uint64_t, 2> random_key() {
-  std::random_device device;
-  const auto word = [&device] { return (std::uint64_t{device()} << 32) | device(); };
-  return {word(), word()};
-}
-
-SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& model, const ExecutorInfo& info) {
+SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& model, const ExecutorInfo& info,
+                                 const PrefixKey& prefix_key) {
   SchedulerConfig scheduler;
   scheduler.max_num_seqs = config.max_num_seqs;
   scheduler.max_num_batched_tokens = config.max_num_batched_tokens;
@@ -32,7 +25,8 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& 
   scheduler.enable_prefix_caching = config.enable_prefix_caching;
   scheduler.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
   scheduler.eos_token_ids = model.eos_token_ids;
-  scheduler.prefix_hash_key = random_key();
+  scheduler.prefix_hash_key = prefix_key.words();
+  scheduler.feeds_prefixes = config.load_balancer == LoadBalancerName::prefix_affinity;
   return scheduler;
 }
 
@@ -40,6 +34,7 @@ class ScheduledEngine final : public EngineCore {
  public:
   ScheduledEngine(const SchedulerConfig& config, std::unique_ptr<Executor> executor)
       : steps_together_(executor->info().steps_together),
+        feeds_prefixes_(config.feeds_prefixes),
         plans_in_flight_max_(config.plans_in_flight_max),
         scheduler_(make_scheduler(config)),
         executor_(std::move(executor)) {}
@@ -88,6 +83,10 @@ class ScheduledEngine final : public EngineCore {
     return load;
   }
 
+  bool feeds_prefixes() const override { return feeds_prefixes_; }
+  PrefixFeed take_prefix_changes() override { return scheduler_->take_prefix_changes(); }
+  PrefixFeed prefixes() override { return scheduler_->prefixes(); }
+
  private:
   Result<void> step_in_wave(Nanoseconds now, Nanoseconds entered, std::vector<TokenEvent>* events) {
     const StepPlan& plan = scheduler_->schedule(now);
@@ -108,6 +107,7 @@ class ScheduledEngine final : public EngineCore {
   }
 
   const bool steps_together_;
+  const bool feeds_prefixes_;
   const StepPlan idle_plan_ = {};
   std::uint64_t waves_begun_ = 0, waves_ended_ = 0, steps_in_wave_ = 0;
   std::int32_t plans_in_flight_max_;
@@ -121,8 +121,8 @@ class ScheduledEngine final : public EngineCore {
 }  // namespace
 
 std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model,
-                                             std::unique_ptr<Executor> executor) {
-  const SchedulerConfig scheduler = scheduler_config(config, model, executor->info());
+                                             std::unique_ptr<Executor> executor, const PrefixKey& prefix_key) {
+  const SchedulerConfig scheduler = scheduler_config(config, model, executor->info(), prefix_key);
   const KvPools pools = kv_pools(scheduler);
   const std::int64_t kv_tokens = pools.longest_sequence(scheduler.kv_blocks) * scheduler.block_size;
   if (kv_tokens + 1 < scheduler.max_model_len) {  // the last token's keys are never read

@@ -13,6 +13,7 @@
 #include "config/model_config.h"
 #include "exec/executor.h"
 #include "request/engine_load.h"
+#include "request/prefix_hash.h"
 #include "request/request.h"
 
 namespace chorus {
@@ -45,9 +46,15 @@ class EngineCore {
   // One step, which begins at `now`; appends to `events`. An error is the death of the replica.
   virtual Result<void> step(Nanoseconds now, std::vector<TokenEvent>* events) = 0;
   virtual EngineLoad load() const = 0;
+  // For clients that choose engines by it (LoadBalancerName::prefix_affinity): how the prefix cache has changed since
+  // the last call, and all that is in it.
+  virtual bool feeds_prefixes() const = 0;
+  virtual PrefixFeed take_prefix_changes() = 0;
+  virtual PrefixFeed prefixes() = 0;
 };
 
+// `prefix_key`: the fleet's.
 std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model,
-                                             std::unique_ptr<Executor> executor);
+                                             std::unique_ptr<Executor> executor, const PrefixKey& prefix_key = {});
 
 }  // namespace chorus

@@ -1,6 +1,7 @@
 // A front end and its host in one process: what an offline command has.
 #include "fleet/fleet.h"
 
+#include <random>
 #include <utility>
 
 #include "base/clock.h"
@@ -16,8 +17,8 @@ constexpr int submissions_per_write = 64;
 
 class OfflineFleet final : public HostedFleet {
  public:
-  OfflineFleet(const EngineConfig& config, const ModelConfig& model, const SupervisorLimits& limits)
-      : client_(config, own_client), host_(config, model, limits, &client_) {}
+  OfflineFleet(const EngineConfig& config, const ModelConfig& model, const FleetSetup& setup)
+      : client_(config, own_client, setup.prefix_key), host_(config, model, setup.supervisor, &client_) {}
 
   Result<void> start(FleetSetup setup) { return host_.start(std::move(setup)); }
 
@@ -93,6 +94,12 @@ Result<void> OfflineFleet::poll(int timeout_ms, std::vector<FleetEvent>* events)
 
 }  // namespace
 
+PrefixKey random_prefix_key() {
+  std::random_device device;
+  const auto word = [&device] { return (std::uint64_t{device()} << 32) | device(); };
+  return {word(), word()};
+}
+
 SupervisorLimits supervisor_limits(const EngineConfig& config) {
   SupervisorLimits limits;
   limits.start_timeout = Nanoseconds{config.engine_start_timeout_ms} * 1'000'000;
@@ -103,7 +110,7 @@ SupervisorLimits supervisor_limits(const EngineConfig& config) {
 
 Result<std::unique_ptr<HostedFleet>> start_fleet(const EngineConfig& config, const ModelConfig& model,
                                                  FleetSetup setup) {
-  auto fleet = std::make_unique<OfflineFleet>(settled(config, model), model, setup.supervisor);
+  auto fleet = std::make_unique<OfflineFleet>(settled(config, model), model, setup);
   CHORUS_TRY_VOID(fleet->start(std::move(setup)));
   return std::unique_ptr<HostedFleet>(std::move(fleet));
 }

@@ -9,10 +9,12 @@ namespace {
 // A prompt that would not fit in a frame (4 bytes per token, the rest is small beside it).
 constexpr std::size_t prompt_tokens_max = frame_payload_bytes_max / 8;
 
-DispatcherConfig dispatcher_config(const EngineConfig& config, ClientId client) {
+DispatcherConfig dispatcher_config(const EngineConfig& config, ClientId client, const PrefixKey& prefix_key) {
   DispatcherConfig dispatcher;
   dispatcher.client = client;
   dispatcher.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
+  dispatcher.prefix_key = prefix_key;
+  dispatcher.block_size = static_cast<std::size_t>(config.block_size);
   dispatcher.limits.prompt_tokens_max = prompt_tokens_max;
   dispatcher.limits.sequences_per_replica_max = 2 * static_cast<std::uint32_t>(config.max_num_seqs);
   return dispatcher;
@@ -25,10 +27,10 @@ Result<void> accept(const Judgement& judgement) {
 
 }  // namespace
 
-FleetClient::FleetClient(const EngineConfig& config, ClientId client)
+FleetClient::FleetClient(const EngineConfig& config, ClientId client, const PrefixKey& prefix_key)
     : id_(client),
       ranks_(config.parallel.data_parallel_size),
-      dispatcher_(dispatcher_config(config, client), make_load_balancer(config.load_balancer)) {}
+      dispatcher_(dispatcher_config(config, client, prefix_key), make_load_balancer(config.load_balancer)) {}
 
 Result<void> FleetClient::check_rank(int dp_rank) const {
   if (dp_rank >= 0 && dp_rank < ranks_) return {};
@@ -42,6 +44,7 @@ Result<void> FleetClient::on_events(Placement from, const std::string& events) {
 }
 
 Result<void> FleetClient::on_load(Placement from, const LoadMessage& message) {
+  dispatcher_.on_prefixes(from, message.prefixes);
   const EngineLoad& load = message.load;
   for (const auto& [client, submissions] : message.submissions_received) {
     if (client != id_) continue;

@@ -17,7 +17,8 @@ namespace chorus {
 
 class FleetClient {
  public:
-  FleetClient(const EngineConfig& config, ClientId client);
+  // `prefix_key`: the engines'.
+  FleetClient(const EngineConfig& config, ClientId client, const PrefixKey& prefix_key);
 
   ClientId id() const { return id_; }
   // Whether an operator or a request may name this rank.

@@ -10,6 +10,7 @@
 #include "exec/load_weights.h"
 #include "fleet/fleet.h"
 #include "fleet/replica_source.h"
+#include "request/prefix_hash.h"
 
 namespace chorus {
 
@@ -17,6 +18,9 @@ namespace chorus {
 using WeightLoader = std::function<Result<LoadedWeights>(const EngineConfig& config, const ModelConfig& model,
                                                          const std::vector<int>& shards, int threads,
                                                          const std::function<bool()>& interrupted)>;
+
+// From the system. It decides no output and no plan.
+PrefixKey random_prefix_key();
 
 struct FleetSetup {
   WeightLoader load_weights;
@@ -26,6 +30,7 @@ struct FleetSetup {
   std::function<bool()> interrupted = {};
   // A rank is of the first that brings it; each must be of one. Empty: this process spawns all.
   ReplicaSources sources = {};
+  PrefixKey prefix_key = random_prefix_key();  // of the engines and their clients
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.

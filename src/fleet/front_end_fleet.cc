@@ -26,9 +26,10 @@ constexpr Nanoseconds news_timeout = 1'000'000'000;
 
 class FrontEndFleet final : public Fleet {
  public:
-  FrontEndFleet(const EngineConfig& config, ClientId client, std::unique_ptr<Connection> host, FleetTimes times)
+  FrontEndFleet(const EngineConfig& config, ClientId client, std::unique_ptr<Connection> host, FleetTimes times,
+                const PrefixKey& prefix_key)
       : ranks_(config.parallel.data_parallel_size),
-        client_(config, client),
+        client_(config, client, prefix_key),
         host_(std::move(host)),
         times_(std::move(times)) {}
 
@@ -229,10 +230,10 @@ std::vector<ReplicaStatus> FrontEndFleet::replicas() const {
 }  // namespace
 
 Result<std::unique_ptr<Fleet>> make_front_end_fleet(const EngineConfig& config, ClientId client, UniqueFd to_host,
-                                                    FleetTimes times) {
+                                                    FleetTimes times, const PrefixKey& prefix_key) {
   CHORUS_TRY(auto connection, make_socket_connection(std::move(to_host)));
   return std::unique_ptr<Fleet>(
-      std::make_unique<FrontEndFleet>(config, client, std::move(connection), std::move(times)));
+      std::make_unique<FrontEndFleet>(config, client, std::move(connection), std::move(times), prefix_key));
 }
 
 }  // namespace chorus

@@ -14,8 +14,8 @@
 
 namespace chorus {
 
-// `to_host`: the other end of a ClientLink's connection. poll() fails when the host is gone.
+// `to_host`: the other end of a ClientLink's connection. `prefix_key`: the host's. poll() fails when the host is gone.
 Result<std::unique_ptr<Fleet>> make_front_end_fleet(const EngineConfig& config, ClientId client, UniqueFd to_host,
-                                                    FleetTimes times);
+                                                    FleetTimes times, const PrefixKey& prefix_key);
 
 }  // namespace chorus

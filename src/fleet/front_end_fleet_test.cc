@@ -33,7 +33,7 @@ class Served {
     auto pair = make_socket_pair().value();
     FrontEnd added;
     added.client = host.add_client(make_socket_connection(std::move(pair.first)).value());
-    added.fleet = make_front_end_fleet(config_, added.client, std::move(pair.second), {}).value();
+    added.fleet = make_front_end_fleet(config_, added.client, std::move(pair.second), {}, host.prefix_key()).value();
     return added;
   }
   // Until each of them has `choices` finished.

@@ -62,6 +62,7 @@ Result<void> FleetHost::start(FleetSetup setup) {
 
 Result<void> FleetHost::prepare(FleetSetup* setup) {
   sources_ = std::move(setup->sources);
+  prefix_key_ = setup->prefix_key;
   if (sources_.empty()) sources_.push_back(std::make_unique<SpawnedReplicas>());
   for (const auto& source : sources_) CHORUS_TRY_VOID(source->prepare(*setup, model_, &config_));
   for (int rank = 0; rank < ranks(); ++rank) {

@@ -58,6 +58,7 @@ class FleetHost final : private SourceHost {
   Error all_dead() const;
   std::vector<ReplicaStatus> replicas() const;
   const FleetTimes& times() const { return times_; }
+  const PrefixKey& prefix_key() const { return prefix_key_; }  // after start()
 
  private:
   // What is known of a rank over its incarnations.
@@ -147,6 +148,7 @@ class FleetHost final : private SourceHost {
   int threads_ = 1;
   std::uint64_t kv_cache_bytes_ = 0;
   FleetTimes times_;
+  PrefixKey prefix_key_;
   PollSet waited_for_;
 };
 

@@ -67,6 +67,7 @@ EngineStart FleetHost::engine_start(Placement replica) const {
   start.isa = weights_.isa;
   start.dtype = weights_.dtype;
   start.shard_offsets = weights_.shard_offsets;
+  start.prefix_key = prefix_key_;
   return start;
 }
 

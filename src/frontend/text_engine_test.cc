@@ -240,7 +240,7 @@ TEST_F(TextEngineTest, BadWordsAndTheTokensOfLogprobsReachTheEngine) {
   engine.add(std::move(wrong)).value();
   engine.add(std::move(outside)).value();
   poll_until_idle(engine);
-  // With a space before it each has one token more: no run of its own.
+  // With a space in front each would be one token longer: no second spelling is added.
   EXPECT_EQ(fleet.params.back().bad_words, (std::vector<std::vector<TokenId>>{{'n', 'o'}, {'x'}}));
   EXPECT_EQ(fleet.params.back().logprobs, 0U);
   std::vector<std::string> errors;

@@ -1,6 +1,5 @@
 // The keys: gguf-py/gguf/constants.py of llama.cpp, class Keys.
 #include <algorithm>
-#include <cstring>
 
 #include "gguf/architecture.h"
 #include "gguf/documents.h"
@@ -192,7 +191,7 @@ Result<std::string> gguf_config_json(const GgufFile& file) {
   return text;
 }
 
-std::string gguf_generation_config_json(const GgufFile& file) {
+Result<std::string> gguf_generation_config_json(const GgufFile& file) {
   std::string text;
   JsonWriter json(&text);
   json.begin_object();

@@ -13,11 +13,11 @@ namespace chorus {
 // are left out or handed on: whoever reads the text says what it needs.
 Result<std::string> gguf_config_json(const GgufFile& file);
 // The sampling values that the file recommends (general.sampling.*) and every token that ends an answer.
-std::string gguf_generation_config_json(const GgufFile& file);
-// Errors: no tokenizer in the file, a kind or a pre-tokenizer that is not known (with those that are), lists of
-// different lengths.
+Result<std::string> gguf_generation_config_json(const GgufFile& file);
+// Errors: no tokenizer in the file (not_found), a kind or a pre-tokenizer that is not known (with those that are),
+// lists of different lengths.
 Result<std::string> gguf_tokenizer_json(const GgufFile& file);
 // Its special tokens by name, and the chat templates.
-std::string gguf_tokenizer_config_json(const GgufFile& file);
+Result<std::string> gguf_tokenizer_config_json(const GgufFile& file);
 
 }  // namespace chorus

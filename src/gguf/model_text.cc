@@ -1,7 +1,10 @@
 #include "gguf/model_text.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "gguf/documents.h"
 #include "json/file.h"
@@ -10,20 +13,26 @@
 namespace chorus {
 namespace {
 
+// What a GGUF file stands for.
+struct Document {
+  std::string_view name;
+  Result<std::string> (*text)(const GgufFile& file);
+};
+constexpr Document documents[] = {
+    {"config.json", gguf_config_json},
+    {"generation_config.json", gguf_generation_config_json},
+    {"tokenizer.json", gguf_tokenizer_json},
+    {"tokenizer_config.json", gguf_tokenizer_config_json},
+};
+
 Result<std::optional<std::string>> gguf_text(const std::string& model, const std::string& name) {
-  using Text = std::optional<std::string>;
+  const auto document = std::ranges::find(documents, name, &Document::name);
+  if (document == std::end(documents)) return std::optional<std::string>();
   CHORUS_TRY(const GgufFile file, GgufFile::open(model));
-  const auto there = [](Result<std::string> text) -> Result<Text> {
-    if (!text) return text.error();
-    return Text(std::move(*text));
-  };
-  if (name == "config.json") return there(gguf_config_json(file));
-  if (name == "generation_config.json") return Text(gguf_generation_config_json(file));
-  if (name == "tokenizer_config.json") return Text(gguf_tokenizer_config_json(file));
-  if (name != "tokenizer.json") return Text();
-  auto tokenizer = gguf_tokenizer_json(file);
-  if (!tokenizer && tokenizer.error().code == ErrorCode::not_found) return Text();
-  return there(std::move(tokenizer));
+  auto text = document->text(file);
+  if (!text && text.error().code == ErrorCode::not_found) return std::optional<std::string>();  // no tokenizer
+  if (!text) return text.error();
+  return std::optional<std::string>(std::move(*text));
 }
 
 }  // namespace

@@ -50,7 +50,7 @@ void from_q4_1(const std::byte* block, float* out) {
   unpack_nibbles(block + 4, out, [=](int q, int) { return static_cast<float>(q) * scale + minimum; });
 }
 
-// The fifth bit of each element is in a word of its own.
+// The fifth bits of all elements are in one word, before the other four.
 void from_q5_0(const std::byte* block, float* out) {
   const float scale = half_at(block);
   const std::uint32_t fifth = word_at(block + 2);

@@ -327,7 +327,7 @@ Result<std::string> gguf_tokenizer_json(const GgufFile& file) {
               model->substr(0, 60));
 }
 
-std::string gguf_tokenizer_config_json(const GgufFile& file) {
+Result<std::string> gguf_tokenizer_config_json(const GgufFile& file) {
   std::string text;
   JsonWriter json(&text);
   json.begin_object();

@@ -46,6 +46,7 @@
 #include "config/model_config.h"
 #include "kernels/isa.h"
 #include "request/engine_load.h"
+#include "request/prefix_hash.h"
 #include "request/request.h"
 #include "tensor/dtype.h"
 
@@ -107,12 +108,13 @@ struct EngineStart {
   std::string world_key_file;
   std::vector<std::int32_t> world_neighbours;  // the world's ranks on this node; several share the memory of WORLD
   bool shows_progress = false;  // PROGRESS follows, with the memory to show it in (worker/progress_memory.h)
+  PrefixKey prefix_key;         // of the fleet
   bool world_spans_nodes() const { return !world_address.empty(); }
   bool operator==(const EngineStart&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.config, self.model, self.dp_rank, self.epoch, self.kv_cache_bytes, self.threads, self.worker_cpus,
                  self.shard_offsets, self.isa, self.dtype, self.world_address, self.world_key_file,
-                 self.world_neighbours, self.shows_progress);
+                 self.world_neighbours, self.shows_progress, self.prefix_key);
   }
 };
 
@@ -156,8 +158,11 @@ struct LoadMessage {
   EngineLoad load;
   // Of each client that this connection serves: its ADDs of this epoch.
   std::vector<std::pair<ClientId, std::uint64_t>> submissions_received;
+  PrefixFeed prefixes = {};  // for clients that choose engines by it
   bool operator==(const LoadMessage&) const = default;
-  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.load, self.submissions_received); }
+  static constexpr auto fields(auto& self, auto&& visit) {
+    return visit(self.load, self.submissions_received, self.prefixes);
+  }
 };
 
 // CLIENT and CLIENT_GONE.

@@ -38,6 +38,7 @@ class KvCacheManager {
   std::int32_t blocks_for(std::int64_t tokens) const {
     return static_cast<std::int32_t>((tokens + block_size_ - 1) / block_size_);
   }
+  PrefixCache* cache() { return cache_ ? &*cache_ : nullptr; }  // nullptr: it is off
   const BlockManager& blocks() const { return blocks_; }
   const Counters& counters() const { return counters_; }
 

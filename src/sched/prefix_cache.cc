@@ -7,15 +7,6 @@
 
 namespace chorus {
 
-Hash128 prefix_hash(const std::array<std::uint64_t, 2>& key, const Hash128& parent, std::span<const TokenId> tokens) {
-  SipHash128 hash(key);
-  hash.add(parent.low);
-  hash.add(parent.high);
-  const auto bits = [&](std::size_t i) { return std::uint64_t{static_cast<std::uint32_t>(tokens[i])}; };
-  for (std::size_t i = 0; i + 1 < tokens.size(); i += 2) hash.add(bits(i) | (bits(i + 1) << 32));
-  return tokens.size() % 2 == 0 ? hash.finish() : hash.finish(bits(tokens.size() - 1), 4);
-}
-
 PrefixCache::PrefixCache(std::int32_t blocks, std::int32_t block_size, const std::array<std::uint64_t, 2>& key,
                          PrefixHash hash)
     : block_size_(static_cast<std::size_t>(block_size)), key_(key), hash_(hash) {
@@ -71,6 +62,7 @@ bool PrefixCache::insert(const PrefixLink& parent, std::span<const TokenId> toke
                     tokens_.begin() + static_cast<std::ptrdiff_t>(static_cast<std::size_t>(block) * block_size_));
   *link = {hash, next_identity_++};
   ++size_;
+  if (keeps_changes_) changes_.changes.push_back({hash.low, true});
   return true;
 }
 
@@ -80,8 +72,18 @@ void PrefixCache::erase(BlockId block) {
   BlockId* at = &buckets_[bucket_of(gone.hash)];
   while (*at != block) at = &entries_[static_cast<std::size_t>(*at)].next;
   *at = gone.next;
+  if (keeps_changes_) changes_.changes.push_back({gone.hash.low, false});
   gone = {};
   --size_;
+}
+
+PrefixFeed PrefixCache::all() const {
+  PrefixFeed feed;
+  feed.whole = true;
+  for (const Entry& entry : entries_) {
+    if (entry.identity != 0) feed.changes.push_back({entry.hash.low, true});
+  }
+  return feed;
 }
 
 }  // namespace chorus

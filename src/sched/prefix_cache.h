@@ -12,9 +12,11 @@
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/siphash.h"
+#include "request/prefix_hash.h"
 #include "sched/step_plan.h"
 
 namespace chorus {
@@ -27,8 +29,6 @@ struct PrefixLink {
 
 using PrefixHash = Hash128 (*)(const std::array<std::uint64_t, 2>& key, const Hash128& parent,
                                std::span<const TokenId> tokens);
-// SipHash-2-4-128 of parent and tokens.
-Hash128 prefix_hash(const std::array<std::uint64_t, 2>& key, const Hash128& parent, std::span<const TokenId> tokens);
 
 class PrefixCache {
  public:
@@ -50,6 +50,10 @@ class PrefixCache {
 
   // The block is about to hold something else.
   void erase(BlockId block);
+  // From now on what changes is kept for take_changes(), and so grows until it is asked for.
+  void keep_changes() { keeps_changes_ = true; }
+  PrefixFeed take_changes() { return std::exchange(changes_, {}); }
+  PrefixFeed all() const;  // what is in it
   bool contains(BlockId block) const { return entries_[static_cast<std::size_t>(block)].identity != 0; }
   std::int32_t size() const { return size_; }
 
@@ -73,6 +77,8 @@ class PrefixCache {
   std::vector<TokenId> tokens_;   // block_size a block
   std::uint64_t next_identity_ = 1;
   std::int32_t size_ = 0;
+  bool keeps_changes_ = false;
+  PrefixFeed changes_;
 };
 
 }  // namespace chorus

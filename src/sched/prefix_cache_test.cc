@@ -119,5 +119,20 @@ TEST_P(PrefixCacheTest, AgreesWithANaiveMapUnderRandomInsertsAndErases) {
 INSTANTIATE_TEST_SUITE_P(Hashes, PrefixCacheTest, testing::Values(&prefix_hash, &everything_collides),
                          [](const auto& info) { return info.index == 0 ? "SipHash" : "EverythingCollides"; });
 
+TEST(PrefixCache, TellsWhatChanges) {
+  PrefixCache cache(4, 2, test_key);
+  PrefixLink first, second;
+  cache.insert({}, Tokens{1, 2}, 0, &first);
+  EXPECT_TRUE(cache.take_changes().changes.empty()) << "nobody asks for them";
+  cache.keep_changes();
+  cache.insert(first, Tokens{3, 4}, 1, &second);
+  cache.insert(first, Tokens{3, 4}, 2, &second);  // known: nothing new
+  cache.erase(0);
+  EXPECT_EQ(cache.take_changes().changes,
+            (std::vector<PrefixChange>{{second.hash.low, true}, {first.hash.low, false}}));
+  EXPECT_TRUE(cache.take_changes().changes.empty());
+  EXPECT_EQ(cache.all(), (PrefixFeed{true, {{second.hash.low, true}}}));
+}
+
 }  // namespace
 }  // namespace chorus

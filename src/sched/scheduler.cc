@@ -33,6 +33,7 @@ class ContinuousBatching final : public Scheduler {
     CHECK(config.kv_pools == 1 ||
               (config.kv_pools > 1 && config.kv_pool_tokens > 0 && config.kv_pool_tokens % config.block_size == 0),
           "kv_pools {} kv_pool_tokens {} block_size {}", config.kv_pools, config.kv_pool_tokens, config.block_size);
+    if (config.feeds_prefixes && kv_.cache() != nullptr) kv_.cache()->keep_changes();
   }
 
   void add(Request request) override;
@@ -47,6 +48,10 @@ class ContinuousBatching final : public Scheduler {
   void complete(const StepResult& result, Nanoseconds now, std::vector<TokenEvent>* events) override;
   std::int32_t plans_in_flight() const override { return plans_.in_flight(); }
   SchedulerStats stats() const override;
+  PrefixFeed take_prefix_changes() override {
+    return kv_.cache() == nullptr ? PrefixFeed() : kv_.cache()->take_changes();
+  }
+  PrefixFeed prefixes() override { return kv_.cache() == nullptr ? PrefixFeed() : kv_.cache()->all(); }
   void check_invariants() const override {
     check_scheduler_invariants(config_, by_rank_, running_, waiting_, kv_.blocks());
     check_plan_invariants(config_, running_, plans_, kv_.blocks());

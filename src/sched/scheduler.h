@@ -65,6 +65,7 @@ struct SchedulerConfig {
   bool by_priority = false;                           // else first come, first served
   std::vector<TokenId> eos_token_ids;                 // ascending
   std::array<std::uint64_t, 2> prefix_hash_key = {};  // secret, so that no user can make prompts that collide
+  bool feeds_prefixes = false;                        // take_prefix_changes() is asked now and then
 };
 
 inline KvPools kv_pools(const SchedulerConfig& config) {
@@ -111,6 +112,9 @@ class Scheduler {
   virtual std::int32_t plans_in_flight() const = 0;
 
   virtual SchedulerStats stats() const = 0;
+  // How the prefix cache has changed since the last call, or all that is in it; where `feeds_prefixes`.
+  virtual PrefixFeed take_prefix_changes() = 0;
+  virtual PrefixFeed prefixes() = 0;
   // Verifies every invariant between tables, reference counts and queues (CHECK); for tests and simulation, O(all
   // blocks).
   virtual void check_invariants() const = 0;

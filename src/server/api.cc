@@ -163,7 +163,7 @@ void Api::read_body(const std::shared_ptr<Exchange>& exchange, BodyReader read) 
   bytes_beside_ += bytes;
   if (!readers_) readers_.emplace(reader_threads);
   // Moved on: the exchange ends on the server's thread.
-  readers_->add([this, exchange, text, bytes, read = std::move(read)]() mutable {
+  readers_->add([this, exchange = exchange, text, bytes, read = std::move(read)]() mutable {
     Continuation next = read_json(exchange, *text, read);
     host_.later([this, exchange = std::move(exchange), bytes, next = std::move(next)] {
       bytes_beside_ -= bytes;

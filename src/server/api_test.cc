@@ -254,6 +254,26 @@ TEST_F(ApiTest, AClientThatGoesEndsItsRequests) {
   EXPECT_GT(wakes, before);
 }
 
+// OpenAI's client loses a call that begins in the chunk that ends its choice.
+TEST_F(ApiTest, TheEndOfCallsIsAChunkOfItsOwn) {
+  config.model.tool_calls = find_tool_call_format("mistral");
+  fleet.answer = "[TOOL_CALLS]f{}[TOOL_CALLS]g{}.";
+  const auto exchange = ask("POST", "/v1/chat/completions",
+                            R"({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 50, "stream": true,
+      "tools": [{"type": "function", "function": {"name": "f"}}]})");
+  exchange->room = false;
+  poll();
+  exchange->room = true;
+  exchange->there_is_room();
+  const std::vector<Json> all = chunks(*exchange);
+  ASSERT_EQ(all.size(), 3U);
+  const Json& calls = all[1]["choices"][0];
+  EXPECT_EQ(calls["delta"]["tool_calls"].size(), 2U);
+  EXPECT_TRUE(calls["finish_reason"].is_null());
+  EXPECT_EQ(all[2]["choices"][0]["delta"].dump(), R"({"content":""})");
+  EXPECT_EQ(all[2]["choices"][0]["finish_reason"], "tool_calls");
+}
+
 TEST_F(ApiTest, AbortedRequestsEndWhereTheyAre) {
   const auto once = [&] {
     std::vector<TextDelta> deltas;

@@ -179,6 +179,8 @@ void FrontEndLoop::count() {
   const DispatcherCounters now = fleet_.counters();
   slot_.add(Metric::requests_moved, now.requests_moved - counted_.requests_moved);
   slot_.add(Metric::tokens_replayed, now.tokens_replayed - counted_.tokens_replayed);
+  slot_.add(Metric::prefix_placements, now.prefix_placements - counted_.prefix_placements);
+  slot_.add(Metric::prefix_placed_tokens, now.prefix_tokens - counted_.prefix_tokens);
   counted_ = now;
   slot_.set(Metric::http_connections, static_cast<double>(http_.connections()));
   if (!replicas_) return;

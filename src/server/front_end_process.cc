@@ -39,7 +39,7 @@ Result<Told> shake_hands(Connection* parent) {
   return Told{std::move(start), std::move(frame.descriptor), std::move(metrics)};
 }
 
-// The engines' start, and the weights' loading before it, which has no deadline of its own.
+// The engines' start, and the weights' loading before it, for which there is no deadline.
 int join_timeout_ms(const EngineConfig& engine) {
   constexpr int loading_ms_max = 3'600'000;
   return std::min(engine.engine_start_timeout_ms, INT_MAX - loading_ms_max) + loading_ms_max;
@@ -64,25 +64,30 @@ Result<void> serve(Connection* parent, Told told) {
   CHORUS_TRY(const FrontEndJoin join, decode_front_end_join(frame.payload));
   FleetTimes times;
   times.profile = join.profile;
-  CHORUS_TRY(const auto fleet,
-             make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor), std::move(times)));
-  const FrontEndConfig config{start.engine,
-                              start.model,
-                              start.model_names,
-                              start.access,
-                              start.version,
-                              start.options,
-                              start.shutdown_timeout_s,
-                              start.formats,
-                              start.tls,
-                              {}};
-  CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet, told.metrics, start.index));
+  CHORUS_TRY(const auto fleet, make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor),
+                                                    std::move(times), join.prefix_key));
+  CHORUS_TRY(const auto front_end,
+             FrontEnd::make(front_end_config(start), tokenizer, *fleet, told.metrics, start.index));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));
   CHORUS_TRY_VOID(send_message(parent, MessageType::ready, 0, {}));
   return front_end->run([parent] { return is_to_end(parent); });
 }
 
 }  // namespace
+
+FrontEndConfig front_end_config(const FrontEndStart& start) {
+  FrontEndConfig config;
+  config.engine = start.engine;
+  config.model = start.model;
+  config.model_names = start.model_names;
+  config.access = start.access;
+  config.version = start.version;
+  config.options = start.options;
+  config.shutdown_timeout_s = start.shutdown_timeout_s;
+  config.formats = start.formats;
+  config.tls = start.tls;
+  return config;
+}
 
 MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model) {
   const int longest = engine.max_model_len > 0 ? engine.max_model_len : model.max_position_embeddings;

@@ -16,6 +16,7 @@
 #include "base/result.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
+#include "request/prefix_hash.h"
 #include "request/request.h"
 #include "server/access.h"
 #include "server/front_end.h"
@@ -41,13 +42,16 @@ struct FrontEndStart {
                  self.formats, self.tls, self.log_level, self.options, self.index);
   }
 };
+// What it is made of, in the process that is told so or in the parent's own.
+FrontEndConfig front_end_config(const FrontEndStart& start);
 // Of its METRICS.
 MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model);
 
 struct FrontEndJoin {
   ClientId client = 0;
   std::string profile;  // of the replicas' numerics
-  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.profile); }
+  PrefixKey prefix_key;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.profile, self.prefix_key); }
 };
 
 std::string encode(const FrontEndStart& message);

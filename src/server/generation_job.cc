@@ -133,6 +133,17 @@ void GenerationJob::tell_choice(std::size_t index) {
   if (!std::exchange(choice.opened, true)) {
     if (const auto opening = writer_.opening(static_cast<std::uint32_t>(index))) send(*opening);
   }
+  // As OpenAI has it: its own client loses a call that begins in the chunk that ends the choice.
+  std::optional<AnswerPart> end;
+  if (!choice.part.calls.empty() && choice.part.finish != FinishReason::none) end = choice.part.take_end();
+  tell_part(index);
+  if (!end) return;
+  choice.part = std::move(*end);
+  tell_part(index);
+}
+
+void GenerationJob::tell_part(std::size_t index) {
+  Choice& choice = choices_[index];
   std::optional<Usage> so_far;
   if (request_.continuous_usage_stats) so_far = usage();
   const AnswerChoice told = shown(index);

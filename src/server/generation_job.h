@@ -61,6 +61,7 @@ class GenerationJob {
   Usage usage() const;
   AnswerChoice shown(std::size_t index) const;
   void tell_choice(std::size_t index);
+  void tell_part(std::size_t index);
   void tell_whole();
   void begin_stream();
   void end_stream();

@@ -78,7 +78,8 @@ void ServerParent::join_fleet(FrontEndChild& child) {
   if (!connection.ok()) return child.process.kill();
   child.client = host_->add_client(std::move(*connection));
   const auto sent = child.control->send(static_cast<std::uint8_t>(MessageType::client), 0,
-                                        encode(FrontEndJoin{child.client, host_->times().profile}), pair->second.get());
+                                        encode(FrontEndJoin{child.client, host_->times().profile, host_->prefix_key()}),
+                                        pair->second.get());
   if (!sent.ok()) child.process.kill();
 }
 
@@ -101,6 +102,7 @@ Result<void> ServerParent::run(const std::function<bool()>& stop) {
 void ServerParent::tell_to_end() {
   ending_ = true;
   for (FrontEndChild& child : children_) {
+    child.listener.reset();  // nobody is to wait there for a server that ends
     if (!child.control) continue;
     const auto sent = child.control->send(static_cast<std::uint8_t>(MessageType::shutdown), 0, {});
     if (!sent.ok()) child.process.kill();

@@ -42,7 +42,7 @@ class ByteTokenizer : public Tokenizer {
   bool is_special(std::int32_t) const override { return false; }
 };
 
-// A fleet of one that answers every request with the bytes of "one two three".
+// A fleet of one that answers every request with the bytes of its answer.
 class EchoFleet final : public Fleet {
  public:
   Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
@@ -54,7 +54,6 @@ class EchoFleet final : public Fleet {
     params.push_back(request.params);
     cache_salts.push_back(request.cache_salt);
     if (silent) return request.id;
-    const std::string answer = "one two three";
     for (std::uint32_t choice = 0; choice < request.params.n; ++choice) {
       for (std::uint32_t i = 0; i < request.params.max_tokens && i < answer.size(); ++i) {
         TokenEvent event;
@@ -87,6 +86,7 @@ class EchoFleet final : public Fleet {
   DispatcherCounters counters() const override { return {}; }
   FleetTimes times() const override { return {}; }
 
+  std::string answer = "one two three";
   bool silent = false;
   std::uint64_t submitted = 0;
   std::deque<FleetEvent> pending;

@@ -18,7 +18,7 @@ Result<void> ClientTable::announce(ClientId client, std::unique_ptr<Connection> 
   if (clients_.contains(client)) {
     return fail(ErrorCode::invalid_argument, "client {} is here already: give each a new id", client);
   }
-  clients_.emplace(client, Client{std::move(connection), 0});
+  clients_.emplace(client, Client{std::move(connection), 0, false, monotonic_now()});
   return {};
 }
 
@@ -82,12 +82,27 @@ Result<void> ClientTable::receive(Client* client) {
   }
 }
 
+Result<void> ClientTable::flush(Client* client) {
+  const std::size_t before = client->connection->queued_bytes();
+  CHORUS_TRY_VOID(client->connection->flush());
+  if (before == 0 || client->connection->queued_bytes() < before) client->took_at = monotonic_now();
+  return {};
+}
+
+bool ClientTable::waits_for_readers(Nanoseconds now) const {
+  return std::ranges::any_of(clients_, [&](const auto& entry) {
+    const Client& client = entry.second;
+    return client.connection && client.connection->queued_bytes() > limits_.behind_bytes &&
+           now - client.took_at < limits_.reader_patience;
+  });
+}
+
 void ClientTable::serve() {
   for (auto at = clients_.begin(); at != clients_.end();) {
     auto& [id, client] = *at++;  // drop() ends it alone
     if (!client.connection) continue;
     Result<void> served = receive(&client);
-    if (served.ok()) served = client.connection->flush();
+    if (served.ok()) served = flush(&client);
     if (!served.ok()) drop(id, served.error());
   }
 }
@@ -137,8 +152,14 @@ Result<void> ClientTable::tell(std::vector<TokenEvent>* events) {
   return {};
 }
 
+PrefixFeed ClientTable::feed_for(bool* has_prefixes, const PrefixFeed& changes) {
+  if (!core_->feeds_prefixes() || std::exchange(*has_prefixes, true)) return changes;
+  return core_->prefixes();
+}
+
 Result<void> ClientTable::report(const EngineLoad& load) {
   has_unreported_ = false;
+  const PrefixFeed changes = core_->feeds_prefixes() ? core_->take_prefix_changes() : PrefixFeed();
   LoadMessage shared{load, {}};
   for (auto at = clients_.begin(); at != clients_.end();) {
     auto& [id, client] = *at++;  // drop() ends it alone
@@ -146,9 +167,10 @@ Result<void> ClientTable::report(const EngineLoad& load) {
       shared.submissions_received.emplace_back(id, client.submissions_received);
       continue;
     }
-    const LoadMessage own{load, {{id, client.submissions_received}}};
+    const LoadMessage own{load, {{id, client.submissions_received}}, feed_for(&client.has_prefixes, changes)};
     if (const auto sent = send(&client, MessageType::load, encode(own)); !sent.ok()) drop(id, sent.error());
   }
+  if (!shared.submissions_received.empty()) shared.prefixes = feed_for(&control_has_prefixes_, changes);
   return send_shared(MessageType::load, encode(shared));
 }
 

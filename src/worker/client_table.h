@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "engine/engine_core.h"
 #include "net/connection.h"
@@ -29,6 +30,10 @@ struct ClientLimits {
   // it a client with a connection to this engine alone is dropped; the parent is waited for.
   std::size_t queue_bytes_max = std::size_t{32} << 20;
   int control_timeout_ms = 60'000;  // that the parent may take to read on
+  // Behind by so much, a client that reads is waited for: an engine may be faster than the front ends that it feeds.
+  // One that has taken nothing for so long is not, and the others go on.
+  std::size_t behind_bytes = std::size_t{1} << 20;
+  Nanoseconds reader_patience = 500'000'000;
 };
 
 class ClientTable {
@@ -47,6 +52,9 @@ class ClientTable {
   // Takes what has come over the others, and sends on what waits there.
   void serve();
 
+  // A client is behind that reads: nothing more should be computed until it has read some of it.
+  bool waits_for_readers(Nanoseconds now) const;
+
   // The events of a step, to those whose requests they are of. May change their order between clients.
   Result<void> tell(std::vector<TokenEvent>* events);
   // LOAD to every client and to the parent.
@@ -62,6 +70,8 @@ class ClientTable {
   struct Client {
     std::unique_ptr<Connection> connection;  // null: shares the control connection
     std::uint64_t submissions_received = 0;
+    bool has_prefixes = false;  // it was told all that the prefix cache holds
+    Nanoseconds took_at = 0;    // something, the last time that its queue was looked at
   };
   using Clients = std::map<ClientId, Client>;
 
@@ -69,9 +79,11 @@ class ClientTable {
   Result<void> take(const Frame& frame, const Connection* source);
   Result<Client*> sender_of(RequestId request, const Connection* source);
   Result<void> receive(Client* client);
+  static Result<void> flush(Client* client);
   Result<void> send(Client* client, MessageType type, std::string payload);
   Result<void> send_shared(MessageType type, std::string payload);
   Result<void> tell_one(Client* client, std::span<TokenEvent> events);
+  PrefixFeed feed_for(bool* has_prefixes, const PrefixFeed& changes);
   void drop(ClientId client, const Error& error);
 
   EngineCore* core_;
@@ -80,6 +92,7 @@ class ClientTable {
   ClientLimits limits_;
   Clients clients_;
   bool has_unreported_ = false;
+  bool control_has_prefixes_ = false;  // as Client::has_prefixes, of those that share that connection
 };
 
 }  // namespace chorus

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 
 #include "testing/toy_engine.h"
 #include "worker/child_start.h"
@@ -113,6 +114,76 @@ TEST_F(ClientTableTest, EachClientHearsOfItsOwnRequestsAlone) {
   second.hear();
   EXPECT_EQ(first.outputs(), direct_outputs(requests_of(1, 20)));
   EXPECT_EQ(second.outputs(), direct_outputs(requests_of(2, 30)));
+}
+
+// Goal: each client learns all that the prefix cache holds, whenever it came. Method: one is there from the beginning,
+// one comes later.
+TEST_F(ClientTableTest, FeedsEachClientWithThePrefixCache) {
+  EngineConfig config = toy_engine_config(1);
+  config.load_balancer = LoadBalancerName::prefix_affinity;
+  const auto core = make_engine_core(config, toy_model_config(), std::make_unique<ToyExecutor>(""), {1, 2});
+  ClientTable table(core.get(), control_.first.get(), epoch, ClientLimits{});
+  const auto add = [&](ClientId id) {
+    auto ends = make_memory_connections();
+    EXPECT_TRUE(table.announce(id, std::move(ends.first)).ok());
+    return ClientEnd(id, std::move(ends.second));
+  };
+  const auto compute = [&](ClientEnd* client, const std::vector<Request>& requests) {
+    client->add(requests);
+    table.serve();
+    std::vector<TokenEvent> events;
+    while (core->has_work()) {
+      events.clear();
+      ASSERT_TRUE(core->step(0, &events).ok());
+      ASSERT_TRUE(table.tell(&events).ok());
+    }
+    ASSERT_TRUE(table.report(core->load()).ok());
+    client->hear();
+  };
+  ClientEnd first = add(1);
+  compute(&first, requests_of(1, 10));
+  ASSERT_EQ(first.loads().size(), 1U);
+  EXPECT_TRUE(first.loads()[0].prefixes.whole);
+  const std::size_t cached = first.loads()[0].prefixes.changes.size();
+  EXPECT_GT(cached, 5U);
+  ClientEnd second = add(2);
+  std::vector<Request> more = mixed_requests(20);
+  more.erase(more.begin(), more.begin() + 10);
+  for (Request& request : more) request.id.client = 2;
+  compute(&second, more);
+  first.hear();
+  EXPECT_TRUE(second.loads()[0].prefixes.whole);
+  EXPECT_FALSE(first.loads()[1].prefixes.whole);
+  EXPECT_EQ(second.loads()[0].prefixes.changes.size(), cached + first.loads()[1].prefixes.changes.size());
+}
+
+// Goal: an engine that is faster than a front end waits for it, but not for one that has stopped reading. Method: a
+// client that reads nothing, then a part, then nothing again.
+TEST_F(ClientTableTest, AReaderThatIsBehindIsWaitedForAndOneThatStoppedIsNot) {
+  auto pair = make_socket_pair().value();
+  const int small = 4096;  // of the kernel's buffer
+  ASSERT_EQ(::setsockopt(pair.first.get(), SOL_SOCKET, SO_SNDBUF, &small, sizeof small), 0);
+  ClientLimits limits;
+  limits.behind_bytes = 2000;
+  limits.reader_patience = 3'600'000'000'000;
+  ClientTable table(core_.get(), control_.first.get(), epoch, limits);
+  ASSERT_TRUE(table.announce(1, make_socket_connection(std::move(pair.first)).value()).ok());
+  ClientEnd client(1, make_socket_connection(std::move(pair.second)).value());
+  client.add(requests_of(1, 100));
+  table.serve();
+  while (core_->has_work() && !table.waits_for_readers(monotonic_now())) {
+    std::vector<TokenEvent> events;
+    ASSERT_TRUE(core_->step(0, &events).ok());
+    ASSERT_TRUE(table.tell(&events).ok());
+    table.serve();
+  }
+  ASSERT_TRUE(core_->has_work()) << "it was to fall behind";
+  EXPECT_FALSE(table.waits_for_readers(monotonic_now() + limits.reader_patience)) << "it has taken nothing for so long";
+  for (int i = 0; i < 100 && table.waits_for_readers(monotonic_now()); ++i) {
+    client.hear();
+    table.serve();
+  }
+  EXPECT_FALSE(table.waits_for_readers(monotonic_now()));
 }
 
 TEST_F(ClientTableTest, AClientThatClosesTakesItsOwnRequestsAlong) {

@@ -26,6 +26,7 @@ namespace {
 constexpr int idle_heartbeat_ms_max = 1'000;
 constexpr Nanoseconds load_interval = 20'000'000;
 constexpr Nanoseconds check_interval = 100'000'000;
+constexpr int reader_wait_ms = 20;  // then it is looked at whether it still reads
 
 struct Begun {
   EngineStart start;
@@ -54,8 +55,8 @@ class EngineProcess {
         idle_wait_ms_(std::clamp(start.config.engine_heartbeat_timeout_ms / 4, 1,
                                  check_ ? static_cast<int>(check_interval / 1'000'000) : idle_heartbeat_ms_max)),
         progress_(progress),
-        core_(
-            make_engine_core(start.config, start.model, make_watched_executor(std::move(replica->executor), progress))),
+        core_(make_engine_core(start.config, start.model, make_watched_executor(std::move(replica->executor), progress),
+                               start.prefix_key)),
         clients_(core_.get(), connection, start.epoch,
                  ClientLimits{.control_timeout_ms = start.config.engine_heartbeat_timeout_ms}) {}
 
@@ -71,7 +72,9 @@ class EngineProcess {
       clients_.serve();
       if (shutdown_) return check_ ? finish_wave() : Result<void>();
       CHORUS_TRY_VOID(check_now_and_then());
-      if (core_->must_step()) {
+      if (core_->must_step() && !steps_together_ && clients_.waits_for_readers(monotonic_now())) {
+        CHORUS_TRY_VOID(wait_for_readers());
+      } else if (core_->must_step()) {
         CHORUS_TRY_VOID(step());
       } else {
         CHORUS_TRY_VOID(idle());
@@ -171,19 +174,25 @@ class EngineProcess {
       CHORUS_TRY_VOID(report_load(monotonic_now()));
     }
     if (connection_->queued_bytes() > 0) CHORUS_TRY_VOID(connection_->flush());
-    CHORUS_TRY(const bool woken, wait());
+    CHORUS_TRY(const bool woken, wait(idle_wait_ms_));
     if (woken) return {};
     // With bytes still queued the fleet is not listening: more of them would not reach it either.
     if (connection_->queued_bytes() > 0) return {};
     return send_message(connection_, MessageType::heartbeat, epoch_, {});
   }
 
+  Result<void> wait_for_readers() {
+    progress_.set_busy(false);
+    CHORUS_TRY_VOID(wait(reader_wait_ms));
+    return {};
+  }
+
   // For the parent, a client, or a worker that ends.
-  Result<bool> wait() {
+  Result<bool> wait(int timeout_ms) {
     descriptors_.assign(1, poll_item(*connection_));
     clients_.append_descriptors(&descriptors_);
     if (workers_ != nullptr) workers_->append_descriptors(&descriptors_);
-    const int ready = ::poll(descriptors_.data(), descriptors_.size(), idle_wait_ms_);
+    const int ready = ::poll(descriptors_.data(), descriptors_.size(), timeout_ms);
     if (workers_ != nullptr) CHORUS_TRY_VOID(workers_->check());
     return ready > 0;
   }

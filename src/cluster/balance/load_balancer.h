@@ -19,6 +19,8 @@ struct ReplicaLoad {
   std::uint32_t running = 0;  // sequences in the current batch
   std::uint64_t kv_blocks_free = 0;
   bool accepting = false;  // alive, not draining
+  // Of this request's prompt, the first tokens that it has computed before; 0 unless the policy looks at them.
+  std::uint64_t prefix_tokens = 0;
 };
 
 // What a policy may know of the request.
@@ -34,6 +36,7 @@ struct RequestShape {
 class LoadBalancer {
  public:
   virtual ~LoadBalancer() = default;
+  virtual bool looks_at_prefixes() const { return false; }
   // Index into `loads`, or nullopt when no replica accepts.
   virtual std::optional<std::size_t> pick(const RequestShape& request, std::span<const ReplicaLoad> loads) = 0;
 };

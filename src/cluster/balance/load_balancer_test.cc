@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 
 namespace chorus {
@@ -66,6 +67,40 @@ TEST(PowerOfTwo, DrawsEachPairOfReplicas) {
   auto loads = all_accepting();
   loads[1].running = 1;  // the other of its pair has fewer, whichever that is
   EXPECT_EQ(picks(*balancer, loads, 1000)[1], 0);
+}
+
+TEST(PrefixAffinity, PrefersWhoHasThePrefixUnlessItIsMuchBusier) {
+  auto loads = all_accepting();
+  for (ReplicaLoad& load : loads) load.running = 40;
+  loads[1].running = 54;  // 40 + 40 / 4 + 4: the most that a hit may cost
+  loads[1].prefix_tokens = 160;
+  loads[2].prefix_tokens = 32;
+  const auto balancer = make_prefix_affinity();
+  EXPECT_EQ(balancer->pick(short_request(), loads), 1U);
+  loads[1].running = 55;
+  EXPECT_EQ(balancer->pick(short_request(), loads), 2U);
+  loads[2].running = 50;
+  loads[3].prefix_tokens = 32;
+  EXPECT_EQ(balancer->pick(short_request(), loads), 3U) << "among equals the emptiest";
+}
+
+TEST(PrefixAffinity, SpreadsWhatNobodyKnowsLikeLeastLoaded) {
+  auto loads = all_accepting();
+  const auto balancer = make_prefix_affinity();
+  EXPECT_EQ(picks(*balancer, loads, 33), (std::array{9, 8, 8, 8}));
+  loads[3].running = 1;
+  EXPECT_EQ(picks(*balancer, loads, 30), (std::array{10, 10, 10, 0}));
+}
+
+// Goal: the stated bound holds whatever the hits. Method: all hits on one replica, nothing ends.
+TEST(PrefixAffinity, BoundsTheImbalanceThatHitsCost) {
+  auto loads = all_accepting();
+  loads[0].prefix_tokens = 1000;
+  const auto balancer = make_prefix_affinity();
+  for (int n = 0; n < 4000; ++n) ++loads[*balancer->pick(short_request(), loads)].running;
+  const auto fewest = std::ranges::min_element(loads, {}, &ReplicaLoad::running)->running;
+  EXPECT_LE(loads[0].running, fewest + fewest / 4 + 5);
+  EXPECT_GE(loads[0].running, 1100U);
 }
 
 TEST(LoadBalancer, NeverPicksAReplicaThatDoesNotAccept) {

@@ -314,7 +314,9 @@ void HttpConnection::look_at_deadlines(Nanoseconds now) {
 }
 
 void HttpConnection::drain() {
-  if (exchange_ != nullptr || reader_.phase() != RequestReader::Phase::idle) return;
+  // A request that is here and was not read yet would be lost.
+  if (exchange_ == nullptr && !closing_) read();
+  if (closed_ || exchange_ != nullptr || reader_.phase() != RequestReader::Phase::idle) return;
   if (unsent() > 0) return close_when_sent();
   close();
 }

@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <ctime>
@@ -38,7 +39,8 @@ class HttpServer::Implementation : public std::enable_shared_from_this<Implement
     ~Listener() { waits.release(); }
     UniqueFd socket;
     asio::posix::stream_descriptor waits;
-    bool paused = false;  // no descriptor is left: tried again with the next sweep
+    Nanoseconds accepted_at = 0;  // the last time
+    bool paused = false;          // no descriptor is left: tried again with the next sweep
   };
 
   void wait_to_accept(Listener* listener);
@@ -67,11 +69,13 @@ void HttpServer::Implementation::wait_to_accept(Listener* listener) {
                              });
 }
 
-// For a short time, so that a flood of connections delays nobody's stream. Not a few of them: where thousands of
-// streams make a turn of the loop long, thousands more would wait for as many turns.
+// For at most half as long as everything else took since the last time, so that a flood of connections takes a third of
+// the loop's time from the streams, and thousands of busy streams leave room for more.
 void HttpServer::Implementation::accept(Listener* listener) {
-  constexpr Nanoseconds accepting_time = 1'000'000;
-  for (const Nanoseconds begun = monotonic_now(); monotonic_now() - begun < accepting_time;) {
+  constexpr Nanoseconds millisecond = 1'000'000;
+  const Nanoseconds begun = monotonic_now();
+  const Nanoseconds until = begun + std::clamp((begun - listener->accepted_at) / 2, millisecond, 50 * millisecond);
+  while ((listener->accepted_at = monotonic_now()) < until) {
     auto socket = tcp::accept(listener->socket.get());
     if (!socket.ok()) {
       log(LogLevel::warning, "cannot accept a connection, tried again in {} ms: {}",
@@ -124,6 +128,14 @@ void HttpServer::Implementation::sweep() {
 
 void HttpServer::Implementation::drain() {
   host_.draining = true;
+  // Who has connected by now gets an answer, if only that it is too late: one that is cut off cannot know whether to
+  // ask elsewhere.
+  for (const auto& listener : listeners_) {
+    const int fd = listener->socket.get();
+    for (auto socket = tcp::accept(fd); socket.ok() && socket->valid(); socket = tcp::accept(fd)) {
+      take(std::move(*socket));
+    }
+  }
   listeners_.clear();
   std::vector<std::shared_ptr<HttpConnection>> all;
   for (const auto& [key, connection] : connections_) all.push_back(connection);

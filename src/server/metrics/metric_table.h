@@ -54,6 +54,8 @@ enum class Metric : std::uint8_t {
   http_duration,
   requests_moved,
   tokens_replayed,
+  prefix_placements,
+  prefix_placed_tokens,
   unknown_fields,
   http_connections,
   queued_requests,

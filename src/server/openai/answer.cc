@@ -1,6 +1,7 @@
 #include "server/openai/answer.h"
 
 #include <iterator>
+#include <utility>
 
 #include "json/json.h"
 #include "server/openai/answer_logprobs.h"
@@ -161,6 +162,15 @@ void AnswerPart::append(OutputDelta&& delta) {
   reasoning = std::move(all.reasoning);
   text = std::move(all.content);
   calls = std::move(all.calls);
+}
+
+AnswerPart AnswerPart::take_end() {
+  AnswerPart end;
+  end.finish = std::exchange(finish, FinishReason::none);
+  end.stop_token = std::exchange(stop_token, std::nullopt);
+  end.stop_string = std::exchange(stop_string, std::nullopt);
+  end.ends_with_calls = ends_with_calls;
+  return end;
 }
 
 std::string answer_id(Kind kind, const std::string& request_id) {

@@ -33,6 +33,7 @@ struct AnswerPart {
 
   void append(TextDelta&& delta);
   void append(OutputDelta&& delta);  // beside a TextDelta without a text
+  AnswerPart take_end();             // its finish alone, which is not here any more
   bool says_nothing() const { return text.empty() && reasoning.empty() && calls.empty(); }
   bool is_empty() const { return says_nothing() && token_ids.empty() && finish == FinishReason::none; }
 };

@@ -36,8 +36,19 @@ void CallStream::finish(OutputDelta* out) {
   out_ = out;
   tell();
   if (!told_) give_up();
-  content(partial_marker());
+  content(marker_.take_seen());
   out_->content += std::exchange(space_, {});
+}
+
+MarkerMatch::Step CallStream::take_before_marker(char byte) {
+  MarkerMatch::Step step = marker_.push(byte);
+  if (step == MarkerMatch::Step::none) {
+    content(marker_.take_seen());
+    step = marker_.push(byte);  // it may be the first of another one
+    if (step == MarkerMatch::Step::none) content(byte);
+  }
+  if (step == MarkerMatch::Step::whole) keep(marker_.marker());
+  return step;
 }
 
 void CallStream::content(char byte) {

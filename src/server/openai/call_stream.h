@@ -30,6 +30,8 @@ class MarkerMatch {
 
 class CallStream : public ToolCallParser {
  public:
+  // `marker`: what stands before calls.
+  explicit CallStream(std::string_view marker) : marker_(marker) {}
   void push(std::string_view text, OutputDelta* out) final;
   void finish(OutputDelta* out) final;
   std::uint32_t calls() const final { return calls_; }
@@ -37,8 +39,10 @@ class CallStream : public ToolCallParser {
  protected:
   // Takes a byte; false: the state has changed, and the byte is to be taken in the new one.
   virtual bool take(char byte) = 0;
-  virtual std::string_view partial_marker() const = 0;  // what has come of one where the output ends
 
+  // Takes a byte of content, or of the marker that ends it; the whole marker is kept.
+  MarkerMatch::Step take_before_marker(char byte);
+  MarkerMatch& marker() { return marker_; }
   void content(char byte);
   void content(std::string_view text) {
     for (const char byte : text) content(byte);
@@ -57,6 +61,7 @@ class CallStream : public ToolCallParser {
  private:
   void tell();
 
+  MarkerMatch marker_;
   OutputDelta* out_ = nullptr;  // while push() or finish() runs
   CallScanner scanner_;
   std::string space_, raw_;

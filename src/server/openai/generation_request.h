@@ -44,7 +44,7 @@ struct GenerationRequest {
   bool echo = false;             // the prompt before each text
   bool prompt_alone = false;     // max_tokens 0: what was generated is not shown
   bool logprobs = false;         // of the output, and with echo of the prompt
-  bool prompt_logprobs = false;  // in a field of their own
+  bool prompt_logprobs = false;  // in a separate field
   OutputRules output;            // of a chat
   bool return_token_ids = false;
   bool return_tokens_as_token_ids = false;  // "token_id:15" where a token's text would be

@@ -38,7 +38,7 @@ TEST_F(OpenApiTest, DescribesEveryRouteAndNoOther) {
   EXPECT_THAT(names, UnorderedElementsAreArray(Api::route_names()));
 }
 
-// Each sampling option is in both requests, where an endpoint means something of its own by it or not.
+// Each sampling option is in both requests: among the common fields, or where the endpoints differ in the endpoint's.
 TEST_F(OpenApiTest, DescribesEverySamplingOption) {
   const auto names_of = [](const Json& object) {
     std::set<std::string> names;

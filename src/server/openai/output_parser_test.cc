@@ -63,6 +63,14 @@ std::vector<std::string> cut(const std::string& text, std::mt19937& random) {
   return pieces;
 }
 
+TEST(ToolCalls, HermesLosesNothingOfAMarkerThatBreaksOff) {
+  const OutputRules rules = with_calls("hermes");
+  const std::string call = R"(<tool_call>{"name": "f", "arguments": {}})";
+  EXPECT_EQ(whole(rules, call + "</p>x"), (Taken{"", "</p>x", {"f({})"}}));
+  EXPECT_EQ(whole(rules, call + "</tool_cap>"), (Taken{"", "</tool_cap>", {"f({})"}}));
+  EXPECT_EQ(whole(rules, "<tool<tool_call"), (Taken{"", "<tool<tool_call", {}}));
+}
+
 TEST(ToolCalls, Hermes) {
   const OutputRules rules = with_calls("hermes");
   EXPECT_EQ(whole(rules, "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"{\"}}\n</tool_call>"),

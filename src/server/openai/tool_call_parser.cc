@@ -18,6 +18,9 @@ bool is_letter_or_digit(char byte) {
 }
 
 class HermesCalls final : public CallStream {
+ public:
+  HermesCalls() : CallStream(hermes_begin) {}
+
  private:
   enum class State : std::uint8_t { outside, before_object, object, behind_object };
 
@@ -34,21 +37,9 @@ class HermesCalls final : public CallStream {
     }
     return true;
   }
-  std::string_view partial_marker() const override {
-    return state_ == State::outside ? begin_.seen() : std::string_view();
-  }
 
   bool take_outside(char byte) {
-    const MarkerMatch::Step step = begin_.push(byte);
-    if (step == MarkerMatch::Step::partial) return true;
-    if (step == MarkerMatch::Step::whole) {
-      keep(begin_.marker());
-      return go(State::before_object);
-    }
-    const std::string_view seen = begin_.take_seen();
-    content(seen);
-    if (!seen.empty()) return false;
-    content(byte);
+    if (take_before_marker(byte) == MarkerMatch::Step::whole) state_ = State::before_object;
     return true;
   }
 
@@ -79,16 +70,14 @@ class HermesCalls final : public CallStream {
     return step == MarkerMatch::Step::whole;
   }
 
-  bool go(State state) {
-    state_ = state;
-    return true;
-  }
-
   State state_ = State::outside;
-  MarkerMatch begin_{hermes_begin}, end_{hermes_end};
+  MarkerMatch end_{hermes_end};
 };
 
 class LlamaCalls final : public CallStream {
+ public:
+  LlamaCalls() : CallStream(llama_begin) {}
+
  private:
   enum class State : std::uint8_t { begin, tag, before_object, object, behind_object, text };
 
@@ -114,12 +103,11 @@ class LlamaCalls final : public CallStream {
     }
     return true;
   }
-  std::string_view partial_marker() const override { return state_ == State::tag ? tag_.seen() : std::string_view(); }
 
   bool take_tag(char byte) {
-    const MarkerMatch::Step step = tag_.push(byte);
+    const MarkerMatch::Step step = marker().push(byte);
     if (step == MarkerMatch::Step::partial) return true;
-    keep(step == MarkerMatch::Step::whole ? tag_.marker() : tag_.take_seen());
+    keep(step == MarkerMatch::Step::whole ? marker().marker() : marker().take_seen());
     state_ = State::before_object;
     return step == MarkerMatch::Step::whole;
   }
@@ -150,10 +138,12 @@ class LlamaCalls final : public CallStream {
   }
 
   State state_ = State::begin;
-  MarkerMatch tag_{llama_begin};
 };
 
 class MistralCalls final : public CallStream {
+ public:
+  MistralCalls() : CallStream(mistral_begin) {}
+
  private:
   enum class State : std::uint8_t { outside, begin, item, object, behind_item, name, word, id, before_arguments };
 
@@ -181,23 +171,11 @@ class MistralCalls final : public CallStream {
     }
     return true;
   }
-  std::string_view partial_marker() const override {
-    return state_ == State::outside ? marker_.seen() : std::string_view();
-  }
 
   bool take_outside(char byte) {
-    const MarkerMatch::Step step = marker_.push(byte);
-    if (step == MarkerMatch::Step::partial) return true;
-    if (step == MarkerMatch::Step::whole) {
-      keep(marker_.marker());
-      in_list_ = false;
-      return go(State::begin);
-    }
-    const std::string_view seen = marker_.take_seen();
-    content(seen);
-    if (!seen.empty()) return false;
-    content(byte);
-    return true;
+    if (take_before_marker(byte) != MarkerMatch::Step::whole) return true;
+    in_list_ = false;
+    return go(State::begin);
   }
 
   bool take_begin(char byte) {
@@ -291,7 +269,6 @@ class MistralCalls final : public CallStream {
   }
 
   State state_ = State::outside;
-  MarkerMatch marker_{mistral_begin};
   bool in_list_ = false;
   std::string name_, word_;
 };
