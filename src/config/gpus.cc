@@ -13,12 +13,8 @@ constexpr int attribute_major = 75, attribute_minor = 76;
 
 class CudaDriver {
  public:
+  // Stays open: the driver may have begun threads of its own.
   CudaDriver() : library_(::dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL)) {}
-  ~CudaDriver() {
-    if (library_ != nullptr) ::dlclose(library_);
-  }
-  CudaDriver(const CudaDriver&) = delete;
-  CudaDriver& operator=(const CudaDriver&) = delete;
 
   int count() const {
     int count = 0;

@@ -29,7 +29,8 @@ Result<void> open(int index, CudaQueue* queue) {
   }
   index %= count;
   cudaError_t opened = cudaSetDevice(index);
-  if (opened == cudaSuccess) opened = cudaStreamCreateWithFlags(&queue->stream, cudaStreamNonBlocking);
+  // One that waits for the default stream, where wgmma_agrees() copies.
+  if (opened == cudaSuccess) opened = cudaStreamCreate(&queue->stream);
   if (opened != cudaSuccess)
     return fail(ErrorCode::unavailable, "GPU {} does not open: {}", index, cudaGetErrorString(opened));
   queue->processors = attribute(cudaDevAttrMultiProcessorCount, index);
