@@ -11,8 +11,8 @@
 #include "cli/commands.h"
 #include "cli/inspect_report.h"
 #include "cli/output_file.h"
-#include "cli/read_model.h"
 #include "exec/model_runner.h"
+#include "frontend/read_model.h"
 #include "parallel/topology.h"
 #include "weights/checkpoint.h"
 
@@ -161,7 +161,8 @@ Result<int> inspect(const InspectOptions& options) {
 
 std::function<Result<int>()> declare_inspect(Options& options) {
   auto values = std::make_shared<InspectOptions>();
-  options.positional("MODEL", &values->engine.model, "Hugging Face model directory or .gguf file; config.json is enough");
+  options.positional("MODEL", &values->engine.model,
+                     "Hugging Face model directory or .gguf file; config.json is enough");
   options.flag("--json", &values->json, "one JSON object instead of the table");
   options.text("--output-json", &values->output_json, "where the JSON object goes, beside the table on stdout");
   options.engine(&values->engine);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "fleet/replica_source.h"
@@ -26,6 +27,7 @@ class SpawnedReplicas final : public ReplicaSource {
  private:
   SourceHost* host_ = nullptr;
   ParallelConfig parallel_;
+  std::string engine_program_;
   int weights_fd_ = -1;
   std::vector<std::vector<int>> cpu_sets_;  // by worker of this machine; empty: not bound
   std::optional<SharedWorld> world_;
