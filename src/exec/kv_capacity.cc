@@ -30,9 +30,7 @@ Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConf
     if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
     CHORUS_TRY(const DeclaredModel part,
                declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr)));
-    const KvLayout layout{part.decoder.kv_heads(), model.head_dim, config.block_size, dtype};
-    shards.push_back(
-        {part.parameters.arena_bytes(), layout.block_bytes() * static_cast<std::uint64_t>(part.decoder.layers())});
+    shards.push_back({part.parameters.arena_bytes(), part.decoder.kv_block_bytes(config.block_size, dtype)});
   }
   return shards;
 }

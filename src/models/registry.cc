@@ -9,8 +9,9 @@
 namespace chorus {
 
 #define CHORUS_FAMILIES(row)                                                                                         \
-  row(llama) row(exaone4) row(granite) row(hunyuan_dense) row(mistral) row(mixtral) row(phi3) row(phimoe) row(qwen2) \
-      row(qwen3) row(qwen3_moe) row(seed_oss) row(smollm3) row(stablelm)
+  row(llama) row(cohere2) row(ernie4_5) row(exaone4) row(gemma2) row(gemma3) row(glm4) row(gpt2) row(granite)        \
+      row(hunyuan_dense) row(mistral) row(mixtral) row(olmo2) row(olmoe) row(phi) row(phi3) row(phimoe) row(qwen2)   \
+      row(qwen2_moe) row(qwen3) row(qwen3_moe) row(seed_oss) row(smollm3) row(stablelm) row(starcoder2)
 
 #define CHORUS_DECLARE(name) extern const Family name##_family;
 CHORUS_FAMILIES(CHORUS_DECLARE)
