@@ -66,8 +66,8 @@ struct ModelConfig {
   double norm_eps = 1e-6;
   RopeConfig rope;
   std::optional<RopeConfig> window_rope;  // of the layers with a window, where it is another
-  double partial_rotary_factor = 1.0;  // how much of each head turns, from its beginning
-  std::vector<bool> layer_is_rotary;   // false: its queries and keys do not turn; size num_hidden_layers
+  double partial_rotary_factor = 1.0;     // how much of each head turns, from its beginning
+  std::vector<bool> layer_is_rotary;      // false: its queries and keys do not turn; size num_hidden_layers
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // q, k, v
   bool attention_output_bias = false;
@@ -101,20 +101,20 @@ struct ModelConfig {
   int rotary_dim() const { return static_cast<int>(head_dim * partial_rotary_factor + 1e-9); }
   bool operator==(const ModelConfig&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(
-        Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size, self.hidden_size,
-        self.intermediate_size, self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads,
-        self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope, self.window_rope, self.partial_rotary_factor,
-        self.layer_is_rotary, self.tie_word_embeddings, self.attention_bias, self.attention_output_bias, self.mlp_bias,
-        self.lm_head_bias, self.layer_window, self.attention_scale, self.num_experts, self.num_experts_per_tok,
-        self.moe_intermediate_size, self.norm_topk_prob, self.layer_is_moe, self.own_numbers, self.dtype,
-        self.bos_token_ids,
-        // What ends a choice is the head's to say: a node need not have the tokenizer.
-        Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
-        Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
-        Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
-        Noted{self.default_frequency_penalty, OfFrontEnd{}}, Noted{self.default_repetition_penalty, OfFrontEnd{}},
-        Noted{self.default_top_k, OfFrontEnd{}}, Noted{self.default_max_tokens, OfFrontEnd{}});
+    return visit(Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size,
+                 self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.num_attention_heads,
+                 self.num_key_value_heads, self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope,
+                 self.window_rope, self.partial_rotary_factor, self.layer_is_rotary, self.tie_word_embeddings,
+                 self.attention_bias, self.attention_output_bias, self.mlp_bias, self.lm_head_bias, self.layer_window,
+                 self.attention_scale, self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size,
+                 self.norm_topk_prob, self.layer_is_moe, self.own_numbers, self.dtype, self.bos_token_ids,
+                 // What ends a choice is the head's to say: a node need not have the tokenizer.
+                 Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
+                 Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
+                 Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
+                 Noted{self.default_frequency_penalty, OfFrontEnd{}},
+                 Noted{self.default_repetition_penalty, OfFrontEnd{}}, Noted{self.default_top_k, OfFrontEnd{}},
+                 Noted{self.default_max_tokens, OfFrontEnd{}});
   }
 };
 

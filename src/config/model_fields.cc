@@ -63,9 +63,10 @@ void read_activation(const DecoderDefaults& defaults, ConfigFields* fields) {
   const char* const key = defaults.activation_key;
   const auto name = fields->text(key);
   if (!name) return;
-  const bool is_known = defaults.is_gelu ? *name == "gelu_pytorch_tanh" || *name == "gelu_new"
-                                         : *name == "silu" || *name == "swish";
-  if (!is_known) fields->refuse_value(key, *fields->find(key), defaults.is_gelu ? "gelu_pytorch_tanh, gelu_new" : "silu");
+  const bool is_known =
+      defaults.is_gelu ? *name == "gelu_pytorch_tanh" || *name == "gelu_new" : *name == "silu" || *name == "swish";
+  if (!is_known)
+    fields->refuse_value(key, *fields->find(key), defaults.is_gelu ? "gelu_pytorch_tanh, gelu_new" : "silu");
 }
 
 std::optional<RopeType> rope_type_of(const std::string& name) {
@@ -280,16 +281,18 @@ void read_qwen_experts(ConfigFields* fields, const QwenExperts& defaults, ModelC
   }
 }
 
-void read_deepseek_experts(ConfigFields* fields, ModelConfig* model) {
-  read_experts(fields, {"n_routed_experts", 1, 64, 6}, model);
-  model->moe_intermediate_size = static_cast<int>(fields->integer_or("moe_intermediate_size", 1, 1 << 22, 1407));
-  model->norm_topk_prob = fields->flag_or("norm_topk_prob", false);
+void read_deepseek_experts(ConfigFields* fields, const DeepseekExperts& defaults, ModelConfig* model) {
+  read_experts(fields, {"n_routed_experts", 1, defaults.count, defaults.per_token}, model);
+  model->moe_intermediate_size =
+      static_cast<int>(fields->integer_or("moe_intermediate_size", 1, 1 << 22, defaults.intermediate_size));
+  model->norm_topk_prob = fields->flag_or("norm_topk_prob", defaults.normalizes);
   const auto groups = fields->integer_or("n_group", 1, experts_max, 1);
   const auto kept = fields->integer_or("topk_group", 1, groups, 1);
   const std::int64_t in_kept = model->num_experts / groups * kept;
   if (model->num_experts % groups != 0 || in_kept < model->num_experts_per_tok) {
-    fields->refuse(fmt::format("{} experts in n_group {} equal groups, of which topk_group {} have num_experts_per_tok {}",
-                               model->num_experts, groups, kept, model->num_experts_per_tok));
+    fields->refuse(
+        fmt::format("{} experts in n_group {} equal groups, of which topk_group {} have num_experts_per_tok {}",
+                    model->num_experts, groups, kept, model->num_experts_per_tok));
   }
   model->own_numbers.insert(
       model->own_numbers.end(),
@@ -297,7 +300,7 @@ void read_deepseek_experts(ConfigFields* fields, ModelConfig* model) {
        {"topk_group", static_cast<double>(kept)},
        {"routed_scaling_factor", fields->number_or("routed_scaling_factor", 1e-6, 1e6, 1)},
        {"n_shared_experts", static_cast<double>(fields->integer_or("n_shared_experts", 0, experts_max, 0))}});
-  const auto dense = fields->integer_or("first_k_dense_replace", 0, layers_max, 0);
+  const auto dense = fields->integer_or("first_k_dense_replace", 0, layers_max, defaults.dense_layers);
   for (std::int32_t layer = 0; layer < model->num_hidden_layers; ++layer) model->layer_is_moe.push_back(layer >= dense);
 }
 

@@ -66,7 +66,12 @@ void read_qwen_experts(ConfigFields* fields, const QwenExperts& defaults, ModelC
 
 // DeepSeek's form, which others took over: n_routed_experts, routed_scaling_factor, n_group, topk_group,
 // n_shared_experts, which are own numbers, moe_intermediate_size, norm_topk_prob, first_k_dense_replace.
-void read_deepseek_experts(ConfigFields* fields, ModelConfig* model);
+struct DeepseekExperts {
+  int count = 64, per_token = 6, intermediate_size = 1407;
+  bool normalizes = false;
+  int dense_layers = 0;
+};
+void read_deepseek_experts(ConfigFields* fields, const DeepseekExperts& defaults, ModelConfig* model);
 
 // How a family reads its config.json; models/registry.h has them all. An error: what follows cannot be read.
 struct FamilyReader {

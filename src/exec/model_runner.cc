@@ -42,7 +42,8 @@ Result<void> check_size(const ModelConfig& model) {
 Result<void> check_gpu(const ModelConfig& model, const Decoder& decoder) {
   constexpr int unit = 8, head_dim_max = 128, group_max = 16;
   if (const std::string need = decoder.needs_cpu(); !need.empty()) {
-    return fail(ErrorCode::invalid_argument, "{}: {} are not computed on GPUs; use --device cpu", model.directory, need);
+    return fail(ErrorCode::invalid_argument, "{}: {} are not computed on GPUs; use --device cpu", model.directory,
+                need);
   }
   if (model.hidden_size % unit != 0 || model.head_dim % unit != 0 || model.head_dim > head_dim_max ||
       model.num_attention_heads / model.num_key_value_heads > group_max) {
@@ -152,7 +153,7 @@ Result<void> ModelRunner::allocate_kv() {
   for (const KvCacheSpec& spec : decoder_.kv()) {
     const KvLayout layout = spec.layout(options_.block_size, options_.dtype);
     caches_.push_back({layout, next, {groups_.at.cp, groups_.cp_size}});
-    next += layout.block_bytes() * static_cast<std::size_t>(kv_blocks_);
+    next += spec.block_bytes(options_.block_size, options_.dtype) * static_cast<std::size_t>(kv_blocks_);
   }
   return {};
 }

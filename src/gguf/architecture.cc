@@ -125,7 +125,8 @@ class Renamer {
     if (full.find('*') != std::string::npos) return add_experts(tensor, full);
     out_->push_back({full, &tensor, tensor.shape});
     // A matrix of one row, which the converter makes a vector.
-    if (part && part->part == "ffn_gate_inp_shexp" && tensor.shape.size() == 1) out_->back().shape = {1, tensor.shape[0]};
+    if (part && part->part == "ffn_gate_inp_shexp" && tensor.shape.size() == 1)
+      out_->back().shape = {1, tensor.shape[0]};
     return part ? reorder(part->part, &out_->back()) : Result<void>();
   }
 

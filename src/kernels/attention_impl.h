@@ -222,7 +222,8 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
     float* lane_state = state + r * state_stride;
     lane_state[0] = lane_state[1] = 0;
     for (int d = 0; d < call.head_dim_padded; d += 16) store(lane_state + attention_state_values + d, zero());
-    if (spans[r].first < spans[r].last) softmax_of_partition(spans[r], call.softcap, weights + r * partition_keys, lane_state);
+    if (spans[r].first < spans[r].last)
+      softmax_of_partition(spans[r], call.softcap, weights + r * partition_keys, lane_state);
   }
   // Ascending keys for every lane: those before the span that all share, the shared ones, those after it.
   const bool shared = all.first < all.last;

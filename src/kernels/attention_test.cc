@@ -251,13 +251,20 @@ void expect_near_naive(const Fixture& fixture, std::size_t sequence, int positio
 }
 
 const std::vector<Shape>& shapes() {
-  static const std::vector<Shape> all = {
-      {1, 1, 8, 16, 0, DType::float32},    {2, 2, 16, 16, 0, DType::bfloat16},   {1, 4, 24, 32, 0, DType::float32},
-      {2, 7, 64, 16, 0, DType::bfloat16},  {2, 7, 32, 16, 40, DType::float32},   {1, 2, 80, 48, 300, DType::bfloat16},
-      {1, 1, 128, 16, 0, DType::bfloat16}, {3, 3, 96, 16, 17, DType::bfloat16},  {1, 5, 12, 16, 1, DType::float32},
-      {4, 1, 64, 16, 0, DType::float32},   {1, 14, 64, 32, 256, DType::bfloat16},
-      {2, 2, 16, 16, 0, DType::float32, 2.0F}, {2, 4, 32, 16, 40, DType::bfloat16, 0, true},
-      {1, 8, 24, 16, 0, DType::float32, 3.0F, true}};
+  static const std::vector<Shape> all = {{1, 1, 8, 16, 0, DType::float32},
+                                         {2, 2, 16, 16, 0, DType::bfloat16},
+                                         {1, 4, 24, 32, 0, DType::float32},
+                                         {2, 7, 64, 16, 0, DType::bfloat16},
+                                         {2, 7, 32, 16, 40, DType::float32},
+                                         {1, 2, 80, 48, 300, DType::bfloat16},
+                                         {1, 1, 128, 16, 0, DType::bfloat16},
+                                         {3, 3, 96, 16, 17, DType::bfloat16},
+                                         {1, 5, 12, 16, 1, DType::float32},
+                                         {4, 1, 64, 16, 0, DType::float32},
+                                         {1, 14, 64, 32, 256, DType::bfloat16},
+                                         {2, 2, 16, 16, 0, DType::float32, 2.0F},
+                                         {2, 4, 32, 16, 40, DType::bfloat16, 0, true},
+                                         {1, 8, 24, 16, 0, DType::float32, 3.0F, true}};
   return all;
 }
 

@@ -123,8 +123,8 @@ inline void add_gated_row(float gate, const float* x, std::int64_t width, float*
   });
 }
 
-inline constexpr ElementwiseKernels elementwise_kernels = {
-    rms_norm_row, layer_norm_row,        rotary_head, silu_mul_row, gelu_mul_row,
-    clamped_swish_mul_row, gelu_row, softcap_row, add_gated_row};
+inline constexpr ElementwiseKernels elementwise_kernels = {rms_norm_row, layer_norm_row, rotary_head,
+                                                           silu_mul_row, gelu_mul_row,   clamped_swish_mul_row,
+                                                           gelu_row,     softcap_row,    add_gated_row};
 
 }  // namespace chorus::CHORUS_VECTOR_NAMESPACE

@@ -129,8 +129,8 @@ void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch,
 
 LinearInput gated_input(ThreadPool& pool, Scratch& scratch, const PackedLinear& gate_up, const float* bias,
                         const LinearInput& x, const PackedLinear& next, Activation activation) {
-  return gated_input_with(linear_kernel(gate_up.isa, gate_up.dtype), gate_up.isa, pool, scratch, gate_up, bias, x,
-                          next, activation);
+  return gated_input_with(linear_kernel(gate_up.isa, gate_up.dtype), gate_up.isa, pool, scratch, gate_up, bias, x, next,
+                          activation);
 }
 
 LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, ThreadPool& pool, Scratch& scratch,

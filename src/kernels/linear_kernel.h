@@ -116,7 +116,8 @@ struct LinearCall {
   }
 };
 
-// One call of gated_input(): activation(gate) * up of [gate, up] = W x becomes the x that the product with `next` reads.
+// One call of gated_input(): activation(gate) * up of [gate, up] = W x becomes the x that the product with `next`
+// reads.
 struct LinearGatedCall {
   LinearCall product;
   LinearShape next;

@@ -12,7 +12,7 @@ Attention::Attention(Parameters& parameters, TensorParallel tp, const std::strin
     : shape_(shape),
       qkv_(parameters, tp, prefix,
            {shape.hidden_size, shape.heads, shape.kv_heads, shape.head_dim, shape.qkv_bias, shape.q, shape.k, shape.v,
-            shape.transposed, shape.head_rows}),
+            shape.transposed, shape.head_rows, shape.gated}),
       output_(parameters, tp,
               {prefix + "." + shape.output, shape.hidden_size, shape.output_bias, 0, 0, shape.transposed},
               std::int64_t{shape.heads} * shape.head_dim, shape.heads) {
@@ -25,6 +25,15 @@ Attention::Attention(Parameters& parameters, TensorParallel tp, const std::strin
     };
     q_norm_ = norm(norms.q, shape.heads);
     k_norm_ = norm(norms.k, shape.kv_heads);
+  }
+  if (shape.gated) {
+    std::vector<ParameterSource> sources;
+    const std::int64_t dim = shape.head_dim, rows = 2 * shape.heads * dim;
+    for (std::int64_t head = 0; head < qkv_.heads(); ++head) {
+      const std::int64_t first = 2 * (tp.rank * qkv_.heads() + head) * dim + dim;
+      sources.push_back({prefix + "." + shape.q + ".weight", {rows, shape.hidden_size}, first, dim, 0});
+    }
+    gate_ = parameters.add_linear({qkv_.heads() * dim, shape.hidden_size, 1}, std::move(sources));
   }
   if (!shape.sinks.empty()) {
     const std::int64_t own = qkv_.heads();
@@ -99,16 +108,33 @@ Result<void> Attention::add_to(const LayerContext& context, const Parameters& pa
   }
   const View q = kv_write(device, cache, rows, step, turning);
   const View mixed = device.take(device.product_dtype(), q.rows, std::int64_t{qkv_.heads()} * shape_.head_dim);
-  CHORUS_TRY_VOID(attend(context, parameters, cache, step, q, mixed));
+  CHORUS_TRY_VOID(attend(context, cache, step, params(parameters), q, mixed));
+  if (shape_.gated) gate(context, parameters, x, mixed);
   return output_.add_to(context, parameters, {mixed}, residual);
 }
 
-Result<void> Attention::attend(const LayerContext& context, const Parameters& parameters, const KvCacheLayer& cache,
-                               const StepInput& step, const View& q, const View& mixed) const {
+void Attention::gate(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
+                     const View& mixed) const {
+  CpuDevice& cpu = context.cpu();
+  const Scratch::Scope scope(cpu.scratch());
+  const View gates = take_product(cpu, parameters.linear(gate_), mixed.rows);
+  linear(cpu, parameters.linear(gate_), x, gates);
+  for (std::int64_t row = 0; row < mixed.rows; ++row) {
+    float* to = mixed.floats() + row * mixed.stride;
+    const float* by = gates.floats() + row * gates.stride;
+    for (std::int64_t i = 0; i < mixed.columns; ++i) to[i] /= 1.0F + std::exp(-by[i]);
+  }
+}
+
+AttentionParams Attention::params(const Parameters& parameters) const {
   const double usual_scale = 1.0 / std::sqrt(static_cast<double>(shape_.head_dim));
   const auto scale = static_cast<float>(shape_.scale > 0 ? shape_.scale : usual_scale);
   const float* sinks = shape_.sinks.empty() ? nullptr : parameters.vector(sinks_);
-  const AttentionParams params = {qkv_.heads(), scale, shape_.window, static_cast<float>(shape_.softcap), sinks};
+  return {qkv_.heads(), scale, shape_.window, static_cast<float>(shape_.softcap), sinks};
+}
+
+Result<void> attend(const LayerContext& context, const KvCacheLayer& cache, const StepInput& step,
+                    const AttentionParams& params, const View& q, const View& mixed) {
   if (cache.share.count == 1) {
     attention(context.device, cache, step, params, q, mixed);
     return {};

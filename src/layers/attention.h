@@ -19,6 +19,11 @@ struct HeadNorms {
   NormKind kind = NormKind::rms;
 };
 
+// attention() of ops.h. The keys may be spread over the context-parallel ranks: then the states of their partitions are
+// gathered on all.
+Result<void> attend(const LayerContext& context, const KvCacheLayer& cache, const StepInput& step,
+                    const AttentionParams& params, const View& q, const View& mixed);
+
 class Attention {
  public:
   struct Shape {
@@ -26,14 +31,15 @@ class Attention {
     int heads = 0, kv_heads = 0, head_dim = 0;
     bool qkv_bias = false, output_bias = false;
     std::string q = "q_proj", k = "k_proj", v = "v_proj", output = "o_proj";  // q, k, v alike: one matrix
-    bool transposed = false;  // in the checkpoint: [inputs, outputs]
-    HeadRows head_rows = {};  // of q and k
-    double scale = 0;        // of q k; 0: 1 / sqrt(head_dim)
-    int window = 0;          // 0: all keys
-    bool is_rotary = true;   // else q and k do not turn
-    int rotary_table = 0;    // which of the model's
-    double softcap = 0;      // of the scores; 0: none
+    bool transposed = false;                                                  // in the checkpoint: [inputs, outputs]
+    HeadRows head_rows = {};                                                  // of q and k
+    double scale = 0;                                                         // of q k; 0: 1 / sqrt(head_dim)
+    int window = 0;                                                           // 0: all keys
+    bool is_rotary = true;                                                    // else q and k do not turn
+    int rotary_table = 0;                                                     // which of the model's
+    double softcap = 0;                                                       // of the scores; 0: none
     std::string sinks = {};  // a score of each head that has no value: the name behind the prefix
+    bool gated = false;      // each head of q_proj is followed by one that gates the head's result by its sigmoid
     HeadNorms head_norms = {};
     double norm_eps = 1e-6;
   };
@@ -43,7 +49,9 @@ class Attention {
   KvCacheSpec kv() const { return {qkv_.kv_heads(), shape_.head_dim, shape_.window}; }  // of this rank
   // What of it no GPU computes; empty: it does.
   std::string needs_cpu() const {
-    return shape_.softcap != 0 ? "capped attention scores" : shape_.sinks.empty() ? "" : "attention sinks";
+    if (shape_.softcap != 0) return "capped attention scores";
+    if (shape_.gated) return "gated heads";
+    return shape_.sinks.empty() ? "" : "attention sinks";
   }
 
   // x: [rows, hidden] (normed); the result is added to `residual` [rows, hidden].
@@ -56,15 +64,14 @@ class Attention {
   // `own`: this rank's of the `heads` heads that are normed as one row.
   Result<void> norm_all_heads(const LayerContext& context, const Parameters& parameters, const Norm& norm, int heads,
                               const View& own) const;
-  // The keys may be spread over the context-parallel ranks: then the states of their partitions are gathered on all.
-  Result<void> attend(const LayerContext& context, const Parameters& parameters, const KvCacheLayer& cache, const StepInput& step, const View& q,
-                      const View& mixed) const;
+  void gate(const LayerContext& context, const Parameters& parameters, const ProductInput& x, const View& mixed) const;
+  AttentionParams params(const Parameters& parameters) const;
 
   Shape shape_;
   QkvParallelLinear qkv_;
   RowParallelLinear output_;
   std::optional<Norm> q_norm_, k_norm_;
-  ParameterId sinks_ = 0;
+  ParameterId sinks_ = 0, gate_ = 0;
 };
 
 }  // namespace chorus

@@ -64,8 +64,7 @@ class PositionEmbedding {
   PositionEmbedding(Parameters& parameters, const std::string& tensor, std::int64_t positions,
                     std::int64_t hidden_size);
   // out: [step.rows(), hidden] float32; the vector of each row's position is added.
-  void forward(const LayerContext& context, const Parameters& parameters, const StepInput& step,
-               const View& out) const;
+  void forward(const LayerContext& context, const Parameters& parameters, const StepInput& step, const View& out) const;
 
  private:
   std::int64_t positions_, hidden_size_;

@@ -9,21 +9,23 @@ namespace {
 
 // Rows [first, first + count) of the matrix of that name, and their biases.
 ParameterSource rows_of(const MatrixName& matrix, std::int64_t columns, std::int64_t first, std::int64_t count) {
-  const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all), from = matrix.first_row + first * matrix.row_step;
+  const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all),
+                     from = matrix.first_row + first * matrix.row_step;
   if (matrix.experts > 0) {
     const std::int64_t before = matrix.expert * columns;
     return {matrix.prefix, {matrix.experts, columns, rows}, from, count, before, {}, true, matrix.row_step};
   }
   if (matrix.transposed) return {matrix.prefix + ".weight", {columns, rows}, from, count, 0, {}, true};
-  return {matrix.prefix + ".weight", {rows, columns}, from, count, 0};
+  return {matrix.prefix + ".weight", {rows, columns}, from, count, 0, matrix.heads};
 }
 
 ParameterSource bias_of(const MatrixName& matrix, std::int64_t first, std::int64_t count) {
-  const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all), from = matrix.first_row + first * matrix.row_step;
+  const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all),
+                     from = matrix.first_row + first * matrix.row_step;
   if (matrix.experts > 0) {
     return {matrix.prefix + "_bias", {matrix.experts, rows}, from, count, matrix.expert, {}, true, matrix.row_step};
   }
-  return {matrix.prefix + ".bias", {rows}, from, count, 0};
+  return {matrix.prefix + ".bias", {rows}, from, count, 0, matrix.heads};
 }
 
 // m times the same row.
@@ -70,22 +72,30 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
 
   struct Part {
     std::string name;
-    bool turns;
+    bool turns, is_q;
     std::int64_t rows, first, count;
   };
   const bool fused = shape.q == shape.k;
-  const Part parts[] = {{shape.q, true, std::int64_t{shape.heads} * shape.head_dim,
+  const Part parts[] = {{shape.q, true, true, std::int64_t{shape.heads} * shape.head_dim,
                          std::int64_t{tp.rank} * heads_ * shape.head_dim, std::int64_t{heads_} * shape.head_dim},
-                        {shape.k, true, std::int64_t{shape.kv_heads} * shape.head_dim,
+                        {shape.k, true, false, std::int64_t{shape.kv_heads} * shape.head_dim,
                          std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim},
-                        {shape.v, false, std::int64_t{shape.kv_heads} * shape.head_dim,
+                        {shape.v, false, false, std::int64_t{shape.kv_heads} * shape.head_dim,
                          std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim}};
   std::vector<ParameterSource> weights, biases;
   const std::int64_t all_rows = parts[0].rows + parts[1].rows + parts[2].rows;
   std::int64_t begin = 0;  // of the part in a fused matrix
   for (const Part& part : parts) {
-    const MatrixName matrix{prefix + "." + part.name, part.rows,       shape.bias, fused ? begin : 0,
+    const MatrixName matrix{prefix + "." + part.name,     part.rows,       shape.bias, fused ? begin : 0,
                             fused ? all_rows : part.rows, shape.transposed};
+    if (part.is_q && shape.q_every_second) {
+      for (std::int64_t head = part.first / shape.head_dim; head < (part.first + part.count) / shape.head_dim; ++head) {
+        weights.push_back(
+            rows_of({matrix.prefix, 2 * part.rows}, shape.hidden_size, 2 * head * shape.head_dim, shape.head_dim));
+      }
+      rows_ += part.count;
+      continue;
+    }
     weights.push_back(rows_of(matrix, shape.hidden_size, part.first, part.count));
     if (shape.bias) biases.push_back(bias_of(matrix, part.first, part.count));
     if (part.turns) {

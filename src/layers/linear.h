@@ -21,6 +21,7 @@ struct MatrixName {
   // Not 0: the tensors PREFIX and PREFIX_bias have this matrix of all of so many experts, as [experts, columns, rows];
   // its rows are every row_step-th from first_row on.
   int experts = 0, expert = 0, row_step = 1;
+  HeadRows heads = {};
 };
 
 // q, k and v. Query heads are cut over the group; KV heads too, or replicated when there are fewer than ranks.
@@ -32,8 +33,9 @@ class QkvParallelLinear {
     bool bias = false;
     // Behind the prefix; all alike: one matrix, the rows of q first.
     std::string q = "q_proj", k = "k_proj", v = "v_proj";
-    bool transposed = false;  // the checkpoint has [hidden_size, rows]
-    HeadRows head_rows = {};  // of q and k
+    bool transposed = false;      // the checkpoint has [hidden_size, rows]
+    HeadRows head_rows = {};      // of q and k
+    bool q_every_second = false;  // q_proj has something else behind each head of q
   };
   QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
 

@@ -20,12 +20,11 @@ constexpr std::int64_t scattered_floats_min = 65'536;
 void MoeLayer::declare_router(Parameters& parameters, const std::string& prefix) {
   const std::int64_t experts = shape_.experts, width = shape_.hidden_size;
   const std::string name = prefix + "." + shape_.router_name;
-  router_ = parameters.add_linear({experts, width, 1}, {{name + ".weight", {experts, width}, 0, experts, 0}},
-                                  DType::float32);
+  router_ =
+      parameters.add_linear({experts, width, 1}, {{name + ".weight", {experts, width}, 0, experts, 0}}, DType::float32);
   if (shape_.router_bias) router_bias_ = parameters.add_vector(experts, {{name + ".bias", {experts}, 0, experts, 0}});
   if (!shape_.correction.empty()) {
-    correction_ =
-        parameters.add_vector(experts, {{prefix + "." + shape_.correction, {experts}, 0, experts, 0}});
+    correction_ = parameters.add_vector(experts, {{prefix + "." + shape_.correction, {experts}, 0, experts, 0}});
   }
   if (!shape_.stacked) return;
   std::vector<ParameterSource> sources;
@@ -41,13 +40,23 @@ GatedMlp MoeLayer::declare_expert(Parameters& parameters, TensorParallel tp, con
   if (shape_.stacked) {
     MatrixName gate{all + names.gate, width, true, 0, 2 * width, true, shape_.experts, expert, 2}, up = gate;
     up.first_row = 1;
-    return {parameters, tp, gate, up, {all + names.down, hidden, false, 0, 0, true, shape_.experts, expert}, hidden,
-            shape_.intermediate_size, shape_.activation};
+    return {parameters,
+            tp,
+            gate,
+            up,
+            {all + names.down, hidden, false, 0, 0, true, shape_.experts, expert},
+            hidden,
+            shape_.intermediate_size,
+            shape_.activation};
   }
   const std::string name = all + std::to_string(expert) + ".";
-  return {parameters, tp,     GatedMlp::Names{name + names.gate, name + names.up, name + names.down},
-          hidden,     shape_.intermediate_size,
-          false,      shape_.activation};
+  return {parameters,
+          tp,
+          GatedMlp::Names{name + names.gate, name + names.up, name + names.down},
+          hidden,
+          shape_.intermediate_size,
+          false,
+          shape_.activation};
 }
 
 MoeLayer::MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,

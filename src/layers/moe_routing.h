@@ -11,7 +11,7 @@ enum class MoeRouting : std::uint8_t {
   softmax_top_k,  // softmax over all experts, the top k's probabilities as they are (Qwen3Moe, norm_topk_prob false)
   softmax_top_k_normalized,  // the same, divided by their sum (Mixtral: Jiang et al., "Mixtral of experts", 2024,
                              // section 2.1)
-  sparse_mixer,  // Phimoe: Liu et al., "GRIN: gradient-informed MoE", 2024, section 2.2, its inference form, k = 2
+  sparse_mixer,   // Phimoe: Liu et al., "GRIN: gradient-informed MoE", 2024, section 2.2, its inference form, k = 2
   group_softmax,  // DeepSeek-V2 (2024, section 2.2.2): the top k of softmax among the groups with the best expert
   group_sigmoid,  // DeepSeek-V3 (2024, section 2.1.2): a corrected sigmoid decides, groups by their two best experts
 };

@@ -19,8 +19,8 @@ enum class NormKind : std::uint8_t {
 class Norm {
  public:
   // `prefix`: NAME of NAME.weight and, for a layer norm, NAME.bias.
-  Norm(Parameters& parameters, const std::string& prefix, std::int64_t width, double eps,
-       NormKind kind = NormKind::rms, const HeadRows& heads = {});
+  Norm(Parameters& parameters, const std::string& prefix, std::int64_t width, double eps, NormKind kind = NormKind::rms,
+       const HeadRows& heads = {});
   // x: [m, width] float32; out: of float32 too, or of the device's product_dtype().
   void forward(const LayerContext& context, const Parameters& parameters, const View& x, const View& out) const;
   // In place over each head of a row (q and k norm of Qwen3); width is the head dimension.

@@ -57,16 +57,27 @@ void turn(const ParameterSource& source, std::int64_t columns, ResolvedSource* r
   resolved->stride = columns;
 }
 
+// A model that was saved without its head has names without their first part ("h.0.ln_1" for "transformer.h.0.ln_1").
+std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
+  if (checkpoint.has(name)) return name;
+  std::string rest = name.substr(name.find('.') + 1);
+  return checkpoint.has(rest) ? rest : name;
+}
+
 Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterSpec& spec) {
   ResolvedParameter resolved;
   std::int64_t first = 0;
   for (const ParameterSource& source : spec.sources) {
-    CHORUS_TRY(const TensorView view, checkpoint.tensor(source.tensor, source.tensor_shape));
+    CHORUS_TRY(const TensorView view, checkpoint.tensor(stored_name(checkpoint, source.tensor), source.tensor_shape));
     const std::int64_t stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
     const std::int64_t skip = source.transposed ? 0 : source.first_row * stride + source.first_column;
-    resolved.sources.push_back({first, first + source.row_count,
-                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype), view.dtype, stride,
-                                source.heads, {}});
+    resolved.sources.push_back({first,
+                                first + source.row_count,
+                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype),
+                                view.dtype,
+                                stride,
+                                source.heads,
+                                {}});
     if (source.transposed) turn(source, spec.shape.columns, &resolved.sources.back());
     first += source.row_count;
   }

@@ -40,7 +40,8 @@ struct ParameterSource {
   std::int64_t row_count = 0;
   std::int64_t first_column = 0;
   HeadRows heads = {};
-  // The tensor is [columns, rows]: what is called a row here is one of its columns, of which every `row_step`-th counts.
+  // The tensor is [columns, rows]: what is called a row here is one of its columns, of which every `row_step`-th
+  // counts.
   bool transposed = false;
   int row_step = 1;
 };

@@ -1,5 +1,5 @@
-// Command R7B and Command A (Cohere, 2024, 2025): both halves of a layer read one layer norm without bias; layers with a
-// window turn q and k by neighbours, one in four has no window and turns nothing.
+// Command R7B and Command A (Cohere, 2024, 2025): both halves of a layer read one layer norm without bias; layers with
+// a window turn q and k by neighbours, one in four has no window and turns nothing.
 #include "models/family.h"
 
 namespace chorus {

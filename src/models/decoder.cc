@@ -86,8 +86,7 @@ Decoder::Decoder(const ModelPart& part, const DecoderEnds& ends,
   if (shard.first_stage && !tied)
     embedding_.emplace(part.parameters, shard.tp, embedding_name, config.vocab_size, config.hidden_size);
   if (shard.first_stage && !ends.positions.empty()) {
-    positions_.emplace(part.parameters, ends.positions + ".weight", config.max_position_embeddings,
-                       config.hidden_size);
+    positions_.emplace(part.parameters, ends.positions + ".weight", config.max_position_embeddings, config.hidden_size);
   }
   for (int index = shard.first_layer; index < shard.last_layer; ++index) {
     blocks_.push_back(make_block(LayerBuilder(part, ends.layers + "." + std::to_string(index) + ".", index)));
@@ -104,7 +103,7 @@ Decoder::Decoder(const ModelPart& part, const DecoderEnds& ends,
 
 std::size_t Decoder::kv_block_bytes(int block_size, DType dtype) const {
   std::size_t bytes = 0;
-  for (const KvCacheSpec& spec : kv_) bytes += spec.layout(block_size, dtype).block_bytes();
+  for (const KvCacheSpec& spec : kv_) bytes += spec.block_bytes(block_size, dtype);
   return bytes;
 }
 

@@ -11,7 +11,9 @@
 
 #include "config/model_config.h"
 #include "layers/attention.h"
+#include "layers/delta_net.h"
 #include "layers/embedding.h"
+#include "layers/latent_attention.h"
 #include "layers/mlp.h"
 #include "layers/moe.h"
 #include "layers/norm.h"
@@ -20,7 +22,7 @@
 
 namespace chorus {
 
-using Mixer = std::variant<Attention>;
+using Mixer = std::variant<Attention, LatentAttention, DeltaNet>;
 using FeedForward = std::variant<GatedMlp, PlainMlp, MoeLayer, SharedMoe>;
 
 // Two halves one after the other, each added to the residual: residual += after(half(before(residual))).
@@ -77,11 +79,14 @@ class LayerBuilder {
 
   const ModelConfig& config;
 
+  int index() const { return index_; }
   Norm norm(const std::string& name, NormKind kind = NormKind::rms) const;
   // As the configuration has them: sizes, biases, scale, and of this layer window and rotary embedding.
   Attention::Shape attention_shape() const;
   Attention attention(const Attention::Shape& shape, const std::string& name = "self_attn") const;
   Attention attention() const { return attention(attention_shape()); }
+  DeltaNet delta_net(DeltaNet::Shape shape) const;
+  LatentAttention latent_attention(const LatentAttention::Shape& shape) const;
   // Of mlp.gate_proj, mlp.up_proj and mlp.down_proj, or other names.
   GatedMlp gated_mlp(Activation activation = Activation::silu,
                      const GatedMlp::Names& names = {"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}) const;
@@ -92,6 +97,8 @@ class LayerBuilder {
   MoeLayer moe(const MoeLayer::Shape& shape, const std::string& name = "mlp",
                const GatedMlp::Names& names = {"gate_proj", "up_proj", "down_proj"}) const;
   SharedMoe shared_moe(const MoeLayer::Shape& shape, const SharedMoe::Shared& shared) const;
+  // A dense layer, experts, or experts beside shared ones, by read_deepseek_experts().
+  FeedForward deepseek_mlp(MoeRouting routing) const;
 
  private:
   ModelPart part_;

@@ -5,8 +5,8 @@ namespace chorus {
 namespace {
 
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
-  CHORUS_TRY_VOID(read_decoder_fields(
-      fields, {.norm_eps = 1e-5, .rope_theta = 5e5, .head_dim = 128, .ties = true}, model));
+  CHORUS_TRY_VOID(
+      read_decoder_fields(fields, {.norm_eps = 1e-5, .rope_theta = 5e5, .head_dim = 128, .ties = true}, model));
   model->attention_bias = model->attention_output_bias = model->mlp_bias = fields->flag_or("use_bias", false);
   return {};
 }

@@ -9,12 +9,17 @@ namespace {
 
 // Its own names of what the others call hidden_size and so on.
 Json renamed(const ConfigFields& fields) {
-  constexpr std::pair<const char*, const char*> names[] = {
-      {"n_embd", "hidden_size"},           {"n_inner", "intermediate_size"},  {"n_layer", "num_hidden_layers"},
-      {"n_head", "num_attention_heads"},   {"n_positions", "max_position_embeddings"},
-      {"vocab_size", "vocab_size"},        {"activation_function", "hidden_act"},
-      {"layer_norm_epsilon", "norm_eps"},  {"tie_word_embeddings", "tie_word_embeddings"},
-      {"torch_dtype", "torch_dtype"},      {"dtype", "dtype"}};
+  constexpr std::pair<const char*, const char*> names[] = {{"n_embd", "hidden_size"},
+                                                           {"n_inner", "intermediate_size"},
+                                                           {"n_layer", "num_hidden_layers"},
+                                                           {"n_head", "num_attention_heads"},
+                                                           {"n_positions", "max_position_embeddings"},
+                                                           {"vocab_size", "vocab_size"},
+                                                           {"activation_function", "hidden_act"},
+                                                           {"layer_norm_epsilon", "norm_eps"},
+                                                           {"tie_word_embeddings", "tie_word_embeddings"},
+                                                           {"torch_dtype", "torch_dtype"},
+                                                           {"dtype", "dtype"}};
   Json renamed = Json::object();
   for (const auto& [own, common] : names) {
     if (const Json* value = fields.find(own)) renamed[common] = *value;
@@ -29,8 +34,8 @@ Json renamed(const ConfigFields& fields) {
 Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   const Json common = renamed(*fields);
   ConfigFields own(common, fields->where() + " (n_embd is hidden_size, n_layer num_hidden_layers, and so on)");
-  CHORUS_TRY_VOID(read_decoder_fields(
-      &own, {.norm_eps_key = "norm_eps", .norm_eps = 1e-5, .ties = true, .is_gelu = true}, model));
+  CHORUS_TRY_VOID(
+      read_decoder_fields(&own, {.norm_eps_key = "norm_eps", .norm_eps = 1e-5, .ties = true, .is_gelu = true}, model));
   CHORUS_TRY_VOID(own.finish());
   model->attention_bias = model->attention_output_bias = model->mlp_bias = true;
   model->layer_is_rotary.assign(static_cast<std::size_t>(model->num_hidden_layers), false);

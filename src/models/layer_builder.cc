@@ -28,6 +28,16 @@ Attention LayerBuilder::attention(const Attention::Shape& shape, const std::stri
   return {part_.parameters, part_.shard.tp, prefix_ + name, shape};
 }
 
+DeltaNet LayerBuilder::delta_net(DeltaNet::Shape shape) const {
+  shape.hidden_size = config.hidden_size;
+  shape.norm_eps = config.norm_eps;
+  return {part_.parameters, part_.shard.tp, prefix_ + "linear_attn", shape};
+}
+
+LatentAttention LayerBuilder::latent_attention(const LatentAttention::Shape& shape) const {
+  return {part_.parameters, part_.shard.tp, prefix_ + "self_attn", shape};
+}
+
 GatedMlp LayerBuilder::gated_mlp(Activation activation, const GatedMlp::Names& names) const {
   return {part_.parameters,
           part_.shard.tp,
@@ -63,6 +73,17 @@ MoeLayer LayerBuilder::moe(const MoeLayer::Shape& shape, const std::string& name
 
 SharedMoe LayerBuilder::shared_moe(const MoeLayer::Shape& shape, const SharedMoe::Shared& shared) const {
   return {part_.parameters, part_.shard.tp, prefix_ + "mlp", moe(shape), config.hidden_size, shared};
+}
+
+FeedForward LayerBuilder::deepseek_mlp(MoeRouting routing) const {
+  if (!is_moe()) return gated_mlp();
+  MoeLayer::Shape shape =
+      moe_shape({routing, 0, static_cast<int>(config.own("n_group")), static_cast<int>(config.own("topk_group")),
+                 config.norm_topk_prob, config.own("routed_scaling_factor")});
+  if (routing == MoeRouting::group_sigmoid) shape.correction = "gate.e_score_correction_bias";
+  const auto shared = static_cast<int>(config.own("n_shared_experts"));
+  if (shared == 0) return moe(shape);
+  return shared_moe(shape, {"shared_experts", shared * config.moe_intermediate_size, false});
 }
 
 MoeRouting softmax_routing(const ModelConfig& config) {

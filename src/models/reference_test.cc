@@ -77,7 +77,7 @@ class RunningModel {
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
     for (const KvCacheSpec& spec : decoder_->kv()) {
       const KvLayout layout = spec.layout(16, dtype);
-      caches_.push_back({layout, device_->allocate(layout.block_bytes() * blocks).value()});
+      caches_.push_back({layout, device_->allocate(spec.block_bytes(16, dtype) * blocks).value()});
     }
     for (std::size_t block = 0; block < blocks; ++block)
       block_table_.push_back(static_cast<std::int32_t>(blocks - 1 - block));
@@ -171,9 +171,10 @@ struct Case {
 std::vector<Case> cases() {
   std::vector<Case> all;
   for (const char* model :
-       {"llama",   "cohere2", "ernie4_5", "exaone4", "gemma2",    "gemma3", "glm4",      "gpt2",     "granite",
-        "hunyuan_dense", "mistral", "mixtral",  "olmo2",   "olmoe",     "phi",    "phi3",      "phimoe",   "qwen2",
-        "qwen2_moe", "qwen3",   "qwen3_moe", "seed_oss", "smollm3", "stablelm", "starcoder2"}) {
+       {"llama",     "cohere2",    "deepseek_v2", "deepseek_v3", "ernie4_5", "exaone4",       "gemma2",    "gemma3",
+        "glm4",      "glm4_moe",   "gpt2",        "gpt_oss",     "granite",  "hunyuan_dense", "mistral",   "mixtral",
+        "olmo2",     "olmoe",      "phi",         "phi3",        "phimoe",   "qwen2",         "qwen2_moe", "qwen3",
+        "qwen3_moe", "qwen3_next", "seed_oss",    "smollm3",     "stablelm", "starcoder2"}) {
     for (const Isa isa : available_isas()) all.push_back({model, isa});
   }
   return all;
