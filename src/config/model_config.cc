@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "base/ascii.h"
+#include "base/check.h"
 #include "config/model_fields.h"
 #include "config/nearest_name.h"
 #include "gguf/model_text.h"
@@ -127,6 +128,12 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
                                          generation_config != "chorus", &model));
   if (model.eos_token_ids.size() == 1) model.eos_token_id = model.eos_token_ids.front();
   return model;
+}
+
+double ModelConfig::own(std::string_view name) const {
+  const auto found = std::ranges::find(own_numbers, name, &OwnNumber::name);
+  CHECK(found != own_numbers.end(), "the model has no number {}", name);
+  return found->value;
 }
 
 int model_len_limit(const ModelConfig& model) {

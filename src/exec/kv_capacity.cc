@@ -30,9 +30,16 @@ Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConf
     if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
     CHORUS_TRY(const DeclaredModel part,
                declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr)));
-    const KvLayout layout{part.decoder.kv_heads(), model.head_dim, config.block_size, dtype};
-    shards.push_back(
-        {part.parameters.arena_bytes(), layout.block_bytes() * static_cast<std::uint64_t>(part.decoder.layers())});
+    const bool has_states =
+        std::ranges::any_of(part.decoder.kv(), [](const auto& spec) { return spec.state_floats > 0; });
+    if (has_states && config.parallel.decode_context_parallel_size > 1) {
+      return fail(
+          ErrorCode::invalid_argument,
+          "--decode-context-parallel-size: {} keeps a state of each sequence, which context ranks cannot share; "
+          "leave the option out",
+          model.directory);
+    }
+    shards.push_back({part.parameters.arena_bytes(), part.decoder.kv_block_bytes(config.block_size, dtype)});
   }
   return shards;
 }

@@ -33,7 +33,10 @@ void warn_of_unread_tensors(const Checkpoint& checkpoint, const std::vector<Decl
     // Old checkpoints keep the rotary table, and tied ones the head beside the embedding.
     const bool is_known = name.ends_with("rotary_emb.inv_freq") ||
                           (model.tie_word_embeddings && (name == head_name || name == embedding_name));
-    return is_known || read.contains(name);
+    const bool is_mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");  // GPT-2's
+    // A model that was saved without its head has names without their first part.
+    const bool is_short = read.contains("model." + name) || read.contains("transformer." + name);
+    return is_known || is_mask || is_short || read.contains(name);
   });
   if (unread.empty()) return;
   const std::size_t count = unread.size();

@@ -97,7 +97,7 @@ class ModelRunner {
   std::optional<ExpertSlots> slots_;
   Decoder decoder_;
   std::optional<ExpertBalancer> balancer_;
-  RotaryTable rotary_;
+  std::vector<RotaryTable> rotary_tables_;
   std::int32_t kv_blocks_ = 0;
   std::vector<KvCacheLayer> caches_;
   std::vector<Sampler> samplers_;  // one per thread

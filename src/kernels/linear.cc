@@ -128,14 +128,14 @@ void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch,
 }
 
 LinearInput gated_input(ThreadPool& pool, Scratch& scratch, const PackedLinear& gate_up, const float* bias,
-                        const LinearInput& x, const PackedLinear& next) {
-  return gated_input_with(linear_kernel(gate_up.isa, gate_up.dtype), gate_up.isa, pool, scratch, gate_up, bias, x,
-                          next);
+                        const LinearInput& x, const PackedLinear& next, Activation activation) {
+  return gated_input_with(linear_kernel(gate_up.isa, gate_up.dtype), gate_up.isa, pool, scratch, gate_up, bias, x, next,
+                          activation);
 }
 
 LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, ThreadPool& pool, Scratch& scratch,
                              const PackedLinear& gate_up, const float* bias, const LinearInput& x,
-                             const PackedLinear& next) {
+                             const PackedLinear& next, Activation activation) {
   const std::int64_t width = gate_up.shape.rows / 2;
   CHECK(gate_up.shape.rows == 2 * next.shape.columns && gate_up.isa == next.isa && gate_up.dtype == next.dtype,
         "gate and up {}, next columns {}", gate_up.shape.rows, next.shape.columns);
@@ -144,10 +144,10 @@ LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, Thread
     const Scratch::Scope scope(scratch);
     float* sums = scratch.take_array<float>(x.m * 2 * width);
     linear_with(kernel, pool, scratch, gate_up, x, sums, 2 * width, {bias, false});
-    silu_mul(pool, elementwise, sums, x.m, width, 2 * width, activated, width);
+    activate_mul(pool, elementwise, activation, sums, x.m, width, 2 * width, activated, width);
     return {activated, x.m, width};
   }
-  LinearGatedCall call{make_call(kernel, gate_up, x), next.shape, elementwise_kernels(elementwise).silu_mul,
+  LinearGatedCall call{make_call(kernel, gate_up, x), next.shape, elementwise_kernels(elementwise).gated(activation),
                        scratch.take(kernel.prepared_bytes(next.shape, x.m))};
   if (x.m == 0) return {nullptr, 0, 0};
   call.product.epilogue.bias = bias;

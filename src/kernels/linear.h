@@ -14,6 +14,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/elementwise.h"
 #include "kernels/isa.h"
 #include "kernels/thread_pool.h"
 #include "tensor/dtype.h"
@@ -77,10 +78,10 @@ struct LinearInput {
 void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const LinearInput& x, float* y,
             std::int64_t ldy, const LinearEpilogue& epilogue = {});
 
-// silu(gate) * up as x of the product with `next`, where [gate, up] = W x + bias: the bits of linear() and silu_mul()
-// one after the other. Lies in memory of the scratch's scope around the call.
+// activation(gate) * up as x of the product with `next`, where [gate, up] = W x + bias: the bits of linear() and
+// activate_mul() one after the other. Lies in memory of the scratch's scope around the call.
 LinearInput gated_input(ThreadPool& pool, Scratch& scratch, const PackedLinear& gate_up, const float* bias,
-                        const LinearInput& x, const PackedLinear& next);
+                        const LinearInput& x, const PackedLinear& next, Activation activation = Activation::silu);
 
 // Row `row` of W as float32 [columns]: the embedding of a model whose embedding is tied to its output matrix.
 void unpack_linear_row(const PackedLinear& weight, std::int64_t row, float* out);

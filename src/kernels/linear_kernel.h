@@ -116,11 +116,12 @@ struct LinearCall {
   }
 };
 
-// One call of gated_input(): silu(gate) * up of [gate, up] = W x becomes the x that the product with `next` reads.
+// One call of gated_input(): activation(gate) * up of [gate, up] = W x becomes the x that the product with `next`
+// reads.
 struct LinearGatedCall {
   LinearCall product;
   LinearShape next;
-  void (*silu_mul)(const float* gate, const float* up, std::int64_t width, float* out) = nullptr;
+  void (*activate_mul)(const float* gate, const float* up, std::int64_t width, float* out) = nullptr;
   std::byte* out = nullptr;
 };
 
@@ -158,6 +159,6 @@ void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch,
                  const LinearInput& x, float* y, std::int64_t ldy, const LinearEpilogue& epilogue);
 LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, ThreadPool& pool, Scratch& scratch,
                              const PackedLinear& gate_up, const float* bias, const LinearInput& x,
-                             const PackedLinear& next);
+                             const PackedLinear& next, Activation activation = Activation::silu);
 
 }  // namespace chorus

@@ -113,4 +113,17 @@ Result<void> VocabParallelEmbedding::forward(const LayerContext& context, const 
   return context.tp.all_reduce_tree({out.floats(), static_cast<std::size_t>(out.rows * hidden_size_)});
 }
 
+PositionEmbedding::PositionEmbedding(Parameters& parameters, const std::string& tensor, std::int64_t positions,
+                                     std::int64_t hidden_size)
+    : positions_(positions),
+      hidden_size_(hidden_size),
+      table_(parameters.add_table(positions, hidden_size, {{tensor, {positions, hidden_size}, 0, positions, 0}})) {}
+
+void PositionEmbedding::forward(const LayerContext& context, const Parameters& parameters, const StepInput& step,
+                                const View& out) const {
+  const PackedLinear table{
+      {positions_, hidden_size_, 1}, parameters.dtype(), parameters.isa(), parameters.table(table_)};
+  add_positions(context.device, table, step, out);
+}
+
 }  // namespace chorus

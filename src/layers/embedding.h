@@ -58,4 +58,17 @@ class VocabParallelEmbedding {
   ParameterId weight_;
 };
 
+// A learned vector for each position (GPT-2), whole on every rank.
+class PositionEmbedding {
+ public:
+  PositionEmbedding(Parameters& parameters, const std::string& tensor, std::int64_t positions,
+                    std::int64_t hidden_size);
+  // out: [step.rows(), hidden] float32; the vector of each row's position is added.
+  void forward(const LayerContext& context, const Parameters& parameters, const StepInput& step, const View& out) const;
+
+ private:
+  std::int64_t positions_, hidden_size_;
+  ParameterId table_;
+};
+
 }  // namespace chorus

@@ -22,6 +22,8 @@ struct ResolvedSource {
   const std::byte* data = nullptr;  // of row `first`, at first_column
   DType dtype = DType::float32;
   std::int64_t stride = 0;  // elements
+  HeadRows heads;
+  std::vector<std::byte> turned;  // of a transposed tensor: its part, with rows as rows
 };
 
 struct ResolvedParameter {
@@ -30,7 +32,8 @@ struct ResolvedParameter {
   static SourceRows row(const void* context, std::int64_t row) {
     for (const ResolvedSource& source : static_cast<const ResolvedParameter*>(context)->sources) {
       if (row < source.end) {
-        const auto skip = static_cast<std::size_t>((row - source.first) * source.stride) * bytes_of(source.dtype);
+        const std::int64_t from = source.heads.source_of(row - source.first);
+        const auto skip = static_cast<std::size_t>(from * source.stride) * bytes_of(source.dtype);
         return {source.data + skip, source.dtype, source.stride};
       }
     }
@@ -38,15 +41,44 @@ struct ResolvedParameter {
   }
 };
 
+// Rows as rows of the columns [first_row, first_row + row_count * row_step) of a tensor.
+void turn(const ParameterSource& source, std::int64_t columns, ResolvedSource* resolved) {
+  const std::size_t element = bytes_of(resolved->dtype);
+  const auto stride = source.tensor_shape.back();
+  resolved->turned.resize(static_cast<std::size_t>(source.row_count * columns) * element);
+  std::byte* to = resolved->turned.data();
+  for (std::int64_t row = 0; row < source.row_count; ++row) {
+    for (std::int64_t column = 0; column < columns; ++column, to += element) {
+      const std::int64_t at = (source.first_column + column) * stride + source.first_row + row * source.row_step;
+      std::memcpy(to, resolved->data + static_cast<std::size_t>(at) * element, element);
+    }
+  }
+  resolved->data = resolved->turned.data();
+  resolved->stride = columns;
+}
+
+// A model that was saved without its head has names without their first part ("h.0.ln_1" for "transformer.h.0.ln_1").
+std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
+  if (checkpoint.has(name)) return name;
+  std::string rest = name.substr(name.find('.') + 1);
+  return checkpoint.has(rest) ? rest : name;
+}
+
 Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterSpec& spec) {
   ResolvedParameter resolved;
   std::int64_t first = 0;
   for (const ParameterSource& source : spec.sources) {
-    CHORUS_TRY(const TensorView view, checkpoint.tensor(source.tensor, source.tensor_shape));
+    CHORUS_TRY(const TensorView view, checkpoint.tensor(stored_name(checkpoint, source.tensor), source.tensor_shape));
     const std::int64_t stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
-    const std::int64_t skip = source.first_row * stride + source.first_column;
-    resolved.sources.push_back({first, first + source.row_count,
-                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype), view.dtype, stride});
+    const std::int64_t skip = source.transposed ? 0 : source.first_row * stride + source.first_column;
+    resolved.sources.push_back({first,
+                                first + source.row_count,
+                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype),
+                                view.dtype,
+                                stride,
+                                source.heads,
+                                {}});
+    if (source.transposed) turn(source, spec.shape.columns, &resolved.sources.back());
     first += source.row_count;
   }
   return resolved;
@@ -75,8 +107,14 @@ void pack_rows(Isa isa, DType dtype, const ParameterSpec& spec, const ResolvedPa
   for (std::int64_t row = begin; row < end && row < resolved.sources.back().end; ++row) {
     const std::int64_t place =
         spec.kind == ParameterKind::vector ? packed_linear_row(isa, dtype, spec.shape, row) : row;
-    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype,
-             out + static_cast<std::size_t>(place) * row_bytes);
+    std::byte* to = out + static_cast<std::size_t>(place) * row_bytes;
+    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype, to);
+    if (spec.added != 0) {
+      float value = 0;
+      std::memcpy(&value, to, sizeof value);
+      value += spec.added;
+      std::memcpy(to, &value, sizeof value);
+    }
   }
 }
 
@@ -94,6 +132,22 @@ void pack_panels(Isa isa, const ParameterSpec& spec, const ResolvedParameter& re
 }
 
 }  // namespace
+
+std::int64_t HeadRows::source_of(std::int64_t row) const {
+  if (head_dim == 0) return row;
+  const std::int64_t head = row / head_dim * head_dim, at = row % head_dim, half = rotary_dim / 2;
+  if (at < rotary_dim) return head + first + (pairs ? at % half * 2 + at / half : at);
+  return head + (at - rotary_dim < first ? at - rotary_dim : at);
+}
+
+std::int64_t HeadRows::packed_of(std::int64_t row) const {
+  if (head_dim == 0) return row;
+  const std::int64_t head = row / head_dim * head_dim, at = row % head_dim, half = rotary_dim / 2;
+  if (at < first) return head + at + rotary_dim;
+  if (at >= first + rotary_dim) return row;
+  const std::int64_t turns = at - first;
+  return head + (pairs ? turns % 2 * half + turns / 2 : turns);
+}
 
 ParameterId Parameters::add(ParameterSpec spec) {
   std::int64_t rows = 0;
@@ -120,11 +174,12 @@ ParameterId Parameters::add_table(std::int64_t rows, std::int64_t columns, std::
   return add({ParameterKind::table, dtype_, {rows, columns, 1}, std::move(sources), 0, bytes});
 }
 
-ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments) {
+ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments,
+                                   float added) {
   const LinearShape shape{length, 1, 1, gated_segments};
   // As long as the rows of a matrix, some of which only fill up.
   const auto packed = static_cast<std::size_t>(packed_shape(isa_, dtype_, shape).rows);
-  return add({ParameterKind::vector, DType::float32, shape, std::move(sources), 0, packed * 4});
+  return add({ParameterKind::vector, DType::float32, shape, std::move(sources), 0, packed * 4, added});
 }
 
 Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
@@ -193,7 +248,7 @@ std::vector<NamedParameter> Parameters::named_parameters() const {
     for (const ParameterSource& source : spec.sources) {
       named.push_back({source.tensor, source.tensor_shape, source.first_row, source.row_count, source.first_column,
                        spec.shape.columns, spec.kind, spec.dtype, id, row,
-                       arena_ != nullptr ? arena_ + spec.offset : nullptr});
+                       arena_ != nullptr ? arena_ + spec.offset : nullptr, source.heads, source.transposed});
       row += source.row_count;
     }
   }
@@ -202,7 +257,7 @@ std::vector<NamedParameter> Parameters::named_parameters() const {
 
 void Parameters::read_row(const NamedParameter& parameter, std::int64_t row, float* out) const {
   CHECK(row >= 0 && row < parameter.row_count, "row {} of {} of {}", row, parameter.row_count, parameter.name);
-  const std::int64_t packed_row = parameter.parameter_row + row;
+  const std::int64_t packed_row = parameter.parameter_row + parameter.heads.packed_of(row);
   if (parameter.kind == ParameterKind::linear) {
     PackedLinear weight = linear(parameter.parameter);
     weight.data = parameter.data;

@@ -19,6 +19,18 @@
 
 namespace chorus {
 
+// Rows come in heads of so many, of which rows [first, first + rotary_dim) turn. They are packed in front of the others
+// and as halves (i, i + rotary_dim / 2), however the checkpoint has them: a product of a query and a key does not ask
+// for the order of its terms, and one kernel turns all.
+struct HeadRows {
+  int head_dim = 0;  // 0: rows stay as they are
+  int first = 0, rotary_dim = 0;
+  bool pairs = true;  // in the checkpoint neighbours turn together (2 i, 2 i + 1)
+
+  std::int64_t source_of(std::int64_t row) const;  // a row as packed -> its row in the checkpoint
+  std::int64_t packed_of(std::int64_t row) const;  // the other way
+};
+
 // Rows [first_row, first_row + row_count) of a checkpoint tensor, columns from first_column on. A 1-D tensor is a
 // matrix of one column.
 struct ParameterSource {
@@ -27,6 +39,11 @@ struct ParameterSource {
   std::int64_t first_row = 0;
   std::int64_t row_count = 0;
   std::int64_t first_column = 0;
+  HeadRows heads = {};
+  // The tensor is [columns, rows]: what is called a row here is one of its columns, of which every `row_step`-th
+  // counts.
+  bool transposed = false;
+  int row_step = 1;
 };
 
 enum class ParameterKind : std::uint8_t {
@@ -43,6 +60,7 @@ struct ParameterSpec {
       sources;             // stacked: their rows in order make up the parameter's rows; missing ones are zero
   std::size_t offset = 0;  // in the arena
   std::size_t bytes = 0;
+  float added = 0;  // to each element of a vector
 };
 
 using ParameterId = std::size_t;
@@ -60,6 +78,8 @@ struct NamedParameter {
   std::int64_t parameter_row = 0;  // of first_row in there
   // The whole packed parameter, as its kind says; null before bind(). Parameters::read_row() unpacks.
   const std::byte* data = nullptr;
+  HeadRows heads = {};      // rows of heads are packed in another order, which read_row() undoes
+  bool transposed = false;  // `shape` is the other way round; rows and columns here are those of the product
 };
 
 class Parameters {
@@ -74,7 +94,9 @@ class Parameters {
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype);
   ParameterId add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources);
   // `gated_segments`: as in LinearShape, of the bias of such a matrix: it is packed as its rows are.
-  ParameterId add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments = 0);
+  // `added`: to each element.
+  ParameterId add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments = 0,
+                         float added = 0);
 
   const std::vector<ParameterSpec>& specs() const { return specs_; }
   // Bytes of the whole arena, its head included.
