@@ -54,12 +54,14 @@ void remember_seed(const WorldConfig& config) {
 std::string described(const Totals& totals, const Violations& violations) {
   return fmt::format(
       "requests {} tokens {} deaths {} front-end-deaths {} zombies {} resubmissions {} dropped {} refused {} aborts {} "
-      "drains {} removals {} additions {} loans {} convicted {} waves {} ends {} preemptions {} cache-hits {} "
+      "drains {} removals {} additions {} restarts {} pauses {} loans {} convicted {} waves {} ends {} preemptions {} "
+      "cache-hits {} "
       "plans-in-flight {} pooled {} lost {} stuck {} repeated {} changed {} other {}",
       totals.requests, totals.tokens, totals.deaths, totals.front_end_deaths, totals.zombies, totals.resubmissions,
-      totals.dropped, totals.refused, totals.aborts, totals.drains, totals.removals, totals.additions, totals.loans,
-      totals.convicted, totals.waves, totals.ends, totals.preemptions, totals.cache_hits, totals.most_in_flight,
-      totals.pooled, violations.lost, violations.stuck, violations.repeated, violations.changed, violations.other);
+      totals.dropped, totals.refused, totals.aborts, totals.drains, totals.removals, totals.additions, totals.restarts,
+      totals.pauses, totals.loans, totals.convicted, totals.waves, totals.ends, totals.preemptions, totals.cache_hits,
+      totals.most_in_flight, totals.pooled, violations.lost, violations.stuck, violations.repeated, violations.changed,
+      violations.other);
 }
 
 void add(Violations* sum, const Violations& more) {

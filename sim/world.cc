@@ -75,6 +75,8 @@ void Totals::add(const Totals& other) {
   drains += other.drains;
   removals += other.removals;
   additions += other.additions;
+  restarts += other.restarts;
+  pauses += other.pauses;
   loans += other.loans;
   convicted += other.convicted;
   wrongly_convicted += other.wrongly_convicted;
@@ -94,16 +96,14 @@ World::Shape World::draw_shape(const WorldConfig& config, Random* random) {
   shape.replicas = config.replicas > 0 ? config.replicas : replicas;
   shape.together = (random->chance(0.2) || config.together) && shape.replicas > 1;
   shape.scheduler = draw_scheduler(random);
-  constexpr std::size_t drawn_balancers = 3;  // a fourth would give all seeds other worlds
-  shape.balancer = every_load_balancer[random->between(0, drawn_balancers - 1)];
-  if (config.seed % 8 == 7) shape.balancer = LoadBalancerName::prefix_affinity;
+  shape.balancer = every_load_balancer[random->between(0, std::int64_t{std::size(every_load_balancer)} - 1)];
   shape.limits = draw_limits(shape.scheduler, random);
   shape.supervisor = draw_supervisor(config, shape.together, random);
   shape.drain_timeout = random->chance(0.2) ? 300 * millisecond : never;
   shape.step_time = random->between(500, 4000) * microsecond;
   shape.delay_mean = random->between(20, 2000) * microsecond;
   shape.fault_gap = random->between(60, 600) * millisecond * (shape.together ? 4 : 1);
-  shape.operation_gap = random->between(200, 2000) * millisecond;
+  shape.operation_gap = random->between(100, 1000) * millisecond;
   if (config.operation_gap > 0) shape.operation_gap = config.operation_gap;
   shape.wished = random->chance(0.3) ? 0.5 : 0;
   return shape;
@@ -245,6 +245,7 @@ void World::pump() {
     }
   }
   for (FrontEnd* const front_end : living_front_ends()) serve(front_end);
+  check_drained();
   schedule_tick();
   if (over_ || !coordinator_.is_over(queue_.now())) return;
   over_ = true;  // the host ends with an error, and all that waits with it
@@ -278,7 +279,7 @@ void World::hear(FrontEnd* front_end, const ReplicaNews& news) {
   Dispatcher& dispatcher = front_end->dispatcher;
   const std::vector<RequestId> there = dispatcher.ledger().requests_at(news.replica);
   dispatcher.on_news(news);
-  if (news.state == ReplicaNews::State::ready) front_end->replicas.insert(rank);
+  if (dispatcher.is_ready(news.replica)) front_end->replicas.insert(rank);
   if (news.state == ReplicaNews::State::died) {
     front_end->replicas.erase(rank);
     front_end->died[rank] = news.replica.epoch;
@@ -312,8 +313,9 @@ void World::act(const CoordinatorAction& action) {
       if (shape_.together || removing_.contains(action.replica.rank)) break;
       if (coordinator_.state(action.replica.rank) == ReplicaState::removed) break;
       queue_.after(second / 2, [this, rank = action.replica.rank] {
+        if (coordinator_.state(rank) != ReplicaState::given_up || removing_.contains(rank)) return;
         removing_.insert(rank);
-        CHECK(coordinator_.remove(rank, queue_.now()).ok(), "replica {}", rank);
+        CHECK(coordinator_.remove(rank, false, queue_.now()).ok(), "replica {}", rank);
         CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "replica {}", rank);
         died_.push_back(0);
         ++totals_.additions;

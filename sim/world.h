@@ -7,7 +7,7 @@
 // Faults: replicas die at any point, with frames in flight of which a part still arrives; are stopped and wake up
 // later, some after they were replaced; do not start, or hang while starting; cannot be killed; all die at once;
 // compute a request that kills them. Front ends die with their requests and come back with none. Replicas are drained,
-// removed and added. Queues are short.
+// removed, added and restarted, all of them are paused. Queues are short.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,7 @@ struct Totals {
   std::uint64_t dropped = 0;        // events of old epochs, or of aborted requests
   std::uint64_t refused = 0;        // submissions beyond a bound
   std::uint64_t aborts = 0;
-  std::uint64_t drains = 0, removals = 0, additions = 0;
+  std::uint64_t drains = 0, removals = 0, additions = 0, restarts = 0, pauses = 0;
   std::uint64_t loans = 0;              // a suspect ran alone
   std::uint64_t convicted = 0;          // and was the cause
   std::uint64_t wrongly_convicted = 0;  // its replica died of something else, while it was alone too
@@ -128,6 +128,9 @@ class World {
   void heartbeat(Replica* replica);
   void inject_fault();
   void operate();
+  void drain_for_a_while(int replica);
+  void pause_for_a_while();
+  Nanoseconds while_of_an_operator();
   void front_end_dies();
   void crash(Replica* replica);
   void stop(Replica* replica);
@@ -139,6 +142,7 @@ class World {
   // world_checks.cc
   void check_order(FrontEnd* front_end);
   void check_bounds(const FrontEnd& front_end);
+  void check_drained();
   void check_conviction(const ReplicaNews& death, RequestId convicted);
   void check_end();
   void collect();

@@ -33,6 +33,18 @@ void World::check_bounds(const FrontEnd& front_end) {
   }
 }
 
+// One that counts as drained has nothing, nor is anything on its way to it. Who was not waited for proves nothing.
+void World::check_drained() {
+  if (shape_.drain_timeout < 10'000'000'000 || over_) return;
+  for (int replica = 0; replica < coordinator_.replicas(); ++replica) {
+    if (!coordinator_.is_drained(replica)) continue;
+    for (const RequestId request : find({replica, coordinator_.epoch(replica)})->requests()) {
+      if (!find_front_end(request.client)->alive) continue;  // the replica may not have heard of that yet
+      violation(fmt::format("replica {} is drained, and has request {}", replica, request));
+    }
+  }
+}
+
 // Nothing but the convicted request was there when the replica died (or in its world). A drain that was not waited for
 // proves nothing.
 void World::check_conviction(const ReplicaNews& death, RequestId convicted) {

@@ -107,36 +107,64 @@ void World::front_end_dies() {
   });
 }
 
-// An operator drains a replica for a while (or has second thoughts at once), takes one away, adds one.
+// An operator drains a replica for a while, takes one away, adds one, restarts one, or pauses all of them.
 void World::operate() {
-  if (arrived_ == jobs_.size() || over_ || shape_.together) return;
-  std::vector<int> ready;
+  if (arrived_ == jobs_.size() || over_) return;
+  std::vector<int> ready, there;
   for (int replica = 0; replica < coordinator_.replicas(); ++replica) {
-    if (coordinator_.is_ready(replica) && !removing_.contains(replica)) ready.push_back(replica);
+    const ReplicaState state = coordinator_.state(replica);
+    if (state == ReplicaState::removed || removing_.contains(replica)) continue;
+    there.push_back(replica);
+    if (state == ReplicaState::ready) ready.push_back(replica);
   }
-  const auto kind = random_.between(0, 2);
-  if (kind < 2 && ready.size() > 1) {
-    const int replica = ready[random_.next() % ready.size()];
-    coordinator_.drain(replica, random_.chance(0.5), queue_.now());
-    ++totals_.drains;
-    if (kind == 0) {
-      const auto while_ms = random_.chance(0.5) ? random_.between(0, 2) : random_.between(10, 500);
-      queue_.after(while_ms * millisecond, [this, replica] {
-        coordinator_.resume(replica);
-        pump();
-      });
-    } else {
-      removing_.insert(replica);
-      ++totals_.removals;
-      CHECK(coordinator_.remove(replica, queue_.now()).ok(), "replica {}", replica);
-    }
-  } else if (ready.size() < replicas_max) {
+  const auto one_of = [&](const std::vector<int>& replicas) { return replicas[random_.next() % replicas.size()]; };
+  const auto kind = random_.between(0, 5);
+  if (kind <= 1 && ready.size() > 1) {
+    drain_for_a_while(one_of(ready));
+  } else if (kind == 2 && ready.size() > 1 && !shape_.together) {
+    const int replica = one_of(ready);
+    removing_.insert(replica);
+    ++totals_.removals;
+    CHECK(coordinator_.remove(replica, random_.chance(0.5), queue_.now()).ok(), "replica {}", replica);
+  } else if (kind == 3 && ready.size() < replicas_max && !shape_.together) {
     CHECK(coordinator_.add_replica(ReplicaOrigin::spawned, queue_.now()).ok(), "one more replica");
     died_.push_back(0);
     ++totals_.additions;
+  } else if (kind == 4 && !there.empty() && (!shape_.together || ready.size() == there.size())) {
+    ++totals_.restarts;
+    CHECK(coordinator_.restart(one_of(there), queue_.now()).ok(), "a restart");
+  } else if (kind == 5) {
+    pause_for_a_while();
   }
   pump();
   queue_.after(random_.exponential(static_cast<double>(shape_.operation_gap)), [this] { operate(); });
+}
+
+// Half of the time he has second thoughts at once.
+Nanoseconds World::while_of_an_operator() {
+  return (random_.chance(0.5) ? random_.between(0, 2) : random_.between(10, 500)) * millisecond;
+}
+
+void World::drain_for_a_while(int replica) {
+  ++totals_.drains;
+  coordinator_.drain(replica, random_.chance(0.5), queue_.now());
+  if (random_.chance(0.2)) {
+    coordinator_.resume(replica, queue_.now());
+    coordinator_.drain(replica, random_.chance(0.5), queue_.now());
+  }
+  queue_.after(while_of_an_operator(), [this, replica] {
+    coordinator_.resume(replica, queue_.now());
+    pump();
+  });
+}
+
+void World::pause_for_a_while() {
+  ++totals_.pauses;
+  coordinator_.pause(random_.chance(0.5), queue_.now());
+  queue_.after(while_of_an_operator(), [this] {
+    coordinator_.resume_all(queue_.now());
+    pump();
+  });
 }
 
 // The process is gone. Of what it had sent a part still arrives, perhaps after the news of its death.

@@ -48,6 +48,8 @@ TEST(World, FaultsOfEveryKindHappen) {
   EXPECT_GT(totals.drains, 10u);
   EXPECT_GT(totals.removals, 2u);
   EXPECT_GT(totals.additions, 5u);
+  EXPECT_GT(totals.restarts, 5u);
+  EXPECT_GT(totals.pauses, 5u);
   EXPECT_GT(totals.loans, 5u);
   EXPECT_GT(totals.convicted, 3u);
   EXPECT_GT(totals.waves, 10u);
@@ -101,6 +103,7 @@ struct Expectation {
   bool together = false;
   std::uint32_t restarts = 0;
   Nanoseconds operation_gap = 0;
+  std::size_t requests = 300;
 };
 
 class PlantedFaultTest : public ::testing::TestWithParam<Expectation> {};
@@ -111,6 +114,7 @@ TEST_P(PlantedFaultTest, IsFound) {
   for (std::uint64_t seed = 1; seed <= 20 && found == 0; ++seed) {
     WorldConfig config = small(seed);
     config.planted = GetParam().planted;
+    config.requests = GetParam().requests;
     config.together = GetParam().together;
     config.restarts = GetParam().restarts;
     config.operation_gap = GetParam().operation_gap;
@@ -119,32 +123,33 @@ TEST_P(PlantedFaultTest, IsFound) {
   EXPECT_GT(found, 0u);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, PlantedFaultTest,
-                         ::testing::Values(Expectation{PlantedFault::forget_last_token, &Violations::repeated},
-                                           Expectation{PlantedFault::ignore_epochs, &Violations::other},
-                                           Expectation{PlantedFault::lose_finish, &Violations::stuck},
-                                           Expectation{PlantedFault::lose_priority, &Violations::other},
-                                           Expectation{PlantedFault::ignore_window, &Violations::other},
-                                           Expectation{PlantedFault::unbounded_waiting, &Violations::other},
-                                           Expectation{PlantedFault::reuse_request_numbers, &Violations::other},
-                                           Expectation{PlantedFault::lose_moved_request, &Violations::stuck},
-                                           Expectation{PlantedFault::return_at_once, &Violations::other, false, 0,
-                                                       20'000'000},
-                                           Expectation{PlantedFault::blame_in_company, &Violations::other},
-                                           Expectation{PlantedFault::count_load_twice, &Violations::other},
-                                           Expectation{PlantedFault::forget_waves, &Violations::stuck, true},
-                                           Expectation{PlantedFault::keep_peers, &Violations::stuck, true, 1},
-                                           Expectation{PlantedFault::keep_world, &Violations::stuck, true},
-                                           Expectation{PlantedFault::await_departed, &Violations::stuck}),
-                         [](const auto& info) {
-                           for (const auto& [name, planted] : planted_faults) {
-                             if (planted != info.param.planted) continue;
-                             std::string word = name;
-                             std::replace(word.begin(), word.end(), '-', '_');
-                             return word;
-                           }
-                           return std::string("unknown");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    All, PlantedFaultTest,
+    ::testing::Values(Expectation{PlantedFault::forget_last_token, &Violations::repeated},
+                      Expectation{PlantedFault::ignore_epochs, &Violations::other},
+                      Expectation{PlantedFault::lose_finish, &Violations::stuck},
+                      Expectation{PlantedFault::lose_priority, &Violations::other},
+                      Expectation{PlantedFault::ignore_window, &Violations::other},
+                      Expectation{PlantedFault::unbounded_waiting, &Violations::other},
+                      Expectation{PlantedFault::reuse_request_numbers, &Violations::other},
+                      Expectation{PlantedFault::lose_moved_request, &Violations::stuck},
+                      Expectation{PlantedFault::return_at_once, &Violations::other, false, 0, 20'000'000},
+                      Expectation{PlantedFault::blame_in_company, &Violations::other},
+                      Expectation{PlantedFault::count_load_twice, &Violations::other},
+                      Expectation{PlantedFault::forget_waves, &Violations::stuck, true},
+                      Expectation{PlantedFault::keep_peers, &Violations::stuck, true, 1, 0, 1000},
+                      Expectation{PlantedFault::keep_world, &Violations::stuck, true},
+                      Expectation{PlantedFault::await_departed, &Violations::stuck, false, 0, 20'000'000},
+                      Expectation{PlantedFault::take_any_answer, &Violations::other, false, 0, 20'000'000}),
+    [](const auto& info) {
+      for (const auto& [name, planted] : planted_faults) {
+        if (planted != info.param.planted) continue;
+        std::string word = name;
+        std::replace(word.begin(), word.end(), '-', '_');
+        return word;
+      }
+      return std::string("unknown");
+    });
 
 }  // namespace
 }  // namespace chorus::sim

@@ -82,6 +82,10 @@ def test_thoughts_before_calls(hermes):
     assert calls_of(message) == [("weather", ONE)]
     message, finish, _ = ask(hermes, "hermes-think-text", tools=None)
     assert (message["content"], message["reasoning"], finish) == ("It is noon already.", "Easy one.", "stop")
+    body = {"messages": [{"role": "user", "content": "<hermes-think-text>"}], "temperature": 0}
+    usage = hermes.post("/v1/chat/completions", body)["usage"]
+    assert 0 < usage["completion_tokens_details"]["reasoning_tokens"] < usage["completion_tokens"]
+    assert hermes.stream("/v1/chat/completions", {**body, "stream_options": {"include_usage": True}})[-1]["usage"] == usage
     message, _, _ = ask(hermes, "hermes-think-text", include_reasoning=False)
     assert message["content"] == "It is noon already." and "reasoning" not in message
 

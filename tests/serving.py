@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from chorus_process import CHORUS
+from chorus_process import CHORUS, chorus
 
 LINE = re.compile(r"chorus: serving (\S+) at (?:https?://(\S+):(\d+)|unix:(\S+)) \((\d+) replicas\)\n")
 
@@ -78,6 +78,29 @@ class Server:
         assert status == 200, answer
         assert headers["content-type"] == "text/event-stream; charset=utf-8"
         return events(answer)
+
+
+class Operator:
+    """chorus ctl at a server's control socket."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def ctl(self, *arguments):
+        done = chorus("ctl", *arguments, "--control-socket", self.path)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode()
+
+    def refused(self, *arguments):
+        done = chorus("ctl", *arguments, "--control-socket", self.path)
+        assert done.returncode == 2 and not done.stdout, done
+        return done.stderr.decode()
+
+    def replicas(self):
+        return {replica["rank"]: replica for replica in json.loads(self.ctl("list", "--json"))["replicas"]}
+
+    def states(self):
+        return {rank: replica["state"] for rank, replica in self.replicas().items()}
 
 
 @contextlib.contextmanager

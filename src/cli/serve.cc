@@ -12,14 +12,18 @@
 #include "cli/commands.h"
 #include "cli/version.h"
 #include "exec/kv_capacity.h"
+#include "fleet/fleet_setup.h"
 #include "fleet/host.h"
 #include "frontend/chat_format.h"
 #include "frontend/read_model.h"
 #include "launch/launch_fleet.h"
 #include "launch/remote_node.h"
+#include "server/control/control_server.h"
+#include "server/control/operator.h"
 #include "server/front_end.h"
 #include "server/parent.h"
 #include "server/server_options.h"
+#include "server/service_manager.h"
 #include "server/unix_listener.h"
 
 namespace chorus {
@@ -64,7 +68,7 @@ Result<Door> open_door(const ServerOptions& server, int front_ends) {
   const auto key = environment_variable("CHORUS_API_KEY");
   if (!server.uds.empty()) {
     CHORUS_TRY(door.access, access_rules(server, key));
-    CHORUS_TRY(UnixListener listener, UnixListener::open(server.uds));
+    CHORUS_TRY(UnixListener listener, UnixListener::open(server.uds, "--uds"));
     CHORUS_TRY(door.listeners, listener.descriptors(front_ends));
     door.unix_file.emplace(std::move(listener));
     door.url = "unix:" + server.uds;
@@ -82,7 +86,9 @@ Result<Door> open_door(const ServerOptions& server, int front_ends) {
 struct Prepared {
   FrontEndStart start;
   std::shared_ptr<const Tokenizer> tokenizer;
-  Door door;  // its rules have moved to `start`
+  Door door;                               // its rules have moved to `start`
+  std::shared_ptr<ControlServer> control;  // nullptr: none
+  std::shared_ptr<ServiceManager> manager;
   bool log_stats = true;
 };
 
@@ -98,6 +104,14 @@ Result<Prepared> prepare(ServeOptions& options) {
   CHORUS_TRY_VOID(ChatFormat::load(options.engine.model));
   // Before the weights: a port that is taken is told at once.
   CHORUS_TRY(Door door, open_door(server, options.engine.api_server_count));
+  CHORUS_TRY(ServiceManager manager,
+             ServiceManager::open(environment_variable("NOTIFY_SOCKET"), environment_variable("WATCHDOG_USEC"),
+                                  environment_variable("WATCHDOG_PID")));
+  std::shared_ptr<ControlServer> control;
+  if (!server.control_socket.empty()) {
+    CHORUS_TRY(ControlServer opened, ControlServer::open(server.control_socket));
+    control = std::make_shared<ControlServer>(std::move(opened));
+  }
   if (server.served_model_names.empty()) server.served_model_names = {options.engine.model};
   FrontEndStart start{options.engine,
                       std::move(model.config),
@@ -109,13 +123,31 @@ Result<Prepared> prepare(ServeOptions& options) {
                       server.tls,
                       static_cast<std::uint32_t>(log_level()),
                       front_end_options(server)};
-  return Prepared{std::move(start), std::move(model.tokenizer), std::move(door), !server.disable_log_stats};
+  return Prepared{std::move(start),
+                  std::move(model.tokenizer),
+                  std::move(door),
+                  std::move(control),
+                  std::make_shared<ServiceManager>(std::move(manager)),
+                  !server.disable_log_stats};
 }
 
-void say_that_it_serves(const FrontEndStart& start, const std::string& url) {
-  std::printf("chorus: serving %s at %s (%d replicas)\n", start.model_names.front().c_str(), url.c_str(),
-              start.engine.parallel.data_parallel_size);
+void say_that_it_serves(const FrontEndStart& start, const std::string& url, ServiceManager& manager) {
+  const std::string what = fmt::format("serving {} at {} ({} replicas)", start.model_names.front(), url,
+                                       start.engine.parallel.data_parallel_size);
+  std::printf("chorus: %s\n", what.c_str());
   std::fflush(stdout);
+  manager.serves(what);
+}
+
+// What else is done whenever the server asks whether to stop, ten times a second: the operator's socket is looked at,
+// and the service manager is told.
+std::function<bool()> stop_of(const Prepared& prepared, FleetHost& host) {
+  return [control = prepared.control, manager = prepared.manager, &host, ends = false]() mutable {
+    if (control) control->turn([&host](std::string_view request) { return answer_operator(host, request); });
+    manager->turn(monotonic_now());
+    if (interrupted() && !std::exchange(ends, true)) manager->ends();
+    return ends;
+  };
 }
 
 // This process is the parent of engines and front ends.
@@ -130,23 +162,24 @@ Result<void> serve_from_processes(Prepared prepared) {
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
-  say_that_it_serves(start, prepared.door.url);
-  return parent.run(interrupted);
+  say_that_it_serves(start, prepared.door.url, *prepared.manager);
+  return parent.run(stop_of(prepared, host));
 }
 
 // The replicas, or some of them, are other machines': their sockets cannot be handed to another process, so the front
 // end is this one.
 Result<void> serve_from_here(Prepared prepared) {
   const FrontEndStart& start = prepared.start;
-  CHORUS_TRY(const auto fleet, launch_fleet(start.engine, start.model, interrupted));
+  CHORUS_TRY(FleetSetup setup, launch_setup(start.engine, start.model, interrupted));
+  CHORUS_TRY(const auto fleet, start_fleet(start.engine, start.model, std::move(setup)));
   CHORUS_TRY(const MetricStore metrics, MetricStore::create(metric_shape(start.engine, start.model)));
   FrontEndConfig config = front_end_config(start);
   config.has_host = true;
   config.log_stats = prepared.log_stats;
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
-  say_that_it_serves(start, prepared.door.url);
-  return front_end->run(interrupted);
+  say_that_it_serves(start, prepared.door.url, *prepared.manager);
+  return front_end->run(stop_of(prepared, fleet->host()));
 }
 
 Result<int> serve(ServeOptions& options) {
@@ -168,6 +201,8 @@ std::function<Result<int>()> declare_serve(Options& options) {
   options.number("--port", &server.port, "port to listen on (8000); 0: the system chooses");
   options.list("--served-model-name", &server.served_model_names, "what clients call the model; repeatable");
   options.text("--uds", &server.uds, "listen on a Unix socket at this path, in the place of --host and --port");
+  options.text("--control-socket", &server.control_socket,
+               "a Unix socket at this path, for `chorus ctl`: this user's alone");
   options.text("--ssl-certfile", &server.tls.certificates, "HTTPS with this certificate chain (PEM)");
   options.text("--ssl-keyfile", &server.tls.key, "the certificate's private key (PEM)");
   options.text("--api-key-file", &server.api_key_file,

@@ -27,23 +27,79 @@ void Coordinator::drain(int replica, bool move, Nanoseconds now) {
   Replica& drained = at(replica);
   drained.draining = true;
   drained.move = move;
+  if (lent(replica)) hold_loan();
   if (is_ready(replica)) tell_draining(replica, now);
+  follow_supervisor(now);
 }
 
-void Coordinator::resume(int replica) {
+void Coordinator::resume(int replica, Nanoseconds now) {
   Replica& drained = at(replica);
   if (!drained.draining || drained.removing) return;
   drained.draining = false;
-  if (is_ready(replica) && !lent(replica)) tell(replica, ReplicaNews::State::ready);
+  reopen(replica);
+  follow_supervisor(now);
 }
 
-Result<void> Coordinator::remove(int replica, Nanoseconds now) {
+bool Coordinator::answers_present_draining(const ClientNote& note) const {
+  const Replica& drained = replicas_.at(static_cast<std::size_t>(note.replica.rank));
+  return note.number == drained.drainings || config_.planted == PlantedFault::take_any_answer;
+}
+
+// Unless there is another reason why it gets nothing.
+void Coordinator::reopen(int replica) {
+  if (!is_ready(replica) || lent(replica) || is_draining(replica)) return;
+  at(replica).awaited.clear();
+  at(replica).drain_deadline.reset();
+  tell(replica, ReplicaNews::State::ready);
+}
+
+void Coordinator::pause(bool move, Nanoseconds now) {
+  paused_ = true;
+  pause_moves_ = move;
+  hold_loan();
+  for (int replica = 0; replica < replicas(); ++replica) {
+    if (is_ready(replica)) tell_draining(replica, now);
+  }
+}
+
+void Coordinator::resume_all(Nanoseconds now) {
+  if (!std::exchange(paused_, false)) return;
+  for (int replica = 0; replica < replicas(); ++replica) reopen(replica);
+  follow_supervisor(now);
+}
+
+bool Coordinator::is_draining(int replica) const {
+  return paused_ || replicas_.at(static_cast<std::size_t>(replica)).draining;
+}
+
+bool Coordinator::is_drained(int replica) const {
+  return is_ready(replica) && is_draining(replica) && replicas_.at(static_cast<std::size_t>(replica)).awaited.empty();
+}
+
+// Its requests are taken away before it ends, so that no front end blames one of them.
+Result<void> Coordinator::restart(int replica, Nanoseconds now) {
+  if (at(replica).origin == ReplicaOrigin::connected) {
+    return fail(ErrorCode::invalid_argument, "replica {} was started by a launcher, which alone can start it again",
+                replica);
+  }
+  if (at(replica).removing) return fail(ErrorCode::invalid_argument, "replica {} is to be removed", replica);
+  const int first = config_.step_together ? 0 : replica;
+  const int last = config_.step_together ? replicas() : replica + 1;
+  for (int member = first; member < last; ++member) {
+    if (is_ready(member)) news_.push_back({placement(member), ReplicaNews::State::draining, true});
+  }
+  for (int member = first; member < last; ++member) supervisor_.restart(member, now);
+  follow_supervisor(now);
+  return {};
+}
+
+Result<void> Coordinator::remove(int replica, bool move, Nanoseconds now) {
   if (config_.step_together) {
     return fail(ErrorCode::invalid_argument,
                 "replica {} steps together with the others: they need a new start to be fewer", replica);
   }
   at(replica).removing = true;
-  drain(replica, at(replica).move, now);
+  drain(replica, move, now);
   if (!is_ready(replica)) supervisor_.remove(replica, now);
   follow_supervisor(now);
   return {};
@@ -79,8 +135,8 @@ std::vector<ReplicaNews> Coordinator::client_joined(ClientId client) {
   std::vector<ReplicaNews> present;
   for (int replica = 0; replica < replicas(); ++replica) {
     if (!is_ready(replica)) continue;
-    present.push_back({placement(replica), ReplicaNews::State::ready});
-    if (at(replica).draining || lent(replica)) present.push_back(draining_news(replica));
+    const bool drains = is_draining(replica) || lent(replica);
+    present.push_back(drains ? draining_news(replica) : ReplicaNews{placement(replica), ReplicaNews::State::ready});
   }
   return present;
 }
@@ -101,7 +157,8 @@ void Coordinator::on_note(ClientId client, const ClientNote& note, Nanoseconds n
                        loan_->replicas.front() == note.replica.rank;
   switch (note.kind) {
     case ClientNote::Kind::drained:
-      if (present(note.replica) && at(note.replica.rank).awaited.erase(client) > 0) on_drained(note.replica.rank, now);
+      if (!present(note.replica) || !answers_present_draining(note)) break;
+      if (at(note.replica.rank).awaited.erase(client) > 0) on_drained(note.replica.rank, now);
       break;
     case ClientNote::Kind::wants_alone:
       if (std::find(borrowers_.begin(), borrowers_.end(), client) == borrowers_.end()) borrowers_.push_back(client);
@@ -119,7 +176,7 @@ void Coordinator::ready(Placement replica, Nanoseconds now) {
   Replica& known = at(replica.rank);
   known.was_ready = true;
   tell(replica.rank, ReplicaNews::State::ready);
-  if (known.draining) tell_draining(replica.rank, now);
+  if (is_draining(replica.rank)) tell_draining(replica.rank, now);
   follow_supervisor(now);
   begin_waves();
 }
@@ -139,13 +196,14 @@ void Coordinator::fault(Placement replica, Nanoseconds now) {
 }
 
 void Coordinator::report(Placement replica, bool has_work) {
-  if (!present(replica)) return;
+  if (!works(replica)) return;
   at(replica.rank).has_work = has_work;
   begin_waves();
 }
 
+// One that is dead, and whose process is not gone yet, may still have said so.
 bool Coordinator::wave_ended(Placement replica, std::uint64_t wave) {
-  if (!present(replica)) return true;
+  if (!works(replica)) return true;
   Replica& member = at(replica.rank);
   if (member.wave == 0 || member.wave != wave) return false;
   member.wave = 0;
@@ -286,12 +344,16 @@ bool Coordinator::lent(int replica) const {
 }
 
 ReplicaNews Coordinator::draining_news(int replica) const {
-  const bool move = lent(replica) || replicas_[static_cast<std::size_t>(replica)].move;
-  return {placement(replica), ReplicaNews::State::draining, move};
+  const Replica& known = replicas_[static_cast<std::size_t>(replica)];
+  const bool move = lent(replica) || (known.draining && known.move) || (paused_ && pause_moves_);
+  ReplicaNews news{placement(replica), ReplicaNews::State::draining, move};
+  news.number = known.drainings;
+  return news;
 }
 
 void Coordinator::tell_draining(int replica, Nanoseconds now) {
   Replica& drained = at(replica);
+  ++drained.drainings;
   news_.push_back(draining_news(replica));
   drained.awaited = clients_;
   drained.drain_deadline = now + config_.drain_timeout;
@@ -318,19 +380,27 @@ void Coordinator::on_drained(int replica, Nanoseconds now) {
   news_.push_back(news);
 }
 
-// Of a world all of it: a death there is everybody's.
+// Of a world all of it: a death there is everybody's. The first is the one that is used.
 void Coordinator::lend(Nanoseconds now) {
   if (loan_ || borrowers_.empty()) return;
-  std::vector<int> replicas_to_lend;
+  std::optional<int> first;
   for (int replica = 0; replica < replicas(); ++replica) {
-    const bool free = is_ready(replica) && (!at(replica).draining || config_.step_together);
-    if (free && (replicas_to_lend.empty() || config_.step_together)) replicas_to_lend.push_back(replica);
-    if (!free && config_.step_together) return;
+    if (!is_ready(replica) && config_.step_together) return;
+    if (!first && is_ready(replica) && !is_draining(replica)) first = replica;
   }
-  if (replicas_to_lend.empty()) return;
+  if (!first) return;
+  std::vector<int> replicas_to_lend = {*first};
+  for (int replica = 0; replica < replicas() && config_.step_together; ++replica) {
+    if (replica != *first) replicas_to_lend.push_back(replica);
+  }
   loan_ = Loan{borrowers_.front(), replicas_to_lend, false};
   borrowers_.pop_front();
   for (const int replica : replicas_to_lend) tell_draining(replica, now);
+}
+
+// What an operator wishes goes before a loan that has not begun; one that has ends when its client hears of it.
+void Coordinator::hold_loan() {
+  if (loan_ && !loan_->granted) end_loan();
 }
 
 void Coordinator::end_loan() {
@@ -339,13 +409,11 @@ void Coordinator::end_loan() {
   if (!ended.granted && clients_.contains(ended.client)) borrowers_.push_front(ended.client);
   for (const int replica : ended.replicas) {
     if (!is_ready(replica)) continue;
-    if (at(replica).draining) {
+    if (is_draining(replica)) {
       news_.push_back(draining_news(replica));
-      continue;
+    } else {
+      reopen(replica);
     }
-    at(replica).awaited.clear();
-    at(replica).drain_deadline.reset();
-    tell(replica, ReplicaNews::State::ready);
   }
 }
 

@@ -12,7 +12,11 @@
 //
 // A replica is drained in steps: the front ends get `draining`, each of them answers `drained` when nothing of its
 // requests is there; then, if it is to be removed, it is ended. Who does not answer in drain_timeout is not waited for:
-// its ledger has what it needs to go on elsewhere.
+// its ledger has what it needs to go on elsewhere. Each draining has a number, which the answer names: one to an
+// earlier draining says nothing of the present one.
+//
+// Paused, all replicas drain, also those that come. Restarted, a replica ends at once, its requests having been moved
+// away, and starts again; of a world all of them.
 //
 // A front end that suspects a request of killing replicas is lent one (in a world all of them are drained for it): no
 // other request is there until it returns it. One front end at a time, in the order in which they asked.
@@ -69,8 +73,11 @@ class Coordinator {
   // Membership. A world has the size with which it started: later ones are refused there, and so is a removal.
   Result<int> add_replica(ReplicaOrigin origin, Nanoseconds now);
   void drain(int replica, bool move, Nanoseconds now);
-  void resume(int replica);  // ends its draining
-  Result<void> remove(int replica, Nanoseconds now);
+  void resume(int replica, Nanoseconds now);  // ends its draining
+  Result<void> remove(int replica, bool move, Nanoseconds now);
+  Result<void> restart(int replica, Nanoseconds now);
+  void pause(bool move, Nanoseconds now);
+  void resume_all(Nanoseconds now);  // ends the pause
   // Of one that joins: all parts of it are there (it starts, with all of its world) or one has gone before it started.
   void joined(int replica, Nanoseconds now);
   void left(int replica);
@@ -101,6 +108,9 @@ class Coordinator {
   Epoch epoch(int replica) const { return supervisor_.epoch(replica); }
   std::uint32_t restarts(int replica) const { return supervisor_.restarts(replica); }
   bool is_ready(int replica) const { return state(replica) == ReplicaState::ready; }
+  bool is_draining(int replica) const;  // for an operator
+  bool is_drained(int replica) const;   // and every front end has said so, or was waited for long enough
+  bool is_paused() const { return paused_; }
   // No replica works, and none will by itself.
   bool is_over(Nanoseconds now) const;
   // All are given up, and what is waited for is a node.
@@ -119,6 +129,7 @@ class Coordinator {
     bool draining = false;    // for an operator or its removal
     bool move = false;        // draining: its requests go elsewhere
     bool removing = false;
+    std::uint32_t drainings = 0;  // numbers given
     std::optional<Nanoseconds> drain_deadline;
     std::set<ClientId> awaited;  // front ends that have not said `drained`
   };
@@ -129,6 +140,7 @@ class Coordinator {
   };
   Replica& at(int replica) { return replicas_.at(static_cast<std::size_t>(replica)); }
   bool present(Placement replica) const { return replica.epoch != 0 && epoch(replica.rank) == replica.epoch; }
+  bool works(Placement replica) const { return present(replica) && is_ready(replica.rank); }
   Placement placement(int replica) const { return {replica, epoch(replica)}; }
 
   void follow_supervisor(Nanoseconds now);
@@ -137,10 +149,13 @@ class Coordinator {
   void on_end(int replica, Nanoseconds now);
   bool may_return(int replica) const;
   bool lent(int replica) const;
+  bool answers_present_draining(const ClientNote& note) const;
+  void reopen(int replica);
   void tell_draining(int replica, Nanoseconds now);
   void on_drained(int replica, Nanoseconds now);
   void begin_waves();
   void lend(Nanoseconds now);
+  void hold_loan();
   void end_loan();
   void tell(int replica, ReplicaNews::State state);
   ReplicaNews draining_news(int replica) const;
@@ -154,6 +169,7 @@ class Coordinator {
   std::deque<ClientId> borrowers_;
   std::optional<Loan> loan_;
   std::optional<Nanoseconds> nobody_since_;
+  bool paused_ = false, pause_moves_ = false;
   std::vector<ReplicaNews> news_;
   std::vector<CoordinatorAction> actions_;
 };

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
 #include <string>
 
 namespace chorus {
@@ -47,6 +48,7 @@ class CoordinatorTest : public ::testing::Test {
       text.push_back(fmt::format("{} {}:{}", name_of(news.state), news.replica.rank, news.replica.epoch));
       if (news.state == ReplicaNews::State::lent) text.back() += fmt::format(" to {}", news.client);
       if (news.move) text.back() += " move";
+      if (news.number > 0) drainings_[news.replica.rank] = news.number;
       if (news.because_of >= 0) text.back() += fmt::format(" because of {}", news.because_of);
     }
     static constexpr const char* kind_names[] = {"spawn", "kill", "give up", "wave"};
@@ -59,11 +61,13 @@ class CoordinatorTest : public ::testing::Test {
     return text;
   }
   void note(ClientId client, ClientNote::Kind kind, Placement replica = {}) {
-    coordinator_->on_note(client, {kind, replica}, now_);
+    const std::uint32_t number = kind == ClientNote::Kind::drained ? drainings_[replica.rank] : 0;
+    coordinator_->on_note(client, {kind, replica, number}, now_);
   }
 
   CoordinatorConfig config_;
   std::optional<Coordinator> coordinator_;
+  std::map<int, std::uint32_t> drainings_;  // of each replica, the last that was told
   Nanoseconds now_ = 1;
 };
 
@@ -84,14 +88,14 @@ TEST_F(CoordinatorTest, AFrontEndThatComesLateGetsWhatThereIs) {
   make_ready(3);
   coordinator_->exited({0, 1}, killed_by_9, 3);
   coordinator_->drain(2, true, 3);
-  EXPECT_THAT(coordinator_->client_joined(8), ElementsAre(ReplicaNews{{1, 1}, ReplicaNews::State::ready},
-                                                          ReplicaNews{{2, 1}, ReplicaNews::State::ready},
-                                                          ReplicaNews{{2, 1}, ReplicaNews::State::draining, true}));
+  ReplicaNews draining{{2, 1}, ReplicaNews::State::draining, true};
+  draining.number = 1;
+  EXPECT_THAT(coordinator_->client_joined(8), ElementsAre(ReplicaNews{{1, 1}, ReplicaNews::State::ready}, draining));
 }
 
 TEST_F(CoordinatorTest, IdsOfRemovedReplicasAreNotUsedAgain) {
   make_ready(2);
-  ASSERT_TRUE(coordinator_->remove(1, 10).ok());
+  ASSERT_TRUE(coordinator_->remove(1, false, 10).ok());
   EXPECT_THAT(output(), ElementsAre("draining 1:1"));
   note(7, ClientNote::Kind::drained, {1, 1});
   EXPECT_THAT(output(), ElementsAre("draining 1:1 move", "died 1:1", "kill 1:1"));
@@ -105,7 +109,7 @@ TEST_F(CoordinatorTest, ARemovalWaitsForAllFrontEndsThatAreThereAndNoLongerThanI
   make_ready(2);
   coordinator_->client_joined(8);
   coordinator_->client_joined(9);
-  ASSERT_TRUE(coordinator_->remove(0, 10).ok());
+  ASSERT_TRUE(coordinator_->remove(0, false, 10).ok());
   output();
   note(7, ClientNote::Kind::drained, {0, 1});
   coordinator_->client_left(8, 11);
@@ -118,13 +122,83 @@ TEST_F(CoordinatorTest, ARemovalWaitsForAllFrontEndsThatAreThereAndNoLongerThanI
 TEST_F(CoordinatorTest, ADrainEndsWithItsReplicaReadyAgainAndOutlivesADeath) {
   make_ready(1);
   coordinator_->drain(0, false, 5);
-  coordinator_->resume(0);
+  coordinator_->resume(0, now_);
   EXPECT_THAT(output(), ElementsAre("draining 0:1", "ready 0:1"));
   coordinator_->drain(0, true, 6);
   coordinator_->exited({0, 1}, killed_by_9, 7);
   coordinator_->tick(20);
   coordinator_->ready({0, 2}, 21);
   EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "died 0:1", "ready 0:2", "draining 0:2 move", "spawn 0:2"));
+}
+
+TEST_F(CoordinatorTest, AnAnswerToAnEarlierDrainingSaysNothingOfThePresentOne) {
+  make_ready(2);
+  coordinator_->drain(0, false, 5);
+  output();
+  const ClientNote early{ClientNote::Kind::drained, {0, 1}, drainings_[0]};
+  coordinator_->resume(0, now_);
+  coordinator_->drain(0, false, 6);
+  output();
+  coordinator_->on_note(7, early, 7);
+  EXPECT_FALSE(coordinator_->is_drained(0));
+  note(7, ClientNote::Kind::drained, {0, 1});
+  EXPECT_TRUE(coordinator_->is_drained(0));
+}
+
+TEST_F(CoordinatorTest, ARestartMovesRequestsAwayAndHasNoBackOff) {
+  make_ready(2);
+  ASSERT_TRUE(coordinator_->restart(1, 5).ok());
+  EXPECT_THAT(output(), ElementsAre("draining 1:1 move", "died 1:1", "kill 1:1"));
+  coordinator_->exited({1, 1}, killed_by_9, 6);
+  EXPECT_THAT(output(), ElementsAre("spawn 1:2"));
+  EXPECT_EQ(coordinator_->restarts(1), 0u);
+  coordinator_->ready({1, 2}, 7);
+  EXPECT_THAT(output(), ElementsAre("ready 1:2"));
+  ASSERT_TRUE(coordinator_->remove(1, false, 8).ok());
+  EXPECT_FALSE(coordinator_->restart(1, 9).ok());
+}
+
+TEST_F(CoordinatorTest, WhoeverStepsTogetherRestartsTogether) {
+  config_.step_together = true;
+  make_ready(2);
+  ASSERT_TRUE(coordinator_->restart(1, 5).ok());
+  EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "draining 1:1 move", "died 0:1", "died 1:1 because of 0",
+                                    "kill 0:1", "kill 1:1"));
+  for (const int replica : {0, 1}) coordinator_->exited({replica, 1}, killed_by_9, 6);
+  EXPECT_THAT(output(), ElementsAre("spawn 0:2 in 2", "spawn 1:2 in 2"));
+}
+
+TEST_F(CoordinatorTest, PausedEveryReplicaDrainsAlsoOneThatComesAndResumedThoseThatNobodyElseDrains) {
+  make_ready(2);
+  coordinator_->drain(0, true, 4);
+  coordinator_->pause(false, 5);
+  EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "draining 0:1 move", "draining 1:1"));
+  ASSERT_EQ(coordinator_->add_replica(ReplicaOrigin::spawned, 6).value(), 2);
+  coordinator_->ready({2, 1}, 7);
+  EXPECT_THAT(output(), ElementsAre("ready 2:1", "draining 2:1", "spawn 2:1"));
+  note(7, ClientNote::Kind::wants_alone);
+  EXPECT_THAT(output(), IsEmpty()) << "nothing is lent meanwhile";
+  coordinator_->resume(1, now_);
+  EXPECT_THAT(output(), IsEmpty());
+  coordinator_->resume_all(now_);
+  EXPECT_THAT(output(), ElementsAre("ready 1:1", "ready 2:1", "draining 1:1 move"));
+  coordinator_->resume(0, now_);
+  EXPECT_THAT(output(), ElementsAre("ready 0:1"));
+}
+
+// It died with its world, and said so before its process was ended.
+TEST_F(CoordinatorTest, AWaveThatADeadReplicaEndedIsNoFault) {
+  config_.step_together = true;
+  make_ready(2);
+  coordinator_->report({0, 1}, true);
+  EXPECT_THAT(output(), ElementsAre("wave 0:1 in 1", "wave 1:1 in 1"));
+  coordinator_->exited({0, 1}, killed_by_9, 5);
+  EXPECT_TRUE(coordinator_->wave_ended({1, 1}, 1));
+  coordinator_->report({1, 1}, true);  // it says nothing of the next incarnation
+  coordinator_->exited({1, 1}, killed_by_9, 6);
+  coordinator_->tick(20);
+  for (const int replica : {0, 1}) coordinator_->ready({replica, 2}, 21);
+  EXPECT_THAT(output(), ::testing::Not(::testing::Contains(::testing::HasSubstr("wave"))));
 }
 
 TEST_F(CoordinatorTest, ASuspectGetsAReplicaAloneOneFrontEndAfterTheOther) {
@@ -219,14 +293,15 @@ TEST_F(WorldTest, AWaveBeginsWithWorkAndTheNextOneWithWhatCameTooLate) {
 TEST_F(WorldTest, KeepsTheSizeWithWhichItStarted) {
   make_ready(2);
   EXPECT_EQ(coordinator_->add_replica(ReplicaOrigin::spawned, 5).error().code, ErrorCode::invalid_argument);
-  EXPECT_EQ(coordinator_->remove(0, 5).error().code, ErrorCode::invalid_argument);
+  EXPECT_EQ(coordinator_->remove(0, false, 5).error().code, ErrorCode::invalid_argument);
 }
 
 TEST_F(WorldTest, IsLentAsAWhole) {
   make_ready(2);
   note(7, ClientNote::Kind::wants_alone);
+  EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "draining 1:1 move"));
   for (int i = 0; i < 2; ++i) note(7, ClientNote::Kind::drained, {i, 1});
-  EXPECT_THAT(output(), ElementsAre("draining 0:1 move", "draining 1:1 move", "lent 0:1 to 7"));
+  EXPECT_THAT(output(), ElementsAre("lent 0:1 to 7"));
   coordinator_->fault({1, 1}, 5);
   EXPECT_THAT(output(), ElementsAre("died 1:1", "died 0:1 because of 1", "kill 1:1", "kill 0:1"));
 }

@@ -123,7 +123,7 @@ void Dispatcher::on_news(const ReplicaNews& news, const std::string& reason) {
       on_ready(news.replica);
       break;
     case ReplicaNews::State::draining:
-      on_draining(news.replica, news.move);
+      on_draining(news);
       break;
     case ReplicaNews::State::lent:
       if (news.client == config_.client) use_loan(news.replica);
@@ -138,25 +138,32 @@ void Dispatcher::on_news(const ReplicaNews& news, const std::string& reason) {
   place_waiting();
 }
 
-void Dispatcher::on_ready(Placement placement) {
+// What is known of this incarnation; nothing yet, if this is the first news of it.
+Dispatcher::Replica& Dispatcher::known(Placement placement) {
   Replica& replica = replicas_[placement.rank];
-  CHECK(replica.epoch == 0 || replica.epoch == placement.epoch, "rank {} epoch {} is ready, epoch {} has not died",
+  CHECK(replica.epoch == 0 || replica.epoch == placement.epoch, "rank {} epoch {} is there, epoch {} has not died",
         placement.rank, placement.epoch, replica.epoch);
   if (replica.epoch == 0) replica.load = LoadView(config_.planted);
   replica.epoch = placement.epoch;
+  return replica;
+}
+
+void Dispatcher::on_ready(Placement placement) {
+  Replica& replica = known(placement);
   replica.answers_when_empty = false;
   replica.open = !replica.moved_away;
   replica.opens_when_empty = replica.moved_away;
   on_empty(placement.rank);
 }
 
-void Dispatcher::on_draining(Placement placement, bool move) {
-  Replica* const replica = find(placement);
-  if (replica == nullptr) return;
+void Dispatcher::on_draining(const ReplicaNews& news) {
+  const Placement placement = news.replica;
+  Replica& replica = known(placement);
   if (loan_ && loan_->replica == placement) return_loan();
-  replica->open = replica->opens_when_empty = false;
-  replica->answers_when_empty = true;
-  if (move) move_away(placement);
+  replica.open = replica.opens_when_empty = false;
+  replica.answers_when_empty = true;
+  replica.draining = news.number;
+  if (news.move) move_away(placement);
   on_empty(placement.rank);
 }
 
@@ -264,7 +271,7 @@ void Dispatcher::on_empty(int rank) {
   replica.moved_away = false;
   if (std::exchange(replica.opens_when_empty, false)) replica.open = true;
   if (std::exchange(replica.answers_when_empty, false)) {
-    notes_.push_back({ClientNote::Kind::drained, {rank, replica.epoch}});
+    notes_.push_back({ClientNote::Kind::drained, {rank, replica.epoch}, replica.draining});
   }
 }
 

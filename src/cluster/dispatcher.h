@@ -116,6 +116,7 @@ class Dispatcher {
     Epoch epoch = 0;
     bool open = true;                 // gets requests
     bool answers_when_empty = false;  // the parent waits for `drained`
+    std::uint32_t draining = 0;       // the number of the last draining
     bool moved_away = false;          // something was, and it may still say something of it
     bool opens_when_empty = false;    // ready again since
     std::deque<ReplicaMessage> messages;
@@ -133,8 +134,9 @@ class Dispatcher {
 
   Result<void> check(const Request& request) const;
   Replica* find(Placement placement);
+  Replica& known(Placement placement);
   void on_ready(Placement placement);
-  void on_draining(Placement placement, bool move);
+  void on_draining(const ReplicaNews& news);
   void on_death(Placement placement, const std::string& reason);
   void move_away(Placement placement);
   void wait_anew(RequestId request);

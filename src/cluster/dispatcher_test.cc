@@ -254,6 +254,16 @@ TEST_F(DispatcherTest, ADrainingReplicaGetsNothingNewAndSaysWhenItIsEmpty) {
   EXPECT_THAT(messages({0, 1}), ElementsAre("add 2"));
 }
 
+TEST_F(DispatcherTest, AReplicaThatDrainsWhenItIsFirstHeardOfGetsNothing) {
+  make();
+  news(State::draining, {0, 1});
+  submit();
+  EXPECT_THAT(messages({0, 1}), IsEmpty());
+  EXPECT_THAT(notes(), ElementsAre("drained 0:1"));
+  news(State::ready, {0, 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1"));
+}
+
 TEST_F(DispatcherTest, AReplicaThatIsToldToMoveHandsItsRequestsToOthers) {
   make();
   news(State::ready, {0, 1});

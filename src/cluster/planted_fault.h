@@ -25,6 +25,7 @@ enum class PlantedFault : std::uint8_t {
   keep_peers,             // Coordinator: one of a world is given up, the others wait for it
   keep_world,             // Coordinator: one of a world has died, the others are left in it
   await_departed,         // Coordinator: a front end that has gone is waited for
+  take_any_answer,        // Coordinator: an answer to an earlier draining counts for the present one
 };
 
 inline constexpr std::pair<const char*, PlantedFault> planted_faults[] = {
@@ -44,6 +45,7 @@ inline constexpr std::pair<const char*, PlantedFault> planted_faults[] = {
     {"keep-peers", PlantedFault::keep_peers},
     {"keep-world", PlantedFault::keep_world},
     {"await-departed", PlantedFault::await_departed},
+    {"take-any-answer", PlantedFault::take_any_answer},
 };
 
 }  // namespace chorus

@@ -1,5 +1,5 @@
 // What the parent tells its front ends of a replica, and what they tell the parent. Plain values. Each front end gets
-// all news in order.
+// all news in order, beginning with what each replica is when the front end comes.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +20,13 @@ struct ReplicaNews {
   };
   Placement replica;
   State state = State::ready;
-  bool move = false;    // draining
-  ClientId client = 0;  // lent
-  int because_of = -1;  // died: because this replica, which it stepped together with, did; -1: by itself
+  bool move = false;         // draining
+  ClientId client = 0;       // lent
+  int because_of = -1;       // died: because this replica, which it stepped together with, did; -1: by itself
+  std::uint32_t number = 0;  // draining: of this draining, which an answer names
   bool operator==(const ReplicaNews&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.replica, self.state, self.move, self.client, self.because_of);
+    return visit(self.replica, self.state, self.move, self.client, self.because_of, self.number);
   }
 };
 constexpr auto enumeration_of(ReplicaNews::State) {
@@ -39,9 +40,10 @@ struct ClientNote {
     returned,     // I need the lent one no longer
   };
   Kind kind = Kind::drained;
-  Placement replica;  // drained, returned
+  Placement replica;         // drained, returned
+  std::uint32_t number = 0;  // drained: the draining's
   bool operator==(const ClientNote&) const = default;
-  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.kind, self.replica); }
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.kind, self.replica, self.number); }
 };
 constexpr auto enumeration_of(ClientNote::Kind) {
   return Enumeration{"a front end's note", ClientNote::Kind::returned};

@@ -119,6 +119,27 @@ void Supervisor::remove(int rank, Nanoseconds now) {
   if (replica.state == ReplicaState::given_up) end(rank);
 }
 
+void Supervisor::restart(int rank, Nanoseconds now) {
+  Replica& replica = replicas_.at(static_cast<std::size_t>(rank));
+  switch (replica.state) {
+    case ReplicaState::stopped:
+    case ReplicaState::given_up:
+      return start(rank, now);
+    case ReplicaState::backing_off:
+      replica.restarts = 0;
+      return spawn(rank, now);
+    case ReplicaState::starting:
+    case ReplicaState::ready:
+      replica.starts_anew = true;
+      return fault({rank, replica.epoch}, now);
+    case ReplicaState::killing:
+      replica.starts_anew = true;
+      return;
+    case ReplicaState::removed:
+      return;
+  }
+}
+
 // Tells that the epoch is dead, once, and forgets old deaths if it had been well for long.
 void Supervisor::declare_dead(int rank, Nanoseconds now) {
   Replica& replica = replicas_[static_cast<std::size_t>(rank)];
@@ -140,6 +161,10 @@ Nanoseconds Supervisor::backoff(std::uint32_t restarts) const {
 // The process is gone, or given up waiting for: back off and start again, or not.
 void Supervisor::gone(int rank, Nanoseconds now) {
   Replica& replica = replicas_[static_cast<std::size_t>(rank)];
+  if (std::exchange(replica.starts_anew, false) && replica.retry && replica.restartable) {
+    replica.restarts = 0;
+    return spawn(rank, now);
+  }
   if (!restart_allowed(rank)) return end(rank);
   replica.state = ReplicaState::backing_off;
   replica.deadline = now + backoff(replica.restarts);

@@ -9,7 +9,8 @@
 //   killing ──exit (or the kill deadline)──> backing_off ──> starting
 //                                                └─ restart budget spent, or not worth a retry ──> given_up
 //
-// A replica that is removed ends as `removed` instead: its id is never used again.
+// A replica that is removed ends as `removed` instead: its id is never used again. One that an operator restarts goes
+// from killing to starting at once, with a new budget.
 //
 // An epoch dies exactly once: `died` is given the moment it is known (exit, missed deadline, fault), before its process
 // is certainly gone; whatever that process says later is of an old epoch.
@@ -67,7 +68,9 @@ class Supervisor {
   void fault(Placement replica, Nanoseconds now);  // it broke the protocol, its connection broke, or an operator asks
   void give_up(int rank, Nanoseconds now);         // it shall not be started again; if it runs it is ended
   void remove(int rank, Nanoseconds now);          // the same, for good
-  void tick(Nanoseconds now);                      // time passed: call at next_deadline() or earlier
+  // Its process ends, if it runs, and it starts anew: also one that was given up, or backs off.
+  void restart(int rank, Nanoseconds now);
+  void tick(Nanoseconds now);  // time passed: call at next_deadline() or earlier
 
   // What is to be done, in order.
   std::vector<SupervisorAction> take_actions();
@@ -88,9 +91,10 @@ class Supervisor {
     Nanoseconds deadline = 0;  // of the state, where it has one
     Nanoseconds ready_since = 0;
     std::uint32_t restarts = 0;
-    bool retry = true;        // of the life that is ending
-    bool restartable = true;  // of every life
-    bool leaving = false;     // its end is its removal
+    bool retry = true;         // of the life that is ending
+    bool restartable = true;   // of every life
+    bool leaving = false;      // its end is its removal
+    bool starts_anew = false;  // its end is a restart that was asked for
   };
   Replica* present(Placement replica);
   void spawn(int rank, Nanoseconds now);

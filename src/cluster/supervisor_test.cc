@@ -95,6 +95,8 @@ int apply_event(const std::string& text, Supervisor& supervisor) {
     supervisor.give_up(replica.rank, now);
   else if (event == "remove")
     supervisor.remove(replica.rank, now);
+  else if (event == "restart")
+    supervisor.restart(replica.rank, now);
   else if (event == "tick")
     supervisor.tick(now);
   else

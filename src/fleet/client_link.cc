@@ -16,9 +16,9 @@ void ClientLink::introduce(ReplicaLink* replica) {
 
 void ClientLink::tell(const ReplicaNews& news, const std::string& reason) {
   const auto found = introductions_.find(news.replica.rank);
-  const bool ready = news.state == ReplicaNews::State::ready || news.state == ReplicaNews::State::lent;
+  const bool lives = news.state != ReplicaNews::State::died && news.state != ReplicaNews::State::removed;
   int socket = -1;
-  if (ready && found != introductions_.end() && found->second.replica == news.replica) {
+  if (lives && found != introductions_.end() && found->second.replica == news.replica) {
     socket = found->second.socket.get();
   }
   auto sent =

@@ -41,22 +41,7 @@ class OfflineFleet final : public HostedFleet {
     host_.act();
   }
 
-  Result<void> drain(int dp_rank, bool move) override {
-    CHORUS_TRY_VOID(client_.check_rank(dp_rank));
-    host_.drain(dp_rank, move);
-    return {};
-  }
-
-  Result<void> resume(int dp_rank) override {
-    CHORUS_TRY_VOID(client_.check_rank(dp_rank));
-    host_.resume(dp_rank);
-    return {};
-  }
-
-  Result<void> remove(int dp_rank) override {
-    CHORUS_TRY_VOID(client_.check_rank(dp_rank));
-    return host_.remove(dp_rank);
-  }
+  FleetHost& host() override { return host_; }
 
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
 
@@ -93,6 +78,12 @@ Result<void> OfflineFleet::poll(int timeout_ms, std::vector<FleetEvent>* events)
 }
 
 }  // namespace
+
+const char* name_of(ReplicaCondition condition) {
+  static constexpr const char* names[] = {"starting",   "ready",    "draining", "drained",
+                                          "restarting", "given_up", "removed"};
+  return names[static_cast<std::size_t>(condition)];
+}
 
 PrefixKey random_prefix_key() {
   std::random_device device;

@@ -26,6 +26,7 @@
 #include "base/result.h"
 #include "cluster/dispatcher.h"
 #include "cluster/fleet_event.h"
+#include "cluster/placement.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "request/engine_load.h"
@@ -33,13 +34,31 @@
 
 namespace chorus {
 
+class FleetHost;
+
+// Ranks count on: those that are added come after those that there were, and none is used again.
+inline constexpr int replica_ids_max = 4096;
+
+enum class ReplicaCondition : std::uint8_t {
+  starting,
+  ready,
+  draining,    // gets nothing new
+  drained,     // and has nothing
+  restarting,  // its process has ended, or ends
+  given_up,
+  removed,
+};
+const char* name_of(ReplicaCondition condition);
+
 struct ReplicaStatus {
   int dp_rank = 0;
-  bool alive = false;
+  bool alive = false;                                       // ready, draining or drained
+  ReplicaCondition condition = ReplicaCondition::starting;  // a front end in another process knows ready and draining
+  Epoch epoch = 0;
   int pid = 0;
   std::uint32_t in_flight = 0;  // requests, counted exactly on this side
   EngineLoad load;              // last reported
-  std::uint32_t deaths = 0;     // of its incarnations; only a host tells them
+  std::uint32_t deaths = 0;     // of its incarnations, those that an operator ended aside; only a host tells them
 };
 
 struct FleetTimes {
@@ -80,13 +99,8 @@ class Fleet {
 // One whose host is in this process too.
 class HostedFleet : public Fleet {
  public:
-  // An operator's wishes; each is followed as poll() goes on. A replica that is drained gets nothing new, and with
-  // `move` what it has goes on elsewhere, no token lost; it gets requests again after resume(). One that is removed is
-  // drained, then ended for good: its rank is never used again. Errors: no such rank, or (removing) replicas that step
-  // together.
-  virtual Result<void> drain(int dp_rank, bool move) = 0;
-  virtual Result<void> resume(int dp_rank) = 0;
-  virtual Result<void> remove(int dp_rank) = 0;
+  // For an operator: what is wished of it is done as poll() goes on.
+  virtual FleetHost& host() = 0;
 };
 
 }  // namespace chorus

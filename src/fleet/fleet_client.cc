@@ -1,5 +1,7 @@
 #include "fleet/fleet_client.h"
 
+#include <algorithm>
+
 #include "cluster/balance/load_balancer.h"
 #include "net/frame.h"
 
@@ -35,6 +37,11 @@ FleetClient::FleetClient(const EngineConfig& config, ClientId client, const Pref
 Result<void> FleetClient::check_rank(int dp_rank) const {
   if (dp_rank >= 0 && dp_rank < ranks_) return {};
   return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", dp_rank, ranks_);
+}
+
+void FleetClient::on_news(const ReplicaNews& news, const std::string& reason) {
+  ranks_ = std::max(ranks_, news.replica.rank + 1);
+  dispatcher_.on_news(news, reason);
 }
 
 Result<void> FleetClient::on_events(Placement from, const std::string& events) {

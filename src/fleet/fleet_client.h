@@ -21,8 +21,10 @@ class FleetClient {
   FleetClient(const EngineConfig& config, ClientId client, const PrefixKey& prefix_key);
 
   ClientId id() const { return id_; }
-  // Whether an operator or a request may name this rank.
+  // Whether a request may name this rank: there is one, or was.
   Result<void> check_rank(int dp_rank) const;
+  void on_news(const ReplicaNews& news, const std::string& reason = {});
+  int ranks() const { return ranks_; }  // ever heard of, or configured
   Dispatcher& dispatcher() { return dispatcher_; }
   const Dispatcher& dispatcher() const { return dispatcher_; }
 

@@ -6,6 +6,7 @@
 
 #include <set>
 
+#include "fleet/host.h"
 #include "testing/fleet_running.h"
 #include "testing/fleet_testing.h"
 
@@ -34,7 +35,7 @@ TEST(FleetDrain, WhatMovesFromADrainedReplicaIsTheSameElsewhere) {
   const std::string lines = log_of([&] {
     outputs = run_all(fleet->get(), requests, once_after(50, [&](HostedFleet& running) {
                         had_some = running.replicas()[0].in_flight > 0;
-                        ASSERT_TRUE(running.drain(0, true).ok());
+                        ASSERT_TRUE(running.host().drain(0, true).ok());
                         EXPECT_EQ(running.replicas()[0].in_flight, 0U);
                       }));
   });
@@ -46,7 +47,7 @@ TEST(FleetDrain, WhatMovesFromADrainedReplicaIsTheSameElsewhere) {
 TEST(FleetDrain, ADrainedReplicaGetsNothingUntilItIsResumed) {
   auto fleet = start_toy_fleet(toy_engine_config(2));
   ASSERT_TRUE(fleet.ok());
-  ASSERT_TRUE((*fleet)->drain(0, false).ok());
+  ASSERT_TRUE((*fleet)->host().drain(0, false).ok());
   const std::vector<Request> requests = mixed_requests(20);
   std::set<int> ranks;
   const auto run_and_note_ranks = [&] {
@@ -66,7 +67,7 @@ TEST(FleetDrain, ADrainedReplicaGetsNothingUntilItIsResumed) {
   };
   run_and_note_ranks();
   EXPECT_EQ(ranks, (std::set{1}));
-  ASSERT_TRUE((*fleet)->resume(0).ok());
+  ASSERT_TRUE((*fleet)->host().resume(0).ok());
   run_and_note_ranks();
   EXPECT_EQ(ranks, (std::set{0, 1}));
 }
@@ -79,7 +80,7 @@ TEST(FleetDrain, ARemovedReplicaEndsWhatItHasAndIsNotStartedAgain) {
   Outputs outputs;
   const std::string lines = log_of([&] {
     outputs = run_all(fleet->get(), requests,
-                      once_after(50, [](HostedFleet& running) { ASSERT_TRUE(running.remove(0).ok()); }));
+                      once_after(50, [](HostedFleet& running) { ASSERT_TRUE(running.host().remove(0, false).ok()); }));
     std::vector<FleetEvent> events;
     const Nanoseconds deadline = monotonic_now() + test_timeout;
     while ((*fleet)->replicas()[0].pid != 0 && monotonic_now() < deadline)
@@ -93,13 +94,50 @@ TEST(FleetDrain, ARemovedReplicaEndsWhatItHasAndIsNotStartedAgain) {
   EXPECT_EQ(run_all(fleet->get(), requests), outputs) << "the other one goes on";
 }
 
+// Goal: an operator changes the fleet under requests, and no output changes. Method: one replica after the other is
+// added, restarted and removed, all are paused for a while.
+TEST(FleetDrain, WhatAnOperatorDoesChangesNoOutput) {
+  const std::vector<Request> requests = mixed_requests(200);
+  auto fleet = start_toy_fleet(toy_engine_config(2, "slow"));
+  ASSERT_TRUE(fleet.ok());
+  FleetHost& host = (*fleet)->host();
+  const auto condition = [&](int rank) { return host.replicas().at(static_cast<std::size_t>(rank)).condition; };
+  // Each says whether it could be done yet.
+  const std::vector<std::function<bool()>> acts = {
+      [&] { return host.add().value() == 2; },
+      [&] { return host.restart(0).ok() && condition(0) == ReplicaCondition::restarting; },
+      [&] { return host.pause(true), condition(1) != ReplicaCondition::ready; },
+      [&] { return host.resume_all(), condition(1) == ReplicaCondition::ready; },
+      [&] { return condition(2) == ReplicaCondition::ready && host.remove(1, true).ok(); },
+      [&] { return host.pause(false), condition(2) == ReplicaCondition::draining; },
+      [&] { return host.resume_all(), condition(2) == ReplicaCondition::ready; },
+  };
+  std::size_t done = 0;
+  const std::string lines = log_of([&] {
+    const Outputs outputs = run_all(fleet->get(), requests, [&](HostedFleet&, const Collector& collector) {
+      const bool due = host.is_paused() || collector.events() >= 50 * (done + 1);
+      if (done < acts.size() && due && acts[done]()) ++done;
+    });
+    EXPECT_EQ(outputs, direct_outputs(requests));
+  });
+  EXPECT_EQ(done, acts.size());
+  const std::vector<ReplicaStatus> replicas = host.replicas();
+  ASSERT_EQ(replicas.size(), 3u);
+  for (const ReplicaStatus& replica : replicas) EXPECT_EQ(replica.deaths, 0u) << replica.dp_rank;
+  EXPECT_THAT(lines, AllOf(HasSubstr("Worker rank 2 is ready"), HasSubstr("was ended (it is to start anew)"),
+                           Not(HasSubstr("WARNING"))));
+  EXPECT_THAT(host.drain(1, true).error().message, HasSubstr("data parallel rank 1 was removed"));
+  ASSERT_TRUE(host.remove(2, true).ok());
+  EXPECT_THAT(host.remove(0, true).error().message, HasSubstr("is the last one"));
+}
+
 TEST(FleetDrain, RefusesRanksThatThereAreNot) {
   EngineConfig config = toy_engine_config(2);
   auto fleet = start_toy_fleet(config);
   ASSERT_TRUE(fleet.ok());
-  EXPECT_THAT((*fleet)->drain(2, false).error().message, HasSubstr("no data parallel rank 2: there are 2"));
-  EXPECT_FALSE((*fleet)->resume(-1).ok());
-  EXPECT_FALSE((*fleet)->remove(7).ok());
+  EXPECT_THAT((*fleet)->host().drain(2, false).error().message, HasSubstr("no data parallel rank 2: there are 2"));
+  EXPECT_FALSE((*fleet)->host().resume(-1).ok());
+  EXPECT_FALSE((*fleet)->host().remove(7, true).ok());
 }
 
 }  // namespace

@@ -28,10 +28,7 @@ class FrontEndFleet final : public Fleet {
  public:
   FrontEndFleet(const EngineConfig& config, ClientId client, std::unique_ptr<Connection> host, FleetTimes times,
                 const PrefixKey& prefix_key)
-      : ranks_(config.parallel.data_parallel_size),
-        client_(config, client, prefix_key),
-        host_(std::move(host)),
-        times_(std::move(times)) {}
+      : client_(config, client, prefix_key), host_(std::move(host)), times_(std::move(times)) {}
 
   Result<RequestId> submit(Request request, std::optional<int> dp_rank) override {
     if (dp_rank) CHORUS_TRY_VOID(client_.check_rank(*dp_rank));
@@ -51,7 +48,7 @@ class FrontEndFleet final : public Fleet {
  private:
   struct Replica {
     ReplicaLink link;
-    bool ready = false;
+    bool open = false;  // gets requests, as far as the host is concerned
     EngineLoad load;
     std::optional<Nanoseconds> broken_at;  // its socket is, and no news of its death has come
   };
@@ -67,7 +64,6 @@ class FrontEndFleet final : public Fleet {
   void append_descriptors(std::vector<pollfd>* items);
   bool has_events() const { return client_.dispatcher().has_events(); }
 
-  int ranks_;
   FleetClient client_;
   std::unique_ptr<Connection> host_;
   FleetTimes times_;
@@ -142,14 +138,14 @@ Result<void> FrontEndFleet::take_news(Frame frame) {
   const auto found = replicas_.find(rank);
   const bool present = found != replicas_.end() && found->second.link.replica() == news.replica;
   const bool ended = news.state == ReplicaNews::State::died || news.state == ReplicaNews::State::removed;
-  if (present) found->second.ready = news.state == ReplicaNews::State::ready;
+  if (present) found->second.open = news.state == ReplicaNews::State::ready;
   if (present && ended) {
     read_from(found->second);  // what it said last still counts
     const std::uint32_t requests = client_.dispatcher().ledger().requests_on(rank);
     if (requests > 0) log(LogLevel::info, "{} requests of worker rank {} go on elsewhere", requests, rank);
     replicas_.erase(found);
   }
-  client_.dispatcher().on_news(news, message.reason);
+  client_.on_news(news, message.reason);
   return {};
 }
 
@@ -215,13 +211,15 @@ Result<void> FrontEndFleet::send() {
 
 std::vector<ReplicaStatus> FrontEndFleet::replicas() const {
   std::vector<ReplicaStatus> status;
-  for (int rank = 0; rank < ranks_; ++rank) {
+  for (int rank = 0; rank < client_.ranks(); ++rank) {
     const auto found = replicas_.find(rank);
     ReplicaStatus& one = status.emplace_back();
     one.dp_rank = rank;
     one.in_flight = client_.dispatcher().ledger().requests_on(rank);
     if (found == replicas_.end()) continue;
-    one.alive = found->second.ready;
+    one.alive = true;
+    one.condition = found->second.open ? ReplicaCondition::ready : ReplicaCondition::draining;
+    one.epoch = found->second.link.replica().epoch;
     one.load = found->second.load;
   }
   return status;

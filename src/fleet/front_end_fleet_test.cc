@@ -130,11 +130,34 @@ TEST(FrontEndFleet, ADrainedReplicaMovesWhatItHas) {
   submit_all(one, requests);
   bool drained = false;
   served.run({&one}, choices_of(requests), [&] {
-    if (!drained && one.collector.events() > 30) served.host.drain(0, true);
-    drained = drained || one.collector.events() > 30;
+    if (!drained && one.collector.events() > 30) drained = served.host.drain(0, true).ok();
   });
   EXPECT_TRUE(drained);
   EXPECT_EQ(one.collector.outputs(), direct_outputs(requests));
+}
+
+// Goal: front ends in other processes follow what an operator does. Method: one that comes while a replica drains gives
+// it nothing; one that was there learns of an added one.
+TEST(FrontEndFleet, FollowsReplicasThatComeAndDrain) {
+  const std::vector<Request> requests = mixed_requests(20);
+  Served served(toy_engine_config(2, "slow"));
+  auto one = served.add_front_end();
+  EXPECT_EQ(one.fleet->submit(mixed_requests(1)[0], 2).error().code, ErrorCode::invalid_argument);
+  ASSERT_TRUE(served.host.drain(0, false).ok());
+  auto two = served.add_front_end();
+  ASSERT_EQ(served.host.add().value(), 2);
+  submit_all(one, requests);
+  submit_all(two, requests);
+  served.run({&one, &two}, choices_of(requests), [&] { EXPECT_EQ(two.fleet->replicas().at(0).in_flight, 0u); });
+  EXPECT_EQ(one.collector.outputs(), direct_outputs(requests));
+  EXPECT_EQ(two.collector.outputs(), direct_outputs(requests));
+  EXPECT_EQ(two.fleet->replicas().at(0).condition, ReplicaCondition::draining);
+  const Nanoseconds deadline = monotonic_now() + test_timeout;
+  const auto knows = [](auto& front_end) { return front_end.fleet->replicas().size() == 3; };
+  while (!knows(one) || !knows(two)) {
+    ASSERT_LT(monotonic_now(), deadline);
+    served.run({&one, &two}, 0);
+  }
 }
 
 TEST(FrontEndFleet, WithoutItsHostItFails) {

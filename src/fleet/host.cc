@@ -127,8 +127,15 @@ std::vector<ReplicaStatus> FleetHost::replicas() const {
   std::vector<ReplicaStatus> status;
   for (int rank = 0; rank < ranks(); ++rank) {
     const auto& link = at(rank).link;
-    status.push_back(
-        {rank, is_ready(rank), link ? link->present_pid() : 0, requests_on(rank), at(rank).load, at(rank).deaths});
+    ReplicaStatus& one = status.emplace_back();
+    one.dp_rank = rank;
+    one.alive = is_ready(rank);
+    one.condition = condition_of(rank);
+    one.epoch = rank < coordinator_.replicas() ? coordinator_.epoch(rank) : 0;
+    one.pid = link ? link->present_pid() : 0;
+    one.in_flight = requests_on(rank);
+    one.load = at(rank).load;
+    one.deaths = at(rank).deaths;
   }
   return status;
 }

@@ -2,9 +2,9 @@
 // sources' help (replica_source.h), answers what engines ask while they start, watches their processes, connections and
 // progress, and tells the front end what becomes of them. It touches no request.
 //
-// In five files: host.cc (start, end and the loop), host_lifecycle.cc (incarnations that begin and end),
+// In six files: host.cc (start, end and the loop), host_lifecycle.cc (incarnations that begin and end),
 // host_deaths.cc (how they are noticed, and what is said of them), host_messages.cc (what engines say), host_clients.cc
-// (front ends in other processes).
+// (front ends in other processes), host_operator.cc (what an operator wishes).
 //
 // Front ends: one in this process over the engines' control connections, or any number in other processes, each with
 // a socket to each engine (client_link.h).
@@ -49,10 +49,23 @@ class FleetHost final : private SourceHost {
   void remove_client(ClientId client);
   bool has_client(ClientId client) const;
 
-  // As Fleet's.
-  void drain(int rank, bool move);
-  void resume(int rank);
-  Result<void> remove(int rank);
+  // An operator's wishes, followed as the loop goes on. Errors: no such rank, or one that was removed; replicas that
+  // step together, where the number of them would change.
+  //
+  // One more replica, which gets requests once it is ready; its rank. Errors: replicas that others start; no memory for
+  // its KV cache.
+  Result<int> add();
+  // It gets nothing new, and with `move` what it has goes on elsewhere, no token lost; until resume().
+  Result<void> drain(int rank, bool move);
+  Result<void> resume(int rank);
+  // Drained, then ended for good: its rank is never used again. Errors: it is the last one.
+  Result<void> remove(int rank, bool move);
+  // Ended at once, what it has going on elsewhere, and started again; also one that was given up.
+  Result<void> restart(int rank);
+  // All of them drain, also those that come meanwhile: requests wait, with `move` those that run too.
+  void pause(bool move);
+  void resume_all();
+  bool is_paused() const { return coordinator_.is_paused(); }
 
   bool is_over() const { return coordinator_.is_over(monotonic_now()); }
   Error all_dead() const;
@@ -67,6 +80,7 @@ class FleetHost final : private SourceHost {
     std::optional<ReplicaLink> link;  // the present incarnation, until its process is reaped
     bool was_ready = false;           // some incarnation was READY
     bool removed = false;             // an operator wants it to end
+    bool restarting = false;          // or to start anew, and its present incarnation has not ended
     EngineLoad load;                  // last reported
     std::uint32_t deaths = 0;         // of its incarnations
     struct Death {
@@ -90,6 +104,9 @@ class FleetHost final : private SourceHost {
 
   Result<void> prepare(FleetSetup* setup);
   void add_replicas();
+  Result<void> check_rank(int rank) const;
+  Result<void> check_memory() const;
+  ReplicaCondition condition_of(int rank) const;
   Result<void> wait_for_all(const std::function<bool()>& interrupted);
 
   // Incarnations.

@@ -10,6 +10,7 @@ namespace chorus {
 FleetHost::Death FleetHost::death_of(const ReplicaLink& link, int because_of) const {
   if (link.last_words) return {link.last_words->code, fmt::format("{}: {}", link.reason, link.last_words->message)};
   if (!link.reason.empty()) return {ErrorCode::unavailable, link.reason};
+  if (at(link.replica().rank).restarting) return {ErrorCode::unavailable, "was ended (it is to start anew)"};
   if (at(link.replica().rank).removed) return {ErrorCode::unavailable, "was ended (it is to be removed)"};
   if (because_of >= 0) {
     return {ErrorCode::unavailable,

@@ -22,7 +22,7 @@ bool FleetHost::carry_out() {
     if (news.state == ReplicaNews::State::died) {
       bury(news);
     } else if (client_ != nullptr) {
-      client_->dispatcher().on_news(news);
+      client_->on_news(news);
     }
     for (const auto& client : clients_) client->tell(news, at(news.replica.rank).last_death.words);
   }
@@ -76,13 +76,15 @@ void FleetHost::begin(const CoordinatorAction& action) {
     return;
   }
   at(replica.rank).link = std::move(*begun);
+  at(replica.rank).restarting = false;
 }
 
 // The epoch is dead for everybody. Its process may still be there.
 void FleetHost::bury(const ReplicaNews& news) {
   const Placement replica = news.replica;
   Rank& rank = at(replica.rank);
-  ++rank.deaths;
+  const bool wanted = rank.removed || rank.restarting;
+  if (!wanted) ++rank.deaths;
   int pid = 0;
   if (rank.link && rank.link->replica() == replica) {
     rank.last_death = death_of(*rank.link, news.because_of);
@@ -94,16 +96,17 @@ void FleetHost::bury(const ReplicaNews& news) {
       rank.source->origin() != ReplicaOrigin::joins || rank.last_death.code == ErrorCode::invalid_argument;
   if (!rank.was_ready && for_good) start_failed_ = true;
   rank.source->ended(replica);
+  const LogLevel level = wanted ? LogLevel::info : LogLevel::warning;
   const std::uint32_t requests = requests_on(replica.rank);
-  if (client_ != nullptr) client_->dispatcher().on_news(news, rank.last_death.words);
+  if (client_ != nullptr) client_->on_news(news, rank.last_death.words);
   if (client_ == nullptr) {
-    log(LogLevel::warning, "Worker rank {} (pid {}) {}: what it had {}", replica.rank, pid, rank.last_death.words,
+    log(level, "Worker rank {} (pid {}) {}: what it had {}", replica.rank, pid, rank.last_death.words,
         any_ready() ? "goes to the others" : "waits for a restart");
   } else if (requests == 0) {
-    log(LogLevel::warning, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, rank.last_death.words);
+    log(level, "Worker rank {} (pid {}) {}; it held no requests", replica.rank, pid, rank.last_death.words);
   } else {
-    log(LogLevel::warning, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, rank.last_death.words,
-        requests, any_ready() ? "go to the others" : "wait for a restart");
+    log(level, "Worker rank {} (pid {}) {}: its {} requests {}", replica.rank, pid, rank.last_death.words, requests,
+        any_ready() ? "go to the others" : "wait for a restart");
   }
 }
 
@@ -114,23 +117,6 @@ void FleetHost::kill(Placement replica) {
   // Its process is another's: that this side will not listen again is all there is to its end.
   doomed.reset();
   coordinator_.exited(replica, ExitStatus{1, 0}, monotonic_now());
-}
-
-void FleetHost::drain(int rank, bool move) {
-  coordinator_.drain(rank, move, monotonic_now());
-  act();
-}
-
-void FleetHost::resume(int rank) {
-  coordinator_.resume(rank);
-  act();
-}
-
-Result<void> FleetHost::remove(int rank) {
-  CHORUS_TRY_VOID(coordinator_.remove(rank, monotonic_now()));
-  at(rank).removed = true;
-  act();
-  return {};
 }
 
 void FleetHost::hear_sources() {

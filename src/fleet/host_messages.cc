@@ -60,6 +60,7 @@ EngineStart FleetHost::engine_start(Placement replica) const {
   EngineStart start;
   start.config = config_;
   start.model = model_;
+  start.config.parallel.data_parallel_size = ranks();
   start.dp_rank = replica.rank;
   start.epoch = replica.epoch;
   start.kv_cache_bytes = kv_cache_bytes_;

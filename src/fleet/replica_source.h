@@ -61,6 +61,9 @@ class ReplicaSource {
   // Of the rank something is started here: it counts in "Starting X data parallel workers".
   virtual bool starts(int) const { return true; }
 
+  // One more rank is of it, which it spawns: an operator has added it. Only where origin() is `spawned`.
+  virtual void add(int) {}
+
   // First, before weights are loaded: may settle what the configuration leaves to it. `setup`: without its sources;
   // what it refers to outlives the source.
   virtual Result<void> prepare(const FleetSetup& setup, const ModelConfig& model, EngineConfig* config) = 0;

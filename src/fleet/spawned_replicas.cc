@@ -1,5 +1,7 @@
 #include "fleet/spawned_replicas.h"
 
+#include <algorithm>
+
 #include "base/log.h"
 #include "config/node.h"
 #include "fleet/fleet_setup.h"
@@ -7,7 +9,20 @@
 namespace chorus {
 
 bool SpawnedReplicas::brings(int rank) const {
-  return parallel_.is_local(rank);
+  return parallel_.is_local(rank) || added_.contains(rank);
+}
+
+// It gets the cores of one that was removed; while there is none it is not bound.
+void SpawnedReplicas::add(int rank) {
+  int cores_of = -1;
+  for (int other = 0; other < rank && cores_of < 0; ++other) {
+    const auto taken = [&](const auto& one) {
+      return one.second == other && host_->state(one.first) != ReplicaState::removed;
+    };
+    const bool free = parallel_.is_local(other) && host_->state(other) == ReplicaState::removed;
+    if (free && std::ranges::none_of(added_, taken)) cores_of = other;
+  }
+  added_[rank] = cores_of;
 }
 
 Result<void> SpawnedReplicas::prepare(const FleetSetup& setup, const ModelConfig&, EngineConfig* config) {
@@ -36,8 +51,11 @@ Result<ReplicaLink> SpawnedReplicas::begin(Placement replica, std::uint64_t worl
 void SpawnedReplicas::configure(ReplicaLink* engine) {
   EngineStart start = host_->engine_start(engine->replica());
   const int workers = parallel_.replica_size();
+  const auto added = added_.find(start.dp_rank);
+  const int cores_of = added == added_.end() ? start.dp_rank : added->second;
   for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
-    start.worker_cpus.push_back(cpu_sets_[static_cast<std::size_t>(start.dp_rank * workers + worker)]);
+    start.worker_cpus.push_back(cores_of < 0 ? std::vector<int>()
+                                             : cpu_sets_[static_cast<std::size_t>(cores_of * workers + worker)]);
   }
   start.shows_progress = engine->progress_memory().progress().watched();
   engine->post(MessageType::config, encode(start), weights_fd_);

@@ -2,6 +2,7 @@
 // where they step together, bound to their own cores where that is configured.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ class SpawnedReplicas final : public ReplicaSource {
 
   bool brings(int rank) const override;
   ReplicaOrigin origin() const override { return ReplicaOrigin::spawned; }
+  void add(int rank) override;
   Result<void> prepare(const FleetSetup& setup, const ModelConfig& model, EngineConfig* config) override;
   void open(SourceHost* host, const EngineConfig& config, const ModelConfig& model,
             const LoadedWeights& weights) override;
@@ -30,6 +32,7 @@ class SpawnedReplicas final : public ReplicaSource {
   std::string engine_program_;
   int weights_fd_ = -1;
   std::vector<std::vector<int>> cpu_sets_;  // by worker of this machine; empty: not bound
+  std::map<int, int> added_;                // to the rank whose cores it has; -1: not bound
   std::optional<SharedWorld> world_;
   std::uint64_t world_number_ = 0;  // of world_
 };

@@ -214,6 +214,12 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
   if (const ApiError* const error = std::get_if<ApiError>(&parsed)) return exchange->respond(refusal_of(*error));
   if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
   auto& request = std::get<GenerationRequest>(parsed);
+  if (const auto rank = request.inputs.front().dp_rank) {
+    if (const int ranks = host_.replicas().ranks; *rank >= ranks) {
+      return exchange->respond(error_response(
+          400, fmt::format("there is no data parallel rank {}: there are {}", *rank, ranks), "X-data-parallel-rank"));
+    }
+  }
   slot_.add(Metric::unknown_fields, request.unknown_fields);
   request.prompt_tokens_details = config_.prompt_tokens_details;
   const std::optional<std::string> given_id = client_id(exchange->request());
@@ -404,12 +410,12 @@ std::uint64_t Api::end_early(const std::vector<std::string>& ids) {
 void Api::health(const std::shared_ptr<Exchange>& exchange) {
   HttpResponse response;
   response.content_type.clear();
-  response.status = host_.ready_replicas() > 0 ? 200 : 503;
+  response.status = host_.replicas().alive > 0 ? 200 : 503;
   exchange->respond(std::move(response));
 }
 
 void Api::ready(const std::shared_ptr<Exchange>& exchange) {
-  const int replicas = host_.ready_replicas();
+  const int replicas = host_.replicas().ready;
   if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
   if (replicas == 0) return exchange->respond(error_response(503, "no replica is ready"));
   exchange->respond(json_response(member_json("ready_replicas", static_cast<std::uint64_t>(replicas))));

@@ -39,9 +39,15 @@ struct ApiConfig {
   std::size_t bytes_beside_max = std::size_t{256} << 20;  // of bodies that wait to be read beside the server's thread
 };
 
+struct ReplicaCounts {
+  int ranks = 0;  // that a request may name
+  int alive = 0;
+  int ready = 0;  // of those that live: they get requests
+};
+
 // What the API asks of what runs it.
 struct ApiHost {
-  std::function<int()> ready_replicas;
+  std::function<ReplicaCounts()> replicas;
   std::function<void()> wake;                             // the text engine is to be polled soon
   std::function<void(std::function<void()> work)> later;  // on the server's thread; any thread calls it
   std::function<std::string()> metrics_text;

@@ -77,7 +77,10 @@ class ApiTest : public testing::Test {
   }
   void start() {
     api.emplace(config,
-                ApiHost{[this] { return ready; }, [this] { ++wakes; },
+                ApiHost{[this] {
+                          return ReplicaCounts{2, alive, ready};
+                        },
+                        [this] { ++wakes; },
                         [this](std::function<void()> work) {
                           const std::lock_guard lock(later_mutex);
                           later.push_back(std::move(work));
@@ -151,7 +154,7 @@ class ApiTest : public testing::Test {
   ApiConfig config;
   std::optional<Api> api;
   HttpApplication application;
-  int ready = 1, wakes = 0;
+  int ready = 1, alive = 1, wakes = 0;
 };
 
 TEST_F(ApiTest, CompletesWhole) {
@@ -396,9 +399,14 @@ TEST_F(ApiTest, TellsItsState) {
   EXPECT_EQ(ask("GET", "/health")->response->status, 200);
   EXPECT_EQ(answer(*ask("GET", "/ready")).dump(), R"({"ready_replicas":1})");
   ready = 0;
-  EXPECT_EQ(ask("GET", "/health")->response->status, 503);
+  EXPECT_EQ(ask("GET", "/health")->response->status, 200) << "a paused server is healthy";
   EXPECT_EQ(ask("GET", "/ready")->response->status, 503);
-  ready = 1;
+  alive = 0;
+  EXPECT_EQ(ask("GET", "/health")->response->status, 503);
+  ready = alive = 1;
+  const auto nowhere = ask("POST", "/v1/completions", R"({"prompt": "a"})", {{"x-data-parallel-rank", "2"}});
+  EXPECT_EQ(nowhere->response->status, 400);
+  EXPECT_THAT(nowhere->response->body, testing::HasSubstr("there is no data parallel rank 2: there are 2"));
   EXPECT_EQ(answer(*ask("GET", "/version"))["version"], "1.2.3");
   fleet.silent = true;
   ask("POST", "/v1/completions", R"({"prompt": "a"})");
@@ -548,6 +556,7 @@ TEST_F(ApiTest, TakesAChatApart) {
   const Json whole = answer(*post("/v1/chat/completions", body + "}"));
   EXPECT_EQ(whole["choices"][0]["message"].dump(),
             R"({"role":"assistant","content":null,"refusal":null,"reasoning":"one"})");
+  EXPECT_EQ(whole["usage"]["completion_tokens_details"].dump(), R"({"reasoning_tokens":3})");
   const auto streamed = post("/v1/chat/completions", body + R"(, "stream": true})");
   EXPECT_EQ(chunks(*streamed)[1]["choices"][0]["delta"].dump(), R"({"reasoning":"one"})");
   EXPECT_EQ(chunks(*streamed).back()["choices"][0]["finish_reason"], "length");

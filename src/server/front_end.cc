@@ -62,7 +62,6 @@ ApiConfig api_config(const FrontEndConfig& config, const ChatFormat& chat, const
   api.model.chat_fills_context = !own_defaults || !model.default_max_tokens;
   api.model.chat = &chat;
   api.model.max_model_len = engine.max_model_len > 0 ? engine.max_model_len : model.max_position_embeddings;
-  api.model.ranks = engine.parallel.data_parallel_size;
   set_formats(config.formats, tokenizer, &api.model);
   api.model.by_priority = engine.scheduling_policy == SchedulingPolicy::priority;
   api.access = config.access;
@@ -112,12 +111,18 @@ class FrontEndLoop final : public FrontEnd {
 
  private:
   ApiHost api_host() {
-    return {[this] { return ready_replicas(); }, [this] { turn_soon(); },
+    return {[this] { return replicas(); }, [this] { turn_soon(); },
             [this](std::function<void()> work) { asio::post(loop_, std::move(work)); },
             [this] { return metrics_text(metrics_, metric_text_); }};
   }
-  int ready_replicas() const {
-    return static_cast<int>(std::ranges::count_if(fleet_.replicas(), &ReplicaStatus::alive));
+  ReplicaCounts replicas() const {
+    ReplicaCounts counts;
+    for (const ReplicaStatus& replica : fleet_.replicas()) {
+      ++counts.ranks;
+      counts.alive += replica.alive ? 1 : 0;
+      counts.ready += replica.condition == ReplicaCondition::ready ? 1 : 0;
+    }
+    return counts;
   }
 
   void turn_soon();

@@ -91,8 +91,8 @@ FrontEndConfig front_end_config(const FrontEndStart& start) {
 
 MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model) {
   const int longest = engine.max_model_len > 0 ? engine.max_model_len : model.max_position_embeddings;
-  return {engine.parallel.data_parallel_size, std::max(engine.api_server_count, 1),
-          static_cast<std::uint32_t>(longest)};
+  return {engine.parallel.data_parallel_size, std::max(engine.api_server_count, 1), static_cast<std::uint32_t>(longest),
+          replica_ids_max};
 }
 
 std::string encode(const FrontEndStart& message) {

@@ -74,7 +74,9 @@ void GenerationJob::append(TextDelta&& delta, Choice* choice) {
   choice->ended = choice->ended || delta.finish != FinishReason::none;
   OutputDelta parsed;
   if (choice->parser) {
+    const bool thought = choice->parser->thinks();
     choice->parser->push(std::exchange(delta.text, {}), &parsed);
+    if (delta.token && thought && choice->parser->thinks()) ++choice->reasoning_tokens;
     if (delta.finish != FinishReason::none) choice->parser->finish(&parsed);
     choice->part.ends_with_calls = choice->parser->has_calls();
   }
@@ -95,6 +97,9 @@ Usage GenerationJob::usage() const {
     cached_tokens += prompt.usage.cached_tokens.value_or(0);
   }
   if (request_.prompt_tokens_details) sum.cached_tokens = cached_tokens;
+  if (!request_.output.reasoning) return sum;
+  sum.reasoning_tokens = 0;
+  for (const Choice& choice : choices_) *sum.reasoning_tokens += choice.reasoning_tokens;
   return sum;
 }
 

@@ -52,6 +52,7 @@ class GenerationJob {
     bool opened = false;                 // its role was told
     bool prompt_shown = false;           // in a stream: with its first part
     std::uint64_t text_offset = 0;
+    std::uint64_t reasoning_tokens = 0;
   };
 
   bool ended() const;

@@ -15,6 +15,7 @@ namespace chorus {
 struct ServerOptions {
   std::string host = "127.0.0.1";
   int port = 8000;                              // 0: the system chooses
+  std::string control_socket;                   // for an operator; empty: none
   std::string uds;                              // a Unix socket's path, in the place of host and port; empty: none
   TlsFiles tls;                                 // not given: HTTP in the clear
   std::string api_key_file;                     // empty: none

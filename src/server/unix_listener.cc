@@ -21,16 +21,17 @@ Result<UniqueFd> make_socket() {
   return socket;
 }
 
-Result<void> remove_abandoned(const std::string& path, const sockaddr_un& name) {
+Result<void> remove_abandoned(const std::string& path, const char* option, const sockaddr_un& name) {
   struct stat found {};
   if (::lstat(path.c_str(), &found) != 0) return {};
   if (!S_ISSOCK(found.st_mode)) {
-    return fail(ErrorCode::invalid_argument, "--uds {}: there is a file that is no socket; name another path", path);
+    return fail(ErrorCode::invalid_argument, "{} {}: there is a file that is no socket; name another path", option,
+                path);
   }
   CHORUS_TRY(const UniqueFd probe, make_socket());
   const int connected = ::connect(probe.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name);
   if (connected == 0 || errno != ECONNREFUSED) {
-    return fail(ErrorCode::unavailable, "--uds {}: a server listens there; end it, or name another path", path);
+    return fail(ErrorCode::unavailable, "{} {}: a server listens there; end it, or name another path", option, path);
   }
   ::unlink(path.c_str());
   return {};
@@ -38,20 +39,20 @@ Result<void> remove_abandoned(const std::string& path, const sockaddr_un& name) 
 
 }  // namespace
 
-Result<UnixListener> UnixListener::open(const std::string& path) {
+Result<UnixListener> UnixListener::open(const std::string& path, const char* option) {
   sockaddr_un name{};
   name.sun_family = AF_UNIX;
   if (path.size() >= sizeof name.sun_path) {
-    return fail(ErrorCode::invalid_argument, "--uds {}: a socket's path has at most {} bytes", path,
+    return fail(ErrorCode::invalid_argument, "{} {}: a socket's path has at most {} bytes", option, path,
                 sizeof name.sun_path - 1);
   }
   path.copy(name.sun_path, path.size());
-  CHORUS_TRY_VOID(remove_abandoned(path, name));
+  CHORUS_TRY_VOID(remove_abandoned(path, option, name));
   CHORUS_TRY(UniqueFd socket, make_socket());
   // Nobody can connect before listen(): by then the file is this user's alone.
   if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0 ||
       ::chmod(path.c_str(), S_IRUSR | S_IWUSR) != 0 || ::listen(socket.get(), backlog) != 0) {
-    return fail(ErrorCode::unavailable, "--uds {}: {}", path, std::strerror(errno));
+    return fail(ErrorCode::unavailable, "{} {}: {}", option, path, std::strerror(errno));
   }
   return UnixListener(std::move(socket), path);
 }

@@ -15,8 +15,9 @@ namespace chorus {
 class UnixListener {
  public:
   // For this user alone (0600): who lets others in changes the file's mode or its folder's. A file whose server has
-  // gone is replaced. Errors: a path that is too long, another file there, a server that listens there.
-  static Result<UnixListener> open(const std::string& path);
+  // gone is replaced. `option`: of the command line, for errors. Errors: a path that is too long, another file there, a
+  // server that listens there.
+  static Result<UnixListener> open(const std::string& path, const char* option);
   UnixListener(UnixListener&& other) noexcept;
   UnixListener& operator=(UnixListener&&) = delete;
   ~UnixListener();

@@ -44,8 +44,9 @@ EngineLoad EngineMeter::Engine::total() const {
 
 void EngineMeter::take(std::span<const ReplicaStatus> replicas) {
   for (const ReplicaStatus& replica : replicas) {
-    if (replica.dp_rank < 0 || static_cast<std::size_t>(replica.dp_rank) >= engines_.size()) continue;
-    Engine& engine = engines_[static_cast<std::size_t>(replica.dp_rank)];
+    const auto rank = static_cast<std::size_t>(replica.dp_rank);
+    if (rank >= engines_.size()) engines_.resize(rank + 1);
+    Engine& engine = engines_[rank];
     if (replica.load.steps < engine.now.load.steps) add_counters(&engine.ended, engine.now.load);
     engine.now = replica;
     write(engine, replica.dp_rank);
@@ -62,7 +63,10 @@ void EngineMeter::write(const Engine& engine, int rank) const {
   slot_.set(Metric::kv_cache_usage, used_part(present), series);
   slot_.set(Metric::engine_sleep_state, 1, {rank, metric_value::awake});
   slot_.set(Metric::kv_blocks, static_cast<double>(present.kv_blocks_total), series);
-  slot_.set(Metric::replica_ready, engine.now.alive ? 1 : 0, series);
+  slot_.set(Metric::replica_ready, engine.now.condition == ReplicaCondition::ready ? 1 : 0, series);
+  for (std::size_t state = 0; state <= metric_value::removed; ++state) {
+    slot_.set(Metric::replica_state, state == static_cast<std::size_t>(engine.now.condition) ? 1 : 0, {rank, state});
+  }
   slot_.set_counter(Metric::replica_deaths, engine.now.deaths, series);
   slot_.set_counter(Metric::prefix_cache_queries, total.prefix_cache_queries, series);
   slot_.set_counter(Metric::prefix_cache_hits, total.prefix_cache_hits, series);

@@ -16,7 +16,7 @@ namespace chorus {
 
 class EngineMeter {
  public:
-  EngineMeter(MetricSlot slot, int engines);
+  EngineMeter(MetricSlot slot, int engines);  // at the start; more may come
 
   // How they are now, as the host knows it.
   void take(std::span<const ReplicaStatus> replicas);

@@ -22,6 +22,7 @@ std::vector<double> token_bounds(std::uint32_t max_model_len) {
 }  // namespace
 
 MetricLayout::MetricLayout(const MetricShape& shape) : shape_(shape) {
+  shape_.engines_max = std::max(shape.engines_max, shape.engines);
   const auto of = [this](MetricBuckets buckets) -> std::vector<double>& {
     return bounds_[static_cast<std::size_t>(buckets)];
   };

@@ -12,9 +12,10 @@
 namespace chorus {
 
 struct MetricShape {
-  int engines = 1;
+  int engines = 1;  // at the start
   int front_ends = 1;
   std::uint32_t max_model_len = 0;  // the largest bucket of tokens
+  int engines_max = 0;              // with those that are added; never fewer than at the start
 };
 
 // One series: of an engine (0 where the metric has no engine), of one of the row's values (0 likewise).
@@ -32,7 +33,8 @@ class MetricLayout {
   // The series' first cell. A histogram has one for each bound, one beyond them, and its sum.
   std::size_t at(Metric metric, MetricSeries series) const;
   std::span<const double> bounds(MetricBuckets buckets) const { return bounds_[static_cast<std::size_t>(buckets)]; }
-  int engines(const MetricRow& row) const { return row.labels == MetricLabels::engine ? shape_.engines : 1; }
+  // How many there is room for: memory that nobody writes to is not used.
+  int engines(const MetricRow& row) const { return row.labels == MetricLabels::engine ? shape_.engines_max : 1; }
 
  private:
   std::size_t width(const MetricRow& row) const;

@@ -18,6 +18,9 @@ constexpr const char* token_sources[] = {"source=\"local_compute\"", "source=\"l
 constexpr const char* finished_reasons[] = {"finished_reason=\"stop\"", "finished_reason=\"length\"",
                                             "finished_reason=\"abort\"", "finished_reason=\"error\"",
                                             "finished_reason=\"repetition\""};
+constexpr const char* replica_states[] = {"state=\"starting\"", "state=\"ready\"",      "state=\"draining\"",
+                                          "state=\"drained\"",  "state=\"restarting\"", "state=\"given_up\"",
+                                          "state=\"removed\""};
 constexpr const char* rejection_reasons[] = {"reason=\"max_num_queued_reqs\"", "reason=\"max_num_queued_tokens\"",
                                              "reason=\"no_room\""};
 
@@ -95,6 +98,8 @@ constexpr MetricRow replica_rows[] = {
      B::step_rows},
     {Metric::kv_blocks, "chorus:kv_blocks", K::gauge, L::engine, "KV-cache blocks that the replica has."},
     {Metric::replica_ready, "chorus:replica_ready", K::gauge, L::engine, "1: the replica takes requests."},
+    {Metric::replica_state, "chorus:replica_state", K::gauge, L::engine, "1: the state that the replica is in.",
+     replica_states},
     {Metric::replica_deaths, "chorus:replica_deaths_total", K::counter, L::engine,
      "Incarnations of the replica that died."},
     {Metric::front_end_deaths, "chorus:front_end_deaths_total", K::counter, L::model, "Front ends that died."},

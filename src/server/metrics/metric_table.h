@@ -27,6 +27,7 @@ enum class Metric : std::uint8_t {
   step_rows,
   kv_blocks,
   replica_ready,
+  replica_state,
   replica_deaths,
   front_end_deaths,
 
@@ -82,6 +83,7 @@ enum WaitingReason : std::uint8_t { capacity, deferred };
 enum SleepState : std::uint8_t { awake, weights_offloaded, discard_all };
 enum TokenSource : std::uint8_t { computed, cached, transferred };
 enum FinishedReason : std::uint8_t { stop, length, abort, error, repetition };
+enum ReplicaStateName : std::uint8_t { starting, ready, draining, drained, restarting, given_up, removed };
 enum RejectionReason : std::uint8_t { too_many_requests, too_many_tokens, no_room };
 }  // namespace metric_value
 

@@ -37,6 +37,7 @@ class TextWriter {
     static constexpr const char* kinds[] = {"counter", "gauge", "histogram"};
     head(row.name, row.help, kinds[static_cast<std::size_t>(row.kind)]);
     for (int engine = 0; engine < layout_.engines(row); ++engine) {
+      if (row.labels == MetricLabels::engine && !is_there(engine)) continue;
       for (std::size_t value = 0; value < std::max<std::size_t>(row.values.size(), 1); ++value) {
         series(row, {engine, value});
       }
@@ -45,7 +46,8 @@ class TextWriter {
 
   void cache_config(const MetricTextConfig& config) {
     head("vllm:cache_config_info", "Information of the KV-cache configuration.", "gauge");
-    for (int engine = 0; engine < layout_.shape().engines; ++engine) {
+    for (int engine = 0; engine < layout_.shape().engines_max; ++engine) {
+      if (!is_there(engine)) continue;
       put("vllm:cache_config_info{{engine=\"{}\"", engine);
       for (const auto& [name, value] : config.cache_config) put(",{}=\"{}\"", name, escaped(value));
       put(",num_gpu_blocks=\"{:.0f}\"}} 1\n", store_.value(layout_.at(Metric::kv_blocks, {engine, 0})));
@@ -58,6 +60,17 @@ class TextWriter {
   template <typename... T>
   void put(fmt::format_string<T...> format, T&&... values) {
     fmt::format_to(std::back_inserter(text_), format, std::forward<T>(values)...);
+  }
+
+  // One that was added is when it has a state; one that was removed is no more.
+  bool is_there(int engine) const {
+    const std::size_t states = layout_.at(Metric::replica_state, {engine, 0});
+    if (store_.value(states + metric_value::removed) > 0) return false;
+    bool has_state = engine < layout_.shape().engines;
+    for (std::size_t state = 0; state < metric_value::removed; ++state) {
+      has_state = has_state || store_.value(states + state) > 0;
+    }
+    return has_state;
   }
 
   void head(const char* name, const char* help, const char* kind) {

@@ -175,6 +175,7 @@ TEST(RequestMeter, CountsWhatIsCutOff) {
 ReplicaStatus status_of(std::uint64_t steps) {
   ReplicaStatus status;
   status.alive = true;
+  status.condition = ReplicaCondition::ready;
   status.load.steps = steps;
   status.load.running = 3;
   status.load.waiting = 2;
@@ -196,6 +197,7 @@ TEST(EngineMeter, CountsOverIncarnations) {
   meter.take(std::vector{status_of(50)});
   ReplicaStatus dead = status_of(50);
   dead.alive = false;
+  dead.condition = ReplicaCondition::restarting;
   dead.deaths = 1;
   meter.take(std::vector{dead});
   {
@@ -217,6 +219,27 @@ TEST(EngineMeter, CountsOverIncarnations) {
   EXPECT_EQ(samples.of("vllm:iteration_tokens_total_bucket", 0, ",le=\"8.0\""), 0);
   EXPECT_EQ(samples.of("vllm:iteration_tokens_total_bucket", 0, ",le=\"16.0\""), 55);
   EXPECT_EQ(samples.of("chorus:replica_deaths_total", 0), 1);
+}
+
+TEST(EngineMeter, ShowsTheReplicasThatThereAre) {
+  const MetricStore store = MetricStore::create({1, 1, 64, 4}).value();
+  EngineMeter meter(store.parent(), 1);
+  ReplicaStatus first = status_of(5), added = status_of(7);
+  added.dp_rank = 1;
+  first.condition = ReplicaCondition::draining;
+  meter.take(std::vector{first, added});
+  {
+    const std::string text = metrics_text(store, {"m", {}});
+    EXPECT_THAT(text, HasSubstr("chorus:replica_state{engine=\"0\",model_name=\"m\",state=\"draining\"} 1"));
+    EXPECT_THAT(text, HasSubstr("chorus:replica_ready{engine=\"0\",model_name=\"m\"} 0"));
+    EXPECT_THAT(text, HasSubstr("vllm:num_requests_running{engine=\"1\",model_name=\"m\"} 3"));
+    EXPECT_THAT(text, Not(HasSubstr("engine=\"2\"")));
+  }
+  first.condition = ReplicaCondition::removed;
+  meter.take(std::vector{first, added});
+  const std::string text = metrics_text(store, {"m", {}});
+  EXPECT_THAT(text, Not(HasSubstr("engine=\"0\"")));
+  EXPECT_THAT(text, HasSubstr("engine=\"1\""));
 }
 
 TEST(EngineMeter, LogsWhatVllmsUsersLookFor) {

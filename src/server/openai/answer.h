@@ -47,6 +47,9 @@ struct AnswerPrompt {
 struct Usage {
   std::uint64_t prompt_tokens = 0, completion_tokens = 0;
   std::optional<std::uint64_t> cached_tokens = {};  // of the prompt, where it is to be told
+  // Generated while thoughts were open, their markers aside where these are a token each; where thoughts are told
+  // apart.
+  std::optional<std::uint64_t> reasoning_tokens = {};
 };
 
 // What every object of an answer says.

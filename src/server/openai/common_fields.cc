@@ -83,14 +83,14 @@ void read_stream(Fields& fields, GenerationRequest* request) {
   if (!inner.ok()) fields.fail("stream_options", inner.error().message);
 }
 
-std::optional<int> read_rank(Fields& fields, const ServedModel& model, std::optional<std::string_view> header) {
+// Which ranks there are is known where it is submitted: they come and go.
+std::optional<int> read_rank(Fields& fields, std::optional<std::string_view> header) {
   if (!header) return std::nullopt;
   int rank = 0;
   const auto [end, error] = std::from_chars(header->data(), header->data() + header->size(), rank);
   if (error != std::errc() || end != header->data() + header->size()) return std::nullopt;
-  if (rank >= 0 && rank < model.ranks) return rank;
-  fields.fail("X-data-parallel-rank",
-              fmt::format("there is no data parallel rank {}: there are {}", rank, model.ranks));
+  if (rank >= 0) return rank;
+  fields.fail("X-data-parallel-rank", fmt::format("there is no data parallel rank {}", rank));
   return std::nullopt;
 }
 
@@ -114,7 +114,7 @@ GenerationInput read_common(Fields& fields, const ServedModel& model, Generation
   input.options.fills_context = request->kind == GenerationRequest::Kind::chat && model.chat_fills_context;
   apply_sampling(fields, &input.options, own);
   input.priority = read_priority(fields, model);
-  input.dp_rank = read_rank(fields, model, rank);
+  input.dp_rank = read_rank(fields, rank);
   request->request_id = fields.text("request_id");
   request->return_token_ids = fields.flag("return_token_ids", false);
   request->return_tokens_as_token_ids = fields.flag("return_tokens_as_token_ids", false);

@@ -22,7 +22,6 @@ struct ServedModel {
   bool chat_fills_context = true;  // until max_tokens is given: where the model has no max_new_tokens of its own
   const ChatFormat* chat = nullptr;
   int max_model_len = 0;
-  int ranks = 1;                               // data-parallel
   bool by_priority = false;                    // the scheduling policy
   const ToolCallFormat* tool_calls = nullptr;  // of tool_choice "auto"; null: it is refused
   std::optional<ReasoningStyle> reasoning;     // how a chat's thoughts are told from its answer; nullopt: they are not

@@ -16,7 +16,6 @@ class RequestTest : public testing::Test {
     model.names = {"stories", "alias"};
     model.chat = &chat;
     model.max_model_len = 64;
-    model.ranks = 2;
   }
   static Json json(const std::string& text) { return parse_json(text).value(); }
   Parsed<GenerationRequest> completion(const std::string& text, std::optional<std::string_view> rank = {}) {
@@ -241,7 +240,6 @@ TEST_F(RequestTest, Streams) {
 TEST_F(RequestTest, RanksAndPriorities) {
   EXPECT_EQ(good(completion(R"({"prompt": "a"})", "1")).inputs.at(0).dp_rank, 1);
   EXPECT_EQ(good(completion(R"({"prompt": "a"})", "one")).inputs.at(0).dp_rank, std::nullopt);
-  EXPECT_EQ(bad(completion(R"({"prompt": "a"})", "2")).param, "X-data-parallel-rank");
   EXPECT_EQ(bad(completion(R"({"prompt": "a"})", "-1")).param, "X-data-parallel-rank");
   model.by_priority = true;
   EXPECT_EQ(good(completion(R"({"prompt": "a", "priority": -3})")).inputs.at(0).priority, -3);

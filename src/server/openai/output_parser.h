@@ -25,6 +25,7 @@ class OutputParser {
   // Appends to `out`.
   void push(std::string_view text, OutputDelta* out);
   void finish(OutputDelta* out);
+  bool thinks() const { return reasoning_ && reasoning_->is_open(); }
   bool has_calls() const { return calls_ != nullptr && calls_->calls() > 0; }
 
  private:

@@ -37,6 +37,8 @@ class ReasoningSplit {
   explicit ReasoningSplit(ReasoningStart start);
   void push(std::string_view text, std::string* reasoning, std::string* content);
   void finish(std::string* reasoning, std::string* content);
+  // What comes next is a thought, unless a marker says otherwise.
+  bool is_open() const { return (state_ == State::begin ? otherwise_ : state_) == State::thoughts; }
 
  private:
   enum class State : std::uint8_t { begin, thoughts, answer };

@@ -1,0 +1,95 @@
+#include "server/control/operator.h"
+
+#include <nlohmann/json.hpp>
+
+#include "json/json.h"
+
+namespace chorus {
+namespace {
+
+struct Wish {
+  std::string command;
+  std::optional<int> rank;
+  bool move = true;
+};
+
+Result<Wish> parse(std::string_view request) {
+  CHORUS_TRY(const Json body, parse_json(request, {.bytes_max = 4096, .depth_max = 4}));
+  if (!body.is_object()) return fail(ErrorCode::invalid_argument, "a request is a JSON object");
+  Wish wish;
+  for (const auto& [key, value] : body.items()) {
+    if (key == "command" && value.is_string()) {
+      wish.command = value.get<std::string>();
+    } else if (key == "rank" && value.is_number_integer() && value >= 0 && value < replica_ids_max) {
+      wish.rank = value.get<int>();
+    } else if (key == "move" && value.is_boolean()) {
+      wish.move = value.get<bool>();
+    } else {
+      return fail(ErrorCode::invalid_argument,
+                  "'{}' is no member of a request, or its value is none: command (a string), rank (a whole number from "
+                  "0), move (true or false)",
+                  key);
+    }
+  }
+  return wish;
+}
+
+Json described(const ReplicaStatus& replica) {
+  return {{"rank", replica.dp_rank},
+          {"state", name_of(replica.condition)},
+          {"epoch", replica.epoch},
+          {"pid", replica.pid},
+          {"requests", replica.in_flight},
+          {"running", replica.load.running},
+          {"waiting", replica.load.waiting},
+          {"kv_blocks_free", replica.load.kv_blocks_free},
+          {"kv_blocks_total", replica.load.kv_blocks_total},
+          {"deaths", replica.deaths}};
+}
+
+Json list(const FleetHost& host) {
+  Json replicas = Json::array();
+  for (const ReplicaStatus& replica : host.replicas()) replicas.push_back(described(replica));
+  return {{"ok", true}, {"paused", host.is_paused()}, {"replicas", std::move(replicas)}};
+}
+
+Result<void> follow(FleetHost& host, const Wish& wish, int rank) {
+  if (wish.command == "drain") return host.drain(rank, wish.move);
+  if (wish.command == "resume") return host.resume(rank);
+  if (wish.command == "remove") return host.remove(rank, wish.move);
+  if (wish.command == "restart") return host.restart(rank);
+  return fail(ErrorCode::invalid_argument,
+              "'{}' takes no rank, or is no command: list, add, drain, resume, remove, restart, pause", wish.command);
+}
+
+Result<Json> follow(FleetHost& host, const Wish& wish) {
+  const Json done = {{"ok", true}};
+  if (wish.rank) {
+    CHORUS_TRY_VOID(follow(host, wish, *wish.rank));
+    return done;
+  }
+  if (wish.command == "list") return list(host);
+  if (wish.command == "pause") return host.pause(wish.move), done;
+  if (wish.command == "resume") return host.resume_all(), done;
+  if (wish.command != "add") {
+    return fail(ErrorCode::invalid_argument,
+                "'{}' needs a rank, or is no command: list, add, drain, resume, remove, restart, pause", wish.command);
+  }
+  CHORUS_TRY(const int rank, host.add());
+  return Json{{"ok", true}, {"rank", rank}};
+}
+
+}  // namespace
+
+std::string answer_operator(FleetHost& host, std::string_view request) {
+  const auto answer = [&]() -> Result<Json> {
+    CHORUS_TRY(const Wish wish, parse(request));
+    return follow(host, wish);
+  }();
+  if (answer.ok()) return answer->dump();
+  const bool wrong = answer.error().code == ErrorCode::invalid_argument;
+  return Json{{"ok", false}, {"wrong_usage", wrong}, {"error", answer.error().message}}.dump(
+      -1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace chorus

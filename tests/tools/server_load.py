@@ -1,0 +1,236 @@
+#!/usr/bin/env python3
+"""What `chorus serve` does under loads that take minutes, one a subcommand; prints a line of figures each (docs/performance.md).
+
+  azure TRACE.csv   512 clients over four replicas, lengths of the Azure trace: how evenly the tokens are spread
+  hostile           2,000 slow or hostile connections beside 100 good streams: what the good ones notice
+  doors             two replicas behind one door against two servers alone
+"""
+import argparse
+import asyncio
+import csv
+import json
+import multiprocessing
+import os
+import pathlib
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from chorus_process import STORIES  # noqa: E402  pylint: disable=wrong-import-position
+from serving import serving  # noqa: E402  pylint: disable=wrong-import-position
+
+
+def request(path, body):
+    data = json.dumps(body).encode()
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+
+class Client:
+    """One connection, kept."""
+
+    def __init__(self, port):
+        self.port, self.reader, self.writer = port, None, None
+
+    async def ask(self, data):
+        """The answer's body; for a stream the times of its events too."""
+        if self.writer is None:
+            self.reader, self.writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 24)
+        self.writer.write(data)
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode().lower()
+        assert " 200 " in head.splitlines()[0], head
+        if "transfer-encoding: chunked" not in head:
+            length = int(head.split("content-length: ")[1].split("\r\n")[0])
+            return await self.reader.readexactly(length), []
+        times = []
+        while (size := int(await self.reader.readline(), 16)):
+            await self.reader.readexactly(size + 2)
+            times.append(time.monotonic())
+        await self.reader.readline()
+        return b"", times
+
+
+def percentile(values, part):
+    return sorted(values)[min(len(values) - 1, int(part * len(values)))]
+
+
+def long_model(folder):
+    """Of the stories' vocabulary, one small layer, and positions for real prompts: the balancing is measured, not the arithmetic."""
+    made = pathlib.Path(folder) / "model"
+    shutil.copytree(STORIES, made)
+    config = json.loads((made / "config.json").read_text())
+    config.update(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, num_key_value_heads=1, head_dim=16, max_position_embeddings=16384)
+    (made / "config.json").write_text(json.dumps(config))
+    return str(made)
+
+
+def tokens_of(server):
+    """Prompt and output tokens of each replica."""
+    found = {}
+    for line in server.request("GET", "/metrics")[2].decode().splitlines():
+        if line.startswith(("vllm:prompt_tokens_total{", "vllm:generation_tokens_total{")):
+            engine = line.split('engine="')[1].split('"')[0]
+            found[engine] = found.get(engine, 0) + float(line.rsplit(" ", 1)[1])
+    return found
+
+
+async def closed_loop(port, bodies, clients):
+    left = iter(bodies)
+
+    async def one():
+        client = Client(port)
+        for body in left:
+            await client.ask(request("/v1/completions", body))
+    await asyncio.gather(*(one() for _ in range(clients)))
+
+
+def azure(options):
+    with open(options.trace, encoding="utf-8") as trace:
+        rows = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(trace)][:options.requests]
+    chance = random.Random(1)
+    bodies = [{"prompt": [chance.randrange(3, 500) for _ in range(max(1, prompt))], "max_tokens": max(1, output), "ignore_eos": True, "seed": 1} for prompt, output in rows]
+    with tempfile.TemporaryDirectory() as folder, serving(long_model(folder), "--load-format", "dummy", "-dp", "4", "--threads", "1", "--kv-cache-memory", "512MiB", "--max-num-seqs",
+                                                          "64", "--load-balancer", options.load_balancer) as server:
+        begin = time.monotonic()
+        asyncio.run(closed_loop(server.port, bodies, 512))
+        elapsed, tokens = time.monotonic() - begin, tokens_of(server)
+    mean = sum(tokens.values()) / len(tokens)
+    print(f"azure {options.load_balancer}: {len(bodies)} requests, 512 clients, {sum(tokens.values()):.0f} tokens in {elapsed:.0f} s; busiest replica {max(tokens.values()) / mean:.3f}, "
+          f"idlest {min(tokens.values()) / mean:.3f} of the mean")
+
+
+async def good_streams(port, seconds):
+    """Of 100 clients that stream one answer after the other: how long each answer took, and each pause within one."""
+    answers, pauses, end = [], [], time.monotonic() + seconds
+
+    async def one(index):
+        client, body = Client(port), {"prompt": "Once upon a time", "max_tokens": 64, "ignore_eos": True, "seed": index, "stream": True}
+        while time.monotonic() < end:
+            begin = time.monotonic()
+            _, times = await client.ask(request("/v1/completions", body))
+            answers.append(times[-1] - begin)
+            pauses.extend(late - early for early, late in zip(times, times[1:]))
+    await asyncio.gather(*(one(i) for i in range(100)))
+    return answers, pauses
+
+
+async def slow_head(reader, writer):
+    del reader
+    for byte in b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nX-Slow: " + b"a" * 1000:
+        writer.write(bytes([byte]))
+        await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def slow_body(reader, writer):
+    del reader
+    writer.write(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n{")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(1)
+
+
+async def reads_nothing(reader, writer):
+    del reader
+    writer.write(request("/v1/completions", {"prompt": "a", "max_tokens": 64, "ignore_eos": True, "stream": True}))
+    await asyncio.sleep(30)
+
+
+async def garbage(reader, writer):
+    writer.write(random.choice([b"\x16\x03\x01" + b"\xff" * 200, b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+                                b"A" * 20000, request("/v1/completions", {"prompt": 5}), request("/v1/chat/completions", {"messages": [[[]]]})]))
+    await reader.read(65536)
+    await asyncio.sleep(1)
+
+
+async def idle(reader, writer):
+    del writer
+    await reader.read(1)
+
+
+async def hostile_connections(port):
+    kinds = [slow_head, slow_body, garbage, idle, reads_nothing]
+
+    async def one(index):
+        await asyncio.sleep(random.random())
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    await kinds[index % len(kinds)](reader, writer)
+                finally:
+                    writer.close()
+            except OSError:
+                await asyncio.sleep(0.1)
+    await asyncio.gather(*(one(i) for i in range(2000)))
+
+
+def attack_from_afar(port):
+    os.nice(19)  # they are other machines' work
+    asyncio.run(hostile_connections(port))
+
+
+def hostile(options):
+    with serving(STORIES, "-dp", "1", "--threads", "1", "--kv-cache-memory", "256MiB", "--max-num-seqs", "256") as server:
+        asyncio.run(good_streams(server.port, 2))
+        calm = asyncio.run(good_streams(server.port, options.seconds))
+        attackers = multiprocessing.Process(target=attack_from_afar, args=(server.port,))
+        attackers.start()
+        time.sleep(3)
+        beside = asyncio.run(good_streams(server.port, options.seconds))
+        open_connections = server.request("GET", "/metrics")[2].decode().split("\nchorus:http_connections{")[1].split("} ")[1].split("\n")[0]
+        attackers.kill()
+        attackers.join()
+        assert server.request("GET", "/health")[0] == 200
+    for name, before, after in zip(("answer", "pause"), calm, beside):
+        print(f"hostile: {name} of a good stream p50 {1e3 * statistics.median(before):.1f} -> {1e3 * statistics.median(after):.1f} ms, p99 {1e3 * percentile(before, 0.99):.1f} -> "
+              f"{1e3 * percentile(after, 0.99):.1f} ms ({percentile(after, 0.99) / percentile(before, 0.99):.2f}), {len(before)} -> {len(after)} of them")
+    print(f"hostile: {open_connections} connections were open")
+
+
+def doors(options):
+    """Whole answers, so that the client costs little. One after the other, several times, since a machine has its moods."""
+    body = {"prompt": "Once upon a time there was", "max_tokens": 200, "ignore_eos": True, "seed": 3}
+    flags = ["--threads", "1", "--kv-cache-memory", "128MiB", "--max-num-seqs", "32"]
+
+    async def rate(ports, clients):
+        begin, count = time.monotonic(), options.answers
+        await asyncio.gather(*(closed_loop(port, [body] * (count // len(ports)), clients // len(ports)) for port in ports))
+        return count * body["max_tokens"] / (time.monotonic() - begin)
+    alone, together = [], []
+    with serving(STORIES, "-dp", "2", *flags) as door, serving(STORIES, *flags) as one, serving(STORIES, *flags) as two:
+        for round_number in range(options.rounds + 1):
+            pair = asyncio.run(rate([one.port, two.port], 64)), asyncio.run(rate([door.port], 64))
+            if round_number > 0:  # the first is a warm-up
+                alone.append(pair[0])
+                together.append(pair[1])
+    ratios = [behind / apart for behind, apart in zip(together, alone)]
+    print(f"doors: two servers alone {statistics.median(alone):.0f} tokens/s, one door before two replicas {statistics.median(together):.0f}: median ratio {statistics.median(ratios):.3f} "
+          f"of {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    trace = commands.add_parser("azure")
+    trace.add_argument("trace")
+    trace.add_argument("--requests", type=int, default=4000)
+    trace.add_argument("--load-balancer", default="least_loaded")
+    trace.set_defaults(run=azure)
+    attack = commands.add_parser("hostile")
+    attack.add_argument("--seconds", type=int, default=15)
+    attack.set_defaults(run=hostile)
+    pair = commands.add_parser("doors")
+    pair.add_argument("--answers", type=int, default=600)
+    pair.add_argument("--rounds", type=int, default=5)
+    pair.set_defaults(run=doors)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
