@@ -74,7 +74,7 @@ def test_smollm2_continues_as_transformers_does(kind):
     """transformers in float32 over the same de-quantised weights: data/gguf/README.md."""
     prompts = json.loads((DATA / "gguf" / f"smollm2_{kind}.json").read_text())["prompts"]
     stdin = lines({"prompt_token_ids": p["ids"], "max_tokens": len(p["greedy"]), "temperature": 0, "logprobs": 5, "ignore_eos": True} for p in prompts)
-    answers = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", "--dtype", "float32", stdin=stdin))
+    answers = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", "--dtype", "float32", "--quantization", "none", stdin=stdin))
     for prompt, answer in zip(prompts, answers, strict=True):
         output = answer["outputs"][0]
         sure = next((step for step, margin in enumerate(prompt["margins"]) if margin < 1e-3), len(prompt["greedy"]))
