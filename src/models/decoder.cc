@@ -12,7 +12,8 @@ Decoder::Decoder(Parameters& parameters, const ModelShard& shard, const ModelCon
   // A tied model's one matrix serves both ends where one stage has both.
   const bool tied = config.tie_word_embeddings && shard.last_stage;
   if (shard.first_stage && !tied)
-    embedding_.emplace(parameters, shard.tp, embedding_name, config.vocab_size, config.hidden_size);
+    embedding_.emplace(parameters, shard.tp, embedding_name, config.vocab_size, config.hidden_size,
+                       config.tie_word_embeddings);
   layers_.reserve(static_cast<std::size_t>(shard.last_layer - shard.first_layer));
   for (int index = shard.first_layer; index < shard.last_layer; ++index) {
     layers_.push_back(make_layer(parameters, shard.tp, shard.ep, spec, index));
