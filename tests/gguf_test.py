@@ -86,7 +86,8 @@ def test_smollm2_continues_as_transformers_does(kind):
 @needs_smollm2
 def test_smollm2_renders_and_answers_a_chat():
     row = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 20}
-    output = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", stdin=lines([row])))[0]["outputs"][0]
+    # The first word's margin is 0.08: what 8 bits of x may turn round (quantization_test.py).
+    output = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", "--quantization", "none", stdin=lines([row])))[0]["outputs"][0]
     assert (output["text"], output["finish_reason"]) == ("The capital of France is Paris.", "stop")
 
 
