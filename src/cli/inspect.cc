@@ -79,7 +79,8 @@ void add_rows(RowRange added, std::vector<RowRange>* ranges) {
 Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* inspection,
                        std::map<std::string, InspectedTensor>* tensors) {
   InspectedShard& shard = inspection->shards[index];
-  CHORUS_TRY(const DeclaredModel declared, declare_model(model, inspection->isa, inspection->dtype, shard.part));
+  CHORUS_TRY(const DeclaredModel declared,
+             declare_model(model, inspection->isa, inspection->dtype, shard.part, inspection->quantization));
   shard.bytes = declared.parameters.arena_bytes();
   for (NamedParameter& named : declared.parameters.named_parameters()) {
     InspectedTensor& tensor = (*tensors)[named.name];
@@ -131,6 +132,7 @@ Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model)
   inspection.parallel = config.parallel;
   CHORUS_TRY(inspection.isa, choose_isa(config.device, config.cpu_isa));
   inspection.dtype = compute_dtype(config, model);
+  inspection.quantization = compute_quantization(config, model);
   CHORUS_TRY(inspection.shards, shards_of(config, model));
   std::map<std::string, InspectedTensor> tensors;
   for (std::size_t index = 0; index < inspection.shards.size(); ++index) {

@@ -9,6 +9,7 @@
 #include "cli/progress.h"
 #include "cli/version.h"
 #include "exec/kv_capacity.h"
+#include "exec/load_weights.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
 #include "frontend/prompt_line.h"
@@ -196,7 +197,8 @@ void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& to
 Result<std::string> profile_of(const TextPromptParams& node) {
   CHORUS_TRY(const ModelConfig model, read_model_config(node.engine.model, node.engine.generation_config));
   CHORUS_TRY(const Isa isa, choose_isa(node.engine.device, node.engine.cpu_isa));
-  return version() + " " + numerics_profile(isa, compute_dtype(node.engine, model));
+  return version() + " " +
+         numerics_profile(isa, compute_dtype(node.engine, model), compute_quantization(node.engine, model));
 }
 
 Result<int> run(const std::string& path, bool disable_progress_bars) {

@@ -9,7 +9,7 @@
 
 #include "base/fields.h"
 #include "base/result.h"
-#include "tensor/dtype.h"
+#include "tensor/linear_format.h"
 
 namespace chorus {
 
@@ -46,6 +46,15 @@ struct OwnNumber {
   double value = 0;
   bool operator==(const OwnNumber&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.name, self.value); }
+};
+
+// A matrix that the checkpoint has quantised, by its name with the number of an expert written *; and the format in
+// groups that it is packed in: that of its blocks, or for other kinds of blocks the next that loses little.
+struct StoredFormat {
+  std::string tensor;
+  LinearFormat::Kind kind = LinearFormat::plain;
+  bool operator==(const StoredFormat&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.tensor, self.kind); }
 };
 
 // Notes a field that nodes need not agree about: where the model is, what ends a choice, and the defaults of requests.
@@ -87,6 +96,7 @@ struct ModelConfig {
   double own(std::string_view name) const;
   DType dtype =
       DType::float32;  // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
+  std::vector<StoredFormat> stored_formats;
   std::vector<std::int32_t> bos_token_ids;
   // Each ends a choice: generation_config.json's (else config.json's), and the tokenizer's own once
   // frontend/tokenizer_eos.h has added it. Ascending, unique.
@@ -101,20 +111,20 @@ struct ModelConfig {
   int rotary_dim() const { return static_cast<int>(head_dim * partial_rotary_factor + 1e-9); }
   bool operator==(const ModelConfig&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size,
-                 self.hidden_size, self.intermediate_size, self.num_hidden_layers, self.num_attention_heads,
-                 self.num_key_value_heads, self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope,
-                 self.window_rope, self.partial_rotary_factor, self.layer_is_rotary, self.tie_word_embeddings,
-                 self.attention_bias, self.attention_output_bias, self.mlp_bias, self.lm_head_bias, self.layer_window,
-                 self.attention_scale, self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size,
-                 self.norm_topk_prob, self.layer_is_moe, self.own_numbers, self.dtype, self.bos_token_ids,
-                 // What ends a choice is the head's to say: a node need not have the tokenizer.
-                 Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
-                 Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
-                 Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
-                 Noted{self.default_frequency_penalty, OfFrontEnd{}},
-                 Noted{self.default_repetition_penalty, OfFrontEnd{}}, Noted{self.default_top_k, OfFrontEnd{}},
-                 Noted{self.default_max_tokens, OfFrontEnd{}});
+    return visit(
+        Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size, self.hidden_size,
+        self.intermediate_size, self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads,
+        self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope, self.window_rope,
+        self.partial_rotary_factor, self.layer_is_rotary, self.tie_word_embeddings, self.attention_bias,
+        self.attention_output_bias, self.mlp_bias, self.lm_head_bias, self.layer_window, self.attention_scale,
+        self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob, self.layer_is_moe,
+        self.own_numbers, self.dtype, self.stored_formats, self.bos_token_ids,
+        // What ends a choice is the head's to say: a node need not have the tokenizer.
+        Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
+        Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},
+        Noted{self.default_min_p, OfFrontEnd{}}, Noted{self.default_presence_penalty, OfFrontEnd{}},
+        Noted{self.default_frequency_penalty, OfFrontEnd{}}, Noted{self.default_repetition_penalty, OfFrontEnd{}},
+        Noted{self.default_top_k, OfFrontEnd{}}, Noted{self.default_max_tokens, OfFrontEnd{}});
   }
 };
 

@@ -66,9 +66,9 @@ std::size_t scratch_bytes(const ModelConfig& model, std::int64_t rows) {
   return static_cast<std::size_t>(rows * row + logits) + (std::size_t{64} << 20);
 }
 
-std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options) {
+std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options, const LinearFormats& formats) {
   std::optional<ExpertSlots> slots;
-  if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts);
+  if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts, formats);
   return slots;
 }
 
@@ -79,10 +79,11 @@ void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>
 
 }  // namespace
 
-Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard) {
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard,
+                                    Quantization quantization) {
   CHORUS_TRY(const Family* family, find_family(model));
   CHORUS_TRY_VOID(check_size(model));
-  Parameters parameters(isa, dtype);
+  Parameters parameters(isa, dtype, LinearFormats(quantization, model));
   Decoder decoder = family->make({parameters, shard, model});
   if (isa == Isa::cuda_sm90) CHORUS_TRY_VOID(check_gpu(model, decoder));
   return DeclaredModel{std::move(parameters), std::move(decoder)};
@@ -94,8 +95,8 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
       options_(options),
       groups_(std::move(groups)),
       pool_(options.threads, options.cpus),
-      parameters_(options.isa, options.dtype),
-      slots_(make_slots(options)),
+      parameters_(options.isa, options.dtype, LinearFormats(options.quantization, model)),
+      slots_(make_slots(options, LinearFormats(options.quantization, model))),
       decoder_(make_decoder(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model)),
       rotary_tables_(make_rotary_tables(model, options.max_model_len)) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(host_isa(options.isa), model.vocab_size);

@@ -26,6 +26,7 @@ class ModelRunner {
   struct Options {
     Isa isa = Isa::scalar;
     DType dtype = DType::bfloat16;
+    Quantization quantization = Quantization::none;  // of the weights
     int max_model_len = 0;
     int block_size = 16;
     std::uint64_t kv_cache_bytes = 0;
@@ -117,6 +118,7 @@ struct DeclaredModel {
   Parameters parameters;
   Decoder decoder;
 };
-Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard);
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard,
+                                    Quantization quantization = Quantization::none);
 
 }  // namespace chorus

@@ -193,6 +193,14 @@ Result<std::vector<HfTensor>> hf_tensors(const GgufFile& file) {
   return tensors;
 }
 
+std::string name_of_all_experts(const std::string& name) {
+  constexpr std::string_view part = ".experts.";
+  const std::size_t at = name.find(part);
+  if (at == std::string::npos) return name;
+  const std::size_t begin = at + part.size(), end = std::min(name.find('.', begin), name.size());
+  return name.substr(0, begin) + "*" + name.substr(end);
+}
+
 // A head of d rows: the file has row i of the first half at 2 i and row i of the second at 2 i + 1.
 std::int64_t source_row(const HfTensor& tensor, std::int64_t row) {
   if (tensor.reordered_heads == 0) return tensor.first_row + row;

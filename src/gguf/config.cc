@@ -1,5 +1,7 @@
 // The keys: gguf-py/gguf/constants.py of llama.cpp, class Keys.
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "gguf/architecture.h"
 #include "gguf/documents.h"
@@ -188,6 +190,27 @@ bool ends_a_turn(std::string_view token) {
   return std::ranges::find(known, token) != std::end(known);
 }
 
+// Matrices by the format that they can be packed in; of experts, which are many, one name for all of a kind.
+Result<void> write_formats(const GgufFile& file, JsonWriter* json) {
+  std::map<std::string_view, std::set<std::string>> names;
+  CHORUS_TRY(const std::vector<HfTensor> tensors, hf_tensors(file));
+  for (const HfTensor& tensor : tensors) {
+    const LinearFormat::Kind kind = tensor.source->type->kind;
+    if (kind == LinearFormat::plain || tensor.shape.size() != 2) continue;
+    names[name_of(LinearFormat(kind))].insert(name_of_all_experts(tensor.name));
+  }
+  if (names.empty()) return {};
+  json->key("quantization_config").begin_object();
+  json->key("quant_method").value("gguf");
+  for (const auto& [format, tensors_of] : names) {
+    json->key(format).begin_array();
+    for (const std::string& name : tensors_of) json->value(name);
+    json->end_array();
+  }
+  json->end_object();
+  return {};
+}
+
 }  // namespace
 
 Result<std::string> gguf_config_json(const GgufFile& file) {
@@ -212,6 +235,7 @@ Result<std::string> gguf_config_json(const GgufFile& file) {
   fields.copy_number("logit_scale", "logit_scale");
   write_token(file, "bos_token_id", "tokenizer.ggml.bos_token_id", &json);
   write_token(file, "eos_token_id", "tokenizer.ggml.eos_token_id", &json);
+  CHORUS_TRY_VOID(write_formats(file, &json));
   json.end_object();
   return text;
 }

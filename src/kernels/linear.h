@@ -1,5 +1,5 @@
-// y = x W^T with W packed once for an instruction set, and the reduction tree of the promise (design.md section 1, rule
-// 2).
+// y = x W^T with W packed once for an instruction set and a format (linear_format.h), and the reduction tree of the
+// promise (design.md section 1, rule 2).
 //
 // Numerics. Every output is a function of its row of x and its row of W alone:
 //   1. the inner dimension `columns` is cut into `segments` equal parts (columns % segments == 0);
@@ -9,6 +9,7 @@
 //   3. the parts are combined by the balanced binary tree ((0+1)+(2+3))+((4+5)+(6+7)); `segments` is 1, 2, 4 or 8.
 // A tensor-parallel rank holds a whole subtree: it packs its columns with segments / tp, and the group adds the partial
 // sums in the same tree. Zero columns that packing adds for alignment contribute +0.
+// Of integers in groups part 2 is other: linear_groups.h.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +18,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/isa.h"
 #include "kernels/thread_pool.h"
-#include "tensor/dtype.h"
+#include "tensor/linear_format.h"
 
 namespace chorus {
 
@@ -32,30 +33,33 @@ struct LinearShape {
 // A view of packed weights; the memory belongs to the weight arena and outlives the view. 64-byte aligned.
 struct PackedLinear {
   LinearShape shape;
-  DType dtype = DType::bfloat16;  // as packed: float32 or bfloat16
+  LinearFormat format;
   Isa isa = Isa::scalar;
   const std::byte* data = nullptr;
 };
 
-std::size_t packed_linear_bytes(Isa isa, DType dtype, const LinearShape& shape);
+std::size_t packed_linear_bytes(Isa isa, LinearFormat format, const LinearShape& shape);
 // Rows and columns of a matrix as they are packed for a GPU, and where one row is: filled up with zeros.
-LinearShape packed_shape(Isa isa, DType dtype, const LinearShape& shape);
-std::int64_t packed_linear_row(Isa isa, DType dtype, const LinearShape& shape, std::int64_t row);
+LinearShape packed_shape(Isa isa, LinearFormat format, const LinearShape& shape);
+std::int64_t packed_linear_row(Isa isa, LinearFormat format, const LinearShape& shape, std::int64_t row);
 
 // Rows are packed in panels of this many; panels are independent, so threads may pack different panels of one matrix.
-std::int64_t linear_panel_rows(Isa isa, DType dtype);
+std::int64_t linear_panel_rows(Isa isa, LinearFormat format);
 
 // A source row block, row-major, in the checkpoint's dtype; no alignment needed.
 struct SourceRows {
   const std::byte* data = nullptr;
   DType dtype = DType::bfloat16;
   std::int64_t row_stride = 0;  // elements between rows
+  // Not null: `data` is a row of blocks; segments are whole groups.
+  ReadLinearGroup read_group = nullptr;
+  std::int64_t first_column = 0;  // of the row in those blocks
 };
 // Packs rows [panel * P, min((panel + 1) * P, rows)) of the matrix into `out` (the start of the whole packed matrix).
 // `row_source(context, row)` gives the `columns` source elements of one row: a row of W may come from any tensor
 // (merged q, k, v). Missing rows of the last panel are zero.
 using RowSource = SourceRows (*)(const void* context, std::int64_t row);
-void pack_linear_panel(Isa isa, DType dtype, const LinearShape& shape, std::int64_t panel, RowSource row_source,
+void pack_linear_panel(Isa isa, LinearFormat format, const LinearShape& shape, std::int64_t panel, RowSource row_source,
                        const void* context, std::byte* out);
 
 // What happens to the sum before it is stored, in this order.

@@ -35,7 +35,7 @@ LinearInput on_cpu(const ProductInput& x) {
 }
 
 CudaLinear cuda_linear_of(const PackedLinear& weight, const ProductInput& x) {
-  const LinearShape packed = packed_shape(weight.isa, weight.dtype, weight.shape);
+  const LinearShape packed = packed_shape(weight.isa, weight.format, weight.shape);
   CHECK(x.rows.columns == packed.columns, "x of {} columns, W {} x {}", x.rows.columns, packed.rows, packed.columns);
   CudaLinear call;
   call.x = x.rows.bfloats();
@@ -80,7 +80,7 @@ ProductInput product_input(Device& device, const View& x) {
 }
 
 View take_product(Device& device, const PackedLinear& weight, std::int64_t rows) {
-  View y = device.take(DType::float32, rows, packed_shape(weight.isa, weight.dtype, weight.shape).rows);
+  View y = device.take(DType::float32, rows, packed_shape(weight.isa, weight.format, weight.shape).rows);
   y.columns = weight.shape.rows;
   return y;
 }
@@ -126,7 +126,7 @@ void look_up(Device& device, const EmbeddingRows& embedding, const StepInput& st
   if (on_gpu(device)) {
     CudaGather call;
     call.from = reinterpret_cast<const std::uint16_t*>(weight.data);
-    call.ldf = embedding.is_packed ? packed_shape(weight.isa, weight.dtype, shape).columns : shape.columns;
+    call.ldf = embedding.is_packed ? packed_shape(weight.isa, weight.format, shape).columns : shape.columns;
     call.first = embedding.first_row;
     call.rows = shape.rows;
     call.index_of = step.on_gpu.tokens;
@@ -146,7 +146,7 @@ void look_up(Device& device, const EmbeddingRows& embedding, const StepInput& st
     } else {
       const std::int64_t first = row * shape.columns;
       for (std::int64_t c = 0; c < shape.columns; ++c)
-        to[c] = load_as_float(weight.data, weight.dtype, static_cast<std::size_t>(first + c));
+        to[c] = load_as_float(weight.data, weight.format.dtype, static_cast<std::size_t>(first + c));
     }
   });
 }

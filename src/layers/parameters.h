@@ -13,6 +13,7 @@
 #include "base/result.h"
 #include "kernels/linear.h"
 #include "kernels/thread_pool.h"
+#include "layers/linear_formats.h"
 #include "tensor/device.h"
 #include "tensor/dtype.h"
 #include "weights/checkpoint.h"
@@ -54,8 +55,8 @@ enum class ParameterKind : std::uint8_t {
 
 struct ParameterSpec {
   ParameterKind kind = ParameterKind::linear;
-  DType dtype = DType::bfloat16;
-  LinearShape shape;  // vector: rows = length, columns = 1
+  LinearFormat format;  // a table's and a vector's: their dtype
+  LinearShape shape;    // vector: rows = length, columns = 1
   std::vector<ParameterSource>
       sources;             // stacked: their rows in order make up the parameter's rows; missing ones are zero
   std::size_t offset = 0;  // in the arena
@@ -73,7 +74,7 @@ struct NamedParameter {
   std::int64_t first_row = 0, row_count = 0;
   std::int64_t first_column = 0, column_count = 0;  // 1-D tensors: one column
   ParameterKind kind = ParameterKind::linear;
-  DType dtype = DType::bfloat16;   // as packed
+  LinearFormat format;             // as packed
   ParameterId parameter = 0;       // where it is packed
   std::int64_t parameter_row = 0;  // of first_row in there
   // The whole packed parameter, as its kind says; null before bind(). Parameters::read_row() unpacks.
@@ -84,12 +85,13 @@ struct NamedParameter {
 
 class Parameters {
  public:
-  Parameters(Isa isa, DType dtype) : isa_(isa), dtype_(dtype) {}
+  Parameters(Isa isa, DType dtype, LinearFormats formats = {})
+      : isa_(isa), dtype_(dtype), formats_(std::move(formats)) {}
 
   Isa isa() const { return isa_; }
   DType dtype() const { return dtype_; }
 
-  // `dtype`: of the model unless given (a router stays in float32).
+  // In the format that is the matrix's by `formats`; with `dtype` as floats of it (a router stays in float32).
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources);
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype);
   ParameterId add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources);
@@ -126,10 +128,12 @@ class Parameters {
 
  private:
   ParameterId add(ParameterSpec spec);
+  ParameterId add_linear(LinearFormat format, const LinearShape& shape, std::vector<ParameterSource> sources);
   std::uint64_t layout_hash() const;
 
   Isa isa_;
   DType dtype_;
+  LinearFormats formats_;
   std::vector<ParameterSpec> specs_;
   std::size_t bytes_ = 64;  // the head: the layout's hash
   const std::byte* arena_ = nullptr;

@@ -84,7 +84,8 @@ Decoder::Decoder(const ModelPart& part, const DecoderEnds& ends,
   // A tied model's one matrix serves both ends where one stage has both.
   const bool tied = config.tie_word_embeddings && shard.last_stage;
   if (shard.first_stage && !tied)
-    embedding_.emplace(part.parameters, shard.tp, embedding_name, config.vocab_size, config.hidden_size);
+    embedding_.emplace(part.parameters, shard.tp, embedding_name, config.vocab_size, config.hidden_size,
+                       config.tie_word_embeddings);
   if (shard.first_stage && !ends.positions.empty()) {
     positions_.emplace(part.parameters, ends.positions + ".weight", config.max_position_embeddings, config.hidden_size);
   }
