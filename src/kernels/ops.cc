@@ -225,7 +225,7 @@ void add_positions(Device& device, const PackedLinear& table, const StepInput& s
     const std::int64_t first = std::int64_t{step.positions[static_cast<std::size_t>(i)]} * table.shape.columns;
     float* to = out.floats() + i * out.stride;
     for (std::int64_t c = 0; c < out.columns; ++c)
-      to[c] += load_as_float(table.data, table.dtype, static_cast<std::size_t>(first + c));
+      to[c] += load_as_float(table.data, table.format.dtype, static_cast<std::size_t>(first + c));
   });
 }
 
