@@ -109,10 +109,9 @@ void Unigram::extend(std::string_view text, std::size_t begin, std::vector<Cut>&
     }
     if (begin + length >= text.size()) break;
     const auto byte_of = [&](std::int32_t id) { return static_cast<unsigned char>(vocabulary_.at(id)[length]); };
-    const auto range =
-        std::ranges::equal_range(low, high, static_cast<unsigned char>(text[begin + length]), {}, byte_of);
-    low = range.begin();
-    high = range.end();
+    const auto byte = static_cast<unsigned char>(text[begin + length]);
+    low = std::partition_point(low, high, [&](std::int32_t id) { return byte_of(id) < byte; });
+    high = std::partition_point(low, high, [&](std::int32_t id) { return byte_of(id) == byte; });
   }
   if (!has_character) offer(begin + character, unknown_.value_or(StringTable::none), score + unknown_score_);
 }
