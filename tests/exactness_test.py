@@ -85,6 +85,25 @@ def test_every_family(model, tmp_path):
             assert run_tiny(path, model, dtype, *variant) == expected, variant
 
 
+# Each has a layer that is cut over ranks in its own way: norms of whole rows, latent attention, states, sinks, shared experts, learned positions.
+@pytest.mark.parametrize("model", ["cohere2", "deepseek_v3", "gemma3", "gpt2", "gpt_oss", "olmo2", "qwen2_moe", "qwen3_next"])
+def test_families_over_ranks(model, tmp_path):
+    rng = random.Random(3)
+    path = tmp_path / "rows.jsonl"
+    with open(path, "w", encoding="utf-8") as out:
+        for index in range(20):
+            ids = [1] + [rng.randrange(3, 512) for _ in range(rng.randrange(1, 120))]
+            out.write(json.dumps({"prompt_token_ids": ids, "max_tokens": 12, "temperature": index % 2, "seed": index, "logprobs": 2}) + "\n")
+    expected = run_tiny(path, model, "bfloat16")
+    for variant in (["-tp", "2"], ["-tp", "2", "-pp", "2"], ["-ep", "-dp", "2"]):
+        assert run_tiny(path, model, "bfloat16", "--threads", "1", *variant) == expected, variant
+
+
+def test_states_are_not_spread_over_context_ranks():
+    done = chorus("generate", TINY / "qwen3_next", "--prompt", "x", "-dcp", "2")
+    assert done.returncode == 2 and b"--decode-context-parallel-size" in done.stderr
+
+
 def run_tiny(path, model, dtype, *options):
     done = chorus("generate", TINY / model, "--input", path, "--dtype", dtype, *options)
     assert done.returncode == 0, done.stderr.decode()

@@ -225,6 +225,14 @@ def test_a_tied_model_that_was_saved_under_the_heads_name(model, metadata):
     assert tokens(model) == tokens(STORIES)
 
 
+def test_a_model_that_was_saved_without_its_head_has_shorter_names(model):
+    header, data = read_tensors(model)
+    write_tensors(model / "model.safetensors", {name.removeprefix("model."): entry for name, entry in header.items()}, data)
+    done = chorus("generate", model, *GREEDY, "--prompt", "Once upon a time", "--max-tokens", 3)
+    assert rows_of(done)[0]["outputs"][0]["token_ids"] == tokens(STORIES)
+    assert b"not read" not in done.stderr
+
+
 def test_an_index_that_names_what_is_not_needed_and_not_there(model):
     header, _ = read_tensors(model)
     shard = "model-00001-of-00001.safetensors"

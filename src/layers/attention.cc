@@ -28,12 +28,12 @@ Attention::Attention(Parameters& parameters, TensorParallel tp, const std::strin
   }
   if (shape.gated) {
     std::vector<ParameterSource> sources;
-    const std::int64_t dim = shape.head_dim, rows = 2 * shape.heads * dim;
-    for (std::int64_t head = 0; head < qkv_.heads(); ++head) {
-      const std::int64_t first = 2 * (tp.rank * qkv_.heads() + head) * dim + dim;
+    const std::int64_t dim = shape.head_dim, rows = std::int64_t{2} * shape.heads * dim, own = qkv_.heads();
+    for (std::int64_t head = 0; head < own; ++head) {
+      const std::int64_t first = 2 * (tp.rank * own + head) * dim + dim;
       sources.push_back({prefix + "." + shape.q + ".weight", {rows, shape.hidden_size}, first, dim, 0});
     }
-    gate_ = parameters.add_linear({qkv_.heads() * dim, shape.hidden_size, 1}, std::move(sources));
+    gate_ = parameters.add_linear({own * dim, shape.hidden_size, 1}, std::move(sources));
   }
   if (!shape.sinks.empty()) {
     const std::int64_t own = qkv_.heads();

@@ -18,11 +18,11 @@ float softplus(float x) {
 }
 
 // x / |x|, times `scale`.
-void normalize(const float* x, int width, float scale, float* out) {
+void normalize(const float* x, std::int64_t width, float scale, float* out) {
   float squares = 0;
-  for (int i = 0; i < width; ++i) squares += x[i] * x[i];
+  for (std::int64_t i = 0; i < width; ++i) squares += x[i] * x[i];
   const float factor = scale / std::sqrt(squares + 1e-6F);
-  for (int i = 0; i < width; ++i) out[i] = x[i] * factor;
+  for (std::int64_t i = 0; i < width; ++i) out[i] = x[i] * factor;
 }
 
 }  // namespace
@@ -79,7 +79,7 @@ void DeltaNet::declare_inputs(Parameters& parameters, const std::string& prefix,
     }
   }
   qkvz_ = parameters.add_linear({keys_ * (2 * key + 2 * own * value), hidden, 1}, std::move(qkvz));
-  ba_ = parameters.add_linear({2 * values_, hidden, 1}, std::move(ba));
+  ba_ = parameters.add_linear({std::int64_t{2} * values_, hidden, 1}, std::move(ba));
 }
 
 void DeltaNet::declare_convolution(Parameters& parameters, const std::string& prefix, const Slices& slices) {
@@ -124,8 +124,9 @@ void DeltaNet::convolve(const Parameters& parameters, const Rows& rows, const Kv
 // One value head over the rows of a sequence: S = e^g S; S += k (beta (v - k S)); out = q S, normed and gated by z.
 void DeltaNet::run_head(const Parameters& parameters, const Rows& rows, const KvCacheLayer& cache,
                         const AttentionSequence& sequence, int head) const {
-  const int key = shape_.key_dim, value = shape_.value_dim, group = values_ / keys_, key_head = head / group;
-  const std::int64_t offset = convolution_floats() + std::int64_t{head} * key * value;
+  const std::int64_t key = shape_.key_dim, value = shape_.value_dim, keys = keys_;
+  const std::int64_t group = values_ / keys_, key_head = head / group;
+  const std::int64_t offset = convolution_floats() + head * key * value;
   constexpr int dim_max = 512;
   float q[dim_max], k[dim_max], delta[dim_max];
   const float decay = -std::exp(parameters.vector(a_log_)[head]), bias = parameters.vector(dt_bias_)[head];
@@ -133,27 +134,27 @@ void DeltaNet::run_head(const Parameters& parameters, const Rows& rows, const Kv
   for (std::int32_t i = 0; i < sequence.count; ++i) {
     const std::int64_t row = sequence.row + i;
     float* state = state_in(cache, sequence, sequence.start + i) + offset;
-    if (before == nullptr) std::fill_n(state, std::int64_t{key} * value, 0.0F);
-    if (before != nullptr && before != state) std::copy_n(before, std::int64_t{key} * value, state);
+    if (before == nullptr) std::fill_n(state, key * value, 0.0F);
+    if (before != nullptr && before != state) std::copy_n(before, key * value, state);
     before = state;
     const float* turned = rows.turned.floats() + row * rows.turned.stride;
     normalize(turned + key_head * key, key, 1.0F / std::sqrt(static_cast<float>(key)), q);
-    normalize(turned + (keys_ + key_head) * key, key, 1.0F, k);
-    const float* v = turned + 2 * keys_ * key + head * value;
+    normalize(turned + (keys + key_head) * key, key, 1.0F, k);
+    const float* v = turned + 2 * keys * key + head * value;
     const float* ba = rows.ba.floats() + row * rows.ba.stride + 2 * key_head * group + head % group;
     const float beta = sigmoid(ba[0]), forget = std::exp(decay * softplus(ba[group] + bias));
     std::fill_n(delta, value, 0.0F);
-    for (int d = 0; d < key; ++d) {
-      for (int e = 0; e < value; ++e) {
+    for (std::int64_t d = 0; d < key; ++d) {
+      for (std::int64_t e = 0; e < value; ++e) {
         state[d * value + e] *= forget;
         delta[e] += k[d] * state[d * value + e];
       }
     }
-    for (int e = 0; e < value; ++e) delta[e] = (v[e] - delta[e]) * beta;
+    for (std::int64_t e = 0; e < value; ++e) delta[e] = (v[e] - delta[e]) * beta;
     float* out = rows.out.floats() + row * rows.out.stride + head * value;
     std::fill_n(out, value, 0.0F);
-    for (int d = 0; d < key; ++d) {
-      for (int e = 0; e < value; ++e) {
+    for (std::int64_t d = 0; d < key; ++d) {
+      for (std::int64_t e = 0; e < value; ++e) {
         state[d * value + e] += k[d] * delta[e];
         out[e] += q[d] * state[d * value + e];
       }
@@ -165,27 +166,27 @@ void DeltaNet::run_head(const Parameters& parameters, const Rows& rows, const Kv
 // RMS norm of the head's row, times silu of its gate.
 void DeltaNet::finish_row(const Parameters& parameters, const Rows& rows, std::int64_t row, int head,
                           float* out) const {
-  const int value = shape_.value_dim, group = values_ / keys_;
-  const std::int64_t of_key = 2 * shape_.key_dim + std::int64_t{2} * group * value;
-  const float* z = rows.qkvz.floats() + row * rows.qkvz.stride + head / group * of_key + 2 * shape_.key_dim +
-                   std::int64_t{group + head % group} * value;
+  const std::int64_t key = shape_.key_dim, value = shape_.value_dim, group = values_ / keys_;
+  const std::int64_t of_key = 2 * key + 2 * group * value;
+  const float* z =
+      rows.qkvz.floats() + row * rows.qkvz.stride + head / group * of_key + 2 * key + (group + head % group) * value;
   const float* weight = parameters.vector(norm_);
   float squares = 0;
-  for (int e = 0; e < value; ++e) squares += out[e] * out[e];
+  for (std::int64_t e = 0; e < value; ++e) squares += out[e] * out[e];
   const float factor = 1.0F / std::sqrt(squares / static_cast<float>(value) + static_cast<float>(shape_.norm_eps));
-  for (int e = 0; e < value; ++e) out[e] = out[e] * factor * weight[e] * (z[e] * sigmoid(z[e]));
+  for (std::int64_t e = 0; e < value; ++e) out[e] = out[e] * factor * weight[e] * (z[e] * sigmoid(z[e]));
 }
 
 // q, k and v of the key heads side by side.
 void DeltaNet::gather_channels(const Rows& rows) const {
-  const std::int64_t key = shape_.key_dim, values = std::int64_t{values_ / keys_} * shape_.value_dim;
+  const std::int64_t key = shape_.key_dim, keys = keys_, values = values_ / keys * shape_.value_dim;
   for (std::int64_t row = 0; row < rows.mixed.rows; ++row) {
     const float* from = rows.qkvz.floats() + row * rows.qkvz.stride;
     float* to = rows.mixed.floats() + row * rows.mixed.stride;
-    for (int j = 0; j < keys_; ++j, from += 2 * key + 2 * values) {
+    for (std::int64_t j = 0; j < keys; ++j, from += 2 * key + 2 * values) {
       std::copy_n(from, key, to + j * key);
-      std::copy_n(from + key, key, to + (keys_ + j) * key);
-      std::copy_n(from + 2 * key, values, to + 2 * keys_ * key + j * values);
+      std::copy_n(from + key, key, to + (keys + j) * key);
+      std::copy_n(from + 2 * key, values, to + 2 * keys * key + j * values);
     }
   }
 }

@@ -10,8 +10,9 @@
 
 namespace chorus {
 
-inline constexpr const char* test_tokenizer_names[] = {"deepseek-coder", "gpt-2", "llama-2", "llama-3",
-                                                       "mistral-v3",     "phi-2", "qwen2",   "stories260k"};
+inline constexpr const char* test_tokenizer_names[] = {"deepseek-coder", "gpt-2",         "llama-2",    "llama-3",
+                                                       "unigram",        "unigram-bytes", "mistral-v3", "phi-2",
+                                                       "qwen2",          "stories260k"};
 
 inline std::string test_tokenizer_folder(const std::string& name) {
   return std::string(CHORUS_TEST_DATA) + "/tokenizers/" + name;

@@ -10,6 +10,7 @@
 #include "json/utf8.h"
 #include "tokenizer/json_fields.h"
 #include "tokenizer/pattern.h"
+#include "tokenizer/precompiled.h"
 #include "tokenizer/unicode.h"
 
 namespace chorus {
@@ -190,6 +191,10 @@ Loaded load(const Json& config, PipelineSteps& steps, int nesting) {
   if (type == "Lowercase") return make<Lowercase>();
   if (type == "StripAccents") return make<StripAccents>();
   if (type == "ByteLevel") return make<ByteLevelNormalizer>();
+  if (type == "Precompiled") {
+    CHORUS_TRY(const std::string table, read_string(config, "precompiled_charsmap"));
+    return load_precompiled(table);
+  }
   if (type == "Prepend") {
     CHORUS_TRY(std::string prefix, read_string(config, "prepend"));
     return make<Prepend>(std::move(prefix));

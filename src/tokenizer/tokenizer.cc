@@ -5,6 +5,7 @@
 #include <new>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <variant>
 
 #include "gguf/model_text.h"
 #include "json/python_json.h"
@@ -16,6 +17,7 @@
 #include "tokenizer/post_processor.h"
 #include "tokenizer/pre_tokenizer.h"
 #include "tokenizer/token_decoder.h"
+#include "tokenizer/unigram.h"
 
 namespace chorus {
 namespace {
@@ -24,8 +26,27 @@ namespace dom = simdjson::dom;
 constexpr std::size_t part_bytes_max = 256U << 20;
 constexpr std::size_t depth_max = 1001;  // Python's json nests about as deep; the document itself is a level
 
+// What turns a piece of text into ids.
+class Model {
+ public:
+  Model() = default;
+  explicit Model(Bpe bpe) : model_(std::move(bpe)) {}
+  explicit Model(Unigram unigram) : model_(std::move(unigram)) {}
+
+  void encode(std::string_view piece, std::vector<std::int32_t>& ids) const {
+    std::visit([&](const auto& model) { model.encode(piece, ids); }, model_);
+  }
+  const StringTable& vocabulary() const {
+    return std::visit([](const auto& model) -> const StringTable& { return model.vocabulary(); }, model_);
+  }
+  bool takes_raw_bytes() const { return std::holds_alternative<Bpe>(model_) && std::get<Bpe>(model_).raw_bytes(); }
+
+ private:
+  std::variant<Bpe, Unigram> model_;
+};
+
 struct Parts {
-  Bpe bpe;
+  Model model;
   std::unique_ptr<const Normalizer> normalizer;
   std::unique_ptr<const PreTokenizer> pre_tokenizer;
   AddedTokens added;
@@ -37,23 +58,23 @@ struct Parts {
 // The end of the chain: each piece's ids go to the caller's list.
 class ModelSink : public PieceSink {
  public:
-  ModelSink(const Bpe& bpe, std::vector<std::int32_t>& ids) : bpe_(bpe), ids_(ids) {}
-  void take(const Piece& piece) override { bpe_.encode(piece.text, ids_); }
+  ModelSink(const Model& model, std::vector<std::int32_t>& ids) : model_(model), ids_(ids) {}
+  void take(const Piece& piece) override { model_.encode(piece.text, ids_); }
   void refuse(Error error) override {
     if (!error_) error_ = std::move(error);
   }
   const std::optional<Error>& error() const { return error_; }
 
  private:
-  const Bpe& bpe_;
+  const Model& model_;
   std::vector<std::int32_t>& ids_;
   std::optional<Error> error_;
 };
 
-class BpeTokenizer : public Tokenizer, private TokenText {
+class LoadedTokenizer : public Tokenizer, private TokenText {
  public:
-  explicit BpeTokenizer(Parts parts) : parts_(std::move(parts)) {
-    const StringTable& vocabulary = parts_.bpe.vocabulary();
+  explicit LoadedTokenizer(Parts parts) : parts_(std::move(parts)) {
+    const StringTable& vocabulary = parts_.model.vocabulary();
     roles_.assign(static_cast<std::size_t>(std::max(vocabulary.id_end(), parts_.added.id_end())), Role::none);
     for (std::int32_t id = 0; id < vocabulary.id_end(); ++id) {
       if (vocabulary.has(id)) roles_[static_cast<std::size_t>(id)] = Role::plain;
@@ -74,7 +95,7 @@ class BpeTokenizer : public Tokenizer, private TokenText {
     std::vector<std::int32_t> ids;
     ids.reserve(text.size() / 3 + 16);
     if (add_special_tokens) ids = parts_.post.prefix;
-    ModelSink sink(parts_.bpe, ids);
+    ModelSink sink(parts_.model, ids);
     parts_.added.cut_raw(text, [&](const Section& section) {
       if (section.id) {
         ids.push_back(*section.id);
@@ -107,7 +128,7 @@ class BpeTokenizer : public Tokenizer, private TokenText {
 
   std::optional<std::int32_t> token_to_id(std::string_view token) const override {
     if (const AddedToken* const added = parts_.added.find(token)) return added->id;
-    const std::int32_t id = parts_.bpe.vocabulary().find(token);
+    const std::int32_t id = parts_.model.vocabulary().find(token);
     if (id == StringTable::none) return std::nullopt;
     return id;
   }
@@ -130,7 +151,7 @@ class BpeTokenizer : public Tokenizer, private TokenText {
   std::optional<std::string_view> text_of(std::int32_t id, bool skip_special_tokens) const override {
     const Role role = role_of(id);
     if (role == Role::none || (skip_special_tokens && role == Role::special)) return std::nullopt;
-    if (role == Role::plain) return parts_.bpe.vocabulary().at(id);
+    if (role == Role::plain) return parts_.model.vocabulary().at(id);
     return parts_.added.find(id)->content;
   }
 
@@ -170,7 +191,11 @@ Result<Json> part_of(dom::object root, const char* key) {
   return part;
 }
 
-Result<dom::element> model_of(dom::object root) {
+struct ModelPart {
+  dom::element model;
+  bool is_unigram = false;
+};
+Result<ModelPart> model_of(dom::object root) {
   dom::element model;
   for (const auto& field : root) {
     if (field.key == "model") model = field.value;
@@ -184,8 +209,17 @@ Result<dom::element> model_of(dom::object root) {
     dom::element merges;
     type = model["merges"].get(merges) == simdjson::SUCCESS ? "BPE" : "(none)";
   }
-  if (type == "BPE") return model;
-  return fail(ErrorCode::invalid_argument, "model: type \"{}\" is not supported, only BPE is", type);
+  if (type == "BPE" || type == "Unigram") return ModelPart{model, type == "Unigram"};
+  return fail(ErrorCode::invalid_argument, "model: type \"{}\" is not supported, only BPE and Unigram are", type);
+}
+
+Result<Model> load_model(const ModelPart& part, bool raw_bytes) {
+  if (part.is_unigram) {
+    CHORUS_TRY(Unigram unigram, Unigram::load(part.model));
+    return Model(std::move(unigram));
+  }
+  CHORUS_TRY(Bpe bpe, Bpe::load(part.model, {.raw_bytes = raw_bytes}));
+  return Model(std::move(bpe));
 }
 
 // Tokens that the folder names and `added`, the list in tokenizer.json, lacks. One that the model's vocabulary has
@@ -222,7 +256,7 @@ Result<Parts> load_parts(dom::object root, const std::vector<AddedToken>& folder
     if (result.ok()) return result;
     return decltype(result)(with_context(result.error(), part));
   };
-  CHORUS_TRY(const dom::element model, model_of(root));
+  CHORUS_TRY(const ModelPart model, model_of(root));
   CHORUS_TRY(const Json normalizer, part_of(root, "normalizer"));
   CHORUS_TRY(const Json pre_tokenizer, part_of(root, "pre_tokenizer"));
   CHORUS_TRY(Json added_tokens, part_of(root, "added_tokens"));
@@ -230,15 +264,16 @@ Result<Parts> load_parts(dom::object root, const std::vector<AddedToken>& folder
   CHORUS_TRY(const Json decoder, part_of(root, "decoder"));
   Parts parts;
   parts.limits = limits;
-  CHORUS_TRY(parts.bpe, Bpe::load(model, {.raw_bytes = ends_in_byte_level(pre_tokenizer)}));
-  added_tokens = with_folder_tokens(std::move(added_tokens), folder_tokens, parts.bpe.vocabulary());
+  CHORUS_TRY(parts.model, load_model(model, ends_in_byte_level(pre_tokenizer)));
+  const StringTable& vocabulary = parts.model.vocabulary();
+  added_tokens = with_folder_tokens(std::move(added_tokens), folder_tokens, vocabulary);
   CHORUS_TRY(parts.normalizer, within("normalizer", load_normalizer(normalizer)));
   PreTokenizerOptions options;
-  options.raw_bytes = parts.bpe.raw_bytes();
+  options.raw_bytes = parts.model.takes_raw_bytes();
   CHORUS_TRY(parts.pre_tokenizer, within("pre_tokenizer", load_pre_tokenizer(pre_tokenizer, options)));
-  CHORUS_TRY(parts.added, within("added_tokens", AddedTokens::load(added_tokens, parts.bpe.vocabulary(),
-                                                                   parts.normalizer.get(), limits.added_tokens_max)));
-  const std::int32_t id_end = std::max(parts.bpe.vocabulary().id_end(), parts.added.id_end());
+  CHORUS_TRY(parts.added, within("added_tokens", AddedTokens::load(added_tokens, vocabulary, parts.normalizer.get(),
+                                                                   limits.added_tokens_max)));
+  const std::int32_t id_end = std::max(vocabulary.id_end(), parts.added.id_end());
   CHORUS_TRY(parts.post, within("post_processor", load_post_processor(post_processor, id_end)));
   CHORUS_TRY(parts.decoder, within("decoder", load_token_decoder(decoder)));
   return parts;
@@ -274,7 +309,7 @@ Result<std::shared_ptr<const Tokenizer>> load_tokenizer(const std::string& direc
   if (!text) return fail(ErrorCode::not_found, "no {}", path);
   CHORUS_TRY(const FolderTokens folder, read_folder_tokens(directory));
   CHORUS_TRY(Parts parts, load_text(*text, path, folder.added, limits));
-  return std::shared_ptr<const Tokenizer>(std::make_shared<BpeTokenizer>(std::move(parts)));
+  return std::shared_ptr<const Tokenizer>(std::make_shared<LoadedTokenizer>(std::move(parts)));
 } catch (const std::bad_alloc&) {
   return fail(ErrorCode::resource_exhausted, "{}/tokenizer.json: no memory to load it", directory);
 }

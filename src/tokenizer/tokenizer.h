@@ -1,5 +1,5 @@
-// Text to token ids and back, from a Hugging Face tokenizer.json (BPE: byte-level and SentencePiece-style with byte
-// fallback). Exact: the same ids and text as the `tokenizers` package for every input, invalid UTF-8 aside (which is
+// Text to token ids and back, from a Hugging Face tokenizer.json (BPE, byte-level and SentencePiece-style with byte
+// fallback; Unigram). Exact: the same ids and text as the `tokenizers` package for every input, invalid UTF-8 aside (which is
 // refused here).
 #pragma once
 

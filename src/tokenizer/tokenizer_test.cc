@@ -193,7 +193,7 @@ TEST_F(LoadErrors, NameTheFileAndThePart) {
   EXPECT_THAT(error_of(with(plain).substr(0, 60)), HasSubstr("tokenizer.json"));
   EXPECT_THAT(error_of("[]"), HasSubstr("must be an object"));
   EXPECT_THAT(error_of("{}"), HasSubstr("model"));
-  for (const char* type : {"Unigram", "WordPiece", "WordLevel"}) {
+  for (const char* type : {"WordPiece", "WordLevel"}) {
     EXPECT_THAT(error_of(fmt::format(R"({{"model": {{"type": "{}"}}}})", type)), HasSubstr(type));
   }
   EXPECT_THAT(error_of(with(R"("vocab": [], "merges": [])")), HasSubstr("model.vocab"));
@@ -210,10 +210,55 @@ TEST_F(LoadErrors, NameTheFileAndThePart) {
   EXPECT_THAT(error_of(with(R"("vocab": {"a": 0}, "merges": [], "dropout": 0.1)")), HasSubstr("model.dropout"));
 }
 
+TEST_F(LoadErrors, NameWhatIsWrongOfAUnigramModel) {
+  const auto unigram = [](const std::string& model, const std::string& rest = "") {
+    return R"({"model": {"type": "Unigram", )" + model + "}" + rest + "}";
+  };
+  const std::string plain = R"("vocab": [["<unk>", 0], ["a", -1.5]], "unk_id": 0)";
+  EXPECT_EQ(error_of(unigram(plain)), "");
+  EXPECT_THAT(error_of(unigram(R"("vocab": {"a": 0})")), HasSubstr("model.vocab"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [])")), HasSubstr("model.vocab"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [["a", -1], ["b"]])")), HasSubstr("model.vocab[1]"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [["a", "b"]])")), HasSubstr("model.vocab[0]"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [["a", -1], ["a", -2]])")), HasSubstr("twice"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [[")" + std::string(300, 'a') + R"(", -1]])")), HasSubstr("limit of 256"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [["a", -1]], "unk_id": 1)")), HasSubstr("model.unk_id"));
+  EXPECT_THAT(error_of(unigram(R"("vocab": [["a", -1]], "byte_fallback": 1)")), HasSubstr("model.byte_fallback"));
+  // Cut short, letters that are none, and a trie longer than the table.
+  for (const char* table : {"", "AAAA", "!!!!", "/////w==", "CAAAAAAAAAA="}) {
+    const std::string normalizer =
+        fmt::format(R"(, "normalizer": {{"type": "Precompiled", "precompiled_charsmap": "{}"}})", table);
+    EXPECT_THAT(error_of(unigram(plain, normalizer)), HasSubstr("precompiled_charsmap")) << table;
+  }
+}
+
+// Units that point outside the trie, and texts outside the table, are no normal forms.
+TEST_F(LoadErrors, APrecompiledTableOfAnyBytesIsHarmless) {
+  std::mt19937 random(3);
+  for (int round = 0; round < 200; ++round) {
+    std::string bytes = {16, 0, 0, 0};
+    for (int i = 0; i < 24; ++i) bytes.push_back(static_cast<char>(random() % (round % 2 == 0 ? 256 : 4)));
+    std::string table;
+    constexpr std::string_view letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    for (std::size_t at = 0; at + 3 <= bytes.size(); at += 3) {
+      std::uint32_t three = 0;
+      for (std::size_t i = 0; i < 3; ++i) three = three << 8 | static_cast<unsigned char>(bytes[at + i]);
+      for (int shift = 18; shift >= 0; shift -= 6) table.push_back(letters[three >> shift & 63]);
+    }
+    std::ofstream(folder_ + "/tokenizer.json")
+        << R"({"model": {"type": "Unigram", "vocab": [["a", -1]], "unk_id": 0}, "normalizer": {"type": "Precompiled",
+               "precompiled_charsmap": ")"
+        << table << "\"}}";
+    const auto loaded = load_tokenizer(folder_);
+    ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+    EXPECT_TRUE((*loaded)->encode("abc \r\n \u00e9 e\u0301 \u0904", false).ok());
+  }
+}
+
 TEST_F(LoadErrors, NameTheTypeThatIsNotSupported) {
   const std::string plain = R"("vocab": {"a": 0}, "merges": [])";
-  EXPECT_THAT(error_of(with(plain, R"(, "normalizer": {"type": "Precompiled"})")),
-              HasSubstr("normalizer: type \"Precompiled\""));
+  EXPECT_THAT(error_of(with(plain, R"(, "normalizer": {"type": "BertNormalizer"})")),
+              HasSubstr("normalizer: type \"BertNormalizer\""));
   EXPECT_THAT(error_of(with(plain, R"(, "pre_tokenizer": {"type": "UnicodeScripts"})")),
               HasSubstr("pre_tokenizer: type"));
   EXPECT_THAT(error_of(with(plain, R"(, "decoder": {"type": "CTC"})")), HasSubstr("decoder: type \"CTC\""));

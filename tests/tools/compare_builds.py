@@ -21,7 +21,7 @@ from workload import rows  # noqa: E402
 
 STORIES = ROOT / "models" / "stories260k"
 TINY = ROOT / "tests" / "data" / "models"
-FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe"]
+FAMILIES = ["llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe", "exaone4", "granite", "hunyuan_dense", "phi3", "seed_oss", "smollm3", "stablelm"]
 # The shape of Qwen2.5-0.5B; its weights are random (--load-format dummy).
 HALF_BILLION = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 151936, "hidden_size": 896, "intermediate_size": 4864,
                 "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "max_position_embeddings": 32768, "rms_norm_eps": 1e-6,
