@@ -5,6 +5,7 @@
 # make test-server      the tests of the server through other programs' clients, which it installs into a virtual environment
 # make test-page       the tests of the page at / in Debian's chromium
 # make fuzz TARGET=pattern SECONDS=60   one fuzzer under the sanitizers; what is new lies in build-fuzz/corpus (docs/security.md)
+# make wheel   build-wheel/dist/chorus-*.whl: the Python package, with the program; make test-python: its tests, in a virtual environment
 # make deb     build/chorus_VERSION_ARCHITECTURE.deb: the program, manual page, completions, systemd unit; `cmake --install build` puts the same anywhere
 # make bench   the kernels' benchmarks
 # make format  clang-format over our sources; make tidy: clang-tidy over all of them, make tidy-changed: over what changed since BASE (default: the
@@ -15,13 +16,16 @@ LAUNCHERS ?= $(or $(CHORUS_LAUNCHERS_VENV),$(HOME)/.cache/chorus/launchers)
 RAY_VERSION ?= 2.60.0
 CLIENTS ?= $(or $(CHORUS_CLIENTS_VENV),$(HOME)/.cache/chorus/clients)
 CLIENT_PACKAGES = openai jsonschema pyyaml pytest schemathesis litellm llm langchain-openai
+PYTHON_VENV ?= $(or $(CHORUS_PYTHON_VENV),$(HOME)/.cache/chorus/python)
+# What pyproject.toml requires, here without pip's own copy of it, whose path would be another for the compiler cache each time.
+WHEEL_TOOLS = "nanobind>=3.1,<4" "scikit-build-core>=1.1,<2"
 export CCACHE_BASEDIR := $(CURDIR)
 # Without it UndefinedBehaviorSanitizer says what it finds and goes on: no test and no fuzzer would fail.
 export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build deb demo test ray test-launchers test-server test-page fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build deb demo test ray test-launchers test-server test-page wheel test-python fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -65,6 +69,20 @@ test-page: build
 	@tools/install_packages.sh packages-page.txt
 	CHORUS=$(CURDIR)/build/chorus $(PYTHON) -m pytest -q -p no:cacheprovider tests/page
 
+wheel: install-packages
+	@test -x $(PYTHON_VENV)/bin/scikit-build || { $(PYTHON) -m venv $(PYTHON_VENV) && $(PYTHON_VENV)/bin/pip install -q $(WHEEL_TOOLS); }
+	@rm -rf build-wheel/dist
+	@PATH="$(PYTHON_VENV)/bin:$$PATH" CXX=c++ CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
+	  $(PYTHON_VENV)/bin/pip wheel -q --no-build-isolation --no-deps --no-index -w build-wheel/dist .
+
+# The folder beside the virtual environment is for the launchers', which has torch and Ray (make test-launchers).
+test-python: wheel
+	@test -x $(PYTHON_VENV)/bin/tqdm || $(PYTHON_VENV)/bin/pip install -q numpy tqdm pytest
+	@$(PYTHON_VENV)/bin/pip install -q --no-index --no-deps --force-reinstall build-wheel/dist/*.whl
+	@rm -rf build-wheel/site && $(PYTHON_VENV)/bin/pip install -q --no-index --no-deps --target build-wheel/site build-wheel/dist/*.whl
+	CHORUS_PYTHON_SITE=$(CURDIR)/build-wheel/site CHORUS_LAUNCHERS_VENV=$(LAUNCHERS) \
+	  $(PYTHON_VENV)/bin/python -m pytest -q -p no:cacheprovider tests/python
+
 fast: install-packages
 	@$(call CONFIGURE,release)
 	@ninja -C build -j$(JOBS)
@@ -103,4 +121,4 @@ tidy tidy-changed: install-dev-packages
 	@tools/tidy.py build-tidy --jobs $(JOBS) $(if $(filter tidy-changed,$@),--since "$(BASE)")
 
 clean:
-	rm -rf build build-asan build-tsan build-tidy build-fuzz build-*.log
+	rm -rf build build-asan build-tsan build-tidy build-fuzz build-wheel build-*.log

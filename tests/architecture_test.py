@@ -4,6 +4,7 @@ import re
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src"
+PYTHON = ROOT / "python"
 PURE_ROOMS = {"request", "sched", "cluster"}
 # A pure room has no thread, socket, clock or file.
 IMPURE = re.compile(r'#include\s+<(thread|mutex|atomic|condition_variable|future|chrono|fstream|filesystem|unistd\.h|sys/|netinet/|poll\.h|ctime|random)')
@@ -24,6 +25,12 @@ def dependencies(room):
 
 def sources(room):
     return [p for p in (SOURCE / room).rglob("*") if p.suffix in (".h", ".cc")]
+
+
+def python_dependencies():
+    """The rooms that the Python module names; it is above them all, and nothing includes it."""
+    text = (PYTHON / "CMakeLists.txt").read_text()
+    return set(re.search(r"set\(room_dependencies\s+(.*?)\)", text, re.S).group(1).split())
 
 
 def test_every_room_is_in_the_list():
@@ -53,6 +60,14 @@ def test_includes_are_declared():
                         continue  # a test may look further down
                     wrong.append(f"{path.relative_to(ROOT)} includes {included}/, which {room}/CMakeLists.txt does not name")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_python_module_names_the_rooms_that_it_includes():
+    """Of cli and server it has nothing: they are programs of their own."""
+    allowed = python_dependencies()
+    assert allowed <= set(room_order()) - {"cli", "server", "ray", "testing"}
+    included = {room for path in (PYTHON / "src").iterdir() for room in INCLUDE.findall(path.read_text())}
+    assert included == allowed
 
 
 def test_nothing_that_is_shipped_includes_test_helpers():

@@ -82,13 +82,20 @@ NAMES = {"llama": ("llama", {}), "mistral": ("llama", {}), "mixtral": ("llama", 
          "phi3": ("phi3", {"mlp.gate_up_proj": "ffn_up"}), "phimoe": ("phimoe", {}), "smollm3": ("smollm3", {}), "granite": ("granite", {}),
          "seed_oss": ("seed_oss", {"post_attention_layernorm": "post_attention_norm"}),
          "exaone4": ("exaone4", {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}),
-         "hunyuan_v1_dense": ("hunyuan-dense", {}), "stablelm": ("stablelm", {})}
+         "hunyuan_v1_dense": ("hunyuan-dense", {}), "stablelm": ("stablelm", {}),
+         "cohere2": ("cohere2", {}), "ernie4_5": ("ernie4_5", {}), "starcoder2": ("starcoder2", {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}),
+         "glm4": ("glm4", {"post_self_attn_layernorm": "post_attention_norm", "post_mlp_layernorm": "post_ffw_norm", "mlp.gate_up_proj": "ffn_up"}),
+         "olmo2": ("olmo2", {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}), "olmoe": ("olmoe", {}),
+         "qwen2_moe": ("qwen2moe", {})}
+SANDWICH = {"post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+NAMES.update({"gemma2": ("gemma2", SANDWICH), "gemma3_text": ("gemma3", SANDWICH)})
 REORDERED = {"llama", "smollm3", "granite"}
 PARTS = {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "self_attn.qkv_proj": "attn_qkv", "self_attn.q_norm": "attn_q_norm",
          "self_attn.k_norm": "attn_k_norm", "self_attn.query_layernorm": "attn_q_norm", "self_attn.key_layernorm": "attn_k_norm",
          "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
-         "block_sparse_moe.gate": "ffn_gate_inp"}
+         "block_sparse_moe.gate": "ffn_gate_inp", "mlp.shared_expert.gate_proj": "ffn_gate_shexp", "mlp.shared_expert.up_proj": "ffn_up_shexp",
+         "mlp.shared_expert.down_proj": "ffn_down_shexp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp"}
 EXPERTS = {"gate_proj": "ffn_gate_exps", "w1": "ffn_gate_exps", "up_proj": "ffn_up_exps", "w3": "ffn_up_exps", "down_proj": "ffn_down_exps",
            "w2": "ffn_down_exps"}
 
@@ -134,7 +141,9 @@ def tensors_of(folder, config):
         part = new.split(".")[2] if new.startswith("blk.") else ""
         if arch in REORDERED and part in heads:
             content = reorder(content, shape[0], heads[part])
-        tensors.append((new, shape, TYPES[dtype], content))
+        if arch.startswith("gemma") and new.endswith("norm.weight"):  # Gemma2Model.modify_tensors: + 1
+            content = b"".join(struct.pack("<f", 1.0 + value) for (value,) in struct.iter_unpack("<f", content))
+        tensors.append((new, [size for size in shape if size != 1] if part == "ffn_gate_inp_shexp" else shape, TYPES[dtype], content))
     for (layer, part, dtype, shape), contents in experts.items():
         stacked = b"".join(contents[i] for i in range(len(contents)))
         tensors.append((f"blk.{layer}.{part}.weight", [len(contents), *shape], TYPES[dtype], stacked))
@@ -147,6 +156,7 @@ def head_dim_of(config):
 
 def rope_metadata(config):
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = rope.get("full_attention", rope)
     part = rope.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0))
     values = {"rope.freq_base": float(rope.get("rope_theta", config.get("rope_theta", 10000.0))),
               "rope.dimension_count": int(head_dim_of(config) * part)}
@@ -164,12 +174,15 @@ def model_metadata(config):
               "attention.head_count": config["num_attention_heads"], "attention.head_count_kv": config["num_key_value_heads"],
               "attention.key_length": head_dim_of(config), **rope_metadata(config)}
     for name, key in (("rms_norm_eps", "attention.layer_norm_rms_epsilon"), ("layer_norm_eps", "attention.layer_norm_epsilon"),
+                      ("norm_epsilon", "attention.layer_norm_epsilon"), ("logit_scale", "logit_scale"),
+                      ("attn_logit_softcapping", "attn_logit_softcapping"), ("final_logit_softcapping", "final_logit_softcapping"),
                       ("embedding_multiplier", "embedding_scale"), ("residual_multiplier", "residual_scale"),
                       ("attention_multiplier", "attention.scale"), ("logits_scaling", "logit_scale")):
-        if name in config:
+        if config.get(name) is not None:
             values[key] = float(config[name])
     for name, key in (("num_experts", "expert_count"), ("num_local_experts", "expert_count"), ("num_experts_per_tok", "expert_used_count"),
-                      ("moe_intermediate_size", "expert_feed_forward_length"), ("sliding_window", "attention.sliding_window")):
+                      ("moe_intermediate_size", "expert_feed_forward_length"),
+                      ("shared_expert_intermediate_size", "expert_shared_feed_forward_length"), ("sliding_window", "attention.sliding_window")):
         if config.get(name):
             values[key] = config[name]
     metadata = {"general.architecture": arch, **{f"{arch}.{key}": value for key, value in values.items()}}

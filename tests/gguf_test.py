@@ -37,7 +37,9 @@ def test_texts_become_the_same_ids(name, tmp_path):
 
 
 # The format has no word for it: everybody's value.
-FIXED = {"smollm3": {"no_rope_layer_interval": 4, "no_rope_layers": None}}
+FIXED = {"smollm3": {"no_rope_layer_interval": 4, "no_rope_layers": None}, "gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}}
+# Read from folders alone.
+WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "glm4_moe", "gpt2", "gpt_oss", "phi", "qwen3_next"}
 
 
 def as_converted(name, tmp_path):
@@ -50,7 +52,7 @@ def as_converted(name, tmp_path):
     return folder
 
 
-FAMILIES = sorted(path.name for path in TINY.iterdir() if (path / "config.json").exists() and path.name != "stories260k-f32")
+FAMILIES = sorted(path.name for path in TINY.iterdir() if (path / "config.json").exists() and path.name not in {"stories260k-f32", *WITHOUT_GGUF})
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -74,7 +76,7 @@ def test_smollm2_continues_as_transformers_does(kind):
     """transformers in float32 over the same de-quantised weights: data/gguf/README.md."""
     prompts = json.loads((DATA / "gguf" / f"smollm2_{kind}.json").read_text())["prompts"]
     stdin = lines({"prompt_token_ids": p["ids"], "max_tokens": len(p["greedy"]), "temperature": 0, "logprobs": 5, "ignore_eos": True} for p in prompts)
-    answers = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", "--dtype", "float32", stdin=stdin))
+    answers = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", "--dtype", "float32", "--quantization", "none", stdin=stdin))
     for prompt, answer in zip(prompts, answers, strict=True):
         output = answer["outputs"][0]
         sure = next((step for step, margin in enumerate(prompt["margins"]) if margin < 1e-3), len(prompt["greedy"]))
@@ -86,7 +88,8 @@ def test_smollm2_continues_as_transformers_does(kind):
 @needs_smollm2
 def test_smollm2_renders_and_answers_a_chat():
     row = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0, "max_tokens": 20}
-    output = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", stdin=lines([row])))[0]["outputs"][0]
+    # The first word's margin is 0.08: what 8 bits of x may turn round (quantization_test.py).
+    output = rows(chorus("generate", SMOLLM2, "--disable-progress-bars", "--quantization", "none", stdin=lines([row])))[0]["outputs"][0]
     assert (output["text"], output["finish_reason"]) == ("The capital of France is Paris.", "stop")
 
 

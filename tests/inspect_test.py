@@ -118,7 +118,7 @@ def test_a_tied_matrix_is_once_on_a_stage():
     assert "lm_head.weight" not in by_name(alone)
     assert by_name(alone)[name]["slices"] == [{"rows": [0, 512], "columns": [0, 64], "packed_as": "linear", "packed_dtype": "bfloat16"}]
     two_stages = by_name(inspect(STORIES, "-pp", 2))[name]
-    assert [piece["packed_as"] for piece in two_stages["slices"]] == ["table", "linear"] and two_stages["replicated"]
+    assert [piece["packed_as"] for piece in two_stages["slices"]] == ["linear", "linear"] and two_stages["replicated"]
 
 
 def test_ranks_with_the_same_slices():

@@ -127,7 +127,7 @@ def test_every_script_is_named():
     """A module or a program that nothing imports, runs or describes is unused."""
     texts = {path: path.read_text(encoding="utf-8") for path in [*files(CODE | {".md", ".txt"}), *DATA.rglob("README.md"), *(ROOT / "docs").rglob("*.md"),
                                                                  *ROOT.glob("*.md"), ROOT / "Makefile", ROOT / ".ci" / "run"]}
-    scripts = [path for path in files({".py", ".sh"}) if not path.name.endswith("_test.py") or path.parent.name not in ("tests", "launchers", "clients", "page")]
+    scripts = [path for path in files({".py", ".sh"}) if not path.name.endswith("_test.py") or path.parent.name not in ("tests", "launchers", "clients", "page", "python")]
     assert not [name(script) for script in scripts
                 if not any(re.search(rf"\b{script.stem}\b", text) for path, text in texts.items() if path != script)]
 

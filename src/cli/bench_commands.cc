@@ -13,8 +13,8 @@
 #include "cli/output_file.h"
 #include "cli/progress.h"
 #include "cli/prompt_rows.h"
-#include "cli/read_model.h"
 #include "frontend/prompt_line.h"
+#include "frontend/read_model.h"
 
 namespace chorus {
 namespace {
@@ -29,8 +29,9 @@ struct BenchOptions {
 
 void declare_shared(Options& options, EngineConfig* engine, BenchShape* shape, BenchOptions* values,
                     const char* num_iters_help, const char* warmup_help) {
-  options.positional("MODEL", &engine->model,
-                     "Hugging Face model directory or .gguf file; with --load-format dummy config.json alone is enough");
+  options.positional(
+      "MODEL", &engine->model,
+      "Hugging Face model directory or .gguf file; with --load-format dummy config.json alone is enough");
   options.number("--input-len", &shape->input_len, "tokens of each random prompt");
   options.number("--output-len", &shape->output_len, "tokens generated for each prompt, whatever the model says");
   options.number("--num-iters", &shape->num_iters, num_iters_help);
@@ -217,8 +218,9 @@ Result<int> run(const KernelCommand& command) {
 
 std::function<Result<int>()> declare_bench_kernels(Options& options) {
   auto command = std::make_shared<KernelCommand>();
-  options.positional("MODEL", &command->what.engine.model,
-                     "Hugging Face model directory or .gguf file; with --load-format dummy config.json alone is enough");
+  options.positional(
+      "MODEL", &command->what.engine.model,
+      "Hugging Face model directory or .gguf file; with --load-format dummy config.json alone is enough");
   options.number("--num-iters", &command->what.num_iters, "measurements of each product; the median counts");
   options.text("--output-json", &command->output_json, "where the result goes as one JSON object");
   options.engine(&command->what.engine);

@@ -16,6 +16,7 @@
 #include "cli/version.h"
 #include "config/gpus.h"
 #include "config/node.h"
+#include "exec/load_weights.h"
 #include "json/json.h"
 #include "kernels/gpu_runtime.h"
 

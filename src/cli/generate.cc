@@ -8,16 +8,17 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-#include "cli/read_model.h"
 #include "cli/row_output.h"
 #include "cli/row_reader.h"
 #include "cli/version.h"
 #include "config/model_files.h"
 #include "exec/kv_capacity.h"
+#include "exec/load_weights.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
 #include "frontend/output_line.h"
 #include "frontend/prompt_line.h"
+#include "frontend/read_model.h"
 #include "frontend/text_engine.h"
 #include "launch/launch_fleet.h"
 #include "launch/launched_world.h"
@@ -51,15 +52,16 @@ Result<RowDependencies> dependencies_of(const GenerateOptions& options, const Mo
   Digest config, sampling;
   config.add(archive::encode_value(read));
   sampling.add(archive::encode_value(defaults));
-  return RowDependencies{{"release", version()},
-                         {"numerics profile", numerics_profile(isa, compute_dtype(engine, model))},
-                         {"model files", model_files_digest(engine.model)},
-                         {"model config", config.text()},
-                         {"dummy weights", engine.load_format == LoadFormat::dummy ? "true" : "false"},
-                         {"max-model-len", fmt::to_string(engine.max_model_len)},
-                         {"seed", fmt::to_string(engine.seed)},
-                         {"sampling options", sampling.text()},
-                         {"metrics", options.metrics ? "true" : "false"}};
+  return RowDependencies{
+      {"release", version()},
+      {"numerics profile", numerics_profile(isa, compute_dtype(engine, model), compute_quantization(engine, model))},
+      {"model files", model_files_digest(engine.model)},
+      {"model config", config.text()},
+      {"dummy weights", engine.load_format == LoadFormat::dummy ? "true" : "false"},
+      {"max-model-len", fmt::to_string(engine.max_model_len)},
+      {"seed", fmt::to_string(engine.seed)},
+      {"sampling options", sampling.text()},
+      {"metrics", options.metrics ? "true" : "false"}};
 }
 
 // Holds results until every earlier one is written.

@@ -11,8 +11,8 @@
 #include "cli/commands.h"
 #include "cli/inspect_report.h"
 #include "cli/output_file.h"
-#include "cli/read_model.h"
 #include "exec/model_runner.h"
+#include "frontend/read_model.h"
 #include "parallel/topology.h"
 #include "weights/checkpoint.h"
 
@@ -79,7 +79,8 @@ void add_rows(RowRange added, std::vector<RowRange>* ranges) {
 Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* inspection,
                        std::map<std::string, InspectedTensor>* tensors) {
   InspectedShard& shard = inspection->shards[index];
-  CHORUS_TRY(const DeclaredModel declared, declare_model(model, inspection->isa, inspection->dtype, shard.part));
+  CHORUS_TRY(const DeclaredModel declared,
+             declare_model(model, inspection->isa, inspection->dtype, shard.part, inspection->quantization));
   shard.bytes = declared.parameters.arena_bytes();
   for (NamedParameter& named : declared.parameters.named_parameters()) {
     InspectedTensor& tensor = (*tensors)[named.name];
@@ -131,6 +132,7 @@ Result<Inspection> look_at(const EngineConfig& config, const ModelConfig& model)
   inspection.parallel = config.parallel;
   CHORUS_TRY(inspection.isa, choose_isa(config.device, config.cpu_isa));
   inspection.dtype = compute_dtype(config, model);
+  inspection.quantization = compute_quantization(config, model);
   CHORUS_TRY(inspection.shards, shards_of(config, model));
   std::map<std::string, InspectedTensor> tensors;
   for (std::size_t index = 0; index < inspection.shards.size(); ++index) {
@@ -161,7 +163,8 @@ Result<int> inspect(const InspectOptions& options) {
 
 std::function<Result<int>()> declare_inspect(Options& options) {
   auto values = std::make_shared<InspectOptions>();
-  options.positional("MODEL", &values->engine.model, "Hugging Face model directory or .gguf file; config.json is enough");
+  options.positional("MODEL", &values->engine.model,
+                     "Hugging Face model directory or .gguf file; config.json is enough");
   options.flag("--json", &values->json, "one JSON object instead of the table");
   options.text("--output-json", &values->output_json, "where the JSON object goes, beside the table on stdout");
   options.engine(&values->engine);

@@ -151,7 +151,7 @@ Json slice_json(const InspectedTensor& tensor, const std::optional<InspectedSlic
   if (tensor.shape.size() > 1) json["columns"] = range_json(part.first_column, part.column_count);
   constexpr std::array kinds = {"linear", "table", "vector"};
   json["packed_as"] = kinds[static_cast<std::size_t>(part.kind)];
-  json["packed_dtype"] = name_of(part.dtype);
+  json["packed_dtype"] = name_of(part.format);
   return json;
 }
 

@@ -49,6 +49,7 @@ struct Inspection {
   ParallelConfig parallel;
   Isa isa = Isa::scalar;
   DType dtype = DType::float32;              // of the computation
+  Quantization quantization = Quantization::none;
   std::optional<std::string> no_checkpoint;  // why dtypes are those of the computation
   std::vector<InspectedShard> shards;
   std::vector<InspectedTensor> tensors;

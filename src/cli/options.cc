@@ -15,6 +15,7 @@
 #include "cli/version.h"
 #include "config/nearest_name.h"
 #include "config/vllm_options.h"
+#include "launch/ray_replicas.h"
 
 namespace chorus {
 namespace {
@@ -322,15 +323,6 @@ std::optional<std::string> environment_variable(const std::string& name) {
   return value == nullptr ? std::nullopt : std::optional<std::string>(value);
 }
 
-void read_ray_environment(EngineConfig* config) {
-  if (!config->on_ray()) return;
-  config->ray_address = environment_variable("RAY_ADDRESS").value_or("");
-  if (config->ray_address == "local") config->ray_address.clear();
-  for (const char* name : {"VLLM_RAY_DP_PACK_STRATEGY", "CHORUS_RAY_DP_PACK_STRATEGY"}) {
-    if (const auto value = environment_variable(name); value && !value->empty()) config->ray_pack_strategy = *value;
-  }
-}
-
 int run_command_line(int argc, char** argv, const std::vector<Command>& commands) {
   if (const auto wrong = unknown_command(argc, argv, commands)) {
     std::fprintf(stderr, "chorus: %s\n", wrong->c_str());
@@ -356,7 +348,7 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
         CHORUS_TRY_VOID(refuse_elsewhere(option.name, entry.impl.app->get_name()));
         CHORUS_TRY_VOID(apply_engine_option(entry.impl.engine_config, option.name, option.value));
       }
-      if (entry.impl.engine_config != nullptr) read_ray_environment(entry.impl.engine_config);
+      if (entry.impl.engine_config != nullptr) read_ray_environment(environment_variable, entry.impl.engine_config);
       return entry.run();
     };
     const Result<int> status = run();

@@ -58,10 +58,6 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
 
 std::optional<std::string> environment_variable(const std::string& name);
 
-// What Ray's users say in the environment, where `config` asks for Ray: RAY_ADDRESS, CHORUS_RAY_DP_PACK_STRATEGY (or
-// vLLM's name).
-void read_ray_environment(EngineConfig* config);
-
 // True once SIGINT, SIGTERM or SIGHUP has come (handlers are installed by run_command_line).
 bool interrupted();
 

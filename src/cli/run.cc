@@ -7,14 +7,16 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-#include "cli/read_model.h"
 #include "cli/version.h"
 #include "exec/kv_capacity.h"
+#include "exec/load_weights.h"
 #include "frontend/chat_format.h"
 #include "frontend/offline.h"
 #include "frontend/prompt_line.h"
+#include "frontend/read_model.h"
 #include "frontend/text_engine.h"
 #include "launch/launch_fleet.h"
+#include "launch/ray_replicas.h"
 #include "models/registry.h"
 #include "workflow/workflow.h"
 
@@ -75,7 +77,7 @@ class FleetGenerator final : public BatchGenerator {
 
   Result<void> load(const TextPromptParams& node) {
     engine_ = node.engine;
-    read_ray_environment(&engine_);
+    read_ray_environment(environment_variable, &engine_);
     CHORUS_TRY(ModelConfig config, read_model(engine_));
     CHORUS_TRY(TextModel text, with_tokenizer(std::move(config)));
     model_ = std::move(text.config);
@@ -195,7 +197,8 @@ void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& to
 Result<std::string> profile_of(const TextPromptParams& node) {
   CHORUS_TRY(const ModelConfig model, read_model_config(node.engine.model, node.engine.generation_config));
   CHORUS_TRY(const Isa isa, choose_isa(node.engine.device, node.engine.cpu_isa));
-  return version() + " " + numerics_profile(isa, compute_dtype(node.engine, model));
+  return version() + " " +
+         numerics_profile(isa, compute_dtype(node.engine, model), compute_quantization(node.engine, model));
 }
 
 Result<int> run(const std::string& path, bool disable_progress_bars) {

@@ -10,12 +10,12 @@
 
 #include "base/log.h"
 #include "cli/commands.h"
-#include "cli/read_model.h"
 #include "cli/version.h"
 #include "exec/kv_capacity.h"
 #include "fleet/fleet_setup.h"
 #include "fleet/host.h"
 #include "frontend/chat_format.h"
+#include "frontend/read_model.h"
 #include "launch/launch_fleet.h"
 #include "launch/remote_node.h"
 #include "server/control/control_server.h"

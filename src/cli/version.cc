@@ -2,14 +2,12 @@
 
 #include <fmt/format.h>
 
+#include "exec/load_weights.h"
+
 namespace chorus {
 
 std::string version() {
   return CHORUS_VERSION;
-}
-
-std::string numerics_profile(Isa isa, DType dtype) {
-  return fmt::format("{}/{}", name_of(isa), name_of(dtype));
 }
 
 std::vector<DType> compute_dtypes() {

@@ -225,6 +225,8 @@ Result<void> check_supported(const EngineConfig& config) {
        "computes with one GPU a replica: leave out tensor, pipeline, context and expert parallelism"},
       {config.on_gpu() && config.dtype == "float32", "dtype float32",
        "is not computed on GPUs: give --dtype bfloat16, or --device cpu"},
+      {config.on_gpu() && (config.quantization == Quantization::int8 || config.quantization == Quantization::int4),
+       "quantization", "to integers is computed on CPUs alone: leave it out, or give --device cpu"},
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
        parallel.nodes_per_replica > 1 ? "nodes-per-replica under external_launcher"
                                       : "data-parallel-size-local below data-parallel-size under external_launcher",
@@ -338,6 +340,16 @@ DType compute_dtype(const EngineConfig& config, const ModelConfig& model) {
   if (config.dtype == "bfloat16") return DType::bfloat16;
   if (config.dtype == "float32") return DType::float32;
   return model.dtype == DType::bfloat16 ? DType::bfloat16 : DType::float32;
+}
+
+Quantization compute_quantization(const EngineConfig& config, const ModelConfig& model) {
+  if (config.on_gpu()) return Quantization::none;
+  const bool has_none = model.stored_formats.empty();
+  return config.quantization == Quantization::automatic && has_none ? Quantization::none : config.quantization;
+}
+
+const char* name_of(Quantization quantization) {
+  return enumeration_of(Quantization{}).names[static_cast<std::size_t>(quantization)];
 }
 
 Result<std::uint64_t> parse_bytes(const std::string& text) {

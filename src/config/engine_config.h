@@ -17,6 +17,8 @@
 namespace chorus {
 
 enum class SchedulingPolicy : std::uint8_t { fcfs, priority };
+// What weights are packed as: the checkpoint's own format, floats of the dtype, or integers (tensor/linear_format.h).
+enum class Quantization : std::uint8_t { automatic, none, int8, int4 };
 enum class LoadFormat : std::uint8_t { automatic, safetensors, gguf, dummy };
 enum class LoadBalancerName : std::uint8_t {
 #define CHORUS_ENUMERATOR(name) name,
@@ -29,6 +31,9 @@ constexpr auto enumeration_of(SchedulingPolicy) {
 }
 constexpr auto enumeration_of(LoadFormat) {
   return NamedEnumeration{"a load format", LoadFormat::dummy, {"auto", "safetensors", "gguf", "dummy"}};
+}
+constexpr auto enumeration_of(Quantization) {
+  return NamedEnumeration{"a quantization", Quantization::int4, {"auto", "none", "int8", "int4"}};
 }
 constexpr auto enumeration_of(LoadBalancerName) {
 #define CHORUS_SPELLING(name) #name,
@@ -148,6 +153,11 @@ inline std::string respell_generation_config(const std::string& value) {
   return value == "vllm" ? "chorus" : value;
 }
 
+// None is vLLM's word for what the checkpoint says.
+inline std::string respell_quantization(const std::string& value) {
+  return value == "None" || value == "null" ? "auto" : value;
+}
+
 // Everything a user may set for engines. Units are last in a name; 0 means "choose" where the comment says so.
 struct EngineConfig {
   std::string model;                           // directory
@@ -167,6 +177,7 @@ struct EngineConfig {
   SchedulingPolicy scheduling_policy = SchedulingPolicy::fcfs;
   std::uint64_t seed = 0;  // of dummy weights, and of requests that bring none
   LoadFormat load_format = LoadFormat::automatic;
+  Quantization quantization = Quantization::automatic;
   std::string generation_config = "auto";           // auto | chorus | directory
   bool trust_remote_code = false;                   // accepted; Chorus never runs a model's code
   std::string distributed_executor_backend = "mp";  // uni | mp | external_launcher | ray
@@ -224,17 +235,17 @@ struct EngineConfig {
              .min = 1, .max = 1 << 20, .takes_none = true, .help = "tokens in one step of a replica"}),
       option(self.enable_prefix_caching, own, told, {.name = "enable-prefix-caching",
              .help = "share KV blocks of equal prompt beginnings (on; --no-enable-prefix-caching)"}),
-      option(self.scheduling_policy, own, told, {.name = "scheduling-policy", .value_hint = "NAME",
-             .help = "fcfs, priority"}),
+      option(self.scheduling_policy, own, told, {.name = "scheduling-policy", .value_hint = "NAME", .help = "fcfs, priority"}),
       option(self.seed, launched, told, {.name = "seed", .value_hint = "N", .takes_none = true,
              .help = "of dummy weights, and of requests that bring none"}),
       option(self.load_format, digested, told, {.name = "load-format", .value_hint = "NAME",
              .help = "auto, safetensors, gguf, dummy (seeded random weights)"}),
+      option(self.quantization, digested, told, {.name = "quantization", .short_name = "-q", .value_hint = "NAME",
+             .respell = respell_quantization, .help = "weights as auto (GGUF: its blocks), none (--dtype), int8, int4"}),
       option(self.generation_config, digested, as_path, {.name = "generation-config", .value_hint = "NAME",
              .accepted = "auto, chorus", .respell = respell_generation_config,
              .help = "sampling defaults: auto (the model's), chorus (none), or a directory"}),
-      option(self.trust_remote_code, own, unsaid, {.name = "trust-remote-code",
-             .help = "accepted; Chorus never runs a model's code"}),
+      option(self.trust_remote_code, own, unsaid, {.name = "trust-remote-code", .help = "accepted; Chorus never runs a model's code"}),
       option(self.distributed_executor_backend, own, unsaid, {.name = "distributed-executor-backend",
              .value_hint = "NAME", .accepted = "uni, mp, external_launcher, ray", .takes_none = true,
              .help = "what starts workers: mp or uni (this program), external_launcher, ray"}),
@@ -284,6 +295,9 @@ Error missing_cluster_key(const std::string& why);
 // What the config's dtype means for this model. "auto": the checkpoint's own, float16 as float32 (there is no float16
 // kernel, and bfloat16 would drop three bits of each weight).
 DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
+// What --quantization means for this model: none where it is auto and the checkpoint has no blocks, or on a GPU.
+Quantization compute_quantization(const EngineConfig& config, const ModelConfig& model);
+const char* name_of(Quantization quantization);
 
 // "4GiB", "512MiB", "1.5G", "1000000": bytes. K, M, G, T (also as KiB ...) are powers of 1024; KB, MB, GB, TB of 1000.
 Result<std::uint64_t> parse_bytes(const std::string& text);

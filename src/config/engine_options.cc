@@ -103,11 +103,6 @@ Result<void> ignore_number(Value value) {
   if (parsed.ec == std::errc() && parsed.ptr == end && std::isfinite(number) && number >= 0) return {};
   return not_accepted(value, "a number from 0 on");
 }
-Result<void> only_as_float(Value value) {
-  return is_none(value) || value == "auto"
-             ? Result<void>()
-             : Result<void>(not_accepted(value, "auto, none (quantised weights are computed in the float --dtype)"));
-}
 Result<void> only_false(Value value) {
   CHORUS_TRY(const bool flag, parse_flag(value));
   return flag ? Result<void>(not_accepted(value, "false (it would change the model's output)")) : Result<void>();
@@ -144,7 +139,6 @@ constexpr EngineOption accepted_options[] = {
     {.name = "use-v2-block-manager", .help = no_effect_help, .accept = ignore_flag},
     {.name = "compilation-config", .value_hint = "JSON", .help = no_effect_help, .accept = ignore},
     {.name = "kv-cache-dtype", .value_hint = "NAME", .help = "auto: the model's dtype", .accept = only_auto},
-    {.name = "quantization", .short_name = "-q", .value_hint = "NAME", .help = "auto, none", .accept = only_as_float},
     {.name = "disable-sliding-window", .help = "false", .accept = only_false},
 };
 

@@ -51,7 +51,7 @@ TEST(EngineOptionTable, SaysWhatMustAgree) {
                           "pipeline-parallel-size", "decode-context-parallel-size", "pp-layer-partition",
                           "enable-expert-parallel", "enable-eplb", "eplb-config", "nodes-per-replica"));
   EXPECT_THAT(names_with(Agreement::digested),
-              ElementsAre("dtype", "device", "cpu-isa", "load-format", "generation-config"));
+              ElementsAre("dtype", "device", "cpu-isa", "load-format", "quantization", "generation-config"));
   EXPECT_THAT(names_with(Agreement::launched), ElementsAre("max-num-seqs", "max-num-batched-tokens", "seed"));
 }
 

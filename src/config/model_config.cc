@@ -8,8 +8,10 @@
 #include <string_view>
 
 #include "base/ascii.h"
+#include "base/check.h"
 #include "config/model_fields.h"
 #include "config/nearest_name.h"
+#include "config/quantization_config.h"
 #include "gguf/model_text.h"
 
 namespace chorus {
@@ -81,17 +83,6 @@ Result<std::string> read_architecture(const std::string& path, std::span<const F
               fmt::join(known, ", "), nearest.value_or("LlamaForCausalLM"));
 }
 
-Result<void> refuse_quantization(const std::string& path, const ConfigFields& fields) {
-  const Json* quantization = fields.find("quantization_config");
-  if (quantization == nullptr) return {};
-  const Json* method =
-      quantization->is_object() && quantization->contains("quant_method") ? &(*quantization)["quant_method"] : nullptr;
-  return fail(ErrorCode::invalid_argument,
-              "{}: quantization_config ({}) is not supported; use the model's float32, bfloat16 or float16 weights",
-              path,
-              method != nullptr && method->is_string() ? method->get<std::string>().substr(0, 40) : "no quant_method");
-}
-
 }  // namespace
 
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config,
@@ -112,7 +103,7 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
   model.directory = directory;
   CHORUS_TRY(model.architecture, read_architecture(path, families, &fields));
   model.model_type = fields.text("model_type").value_or("");
-  CHORUS_TRY_VOID(refuse_quantization(path, fields));
+  CHORUS_TRY_VOID(read_quantization(path, fields, &model));
   model.bos_token_ids = read_token_ids(&fields, "bos_token_id");
   model.eos_token_ids = read_token_ids(&fields, "eos_token_id");
   const auto family = std::ranges::find(families, model.architecture, &FamilyReader::architecture);
@@ -127,6 +118,12 @@ Result<ModelConfig> read_model_config(const std::string& directory, const std::s
                                          generation_config != "chorus", &model));
   if (model.eos_token_ids.size() == 1) model.eos_token_id = model.eos_token_ids.front();
   return model;
+}
+
+double ModelConfig::own(std::string_view name) const {
+  const auto found = std::ranges::find(own_numbers, name, &OwnNumber::name);
+  CHECK(found != own_numbers.end(), "the model has no number {}", name);
+  return found->value;
 }
 
 int model_len_limit(const ModelConfig& model) {

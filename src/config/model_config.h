@@ -4,11 +4,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/fields.h"
 #include "base/result.h"
-#include "tensor/dtype.h"
+#include "tensor/linear_format.h"
 
 namespace chorus {
 
@@ -39,6 +40,23 @@ struct RopeConfig {
   }
 };
 
+// A number of config.json that only its family reads, under its name there.
+struct OwnNumber {
+  std::string name;
+  double value = 0;
+  bool operator==(const OwnNumber&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.name, self.value); }
+};
+
+// A matrix that the checkpoint has quantised, by its name with the number of an expert written *; and the format in
+// groups that it is packed in: that of its blocks, or for other kinds of blocks the next that loses little.
+struct StoredFormat {
+  std::string tensor;
+  LinearFormat::Kind kind = LinearFormat::plain;
+  bool operator==(const StoredFormat&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.tensor, self.kind); }
+};
+
 // Notes a field that nodes need not agree about: where the model is, what ends a choice, and the defaults of requests.
 struct OfFrontEnd {};
 
@@ -56,8 +74,9 @@ struct ModelConfig {
   int max_position_embeddings = 0;
   double norm_eps = 1e-6;
   RopeConfig rope;
-  double partial_rotary_factor = 1.0;  // how much of each head turns, from its beginning
-  std::vector<bool> layer_is_rotary;   // false: its queries and keys do not turn; size num_hidden_layers
+  std::optional<RopeConfig> window_rope;  // of the layers with a window, where it is another
+  double partial_rotary_factor = 1.0;     // how much of each head turns, from its beginning
+  std::vector<bool> layer_is_rotary;      // false: its queries and keys do not turn; size num_hidden_layers
   bool tie_word_embeddings = false;
   bool attention_bias = false;  // q, k, v
   bool attention_output_bias = false;
@@ -65,18 +84,19 @@ struct ModelConfig {
   bool lm_head_bias = false;
   // Per layer: the number of keys a query may see, itself included; 0 = all. Size num_hidden_layers.
   std::vector<int> layer_window;
-  // Factors: of the embedding's rows, of what a layer's halves add to the residual, of q k in place of
-  // 1 / sqrt(head_dim) (0: that), and what divides the logits.
-  double embedding_multiplier = 1.0, residual_multiplier = 1.0, attention_scale = 0, logits_divisor = 1.0;
+  double attention_scale = 0;  // of q k in place of 1 / sqrt(head_dim); 0: that
   // Mixture of experts; num_experts == 0: a dense model.
   int num_experts = 0;
   int num_experts_per_tok = 0;
   int moe_intermediate_size = 0;  // of one expert
   bool norm_topk_prob = true;
-  double router_jitter_noise = 0;  // phimoe's sparse mixer uses it at inference too
   std::vector<bool> layer_is_moe;  // size num_hidden_layers when num_experts > 0
+  // What one family alone has: a new one needs no member here. own(NAME) must be there.
+  std::vector<OwnNumber> own_numbers;
+  double own(std::string_view name) const;
   DType dtype =
       DType::float32;  // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
+  std::vector<StoredFormat> stored_formats;
   std::vector<std::int32_t> bos_token_ids;
   // Each ends a choice: generation_config.json's (else config.json's), and the tokenizer's own once
   // frontend/tokenizer_eos.h has added it. Ascending, unique.
@@ -88,17 +108,17 @@ struct ModelConfig {
   std::optional<double> default_presence_penalty, default_frequency_penalty, default_repetition_penalty;
   std::optional<int> default_top_k;
   std::optional<int> default_max_tokens;  // max_new_tokens
-  int rotary_dim() const { return static_cast<int>(head_dim * partial_rotary_factor); }
+  int rotary_dim() const { return static_cast<int>(head_dim * partial_rotary_factor + 1e-9); }
   bool operator==(const ModelConfig&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(
         Noted{self.directory, OfFrontEnd{}}, self.architecture, self.model_type, self.vocab_size, self.hidden_size,
         self.intermediate_size, self.num_hidden_layers, self.num_attention_heads, self.num_key_value_heads,
-        self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope, self.partial_rotary_factor,
-        self.layer_is_rotary, self.tie_word_embeddings, self.attention_bias, self.attention_output_bias, self.mlp_bias,
-        self.lm_head_bias, self.layer_window, self.embedding_multiplier, self.residual_multiplier, self.attention_scale,
-        self.logits_divisor, self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size,
-        self.norm_topk_prob, self.router_jitter_noise, self.layer_is_moe, self.dtype, self.bos_token_ids,
+        self.head_dim, self.max_position_embeddings, self.norm_eps, self.rope, self.window_rope,
+        self.partial_rotary_factor, self.layer_is_rotary, self.tie_word_embeddings, self.attention_bias,
+        self.attention_output_bias, self.mlp_bias, self.lm_head_bias, self.layer_window, self.attention_scale,
+        self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob, self.layer_is_moe,
+        self.own_numbers, self.dtype, self.stored_formats, self.bos_token_ids,
         // What ends a choice is the head's to say: a node need not have the tokenizer.
         Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
         Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},

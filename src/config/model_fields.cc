@@ -59,11 +59,14 @@ void read_sizes(const DecoderDefaults& defaults, ConfigFields* fields, ModelConf
   }
 }
 
-void read_activation(ConfigFields* fields) {
-  const auto activation = fields->text("hidden_act");
-  if (activation && *activation != "silu" && *activation != "swish") {
-    fields->refuse_value("hidden_act", *fields->find("hidden_act"), "silu");
-  }
+void read_activation(const DecoderDefaults& defaults, ConfigFields* fields) {
+  const char* const key = defaults.activation_key;
+  const auto name = fields->text(key);
+  if (!name) return;
+  const bool is_known =
+      defaults.is_gelu ? *name == "gelu_pytorch_tanh" || *name == "gelu_new" : *name == "silu" || *name == "swish";
+  if (!is_known)
+    fields->refuse_value(key, *fields->find(key), defaults.is_gelu ? "gelu_pytorch_tanh, gelu_new" : "silu");
 }
 
 std::optional<RopeType> rope_type_of(const std::string& name) {
@@ -181,15 +184,27 @@ Result<void> read_rope(const DecoderDefaults& defaults, ConfigFields* fields, Mo
 Result<void> read_decoder_fields(ConfigFields* fields, const DecoderDefaults& defaults, ModelConfig* model) {
   read_sizes(defaults, fields, model);
   CHORUS_TRY_VOID(fields->finish());  // what follows divides by these sizes and sizes lists with them
-  read_activation(fields);
+  read_activation(defaults, fields);
   model->norm_eps = fields->number_or(defaults.norm_eps_key, 0, 1, defaults.norm_eps);
-  model->tie_word_embeddings = fields->flag_or("tie_word_embeddings", false);
+  model->tie_word_embeddings = fields->flag_or("tie_word_embeddings", defaults.ties);
   model->mlp_bias = fields->flag_or("mlp_bias", false);
   model->layer_window.assign(static_cast<std::size_t>(model->num_hidden_layers), 0);
   model->layer_is_rotary.assign(static_cast<std::size_t>(model->num_hidden_layers), true);
   CHORUS_TRY_VOID(read_rope(defaults, fields, model));
   read_dtype(fields, model);
   return {};
+}
+
+Result<void> read_rope_object(ConfigFields* kinds, const char* key, const ModelConfig& model, RopeConfig* config) {
+  const Json* object = kinds->find(key);
+  if (object == nullptr) return {};
+  if (!object->is_object()) {
+    kinds->refuse_value(key, *object, "an object");
+    return {};
+  }
+  ConfigFields rope(*object, kinds->where() + ": " + key);
+  read_rope_scaling(&rope, model, config);
+  return rope.finish();
 }
 
 std::optional<std::vector<bool>> read_sliding_layers(ConfigFields* fields, const ModelConfig& model) {
@@ -248,6 +263,45 @@ void make_every_layer_a_mixture(ConfigFields* fields, int experts_default, Model
   model->moe_intermediate_size = model->intermediate_size;
   model->norm_topk_prob = true;
   model->layer_is_moe.assign(static_cast<std::size_t>(model->num_hidden_layers), true);
+}
+
+void read_qwen_experts(ConfigFields* fields, const QwenExperts& defaults, ModelConfig* model) {
+  // transformers 5 writes the number under num_local_experts, 4 under num_experts.
+  const char* key = fields->has("num_experts") ? "num_experts" : "num_local_experts";
+  read_experts(fields, {key, 0, defaults.count, defaults.per_token}, model);
+  model->moe_intermediate_size =
+      static_cast<int>(fields->integer_or("moe_intermediate_size", 1, 1 << 22, defaults.intermediate_size));
+  model->norm_topk_prob = fields->flag_or("norm_topk_prob", false);
+  const auto step = fields->integer_or("decoder_sparse_step", 1, layers_max, 1);
+  const auto dense = fields->integers("mlp_only_layers", layers_max, 0);
+  if (model->num_experts == 0) return;
+  for (std::int32_t layer = 0; layer < model->num_hidden_layers; ++layer) {
+    const bool forced_dense = std::find(dense.begin(), dense.end(), layer) != dense.end();
+    model->layer_is_moe.push_back(!forced_dense && (layer + 1) % step == 0);
+  }
+}
+
+void read_deepseek_experts(ConfigFields* fields, const DeepseekExperts& defaults, ModelConfig* model) {
+  read_experts(fields, {"n_routed_experts", 1, defaults.count, defaults.per_token}, model);
+  model->moe_intermediate_size =
+      static_cast<int>(fields->integer_or("moe_intermediate_size", 1, 1 << 22, defaults.intermediate_size));
+  model->norm_topk_prob = fields->flag_or("norm_topk_prob", defaults.normalizes);
+  const auto groups = fields->integer_or("n_group", 1, experts_max, 1);
+  const auto kept = fields->integer_or("topk_group", 1, groups, 1);
+  const std::int64_t in_kept = model->num_experts / groups * kept;
+  if (model->num_experts % groups != 0 || in_kept < model->num_experts_per_tok) {
+    fields->refuse(
+        fmt::format("{} experts in n_group {} equal groups, of which topk_group {} have num_experts_per_tok {}",
+                    model->num_experts, groups, kept, model->num_experts_per_tok));
+  }
+  model->own_numbers.insert(
+      model->own_numbers.end(),
+      {{"n_group", static_cast<double>(groups)},
+       {"topk_group", static_cast<double>(kept)},
+       {"routed_scaling_factor", fields->number_or("routed_scaling_factor", 1e-6, 1e6, 1)},
+       {"n_shared_experts", static_cast<double>(fields->integer_or("n_shared_experts", 0, experts_max, 0))}});
+  const auto dense = fields->integer_or("first_k_dense_replace", 0, layers_max, defaults.dense_layers);
+  for (std::int32_t layer = 0; layer < model->num_hidden_layers; ++layer) model->layer_is_moe.push_back(layer >= dense);
 }
 
 void read_sizes_that_are_there(ConfigFields* fields, ModelConfig* model) {

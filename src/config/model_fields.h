@@ -26,11 +26,17 @@ struct DecoderDefaults {
   int head_dim = 0;           // 0: hidden_size / num_attention_heads
   bool turns_a_part = false;  // whether partial_rotary_factor may be other than 1
   double partial_rotary_factor = 1.0;
+  bool ties = false;  // the output matrix to the embedding
+  const char* activation_key = "hidden_act";
+  bool is_gelu = false;  // by the tanh form; else silu
 };
 
 // The sizes, which every decoder must give, activation, norm, ties, biases of the feed-forward, rotary embedding,
 // dtype; no layer has a window. An error: sizes with which nothing else can be read.
 Result<void> read_decoder_fields(ConfigFields* fields, const DecoderDefaults& defaults, ModelConfig* model);
+
+// The rotary embedding of one of several objects among rope_parameters.
+Result<void> read_rope_object(ConfigFields* kinds, const char* key, const ModelConfig& model, RopeConfig* config);
 
 // Which layers a sliding window holds for: all as soon as it is set, all with use_sliding_window, or those from
 // max_window_layers on (or as layer_types says) with use_sliding_window.
@@ -50,6 +56,22 @@ struct ExpertFields {
 void read_experts(ConfigFields* fields, const ExpertFields& experts, ModelConfig* model);
 // Mixtral's form: experts as wide as intermediate_size in every layer, two for a token.
 void make_every_layer_a_mixture(ConfigFields* fields, int experts_default, ModelConfig* model);
+
+// Values where the file says nothing.
+struct QwenExperts {
+  int count, per_token, intermediate_size;
+};
+// Qwen's form: moe_intermediate_size, norm_topk_prob, and layers that are dense (mlp_only_layers, decoder_sparse_step).
+void read_qwen_experts(ConfigFields* fields, const QwenExperts& defaults, ModelConfig* model);
+
+// DeepSeek's form, which others took over: n_routed_experts, routed_scaling_factor, n_group, topk_group,
+// n_shared_experts, which are own numbers, moe_intermediate_size, norm_topk_prob, first_k_dense_replace.
+struct DeepseekExperts {
+  int count = 64, per_token = 6, intermediate_size = 1407;
+  bool normalizes = false;
+  int dense_layers = 0;
+};
+void read_deepseek_experts(ConfigFields* fields, const DeepseekExperts& defaults, ModelConfig* model);
 
 // How a family reads its config.json; models/registry.h has them all. An error: what follows cannot be read.
 struct FamilyReader {

@@ -24,15 +24,26 @@ Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConf
   CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
   CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   const DType dtype = compute_dtype(config, model);
+  const Quantization quantization = compute_quantization(config, model);
   std::vector<Shard> shards;
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
     std::optional<ExpertSlots> slots;
-    if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
+    if (config.parallel.enable_expert_balancing) {
+      slots.emplace(isa, dtype, balancing.num_redundant_experts, LinearFormats(quantization, model));
+    }
     CHORUS_TRY(const DeclaredModel part,
-               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr)));
-    const KvLayout layout{part.decoder.kv_heads(), model.head_dim, config.block_size, dtype};
-    shards.push_back(
-        {part.parameters.arena_bytes(), layout.block_bytes() * static_cast<std::uint64_t>(part.decoder.layers())});
+               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr),
+                             quantization));
+    const bool has_states =
+        std::ranges::any_of(part.decoder.kv(), [](const auto& spec) { return spec.state_floats > 0; });
+    if (has_states && config.parallel.decode_context_parallel_size > 1) {
+      return fail(
+          ErrorCode::invalid_argument,
+          "--decode-context-parallel-size: {} keeps a state of each sequence, which context ranks cannot share; "
+          "leave the option out",
+          model.directory);
+    }
+    shards.push_back({part.parameters.arena_bytes(), part.decoder.kv_block_bytes(config.block_size, dtype)});
   }
   return shards;
 }

@@ -33,7 +33,10 @@ void warn_of_unread_tensors(const Checkpoint& checkpoint, const std::vector<Decl
     // Old checkpoints keep the rotary table, and tied ones the head beside the embedding.
     const bool is_known = name.ends_with("rotary_emb.inv_freq") ||
                           (model.tie_word_embeddings && (name == head_name || name == embedding_name));
-    return is_known || read.contains(name);
+    const bool is_mask = name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias");  // GPT-2's
+    // A model that was saved without its head has names without their first part.
+    const bool is_short = read.contains("model." + name) || read.contains("transformer." + name);
+    return is_known || is_mask || is_short || read.contains(name);
   });
   if (unread.empty()) return;
   const std::size_t count = unread.size();
@@ -43,6 +46,12 @@ void warn_of_unread_tensors(const Checkpoint& checkpoint, const std::vector<Decl
 }
 
 }  // namespace
+
+std::string numerics_profile(Isa isa, DType dtype, Quantization quantization) {
+  std::string profile = fmt::format("{}/{}", name_of(isa), name_of(dtype));
+  if (quantization == Quantization::none) return profile;
+  return profile + "/" + (quantization == Quantization::automatic ? "stored" : name_of(quantization));
+}
 
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype) {
   if (config.load_format == LoadFormat::dummy) return make_dummy_checkpoint(config.seed, dtype);
@@ -67,6 +76,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
                                    int threads, const std::function<bool()>& interrupted) {
   CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
+  const Quantization quantization = compute_quantization(config, model);
   CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   if (config.parallel.enable_expert_balancing) {
     CHORUS_TRY_VOID(check_expert_balancing(model.num_experts, config.parallel.expert_parallel_size(),
@@ -78,9 +88,12 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
     // Experts that move while serving are each worker's own (layers/expert_slots.h): they are declared apart and not
     // packed here.
     std::optional<ExpertSlots> slots;
-    if (config.parallel.enable_expert_balancing) slots.emplace(isa, dtype, balancing.num_redundant_experts);
+    if (config.parallel.enable_expert_balancing) {
+      slots.emplace(isa, dtype, balancing.num_redundant_experts, LinearFormats(quantization, model));
+    }
     CHORUS_TRY(DeclaredModel part,
-               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr)));
+               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr),
+                             quantization));
     const bool wanted = std::ranges::find(shards, shard) != shards.end();
     const std::size_t bytes = part.parameters.arena_bytes();
     CHECK(bytes % shard_alignment == 0, "a shard of {} bytes", bytes);
@@ -92,6 +105,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   LoadedWeights weights;
   weights.isa = isa;
   weights.dtype = dtype;
+  weights.quantization = quantization;
   weights.digest = checkpoint->digest();
   if (offsets.back() > 0) {
     CHORUS_TRY(weights.arena, WeightArena::create(offsets.back()));

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -21,6 +22,7 @@ struct LoadedWeights {
   std::vector<std::uint64_t> shard_offsets;  // shards + 1 of them, in bytes; equal neighbours: a shard that is not here
   Isa isa = Isa::scalar;
   DType dtype = DType::bfloat16;
+  Quantization quantization = Quantization::none;
   std::string digest;  // Checkpoint::digest() of what they were packed from; the same for every choice of shards
 
   const std::byte* shard(int index) const { return arena.data() + shard_offsets[static_cast<std::size_t>(index)]; }
@@ -28,6 +30,10 @@ struct LoadedWeights {
     return shard_offsets[static_cast<std::size_t>(index) + 1] - shard_offsets[static_cast<std::size_t>(index)];
   }
 };
+
+// "amx-bf16/bfloat16", and behind another / how weights are packed that are not floats of the dtype: int8, int4, or
+// stored (as the checkpoint has them). docs/numerics.md.
+std::string numerics_profile(Isa isa, DType dtype, Quantization quantization = Quantization::none);
 
 // The model's weights as they lie in its directory, or made up for --load-format dummy.
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype);

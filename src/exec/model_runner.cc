@@ -13,10 +13,10 @@ namespace {
 // Logits are computed for at most this many rows at a time: 64 rows of a vocabulary of 152,000 are 39 MB.
 constexpr std::int64_t logits_rows_max = 64;
 
-DecoderSpec spec_of(const ModelConfig& model) {
+Decoder make_decoder(Parameters& parameters, const ModelShard& shard, const ModelConfig& model) {
   const auto family = find_family(model);
   CHECK(family.ok(), "the architecture was checked before");
-  return (*family)->spec(model);
+  return (*family)->make({parameters, shard, model});
 }
 
 // A config.json is input: sizes that are each allowed may together be more than any machine has, or than 64 bits hold.
@@ -39,10 +39,11 @@ Result<void> check_size(const ModelConfig& model) {
 }
 
 // What a GPU's kernels take.
-Result<void> check_gpu(const ModelConfig& model) {
+Result<void> check_gpu(const ModelConfig& model, const Decoder& decoder) {
   constexpr int unit = 8, head_dim_max = 128, group_max = 16;
-  if (model.num_experts > 0) {
-    return fail(ErrorCode::invalid_argument, "{}: experts are not computed on GPUs; use --device cpu", model.directory);
+  if (const std::string need = decoder.needs_cpu(); !need.empty()) {
+    return fail(ErrorCode::invalid_argument, "{}: {} are not computed on GPUs; use --device cpu", model.directory,
+                need);
   }
   if (model.hidden_size % unit != 0 || model.head_dim % unit != 0 || model.head_dim > head_dim_max ||
       model.num_attention_heads / model.num_key_value_heads > group_max) {
@@ -65,9 +66,9 @@ std::size_t scratch_bytes(const ModelConfig& model, std::int64_t rows) {
   return static_cast<std::size_t>(rows * row + logits) + (std::size_t{64} << 20);
 }
 
-std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options) {
+std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options, const LinearFormats& formats) {
   std::optional<ExpertSlots> slots;
-  if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts);
+  if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts, formats);
   return slots;
 }
 
@@ -78,12 +79,13 @@ void copy_top(const std::vector<SampledLogprob>& from, std::vector<TokenLogprob>
 
 }  // namespace
 
-Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard) {
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard,
+                                    Quantization quantization) {
   CHORUS_TRY(const Family* family, find_family(model));
   CHORUS_TRY_VOID(check_size(model));
-  if (isa == Isa::cuda_sm90) CHORUS_TRY_VOID(check_gpu(model));
-  Parameters parameters(isa, dtype);
-  Decoder decoder(parameters, shard, model, family->spec(model));
+  Parameters parameters(isa, dtype, LinearFormats(quantization, model));
+  Decoder decoder = family->make({parameters, shard, model});
+  if (isa == Isa::cuda_sm90) CHORUS_TRY_VOID(check_gpu(model, decoder));
   return DeclaredModel{std::move(parameters), std::move(decoder)};
 }
 
@@ -93,10 +95,10 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
       options_(options),
       groups_(std::move(groups)),
       pool_(options.threads, options.cpus),
-      parameters_(options.isa, options.dtype),
-      slots_(make_slots(options)),
-      decoder_(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model, spec_of(model)),
-      rotary_(model.rope, model.rotary_dim(), model.max_position_embeddings, options.max_model_len) {
+      parameters_(options.isa, options.dtype, LinearFormats(options.quantization, model)),
+      slots_(make_slots(options, LinearFormats(options.quantization, model))),
+      decoder_(make_decoder(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model)),
+      rotary_tables_(make_rotary_tables(model, options.max_model_len)) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(host_isa(options.isa), model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
 }
@@ -106,7 +108,8 @@ Result<void> ModelRunner::open_device(std::span<const std::byte> arena) {
   if (device_->kind() == DeviceKind::cuda) device_->scratch().reserve(scratch_bytes(model_, options_.rows_max));
   CHORUS_TRY_VOID(parameters_.bind(arena.data(), arena.size()));
   CHORUS_TRY_VOID(parameters_.move_to(*device_));
-  return rotary_.move_to(*device_);
+  for (RotaryTable& table : rotary_tables_) CHORUS_TRY_VOID(table.move_to(*device_));
+  return {};
 }
 
 Result<std::unique_ptr<ModelRunner>> ModelRunner::create(const ModelConfig& model, const Options& options,
@@ -135,9 +138,7 @@ Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
 }
 
 Result<void> ModelRunner::allocate_kv() {
-  const KvLayout layout{decoder_.kv_heads(), model_.head_dim, options_.block_size, options_.dtype};
-  const auto layers = static_cast<std::size_t>(decoder_.layers());
-  const std::size_t block_bytes = layout.block_bytes() * layers;
+  const std::size_t block_bytes = decoder_.kv_block_bytes(options_.block_size, options_.dtype);
   CHORUS_TRY(kv_blocks_, agree_on_blocks(options_.kv_cache_bytes / block_bytes));
   if (kv_blocks_ < 1) {
     return fail(ErrorCode::invalid_argument,
@@ -149,10 +150,11 @@ Result<void> ModelRunner::allocate_kv() {
   if (!memory.ok()) {
     return fail(memory.error().code, "no memory for a KV cache of {}: lower --kv-cache-memory", memory.error().message);
   }
-  for (std::size_t layer = 0; layer < layers; ++layer) {
-    caches_.push_back({layout,
-                       *memory + layer * layout.block_bytes() * static_cast<std::size_t>(kv_blocks_),
-                       {groups_.at.cp, groups_.cp_size}});
+  std::byte* next = *memory;
+  for (const KvCacheSpec& spec : decoder_.kv()) {
+    const KvLayout layout = spec.layout(options_.block_size, options_.dtype);
+    caches_.push_back({layout, next, {groups_.at.cp, groups_.cp_size}});
+    next += spec.block_bytes(options_.block_size, options_.dtype) * static_cast<std::size_t>(kv_blocks_);
   }
   return {};
 }
@@ -227,7 +229,7 @@ Result<void> ModelRunner::pass_through_layers(const View& hidden) {
   const LayerContext context{*device_, groups_.tp, ep, slots_ ? &*slots_ : nullptr, cp, options_.progress};
   const std::span<float> rows(hidden.floats(), tokens_.size() * static_cast<std::size_t>(model_.hidden_size));
   if (!groups_.first_stage()) CHORUS_TRY_VOID(groups_.pp.receive(std::as_writable_bytes(rows), groups_.at.pp - 1));
-  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_, caches_, step_, hidden));
+  CHORUS_TRY_VOID(decoder_.forward(context, parameters_, rotary_tables_, caches_, step_, hidden));
   if (groups_.last_stage()) return {};
   return groups_.pp.send(std::as_bytes(rows), groups_.at.pp + 1);
 }

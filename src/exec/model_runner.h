@@ -26,6 +26,7 @@ class ModelRunner {
   struct Options {
     Isa isa = Isa::scalar;
     DType dtype = DType::bfloat16;
+    Quantization quantization = Quantization::none;  // of the weights
     int max_model_len = 0;
     int block_size = 16;
     std::uint64_t kv_cache_bytes = 0;
@@ -97,7 +98,7 @@ class ModelRunner {
   std::optional<ExpertSlots> slots_;
   Decoder decoder_;
   std::optional<ExpertBalancer> balancer_;
-  RotaryTable rotary_;
+  std::vector<RotaryTable> rotary_tables_;
   std::int32_t kv_blocks_ = 0;
   std::vector<KvCacheLayer> caches_;
   std::vector<Sampler> samplers_;  // one per thread
@@ -117,6 +118,7 @@ struct DeclaredModel {
   Parameters parameters;
   Decoder decoder;
 };
-Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard);
+Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard,
+                                    Quantization quantization = Quantization::none);
 
 }  // namespace chorus

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "base/result.h"
 #include "cluster/supervisor.h"
@@ -11,6 +12,7 @@
 #include "fleet/fleet.h"
 #include "fleet/replica_source.h"
 #include "request/prefix_hash.h"
+#include "worker/child_process.h"
 
 namespace chorus {
 
@@ -31,6 +33,7 @@ struct FleetSetup {
   // A rank is of the first that brings it; each must be of one. Empty: this process spawns all.
   ReplicaSources sources = {};
   PrefixKey prefix_key = random_prefix_key();  // of the engines and their clients
+  std::string engine_program = this_program;   // the path of what engines here are started from (worker/process_main.h)
 };
 
 // Deadlines from the configuration, back-off and budget of restarts as they are for users.

@@ -12,14 +12,14 @@ constexpr std::size_t connection_bytes_max = std::size_t{32} << 20;
 
 }  // namespace
 
-Result<ReplicaLink> ReplicaLink::start(Placement replica) {
+Result<ReplicaLink> ReplicaLink::start(Placement replica, const std::string& program) {
   CHORUS_TRY(auto sockets, make_socket_pair());
   ReplicaLink link;
   link.replica_ = replica;
   CHORUS_TRY(link.connection_, make_socket_connection(std::move(sockets.first)));
   CHORUS_TRY(link.progress_, ProgressMemory::create());
-  CHORUS_TRY(link.process_,
-             ChildProcess::spawn(fmt::format("chorus engine dp={}", replica.rank), sockets.second, engine_socket_fd));
+  CHORUS_TRY(link.process_, ChildProcess::spawn_program(program, fmt::format("chorus engine dp={}", replica.rank),
+                                                        sockets.second, engine_socket_fd));
   link.pid_ = link.process_.pid();
   return link;
 }

@@ -19,8 +19,8 @@ namespace chorus {
 
 class ReplicaLink {
  public:
-  // Starts "chorus engine dp=RANK".
-  static Result<ReplicaLink> start(Placement replica);
+  // Starts "chorus engine dp=RANK" from the program at that path.
+  static Result<ReplicaLink> start(Placement replica, const std::string& program);
   // An engine that somebody else started and ends: process() is none, and never runs.
   static ReplicaLink adopt(Placement replica, std::unique_ptr<Connection> connection);
 

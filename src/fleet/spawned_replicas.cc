@@ -25,8 +25,9 @@ void SpawnedReplicas::add(int rank) {
   added_[rank] = cores_of;
 }
 
-Result<void> SpawnedReplicas::prepare(const FleetSetup&, const ModelConfig&, EngineConfig* config) {
+Result<void> SpawnedReplicas::prepare(const FleetSetup& setup, const ModelConfig&, EngineConfig* config) {
   parallel_ = config->parallel;
+  engine_program_ = setup.engine_program;
   std::vector<std::string> warnings;
   CHORUS_TRY(cpu_sets_, cpu_sets_per_worker(*config, detect_node(), &warnings));
   for (const std::string& warning : warnings) log(LogLevel::warning, "{}", warning);
@@ -44,7 +45,7 @@ Result<ReplicaLink> SpawnedReplicas::begin(Placement replica, std::uint64_t worl
     CHORUS_TRY(world_, SharedWorld::create(parallel_.world_size()));
   }
   world_number_ = world;
-  return ReplicaLink::start(replica);
+  return ReplicaLink::start(replica, engine_program_);
 }
 
 void SpawnedReplicas::configure(ReplicaLink* engine) {

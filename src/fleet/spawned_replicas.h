@@ -4,6 +4,7 @@
 
 #include <map>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "fleet/replica_source.h"
@@ -28,6 +29,7 @@ class SpawnedReplicas final : public ReplicaSource {
  private:
   SourceHost* host_ = nullptr;
   ParallelConfig parallel_;
+  std::string engine_program_;
   int weights_fd_ = -1;
   std::vector<std::vector<int>> cpu_sets_;  // by worker of this machine; empty: not bound
   std::map<int, int> added_;                // to the rank whose cores it has; -1: not bound

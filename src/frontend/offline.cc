@@ -125,6 +125,7 @@ class OfflineRun {
     if (!delta.prompt_logprobs.empty()) output.prompt_logprobs = std::move(delta.prompt_logprobs);
     if (delta.error) {
       output.error = std::move(delta.error);
+      output.error_code = delta.error_code;
       output.choices.clear();
       return;
     }
@@ -150,6 +151,7 @@ class OfflineRun {
   Result<void> finish_late(std::size_t index, GenerationOutput&& output) {
     output.choices.clear();
     output.error = work_.deadline_message;
+    output.error_code = ErrorCode::deadline_exceeded;
     return finish(index, std::move(output));
   }
 

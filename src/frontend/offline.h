@@ -31,6 +31,7 @@ struct GenerationOutput {
   std::vector<GeneratedChoice> choices;           // n, by index; empty on error
   std::vector<PositionLogprobs> prompt_logprobs;  // from the second prompt token on
   std::optional<std::string> error;               // of this row alone
+  ErrorCode error_code = ErrorCode::internal;     // with an error: whose fault it is
   int dp_rank = -1;
   double ttft_s = 0;  // from add() to the first token
   double latency_s = 0;

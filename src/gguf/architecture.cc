@@ -28,6 +28,10 @@ constexpr PartName layer_names[] = {
     {"ffn_gate", "mlp.gate_proj"},
     {"ffn_up", "mlp.up_proj"},
     {"ffn_down", "mlp.down_proj"},
+    {"ffn_gate_shexp", "mlp.shared_expert.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_expert.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_expert.down_proj"},
+    {"ffn_gate_inp_shexp", "mlp.shared_expert_gate"},
     {"ffn_gate_inp", "mlp.gate"},
     {"ffn_gate_exps", "mlp.experts.*.gate_proj"},
     {"ffn_up_exps", "mlp.experts.*.up_proj"},
@@ -41,6 +45,12 @@ constexpr PartName mixtral_names[] = {{"ffn_gate_inp", "block_sparse_moe.gate"},
 constexpr PartName phi3_names[] = {{"ffn_up", "mlp.gate_up_proj"}};
 constexpr PartName hunyuan_names[] = {{"attn_q_norm", "self_attn.query_layernorm"},
                                       {"attn_k_norm", "self_attn.key_layernorm"}};
+
+constexpr PartName gemma_names[] = {{"ffn_norm", "pre_feedforward_layernorm"}};
+constexpr PartName glm4_names[] = {{"post_attention_norm", "post_self_attn_layernorm"},
+                                   {"post_ffw_norm", "post_mlp_layernorm"},
+                                   {"ffn_up", "mlp.gate_up_proj"}};
+constexpr PartName starcoder2_names[] = {{"ffn_up", "mlp.c_fc"}, {"ffn_down", "mlp.c_proj"}};
 
 // Mixtral is llama with experts.
 constexpr GgufArchitecture mixtral = {"llama", "MixtralForCausalLM", "mixtral", true, mixtral_names};
@@ -58,6 +68,15 @@ constexpr GgufArchitecture architectures[] = {
     {"exaone4", "Exaone4ForCausalLM", "exaone4"},
     {"hunyuan-dense", "HunYuanDenseV1ForCausalLM", "hunyuan_v1_dense", false, hunyuan_names},
     {"stablelm", "StableLmForCausalLM", "stablelm"},
+    {"cohere2", "Cohere2ForCausalLM", "cohere2"},
+    {"ernie4_5", "Ernie4_5ForCausalLM", "ernie4_5"},
+    {"gemma2", "Gemma2ForCausalLM", "gemma2", false, gemma_names},
+    {"gemma3", "Gemma3ForCausalLM", "gemma3_text", false, gemma_names},
+    {"glm4", "Glm4ForCausalLM", "glm4", false, glm4_names},
+    {"olmo2", "Olmo2ForCausalLM", "olmo2"},
+    {"olmoe", "OlmoeForCausalLM", "olmoe"},
+    {"qwen2moe", "Qwen2MoeForCausalLM", "qwen2_moe"},
+    {"starcoder2", "Starcoder2ForCausalLM", "starcoder2", false, starcoder2_names},
 };
 
 std::optional<std::string_view> find_name(std::span<const PartName> names, std::string_view part) {
@@ -105,6 +124,9 @@ class Renamer {
     const std::string full = (part ? "model.layers." + part->layer + "." : "") + std::string(*name) + kind;
     if (full.find('*') != std::string::npos) return add_experts(tensor, full);
     out_->push_back({full, &tensor, tensor.shape});
+    // A matrix of one row, which the converter makes a vector.
+    if (part && part->part == "ffn_gate_inp_shexp" && tensor.shape.size() == 1)
+      out_->back().shape = {1, tensor.shape[0]};
     return part ? reorder(part->part, &out_->back()) : Result<void>();
   }
 
@@ -169,6 +191,14 @@ Result<std::vector<HfTensor>> hf_tensors(const GgufFile& file) {
     if (!added) return with_context(added.error(), file.path_of(tensor));
   }
   return tensors;
+}
+
+std::string name_of_all_experts(const std::string& name) {
+  constexpr std::string_view part = ".experts.";
+  const std::size_t at = name.find(part);
+  if (at == std::string::npos) return name;
+  const std::size_t begin = at + part.size(), end = std::min(name.find('.', begin), name.size());
+  return name.substr(0, begin) + "*" + name.substr(end);
 }
 
 // A head of d rows: the file has row i of the first half at 2 i and row i of the second at 2 i + 1.

@@ -46,6 +46,9 @@ struct HfTensor {
 // All tensors, in the file's order; one that has no such name keeps its own. An expert is a tensor.
 Result<std::vector<HfTensor>> hf_tensors(const GgufFile& file);
 
+// "model.layers.0.mlp.experts.7.up_proj.weight" with * for 7; other names as they are.
+std::string name_of_all_experts(const std::string& name);
+
 // The row of the source that has row `row` of such a tensor.
 std::int64_t source_row(const HfTensor& tensor, std::int64_t row);
 

@@ -1,5 +1,7 @@
 // The keys: gguf-py/gguf/constants.py of llama.cpp, class Keys.
 #include <algorithm>
+#include <map>
+#include <set>
 
 #include "gguf/architecture.h"
 #include "gguf/documents.h"
@@ -54,6 +56,7 @@ void write_sizes(const GgufFile& file, Fields* fields, JsonWriter* json) {
   // Whatever a family calls it.
   fields->copy_number("rms_norm_eps", "attention.layer_norm_rms_epsilon");
   fields->copy_number("layer_norm_eps", "attention.layer_norm_epsilon");
+  fields->copy_number("norm_epsilon", "attention.layer_norm_epsilon");
   if (!fields->number("attention.layer_norm_rms_epsilon"))
     fields->copy_number("rms_norm_eps", "attention.layer_norm_epsilon");
   const std::int64_t turned = fields->integer("rope.dimension_count").value_or(head_dim);
@@ -71,17 +74,39 @@ void write_structure(const GgufFile& file, JsonWriter* json) {
   json->key("use_qkv_bias").value(bias);
   json->key("attention_out_bias").value(has(file, "blk.0.attn_output.bias"));
   json->key("mlp_bias").value(has(file, "blk.0.ffn_down.bias"));
+  json->key("use_bias").value(has(file, "blk.0.attn_output.bias"));
   json->key("use_parallel_residual").value(!has(file, "blk.0.ffn_norm.weight"));
   json->key("qk_layernorm").value(has(file, "blk.0.attn_q_norm.weight"));
 }
 
-void write_experts(Fields* fields, JsonWriter* json) {
+// What of Gemma the format has in another way: its norms' weights have the 1 in them, and the scale of the scores
+// follows from the sizes (llama.cpp's llama-model.cpp: f_attention_scale).
+void write_gemma(const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
+  if (!architecture.name.starts_with("gemma")) return;
+  json->key("norm_weight_offset").value(0);
+  const std::int64_t layers = fields->integer("block_count").value_or(0);
+  const bool is_27b = layers == (architecture.name == "gemma2" ? 46 : 62);
+  const std::int64_t heads = std::max<std::int64_t>(1, fields->integer("attention.head_count").value_or(1));
+  const std::int64_t share = fields->integer("embedding_length").value_or(0) / heads;
+  json->key("query_pre_attn_scalar").value(is_27b ? share : fields->integer("attention.key_length").value_or(share));
+  fields->copy_number("attn_logit_softcapping", "attn_logit_softcapping");
+  fields->copy_number("final_logit_softcapping", "final_logit_softcapping");
+  fields->copy_number("rope_local_base_freq", "rope.freq_base_swa");
+}
+
+// llama.cpp's graphs of these leave the weights of the chosen experts as they are.
+bool normalizes(const GgufArchitecture& architecture) {
+  return architecture.name != "qwen2moe" && architecture.name != "olmoe";
+}
+
+void write_experts(const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
   if (!fields->integer("expert_count")) return;
   fields->copy_integer("num_experts", "expert_count");
   fields->copy_integer("num_local_experts", "expert_count");
   fields->copy_integer("num_experts_per_tok", "expert_used_count");
   fields->copy_integer("moe_intermediate_size", "expert_feed_forward_length");
-  json->key("norm_topk_prob").value(true);
+  fields->copy_integer("shared_expert_intermediate_size", "expert_shared_feed_forward_length");
+  json->key("norm_topk_prob").value(normalizes(architecture));
 }
 
 void write_factors(const char* name, const GgufTensor& tensor, JsonWriter* json) {
@@ -165,6 +190,27 @@ bool ends_a_turn(std::string_view token) {
   return std::ranges::find(known, token) != std::end(known);
 }
 
+// Matrices by the format that they can be packed in; of experts, which are many, one name for all of a kind.
+Result<void> write_formats(const GgufFile& file, JsonWriter* json) {
+  std::map<std::string_view, std::set<std::string>> names;
+  CHORUS_TRY(const std::vector<HfTensor> tensors, hf_tensors(file));
+  for (const HfTensor& tensor : tensors) {
+    const LinearFormat::Kind kind = tensor.source->type->kind;
+    if (kind == LinearFormat::plain || tensor.shape.size() != 2) continue;
+    names[name_of(LinearFormat(kind))].insert(name_of_all_experts(tensor.name));
+  }
+  if (names.empty()) return {};
+  json->key("quantization_config").begin_object();
+  json->key("quant_method").value("gguf");
+  for (const auto& [format, tensors_of] : names) {
+    json->key(format).begin_array();
+    for (const std::string& name : tensors_of) json->value(name);
+    json->end_array();
+  }
+  json->end_object();
+  return {};
+}
+
 }  // namespace
 
 Result<std::string> gguf_config_json(const GgufFile& file) {
@@ -178,15 +224,18 @@ Result<std::string> gguf_config_json(const GgufFile& file) {
   json.key("torch_dtype").value(dtype_of(file));
   write_sizes(file, &fields, &json);
   write_structure(file, &json);
-  write_experts(&fields, &json);
+  write_experts(*architecture, &fields, &json);
+  write_gemma(*architecture, &fields, &json);
   write_rope(file, &fields, &json);
   write_window(fields, &json);
   fields.copy_number("embedding_multiplier", "embedding_scale");
   fields.copy_number("residual_multiplier", "residual_scale");
   fields.copy_number("attention_multiplier", "attention.scale");
   fields.copy_number("logits_scaling", "logit_scale");
+  fields.copy_number("logit_scale", "logit_scale");
   write_token(file, "bos_token_id", "tokenizer.ggml.bos_token_id", &json);
   write_token(file, "eos_token_id", "tokenizer.ggml.eos_token_id", &json);
+  CHORUS_TRY_VOID(write_formats(file, &json));
   json.end_object();
   return text;
 }

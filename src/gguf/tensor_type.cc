@@ -165,20 +165,75 @@ void from_mxfp4(const std::byte* block, float* out) {
   unpack_nibbles(block + 1, out, [=](int q, int) { return values[q] * scale; });
 }
 
+// ---- blocks of 32 as groups of codes (tensor/linear_format.h) ----
+
+std::uint16_t bits_at(const std::byte* data) {
+  std::uint16_t bits;
+  std::memcpy(&bits, data, sizeof(bits));
+  return bits;
+}
+
+// Of 4 bits, with 8 as what 0 stands for.
+LinearGroup group_of_nibbles(const std::byte* packed, std::uint16_t scale) {
+  LinearGroup group;
+  group.scale = scale;
+  for (int i = 0; i < 16; ++i) {
+    group.codes[i] = static_cast<std::int8_t>(byte_at(packed, i) & 15);
+    group.codes[i + 16] = static_cast<std::int8_t>(byte_at(packed, i) >> 4);
+  }
+  return group;
+}
+
+LinearGroup q8_0_group(const std::byte* row, std::int64_t first, LinearFormat::Kind /*int8*/) {
+  const std::byte* const block = row + first / 32 * 34;
+  LinearGroup group;
+  group.scale = bits_at(block);
+  std::memcpy(group.codes, block + 2, sizeof(group.codes));
+  return group;
+}
+
+LinearGroup q4_0_group(const std::byte* row, std::int64_t first, LinearFormat::Kind kind) {
+  const std::byte* const block = row + first / 32 * 18;
+  LinearGroup group = group_of_nibbles(block + 2, bits_at(block));
+  if (kind == LinearFormat::int8) {
+    for (std::int8_t& code : group.codes) code = static_cast<std::int8_t>(code - 8);
+  }
+  return group;
+}
+
+LinearGroup q4_1_group(const std::byte* row, std::int64_t first, LinearFormat::Kind /*int4_minimum*/) {
+  const std::byte* const block = row + first / 32 * 20;
+  LinearGroup group = group_of_nibbles(block + 4, bits_at(block));
+  group.minimum = bits_at(block + 2);
+  return group;
+}
+
+LinearGroup q5_0_group(const std::byte* row, std::int64_t first, LinearFormat::Kind /*int8*/) {
+  const std::byte* const block = row + first / 32 * 22;
+  LinearGroup group = group_of_nibbles(block + 6, bits_at(block));
+  const std::uint32_t fifth = word_at(block + 2);
+  for (int i = 0; i < 32; ++i) {
+    group.codes[i] = static_cast<std::int8_t>((group.codes[i] | static_cast<int>(fifth >> i & 1U) << 4) - 16);
+  }
+  return group;
+}
+
+constexpr auto int8 = LinearFormat::int8, int4 = LinearFormat::int4, int4_minimum = LinearFormat::int4_minimum;
+
 constexpr GgufTensorType types[] = {
     {0, "F32", 1, 4, DType::float32},
     {1, "F16", 1, 2, DType::float16},
-    {2, "Q4_0", 32, 18, std::nullopt, from_q4_0},
-    {3, "Q4_1", 32, 20, std::nullopt, from_q4_1},
-    {6, "Q5_0", 32, 22, std::nullopt, from_q5_0},
-    {7, "Q5_1", 32, 24, std::nullopt, from_q5_1},
-    {8, "Q8_0", 32, 34, std::nullopt, from_q8_0},
+    {2, "Q4_0", 32, 18, std::nullopt, from_q4_0, int4, q4_0_group},
+    {3, "Q4_1", 32, 20, std::nullopt, from_q4_1, int4_minimum, q4_1_group},
+    {6, "Q5_0", 32, 22, std::nullopt, from_q5_0, int8, q5_0_group},
+    {7, "Q5_1", 32, 24, std::nullopt, from_q5_1, int8},
+    {8, "Q8_0", 32, 34, std::nullopt, from_q8_0, int8, q8_0_group},
     {9, "Q8_1", 32, 36},
-    {10, "Q2_K", k_elements, 84, std::nullopt, from_q2_k},
-    {11, "Q3_K", k_elements, 110, std::nullopt, from_q3_k},
-    {12, "Q4_K", k_elements, 144, std::nullopt, from_q4_k},
-    {13, "Q5_K", k_elements, 176, std::nullopt, from_q5_k},
-    {14, "Q6_K", k_elements, 210, std::nullopt, from_q6_k},
+    {10, "Q2_K", k_elements, 84, std::nullopt, from_q2_k, int8},
+    {11, "Q3_K", k_elements, 110, std::nullopt, from_q3_k, int8},
+    {12, "Q4_K", k_elements, 144, std::nullopt, from_q4_k, int8},
+    {13, "Q5_K", k_elements, 176, std::nullopt, from_q5_k, int8},
+    {14, "Q6_K", k_elements, 210, std::nullopt, from_q6_k, int8},
     {15, "Q8_K", k_elements, 292},
     {16, "IQ2_XXS", k_elements, 66},
     {17, "IQ2_XS", k_elements, 74},
@@ -197,7 +252,7 @@ constexpr GgufTensorType types[] = {
     {30, "BF16", 1, 2, DType::bfloat16},
     {34, "TQ1_0", k_elements, 54},
     {35, "TQ2_0", k_elements, 66},
-    {39, "MXFP4", 32, 17, std::nullopt, from_mxfp4},
+    {39, "MXFP4", 32, 17, std::nullopt, from_mxfp4, int8},
 };
 
 }  // namespace

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "tensor/dtype.h"
+#include "tensor/linear_format.h"
 
 namespace chorus {
 
@@ -19,6 +19,10 @@ struct GgufTensorType {
   std::optional<DType> dtype = std::nullopt;  // what a plain one is here
   // A block's elements; `block` needs no alignment. The arithmetic is float32: scale * integer + minimum.
   void (*to_float)(const std::byte* block, float* elements) = nullptr;
+  // How its matrices are packed where kernels compute in groups: as they are where `read_group` gives a block's own
+  // codes, else through their floats.
+  LinearFormat::Kind kind = LinearFormat::plain;
+  ReadLinearGroup read_group = nullptr;
   // Whether Chorus can read it: the others are known by size alone.
   bool is_readable() const { return dtype.has_value() || to_float != nullptr; }
 };

@@ -5,5 +5,7 @@
 namespace chorus {
 
 bool amx_works();
+// The same of AMX-INT8, for has_amx_int8().
+bool amx_int8_works();
 
 }  // namespace chorus

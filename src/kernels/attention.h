@@ -64,6 +64,10 @@ struct AttentionParams {
   int heads = 0;       // query heads of this rank; heads % kv_heads == 0
   float scale = 1.0F;  // usually 1 / sqrt(head_dim)
   int window = 0;      // 0: all keys
+  float softcap = 0;   // not 0: scores pass through softcap() of elementwise.h
+  // Not null: [heads], a score of each head that takes its part of the softmax and has no value (Xiao et al.,
+  // "Efficient streaming language models with attention sinks", 2023, section 3.1, as gpt-oss learns it).
+  const float* sinks = nullptr;
 };
 
 // q: [rows, heads * head_dim], row stride ldq; out: [rows, heads * head_dim], row stride ldo. The keys and values of

@@ -127,8 +127,11 @@ CHORUS_INLINE void score_partition(const AttentionCall& call, const AttentionTil
 }
 
 // Turns the scores of a lane's keys into e^(score - maximum), exactly 0 for the rest of the first and last vector.
-CHORUS_INLINE void softmax_of_partition(AttentionSpan seen, float* scores, float* state) {
+CHORUS_INLINE void softmax_of_partition(AttentionSpan seen, float softcap, float* scores, float* state) {
   const int first = seen.first / 16 * 16, last = (seen.last + 15) / 16 * 16;
+  for (int key = first; softcap != 0 && key < last; key += 16) {
+    store(scores + key, soft_capped(load(scores + key), softcap));
+  }
   for (int key = first; key < seen.first; ++key) scores[key] = minus_infinity;
   for (int key = seen.last; key < last; ++key) scores[key] = minus_infinity;
   Vector16 largest = broadcast(minus_infinity);
@@ -219,7 +222,8 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
     float* lane_state = state + r * state_stride;
     lane_state[0] = lane_state[1] = 0;
     for (int d = 0; d < call.head_dim_padded; d += 16) store(lane_state + attention_state_values + d, zero());
-    if (spans[r].first < spans[r].last) softmax_of_partition(spans[r], weights + r * partition_keys, lane_state);
+    if (spans[r].first < spans[r].last)
+      softmax_of_partition(spans[r], call.softcap, weights + r * partition_keys, lane_state);
   }
   // Ascending keys for every lane: those before the span that all share, the shared ones, those after it.
   const bool shared = all.first < all.last;
@@ -320,13 +324,28 @@ inline void tile_merge(const AttentionCall& call, const AttentionTile& tile, con
   }
 }
 
+// The lane's state merged with its head's sink: what its sum and values become.
+struct Finishing {
+  Vector16 sum, factor;
+};
+CHORUS_INLINE Finishing with_sink(const float* state, float sink) {
+  const Vector16 top = maximum(broadcast(state[0]), broadcast(sink));
+  const Vector16 mine = exponential(subtract(broadcast(state[0]), top));
+  return {multiply_add(broadcast(state[1]), mine, exponential(subtract(broadcast(sink), top))), mine};
+}
+
 inline void tile_finish(const AttentionCall& call, const AttentionTile& tile, const float* state) {
   const std::ptrdiff_t values = attention_state_values + call.head_dim_padded;
   for (int i = 0; i < tile.lanes; ++i, state += values) {
     float* out = call.out + offset_of_lane(call, tile, tile.lane + i, call.ldo);
-    const Vector16 sum = broadcast(state[1]);
+    Finishing last = {broadcast(state[1]), broadcast(1.0F)};
+    if (call.sinks != nullptr) {
+      last = with_sink(state, call.sinks[tile.kv_head * call.group + (tile.lane + i) % call.group]);
+    }
     for (int d = 0; d < call.head_dim; d += 16) {
-      store_first(out + d, divide(load(state + attention_state_values + d), sum), smaller(16, call.head_dim - d));
+      Vector16 value = load(state + attention_state_values + d);
+      if (call.sinks != nullptr) value = multiply(value, last.factor);
+      store_first(out + d, divide(value, last.sum), smaller(16, call.head_dim - d));
     }
   }
 }

@@ -35,6 +35,8 @@ AttentionCall make_call(const KvCacheLayer& cache, const AttentionParams& params
   call.group = params.heads / layout.kv_heads;
   call.window = params.window;
   call.scale = params.scale;
+  call.softcap = params.softcap;
+  call.sinks = params.sinks;
   return call;
 }
 

@@ -21,6 +21,8 @@ namespace {
 struct Shape {
   int kv_heads = 1, group = 1, head_dim = 8, block_size = 16, window = 0;
   DType dtype = DType::float32;
+  float softcap = 0;
+  bool has_sinks = false;
   int heads() const { return kv_heads * group; }
 };
 
@@ -115,7 +117,10 @@ class Fixture {
     return true;
   }
 
-  AttentionParams params() const { return {shape_.heads(), scale(), shape_.window}; }
+  AttentionParams params() const {
+    return {shape_.heads(), scale(), shape_.window, shape_.softcap, shape_.has_sinks ? sinks : nullptr};
+  }
+  static constexpr float sinks[] = {0.5F, -3.0F, 2.0F, 40.0F, -60.0F, 1.0F, 0.0F, 4.0F};
 
   float scale() const { return 1.0F / std::sqrt(static_cast<float>(shape_.head_dim)); }
 
@@ -136,9 +141,14 @@ class Fixture {
         }
         scores.push_back(score * double{scale()});
         score_error = std::max(score_error, absolute * double{scale()} * (d + 2) * 0x1p-24);
+        if (const double cap = shape_.softcap; cap > 0) {
+          scores.back() = cap * std::tanh(scores.back() / cap);
+          score_error += cap * 0x1p-22;
+        }
         largest = std::max(largest, scores.back());
       }
-      double sum = 0;
+      if (shape_.has_sinks) largest = std::max(largest, double{sinks[head]});
+      double sum = shape_.has_sinks ? std::exp(double{sinks[head]} - largest) : 0;
       for (std::size_t n = 0; n < scores.size(); ++n) {
         const double weight = std::exp(scores[n] - largest);
         sum += weight;
@@ -241,11 +251,20 @@ void expect_near_naive(const Fixture& fixture, std::size_t sequence, int positio
 }
 
 const std::vector<Shape>& shapes() {
-  static const std::vector<Shape> all = {
-      {1, 1, 8, 16, 0, DType::float32},    {2, 2, 16, 16, 0, DType::bfloat16},   {1, 4, 24, 32, 0, DType::float32},
-      {2, 7, 64, 16, 0, DType::bfloat16},  {2, 7, 32, 16, 40, DType::float32},   {1, 2, 80, 48, 300, DType::bfloat16},
-      {1, 1, 128, 16, 0, DType::bfloat16}, {3, 3, 96, 16, 17, DType::bfloat16},  {1, 5, 12, 16, 1, DType::float32},
-      {4, 1, 64, 16, 0, DType::float32},   {1, 14, 64, 32, 256, DType::bfloat16}};
+  static const std::vector<Shape> all = {{1, 1, 8, 16, 0, DType::float32},
+                                         {2, 2, 16, 16, 0, DType::bfloat16},
+                                         {1, 4, 24, 32, 0, DType::float32},
+                                         {2, 7, 64, 16, 0, DType::bfloat16},
+                                         {2, 7, 32, 16, 40, DType::float32},
+                                         {1, 2, 80, 48, 300, DType::bfloat16},
+                                         {1, 1, 128, 16, 0, DType::bfloat16},
+                                         {3, 3, 96, 16, 17, DType::bfloat16},
+                                         {1, 5, 12, 16, 1, DType::float32},
+                                         {4, 1, 64, 16, 0, DType::float32},
+                                         {1, 14, 64, 32, 256, DType::bfloat16},
+                                         {2, 2, 16, 16, 0, DType::float32, 2.0F},
+                                         {2, 4, 32, 16, 40, DType::bfloat16, 0, true},
+                                         {1, 8, 24, 16, 0, DType::float32, 3.0F, true}};
   return all;
 }
 

@@ -23,6 +23,8 @@ struct AttentionCall {
   int group = 0;  // query heads of a KV head
   int window = 0;
   float scale = 0;
+  float softcap = 0;             // 0: none
+  const float* sinks = nullptr;  // [query heads]
   const float* q = nullptr;
   std::int64_t ldq = 0;
   float* out = nullptr;

@@ -75,10 +75,32 @@ void rotary(ThreadPool& pool, Isa isa, float* x, std::int64_t m, int heads, int 
 
 void silu_mul(ThreadPool& pool, Isa isa, const float* gate_up, std::int64_t m, std::int64_t width, std::int64_t ldx,
               float* out, std::int64_t ldo) {
-  const auto& kernels = elementwise_kernels(isa);
+  activate_mul(pool, isa, Activation::silu, gate_up, m, width, ldx, out, ldo);
+}
+
+void activate_mul(ThreadPool& pool, Isa isa, Activation activation, const float* gate_up, std::int64_t m,
+                  std::int64_t width, std::int64_t ldx, float* out, std::int64_t ldo) {
+  const GatedRow gated = elementwise_kernels(isa).gated(activation);
   for_each_row(pool, m, width, [&](std::int64_t row) {
-    kernels.silu_mul(gate_up + row * ldx, gate_up + row * ldx + width, width, out + row * ldo);
+    gated(gate_up + row * ldx, gate_up + row * ldx + width, width, out + row * ldo);
   });
+}
+
+void gelu_tanh(ThreadPool& pool, Isa isa, float* x, std::int64_t m, std::int64_t width, std::int64_t ldx) {
+  const auto& kernels = elementwise_kernels(isa);
+  for_each_row(pool, m, width, [&](std::int64_t row) { kernels.gelu(x + row * ldx, width); });
+}
+
+void softcap(ThreadPool& pool, Isa isa, float cap, float* x, std::int64_t m, std::int64_t width, std::int64_t ldx) {
+  const auto& kernels = elementwise_kernels(isa);
+  for_each_row(pool, m, width, [&](std::int64_t row) { kernels.softcap(cap, x + row * ldx, width); });
+}
+
+void add_gated(ThreadPool& pool, Isa isa, const float* gate, std::int64_t ldg, const float* x, std::int64_t m,
+               std::int64_t width, std::int64_t ldx, float* y, std::int64_t ldy) {
+  const auto& kernels = elementwise_kernels(isa);
+  for_each_row(pool, m, width,
+               [&](std::int64_t row) { kernels.add_gated(gate[row * ldg], x + row * ldx, width, y + row * ldy); });
 }
 
 void add(ThreadPool& pool, const float* x, std::int64_t m, std::int64_t width, std::int64_t ldx, float* y,

@@ -8,7 +8,7 @@
 
 namespace chorus {
 
-// out = x / sqrt(mean(x^2) + eps) * weight, of each of the `heads` parts of a row; with a bias, the layer norm. Sums:
+// out = x / sqrt(mean(x^2) + eps) * weight, of each of the `heads` parts of a row; or the layer norm. Sums:
 // 256 partial sums (sum i takes elements i, i + 256, ...), combined by a fixed tree. x: [m, heads * width] float32.
 struct CudaNorm {
   const float* x = nullptr;
@@ -20,7 +20,8 @@ struct CudaNorm {
   std::int64_t ldo = 0;
   float* out_float = nullptr;  // not null: instead of out; may be x
   std::int32_t heads = 1;
-  const float* bias = nullptr;  // [width]
+  const float* bias = nullptr;  // [width], of a layer norm; may be null
+  bool is_layer_norm = false;
 };
 void norm_cuda(CudaQueue& queue, const CudaNorm& call);
 
@@ -67,6 +68,8 @@ enum class CudaPointwise : std::uint8_t {
   scale,  // y *= factor
   add,    // y += factor * x
   round,  // y_rounded = x in bfloat16
+  gelu_tanh,
+  softcap,  // y = factor tanh(y / factor)
 };
 struct CudaElements {
   CudaPointwise what = CudaPointwise::zero;

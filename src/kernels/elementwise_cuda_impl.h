@@ -29,7 +29,7 @@ norm_rows(CudaNorm call) {
   const float* x = call.x + row * call.ldx + head;
   const std::int64_t to = row * call.ldo + head;
   float center = 0;
-  if (call.bias != nullptr) {
+  if (call.is_layer_norm) {
     float sum = 0;
     for (int i = simt::thread(); i < call.width; i += row_threads) sum += x[i];
     center = sum_of_block(sum) / static_cast<float>(call.width);
@@ -130,6 +130,11 @@ gather_rows(CudaGather call) {
   }
 }
 
+SIMT_DEVICE float gelu_tanh_of(float x) {
+  const float inner = simt::multiply_add(0.044715F, x * x * x, x);
+  return x / (1.0F + simt::exponential(-1.5957691216057308F * inner));  // 2 sqrt(2 / pi)
+}
+
 // A thread an element: a block has row_threads of the m * width.
 SIMT_KERNEL_OF(row_threads, 1)
 elements_of_rows(CudaElements call) {
@@ -150,6 +155,14 @@ elements_of_rows(CudaElements call) {
     case CudaPointwise::round:
       call.y_rounded[to] = simt::to_bfloat16(call.x[from]);
       break;
+    case CudaPointwise::gelu_tanh:
+      call.y[to] = gelu_tanh_of(call.y[to]);
+      break;
+    case CudaPointwise::softcap: {
+      const float part = 2.0F / (1.0F + simt::exponential(call.y[to] * (2.0F / call.factor)));
+      call.y[to] = call.factor * (1.0F - part);
+      break;
+    }
   }
 }
 

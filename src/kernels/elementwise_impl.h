@@ -78,6 +78,53 @@ inline void silu_mul_row(const float* gate, const float* up, std::int64_t width,
   });
 }
 
-inline constexpr ElementwiseKernels elementwise_kernels = {rms_norm_row, layer_norm_row, rotary_head, silu_mul_row};
+// x / (1 + e^-y).
+CHORUS_INLINE Vector16 over_one_plus_exponential(Vector16 x, Vector16 y) {
+  return divide(x, add(broadcast(1.0F), exponential(subtract(zero(), y))));
+}
+
+// 1 + tanh(u) is 2 / (1 + e^-2u).
+CHORUS_INLINE Vector16 gelu_tanh_of(Vector16 x) {
+  const Vector16 cube = multiply(multiply(x, x), x);
+  const Vector16 inner = multiply_add(broadcast(0.044715F), cube, x);
+  return over_one_plus_exponential(x, multiply(broadcast(1.5957691216057308F), inner));  // 2 sqrt(2 / pi)
+}
+
+inline void gelu_mul_row(const float* gate, const float* up, std::int64_t width, float* out) {
+  for_each16(width, [&](std::int64_t i, int count) {
+    store_some(out + i, multiply(gelu_tanh_of(load_some(gate + i, count)), load_some(up + i, count)), count);
+  });
+}
+
+inline void clamped_swish_mul_row(const float* gate, const float* up, std::int64_t width, float* out) {
+  const Vector16 limit = broadcast(7.0F), alpha = broadcast(1.702F), one = broadcast(1.0F);
+  for_each16(width, [&](std::int64_t i, int count) {
+    const Vector16 a = minimum(limit, load_some(gate + i, count));
+    const Vector16 b = maximum(broadcast(-7.0F), minimum(limit, load_some(up + i, count)));
+    const Vector16 swish = over_one_plus_exponential(a, multiply(a, alpha));
+    store_some(out + i, multiply(add(b, one), swish), count);
+  });
+}
+
+inline void gelu_row(float* x, std::int64_t width) {
+  for_each16(width,
+             [&](std::int64_t i, int count) { store_some(x + i, gelu_tanh_of(load_some(x + i, count)), count); });
+}
+
+inline void softcap_row(float cap, float* x, std::int64_t width) {
+  for_each16(width,
+             [&](std::int64_t i, int count) { store_some(x + i, soft_capped(load_some(x + i, count), cap), count); });
+}
+
+inline void add_gated_row(float gate, const float* x, std::int64_t width, float* y) {
+  const Vector16 factor = over_one_plus_exponential(broadcast(1.0F), broadcast(gate));
+  for_each16(width, [&](std::int64_t i, int count) {
+    store_some(y + i, add(load_some(y + i, count), multiply(factor, load_some(x + i, count))), count);
+  });
+}
+
+inline constexpr ElementwiseKernels elementwise_kernels = {rms_norm_row, layer_norm_row, rotary_head,
+                                                           silu_mul_row, gelu_mul_row,   clamped_swish_mul_row,
+                                                           gelu_row,     softcap_row,    add_gated_row};
 
 }  // namespace chorus::CHORUS_VECTOR_NAMESPACE

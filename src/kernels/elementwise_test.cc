@@ -130,6 +130,60 @@ TEST(Elementwise, SiluAgreesWithDoublePrecision) {
   }
 }
 
+// e^x is within 2 units in the last place, the sums and the quotient add a few.
+TEST(Elementwise, GeluAgreesWithDoublePrecision) {
+  ThreadPool pool(2);
+  for (Isa isa : available_isas()) {
+    constexpr int width = 2001;
+    std::vector<float> gate_up(2 * width, 2.0F), out(width);
+    for (int i = 0; i < width; ++i) gate_up[static_cast<std::size_t>(i)] = static_cast<float>(i - 1000) * 0.01F;
+    activate_mul(pool, isa, Activation::gelu_tanh, gate_up.data(), 1, width, 2 * width, out.data(), width);
+    std::vector<float> alone(gate_up.begin(), gate_up.begin() + width);
+    gelu_tanh(pool, isa, alone.data(), 1, width, width);
+    for (std::size_t i = 0; i < width; ++i) {
+      const double x = gate_up[i];
+      const double inner = std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x);
+      // Below 0 the exponent's own rounding, of |2 inner|, is the larger part.
+      const double expected = x / (1 + std::exp(-2 * inner));
+      ASSERT_NEAR(double{alone[i]}, expected, std::abs(expected) * (12 + 8 * std::abs(inner)) * unit + 1e-36) << x;
+      ASSERT_EQ(out[i], 2 * alone[i]);
+    }
+  }
+}
+
+TEST(Elementwise, ClampedSwishAgreesWithDoublePrecision) {
+  ThreadPool pool(2);
+  for (Isa isa : available_isas()) {
+    constexpr int width = 300;
+    std::vector<float> gate_up = normal(2 * width, 3, 6.0F), out(width);
+    activate_mul(pool, isa, Activation::clamped_swish, gate_up.data(), 1, width, 2 * width, out.data(), width);
+    for (std::size_t i = 0; i < width; ++i) {
+      const double gate = std::min(double{gate_up[i]}, 7.0), up = std::clamp(double{gate_up[width + i]}, -7.0, 7.0);
+      const double expected = (up + 1) * gate / (1 + std::exp(-double{1.702F} * gate));
+      const double bound = (std::abs(up) + 1) * std::abs(gate) * (12 + 4 * std::abs(gate)) * unit;
+      ASSERT_NEAR(double{out[i]}, expected, bound) << name_of(isa);
+    }
+  }
+}
+
+TEST(Elementwise, SoftcapAndGatedSumsAgreeWithDoublePrecision) {
+  ThreadPool pool(2);
+  for (Isa isa : available_isas()) {
+    std::vector<float> x = normal(3 * 100, 5, 60.0F), capped = x;
+    softcap(pool, isa, 30.0F, capped.data(), 3, 100, 100);
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      ASSERT_NEAR(double{capped[i]}, 30 * std::tanh(double{x[i]} / 30), 30 * 0x1p-22) << x[i];
+    }
+    const std::vector<float> gate = {-2.0F, 0.0F, 5.0F}, before = normal(3 * 100, 6);
+    std::vector<float> y = before;
+    add_gated(pool, isa, gate.data(), 1, x.data(), 3, 100, 100, y.data(), 100);
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const double added = double{x[i]} / (1 + std::exp(-double{gate[i / 100]}));
+      ASSERT_NEAR(double{y[i]}, double{before[i]} + added, (8 * std::abs(added) + std::abs(double{before[i]})) * unit);
+    }
+  }
+}
+
 TEST(Elementwise, RowsKeepTheirBitsWhateverTheThreads) {
   for (Isa isa : available_isas()) {
     const std::vector<float> x = normal(300 * 200, 5), weight = normal(100, 6);

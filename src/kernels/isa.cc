@@ -66,7 +66,24 @@ bool has_amx() {
   return has_avx512() && bits_set(saved_state(), tile_state) && bits_set(cpuid(7, 0).d, tile_and_bf16) &&
          request_tiles() && amx_works();
 }
+
+bool find_vnni() {
+  return has_avx512() && bits_set(cpuid(7, 0).c, 1U << 11);
+}
+
+bool find_amx_int8() {
+  const std::uint32_t tile_and_int8 = 1U << 24 | 1U << 25;
+  const std::uint64_t tile_state = 0x60000;
+  return find_vnni() && bits_set(saved_state(), tile_state) && bits_set(cpuid(7, 0).d, tile_and_int8) &&
+         request_tiles() && amx_int8_works();
+}
 #else
+bool find_vnni() {
+  return false;
+}
+bool find_amx_int8() {
+  return false;
+}
 bool has_amx() {
   return false;
 }
@@ -121,6 +138,16 @@ const std::vector<Isa>& available_isas() {
     return found;
   }();
   return isas;
+}
+
+bool has_vnni() {
+  static const bool found = find_vnni();
+  return found;
+}
+
+bool has_amx_int8() {
+  static const bool found = find_amx_int8();
+  return found;
 }
 
 Result<Isa> choose_isa(const std::string& name) {

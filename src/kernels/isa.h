@@ -31,6 +31,10 @@ Result<Isa> choose_isa(const std::string& name);
 // `device`: auto, cpu (then as above), cuda: a GPU of this machine, or cuda-emulation: for tests, anywhere but in a
 // build with CUDA.
 Result<Isa> choose_isa(const std::string& device, const std::string& cpu_isa);
+// Whether matrices in groups (kernels/linear_groups.h) have AVX-512 VNNI, and AMX-INT8 whose tiles multiply exactly as
+// the scalar code does. Neither changes a bit.
+bool has_vnni();
+bool has_amx_int8();
 // Of the host's own part of the work: the best of this CPU where `isa` is a GPU's.
 Isa host_isa(Isa isa);
 

@@ -23,6 +23,7 @@ double (*loop_of(LinearLayout layout))(std::int64_t) {
       return multiply_add_avx512;
     case LinearLayout::tiles:
       return multiply_add_amx;
+    case LinearLayout::groups:  // of which there is no loop
     case LinearLayout::matrix:
       break;
   }

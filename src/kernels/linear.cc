@@ -85,14 +85,26 @@ void for_each_rectangle(ThreadPool& pool, Scratch& scratch, std::int64_t blocks,
 
 // Whether the kernel can make the next product's x itself.
 bool gates(const LinearKernel& kernel, const PackedLinear& gate_up, const PackedLinear& next) {
-  return kernel.compute_gated != nullptr && gate_up.shape.rows / 2 % panel_rows(LinearLayout::tiles) == 0 &&
+  return kernel.compute_gated != nullptr && gate_up.format == next.format &&
+         gate_up.shape.rows / 2 % panel_rows(LinearLayout::tiles) == 0 &&
          segment_columns(next.shape) % tile_columns == 0;
 }
 
 }  // namespace
 
-const LinearKernel& linear_kernel(Isa isa, DType dtype) {
-  switch (linear_layout(isa, dtype)) {
+namespace {
+
+// The fastest of those that the instruction set's name allows: their bits are the same.
+const LinearKernel& group_kernel(Isa isa) {
+  if (isa == Isa::scalar) return group_kernel_scalar();
+  if (isa == Isa::amx_bf16 && has_amx_int8()) return group_kernel_amx();
+  return isa != Isa::avx2_f32 && has_vnni() ? group_kernel_vnni() : group_kernel_avx2();
+}
+
+}  // namespace
+
+const LinearKernel& linear_kernel(Isa isa, LinearFormat format) {
+  switch (linear_layout(isa, format)) {
     case LinearLayout::rows:
       return linear_kernel_scalar();
     case LinearLayout::lanes8:
@@ -101,6 +113,8 @@ const LinearKernel& linear_kernel(Isa isa, DType dtype) {
       return linear_kernel_avx512();
     case LinearLayout::tiles:
       return linear_kernel_amx();
+    case LinearLayout::groups:
+      return group_kernel(isa);
     case LinearLayout::matrix:
       break;  // linear_cuda.h
   }
@@ -109,7 +123,7 @@ const LinearKernel& linear_kernel(Isa isa, DType dtype) {
 
 void linear(ThreadPool& pool, Scratch& scratch, const PackedLinear& weight, const LinearInput& x, float* y,
             std::int64_t ldy, const LinearEpilogue& epilogue) {
-  linear_with(linear_kernel(weight.isa, weight.dtype), pool, scratch, weight, x, y, ldy, epilogue);
+  linear_with(linear_kernel(weight.isa, weight.format), pool, scratch, weight, x, y, ldy, epilogue);
 }
 
 void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch, const PackedLinear& weight,
@@ -122,32 +136,32 @@ void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch,
   call.ldy = ldy;
   const Scratch::Scope scope(scratch);
   call.prepared = prepare(kernel, pool, scratch, x, call);
-  for_each_rectangle(pool, scratch, call.blocks, panel_count(linear_layout(weight.isa, weight.dtype), weight.shape),
+  for_each_rectangle(pool, scratch, call.blocks, panel_count(linear_layout(weight.isa, weight.format), weight.shape),
                      kernel.workspace_bytes(weight.shape, call.m),
                      [&](const LinearRectangle& own, std::byte* workspace) { kernel.compute(call, own, workspace); });
 }
 
 LinearInput gated_input(ThreadPool& pool, Scratch& scratch, const PackedLinear& gate_up, const float* bias,
-                        const LinearInput& x, const PackedLinear& next) {
-  return gated_input_with(linear_kernel(gate_up.isa, gate_up.dtype), gate_up.isa, pool, scratch, gate_up, bias, x,
-                          next);
+                        const LinearInput& x, const PackedLinear& next, Activation activation) {
+  return gated_input_with(linear_kernel(gate_up.isa, gate_up.format), gate_up.isa, pool, scratch, gate_up, bias, x,
+                          next, activation);
 }
 
 LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, ThreadPool& pool, Scratch& scratch,
                              const PackedLinear& gate_up, const float* bias, const LinearInput& x,
-                             const PackedLinear& next) {
+                             const PackedLinear& next, Activation activation) {
   const std::int64_t width = gate_up.shape.rows / 2;
-  CHECK(gate_up.shape.rows == 2 * next.shape.columns && gate_up.isa == next.isa && gate_up.dtype == next.dtype,
-        "gate and up {}, next columns {}", gate_up.shape.rows, next.shape.columns);
+  CHECK(gate_up.shape.rows == 2 * next.shape.columns && gate_up.isa == next.isa, "gate and up {}, next columns {}",
+        gate_up.shape.rows, next.shape.columns);
   if (!gates(kernel, gate_up, next)) {
     float* activated = scratch.take_array<float>(x.m * width);
     const Scratch::Scope scope(scratch);
     float* sums = scratch.take_array<float>(x.m * 2 * width);
     linear_with(kernel, pool, scratch, gate_up, x, sums, 2 * width, {bias, false});
-    silu_mul(pool, elementwise, sums, x.m, width, 2 * width, activated, width);
+    activate_mul(pool, elementwise, activation, sums, x.m, width, 2 * width, activated, width);
     return {activated, x.m, width};
   }
-  LinearGatedCall call{make_call(kernel, gate_up, x), next.shape, elementwise_kernels(elementwise).silu_mul,
+  LinearGatedCall call{make_call(kernel, gate_up, x), next.shape, elementwise_kernels(elementwise).gated(activation),
                        scratch.take(kernel.prepared_bytes(next.shape, x.m))};
   if (x.m == 0) return {nullptr, 0, 0};
   call.product.epilogue.bias = bias;

@@ -17,6 +17,7 @@ enum class CudaLinearOutput : std::uint8_t {
   accumulate,  // y float32 += sum: the residual stream
   round,       // y bfloat16 = sum
   gate,        // y bfloat16 [m, rows / 2]: silu(sum of row 2 i) * (sum of row 2 i + 1); gate and up lie in turn
+  gelu_gate,   // the same with gelu_tanh
 };
 
 // All pointers are the device's and aligned to 16 bytes. W: [rows, columns], row-major as in the checkpoint.

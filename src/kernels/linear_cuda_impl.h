@@ -82,6 +82,12 @@ SIMT_DEVICE void store_pair(const CudaLinear& call, int row, int column, float f
       static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] =
           simt::to_bfloat16(first / (1.0F + simt::exponential(0.0F - first)) * second);
       break;
+    case CudaLinearOutput::gelu_gate: {
+      const float inner = simt::multiply_add(0.044715F, first * first * first, first);
+      const float gelu = first / (1.0F + simt::exponential(-1.5957691216057308F * inner));
+      static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] = simt::to_bfloat16(gelu * second);
+      break;
+    }
   }
 }
 

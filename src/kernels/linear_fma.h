@@ -224,7 +224,7 @@ struct LinearFma {
   static std::size_t workspace_bytes(const LinearShape&, std::int64_t) { return 0; }
 
   static void compute(const LinearCall& call, const LinearRectangle& rectangle, std::byte*) {
-    if (call.weight.dtype == DType::float32) {
+    if (call.weight.format.dtype == DType::float32) {
       compute_groups<float>(call, rectangle);
     } else {
       compute_groups<Bfloat16>(call, rectangle);

@@ -14,6 +14,7 @@
 //   and
 //                           its up (LinearShape::gated_segments) rows lie in turn, filled up as the next matrix's
 //                           columns
+//   groups        P = 32:   linear_groups.h, on all CPUs
 // L is the number of float32 lanes of a vector: 16 (AVX-512) or 8 (AVX2).
 #pragma once
 
@@ -26,10 +27,11 @@
 
 namespace chorus {
 
-enum class LinearLayout : std::uint8_t { rows, lanes8, lanes16, tiles, matrix };
+enum class LinearLayout : std::uint8_t { rows, lanes8, lanes16, tiles, matrix, groups };
 
 // float32 has no tiles: it goes the AVX-512 way.
-constexpr LinearLayout linear_layout(Isa isa, DType dtype) {
+constexpr LinearLayout linear_layout(Isa isa, LinearFormat format) {
+  if (format.in_groups()) return LinearLayout::groups;
   switch (isa) {
     case Isa::scalar:
       return LinearLayout::rows;
@@ -38,7 +40,7 @@ constexpr LinearLayout linear_layout(Isa isa, DType dtype) {
     case Isa::avx512_bf16:
       return LinearLayout::lanes16;
     case Isa::amx_bf16:
-      return dtype == DType::bfloat16 ? LinearLayout::tiles : LinearLayout::lanes16;
+      return format.dtype == DType::bfloat16 ? LinearLayout::tiles : LinearLayout::lanes16;
     case Isa::cuda_sm90:
       return LinearLayout::matrix;
   }
@@ -63,6 +65,7 @@ constexpr std::int64_t panel_rows(LinearLayout layout) {
       return 16;
     case LinearLayout::lanes16:
     case LinearLayout::tiles:
+    case LinearLayout::groups:
       return 32;
     case LinearLayout::matrix:
       return matrix_unit;
@@ -90,6 +93,7 @@ constexpr std::int64_t packed_row(LinearLayout layout, const LinearShape& shape,
   const std::int64_t half = shape.rows / 2, width = half / shape.gated_segments, at = row % half;
   return 2 * (at / width * round_up(width, matrix_unit) + at % width) + row / half;
 }
+// Of floats.
 constexpr std::int64_t panel_bytes(LinearLayout layout, DType dtype, const LinearShape& shape) {
   return panel_rows(layout) * packed_segment_columns(layout, shape) * shape.segments *
          static_cast<std::int64_t>(bytes_of(dtype));
@@ -116,11 +120,12 @@ struct LinearCall {
   }
 };
 
-// One call of gated_input(): silu(gate) * up of [gate, up] = W x becomes the x that the product with `next` reads.
+// One call of gated_input(): activation(gate) * up of [gate, up] = W x becomes the x that the product with `next`
+// reads.
 struct LinearGatedCall {
   LinearCall product;
   LinearShape next;
-  void (*silu_mul)(const float* gate, const float* up, std::int64_t width, float* out) = nullptr;
+  void (*activate_mul)(const float* gate, const float* up, std::int64_t width, float* out) = nullptr;
   std::byte* out = nullptr;
 };
 
@@ -151,13 +156,19 @@ const LinearKernel& linear_kernel_avx2();
 const LinearKernel& linear_kernel_avx512();
 const LinearKernel& linear_kernel_amx();
 
-const LinearKernel& linear_kernel(Isa isa, DType dtype);
+// For matrices in groups, all with the same bits; vnni: AVX-512 with VNNI, amx: VNNI and AMX-INT8.
+const LinearKernel& group_kernel_scalar();
+const LinearKernel& group_kernel_avx2();
+const LinearKernel& group_kernel_vnni();
+const LinearKernel& group_kernel_amx();
+
+const LinearKernel& linear_kernel(Isa isa, LinearFormat format);
 
 // linear() and gated_input() by a kernel of the caller's choice: a test of AMX runs where there is none.
 void linear_with(const LinearKernel& kernel, ThreadPool& pool, Scratch& scratch, const PackedLinear& weight,
                  const LinearInput& x, float* y, std::int64_t ldy, const LinearEpilogue& epilogue);
 LinearInput gated_input_with(const LinearKernel& kernel, Isa elementwise, ThreadPool& pool, Scratch& scratch,
                              const PackedLinear& gate_up, const float* bias, const LinearInput& x,
-                             const PackedLinear& next);
+                             const PackedLinear& next, Activation activation = Activation::silu);
 
 }  // namespace chorus

@@ -5,18 +5,19 @@
 
 #include "base/check.h"
 #include "kernels/linear.h"
-#include "kernels/linear_kernel.h"
+#include "kernels/linear_groups.h"
+#include "kernels/linear_groups_pack.h"
 
 namespace chorus {
 namespace {
 
-void check_shape(const LinearShape& shape, DType dtype) {
+void check_shape(const LinearShape& shape, LinearFormat format) {
   CHECK(shape.rows >= 0 && shape.columns >= 0, "W {} x {}", shape.rows, shape.columns);
   CHECK(shape.segments == 1 || shape.segments == 2 || shape.segments == 4 || shape.segments == 8, "segments {}",
         shape.segments);
   CHECK(shape.columns % shape.segments == 0, "columns {}, segments {}", shape.columns, shape.segments);
-  CHECK(dtype == DType::float32 || dtype == DType::bfloat16, "weights are packed as float32 or bfloat16, not {}",
-        name_of(dtype));
+  CHECK(format.dtype == DType::float32 || format.dtype == DType::bfloat16,
+        "weights are packed as float32 or bfloat16, not {}", name_of(format));
 }
 
 // Index of W[row][segment, column] within its panel, in elements.
@@ -40,6 +41,8 @@ std::int64_t element_index(LinearLayout layout, DType dtype, const LinearShape& 
       const std::int64_t pair = column % tile_columns / 2;
       return segment_begin + tile * (tile_bytes / 2) + (pair * tile_rows + n % tile_rows) * 2 + column % 2;
     }
+    case LinearLayout::groups:
+      break;  // linear_groups_pack.cc
   }
   return 0;
 }
@@ -127,30 +130,38 @@ void pack_matrix_rows(const LinearShape& shape, std::int64_t panel, RowSource ro
 
 }  // namespace
 
-LinearShape packed_shape(Isa isa, DType dtype, const LinearShape& shape) {
-  const LinearLayout layout = linear_layout(isa, dtype);
+LinearShape packed_shape(Isa isa, LinearFormat format, const LinearShape& shape) {
+  const LinearLayout layout = linear_layout(isa, format);
+  if (layout == LinearLayout::groups) return {shape.rows, shape.columns, shape.segments, 0};
   return {packed_rows(layout, shape), packed_segment_columns(layout, shape) * shape.segments, shape.segments, 0};
 }
 
-std::int64_t packed_linear_row(Isa isa, DType dtype, const LinearShape& shape, std::int64_t row) {
-  return packed_row(linear_layout(isa, dtype), shape, row);
+std::int64_t packed_linear_row(Isa isa, LinearFormat format, const LinearShape& shape, std::int64_t row) {
+  return packed_row(linear_layout(isa, format), shape, row);
 }
 
-std::size_t packed_linear_bytes(Isa isa, DType dtype, const LinearShape& shape) {
-  check_shape(shape, dtype);
-  const LinearLayout layout = linear_layout(isa, dtype);
-  return static_cast<std::size_t>(round_up(panel_count(layout, shape) * panel_bytes(layout, dtype, shape), 64));
+std::size_t packed_linear_bytes(Isa isa, LinearFormat format, const LinearShape& shape) {
+  check_shape(shape, format);
+  const LinearLayout layout = linear_layout(isa, format);
+  const std::int64_t bytes =
+      layout == LinearLayout::groups ? group_panel_bytes(format.kind, shape) : panel_bytes(layout, format.dtype, shape);
+  return static_cast<std::size_t>(round_up(panel_count(layout, shape) * bytes, 64));
 }
 
-std::int64_t linear_panel_rows(Isa isa, DType dtype) {
-  return panel_rows(linear_layout(isa, dtype));
+std::int64_t linear_panel_rows(Isa isa, LinearFormat format) {
+  return panel_rows(linear_layout(isa, format));
 }
 
-void pack_linear_panel(Isa isa, DType dtype, const LinearShape& shape, std::int64_t panel, RowSource row_source,
+void pack_linear_panel(Isa isa, LinearFormat format, const LinearShape& shape, std::int64_t panel, RowSource row_source,
                        const void* context, std::byte* out) {
-  check_shape(shape, dtype);
-  const LinearLayout layout = linear_layout(isa, dtype);
+  check_shape(shape, format);
+  const LinearLayout layout = linear_layout(isa, format);
   CHECK(panel >= 0 && panel < panel_count(layout, shape), "panel {} of {}", panel, panel_count(layout, shape));
+  if (layout == LinearLayout::groups) {
+    std::byte* begin = out + panel * group_panel_bytes(format.kind, shape);
+    return pack_group_panel(format.kind, shape, panel, row_source, context, begin);
+  }
+  const DType dtype = format.dtype;
   std::byte* begin = out + panel * panel_bytes(layout, dtype, shape);
   if (layout == LinearLayout::matrix) {
     CHECK(dtype == DType::bfloat16, "GPUs take bfloat16, not {}", name_of(dtype));
@@ -165,14 +176,16 @@ void pack_linear_panel(Isa isa, DType dtype, const LinearShape& shape, std::int6
 void unpack_linear_row(const PackedLinear& weight, std::int64_t row, float* out) {
   const LinearShape& shape = weight.shape;
   CHECK(row >= 0 && row < shape.rows, "row {} of {}", row, shape.rows);
-  const LinearLayout layout = linear_layout(weight.isa, weight.dtype);
+  const LinearLayout layout = linear_layout(weight.isa, weight.format);
+  if (layout == LinearLayout::groups) return unpack_group_row(weight.format.kind, shape, weight.data, row, out);
+  const DType dtype = weight.format.dtype;
   row = packed_row(layout, shape, row);
-  const std::byte* panel = weight.data + row / panel_rows(layout) * panel_bytes(layout, weight.dtype, shape);
+  const std::byte* panel = weight.data + row / panel_rows(layout) * panel_bytes(layout, dtype, shape);
   const std::int64_t columns = segment_columns(shape);
   for (std::int64_t segment = 0; segment < shape.segments; ++segment) {
     for (std::int64_t k = 0; k < columns; ++k) {
-      const std::int64_t index = element_index(layout, weight.dtype, shape, row, segment, k);
-      *out++ = load_as_float(panel, weight.dtype, static_cast<std::size_t>(index));
+      const std::int64_t index = element_index(layout, dtype, shape, row, segment, k);
+      *out++ = load_as_float(panel, dtype, static_cast<std::size_t>(index));
     }
   }
 }

@@ -20,8 +20,8 @@ float tree_sum(const LinearCall& call, const float* x, const std::byte* w, int b
     return left + tree_sum(call, x, w, begin + count / 2, count / 2);
   }
   const std::int64_t columns = segment_columns(call.weight.shape);
-  const std::int64_t element_bytes = static_cast<std::int64_t>(bytes_of(call.weight.dtype));
-  return segment_sum(x + begin * columns, w + begin * columns * element_bytes, call.weight.dtype, columns);
+  const std::int64_t element_bytes = static_cast<std::int64_t>(bytes_of(call.weight.format.dtype));
+  return segment_sum(x + begin * columns, w + begin * columns * element_bytes, call.weight.format.dtype, columns);
 }
 
 std::size_t no_bytes(const LinearShape&, std::int64_t) {
@@ -31,7 +31,7 @@ std::size_t no_bytes(const LinearShape&, std::int64_t) {
 void prepare(const LinearCall&, std::int64_t, std::int64_t) {}
 
 void compute(const LinearCall& call, const LinearRectangle& rectangle, std::byte*) {
-  const std::int64_t bytes = panel_bytes(LinearLayout::rows, call.weight.dtype, call.weight.shape);
+  const std::int64_t bytes = panel_bytes(LinearLayout::rows, call.weight.format.dtype, call.weight.shape);
   for (std::int64_t n = rectangle.panel_begin; n < rectangle.panel_end; ++n) {
     for (std::int64_t i = call.block_begin(rectangle.block_begin); i < call.block_begin(rectangle.block_end); ++i) {
       float sum = tree_sum(call, call.x + i * call.ldx, call.weight.data + n * bytes, 0, call.weight.shape.segments);

@@ -71,12 +71,12 @@ struct PackedMatrix {
   std::unique_ptr<AlignedBytes> bytes;
   PackedLinear view;
 
-  PackedMatrix(Isa isa, DType dtype, const LinearShape& shape, const SourceMatrix& source)
-      : bytes(std::make_unique<AlignedBytes>(packed_linear_bytes(isa, dtype, shape))),
-        view{shape, dtype, isa, bytes->data()} {
-    const std::int64_t rows = linear_panel_rows(isa, dtype);
+  PackedMatrix(Isa isa, LinearFormat format, const LinearShape& shape, const SourceMatrix& source)
+      : bytes(std::make_unique<AlignedBytes>(packed_linear_bytes(isa, format, shape))),
+        view{shape, format, isa, bytes->data()} {
+    const std::int64_t rows = linear_panel_rows(isa, format);
     for (std::int64_t panel = 0; panel * rows < shape.rows; ++panel) {
-      pack_linear_panel(isa, dtype, shape, panel, SourceMatrix::row_source, &source, bytes->data());
+      pack_linear_panel(isa, format, shape, panel, SourceMatrix::row_source, &source, bytes->data());
     }
   }
 };

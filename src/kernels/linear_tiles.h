@@ -230,7 +230,7 @@ struct LinearTiles {
           up[j] += up_bias[j];
         }
       }
-      gated_->silu_mul(gate, up, panel_width, gate);
+      gated_->activate_mul(gate, up, panel_width, gate);
       const std::int64_t tile = this->panel_ * this->row_tiles_ + this->row_ / tile_rows;
       std::byte* out = gated_->out + this->block_ * block_bytes(gated_->next) + tile * tile_bytes;
       round_row(gate, tile_columns, reinterpret_cast<Bfloat16*>(out) + this->row_ % tile_rows * tile_columns);

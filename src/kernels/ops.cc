@@ -35,7 +35,7 @@ LinearInput on_cpu(const ProductInput& x) {
 }
 
 CudaLinear cuda_linear_of(const PackedLinear& weight, const ProductInput& x) {
-  const LinearShape packed = packed_shape(weight.isa, weight.dtype, weight.shape);
+  const LinearShape packed = packed_shape(weight.isa, weight.format, weight.shape);
   CHECK(x.rows.columns == packed.columns, "x of {} columns, W {} x {}", x.rows.columns, packed.rows, packed.columns);
   CudaLinear call;
   call.x = x.rows.bfloats();
@@ -80,7 +80,7 @@ ProductInput product_input(Device& device, const View& x) {
 }
 
 View take_product(Device& device, const PackedLinear& weight, std::int64_t rows) {
-  View y = device.take(DType::float32, rows, packed_shape(weight.isa, weight.dtype, weight.shape).rows);
+  View y = device.take(DType::float32, rows, packed_shape(weight.isa, weight.format, weight.shape).rows);
   y.columns = weight.shape.rows;
   return y;
 }
@@ -101,20 +101,21 @@ void linear(Device& device, const PackedLinear& weight, const ProductInput& x, c
 }
 
 ProductInput gated_input(Device& device, const PackedLinear& gate_up, const float* bias, const ProductInput& x,
-                         const PackedLinear& next) {
+                         const PackedLinear& next, Activation activation) {
   if (!on_gpu(device)) {
     CpuDevice& cpu = cpu_of(device);
-    const LinearInput made = gated_input(cpu.pool(), cpu.scratch(), gate_up, bias, on_cpu(x), next);
+    const LinearInput made = gated_input(cpu.pool(), cpu.scratch(), gate_up, bias, on_cpu(x), next, activation);
     View rows{nullptr, DType::float32, made.m, next.shape.columns, made.stride, DeviceKind::cpu};
     rows.data = reinterpret_cast<std::byte*>(const_cast<float*>(made.rows));
     return {rows, made.prepared};
   }
+  CHECK(activation != Activation::clamped_swish, "the clamped swish is not computed on GPUs");
   CudaLinear call = cuda_linear_of(gate_up, x);
   const View out = device.take(DType::bfloat16, x.rows.rows, call.rows / 2);
   call.bias = bias;
   call.y = out.bfloats();
   call.ldy = out.stride;
-  call.output = CudaLinearOutput::gate;
+  call.output = activation == Activation::silu ? CudaLinearOutput::gate : CudaLinearOutput::gelu_gate;
   linear_cuda(cuda_of(device).queue(), call);
   return {out};
 }
@@ -125,7 +126,7 @@ void look_up(Device& device, const EmbeddingRows& embedding, const StepInput& st
   if (on_gpu(device)) {
     CudaGather call;
     call.from = reinterpret_cast<const std::uint16_t*>(weight.data);
-    call.ldf = embedding.is_packed ? packed_shape(weight.isa, weight.dtype, shape).columns : shape.columns;
+    call.ldf = embedding.is_packed ? packed_shape(weight.isa, weight.format, shape).columns : shape.columns;
     call.first = embedding.first_row;
     call.rows = shape.rows;
     call.index_of = step.on_gpu.tokens;
@@ -145,7 +146,7 @@ void look_up(Device& device, const EmbeddingRows& embedding, const StepInput& st
     } else {
       const std::int64_t first = row * shape.columns;
       for (std::int64_t c = 0; c < shape.columns; ++c)
-        to[c] = load_as_float(weight.data, weight.dtype, static_cast<std::size_t>(first + c));
+        to[c] = load_as_float(weight.data, weight.format.dtype, static_cast<std::size_t>(first + c));
     }
   });
 }
@@ -169,10 +170,11 @@ void gather_wanted(Device& device, const View& from, const StepInput& step, std:
   }
 }
 
-void norm(Device& device, const View& x, const float* weight, const float* bias, float eps, const View& out) {
+void norm(Device& device, const View& x, const NormWeights& weights, float eps, const View& out) {
   if (on_gpu(device)) {
-    CudaNorm call{x.floats(), x.stride, int32_of(x.rows), int32_of(x.columns), weight, eps};
-    call.bias = bias;
+    CudaNorm call{x.floats(), x.stride, int32_of(x.rows), int32_of(x.columns), weights.weight, eps};
+    call.is_layer_norm = weights.is_layer_norm;
+    call.bias = weights.bias;
     call.ldo = out.stride;
     if (out.dtype == DType::bfloat16) {
       call.out = out.bfloats();
@@ -182,11 +184,12 @@ void norm(Device& device, const View& x, const float* weight, const float* bias,
     return norm_cuda(cuda_of(device).queue(), call);
   }
   CpuDevice& cpu = cpu_of(device);
-  if (bias != nullptr) {
-    return layer_norm(cpu.pool(), cpu.isa(), x.floats(), x.rows, x.columns, x.stride, weight, bias, eps, out.floats(),
-                      out.stride);
+  if (weights.is_layer_norm) {
+    return layer_norm(cpu.pool(), cpu.isa(), x.floats(), x.rows, x.columns, x.stride, weights.weight, weights.bias, eps,
+                      out.floats(), out.stride);
   }
-  rms_norm(cpu.pool(), cpu.isa(), x.floats(), x.rows, x.columns, x.stride, weight, eps, out.floats(), out.stride);
+  rms_norm(cpu.pool(), cpu.isa(), x.floats(), x.rows, x.columns, x.stride, weights.weight, eps, out.floats(),
+           out.stride);
 }
 
 void norm_heads(Device& device, const View& x, int heads, const float* weight, float eps) {
@@ -200,6 +203,46 @@ void norm_heads(Device& device, const View& x, int heads, const float* weight, f
   }
   CpuDevice& cpu = cpu_of(device);
   rms_norm_heads(cpu.pool(), cpu.isa(), x.floats(), x.rows, heads, static_cast<int>(head_dim), x.stride, weight, eps);
+}
+
+void add_positions(Device& device, const PackedLinear& table, const StepInput& step, const View& out) {
+  if (on_gpu(device)) {
+    const Scratch::Scope scope(device.scratch());
+    const View rows = device.take(DType::float32, out.rows, out.columns);
+    CudaGather call;
+    call.from = reinterpret_cast<const std::uint16_t*>(table.data);
+    call.ldf = table.shape.columns;
+    call.rows = table.shape.rows;
+    call.index_of = step.on_gpu.positions;
+    call.m = int32_of(out.rows);
+    call.width = int32_of(out.columns);
+    call.out = rows.floats();
+    call.ldo = rows.stride;
+    gather_cuda(cuda_of(device).queue(), call);
+    return add_scaled(device, rows, 1.0F, out);
+  }
+  for_each_row(cpu_of(device), out.rows, [&](std::int64_t i) {
+    const std::int64_t first = std::int64_t{step.positions[static_cast<std::size_t>(i)]} * table.shape.columns;
+    float* to = out.floats() + i * out.stride;
+    for (std::int64_t c = 0; c < out.columns; ++c)
+      to[c] += load_as_float(table.data, table.format.dtype, static_cast<std::size_t>(first + c));
+  });
+}
+
+void gelu_tanh(Device& device, const View& x) {
+  if (on_gpu(device)) return elements_cuda(cuda_of(device).queue(), elements_of(CudaPointwise::gelu_tanh, {}, x));
+  CpuDevice& cpu = cpu_of(device);
+  gelu_tanh(cpu.pool(), cpu.isa(), x.floats(), x.rows, x.columns, x.stride);
+}
+
+void softcap(Device& device, float cap, const View& x) {
+  if (on_gpu(device)) {
+    CudaElements call = elements_of(CudaPointwise::softcap, {}, x);
+    call.factor = cap;
+    return elements_cuda(cuda_of(device).queue(), call);
+  }
+  CpuDevice& cpu = cpu_of(device);
+  softcap(cpu.pool(), cpu.isa(), cap, x.floats(), x.rows, x.columns, x.stride);
 }
 
 void fill_zero(Device& device, const View& x) {

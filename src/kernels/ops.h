@@ -8,6 +8,7 @@
 
 #include <memory>
 
+#include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/step_input.h"
 #include "tensor/device.h"
@@ -34,10 +35,11 @@ View take_product(Device& device, const PackedLinear& weight, std::int64_t rows)
 // y = W x by the rules of linear.h and linear_cuda.h.
 void linear(Device& device, const PackedLinear& weight, const ProductInput& x, const View& y,
             const LinearEpilogue& epilogue = {});
-// silu(gate) * up of [gate, up] = W x + bias, as x of the product with `next`; in memory of the scratch's scope around
-// the call. gate_up.shape.gated_segments is next.shape.segments; bias is packed as its rows are.
+// activation(gate) * up of [gate, up] = W x + bias, as x of the product with `next`; in memory of the scratch's scope
+// around the call. gate_up.shape.gated_segments is next.shape.segments; bias is packed as its rows are. On GPUs: silu
+// and gelu_tanh.
 ProductInput gated_input(Device& device, const PackedLinear& gate_up, const float* bias, const ProductInput& x,
-                         const PackedLinear& next);
+                         const PackedLinear& next, Activation activation = Activation::silu);
 
 // ---- rows ----
 
@@ -52,10 +54,22 @@ void look_up(Device& device, const EmbeddingRows& embedding, const StepInput& st
 // out[i] = from[step.wanted[first + i]], float32.
 void gather_wanted(Device& device, const View& from, const StepInput& step, std::int64_t first, const View& out);
 
-// elementwise.h's norms. x: float32. out: float32 (x itself, or another) or product_dtype(). bias null: RMS norm.
-void norm(Device& device, const View& x, const float* weight, const float* bias, float eps, const View& out);
+// elementwise.h's norms.
+struct NormWeights {
+  const float* weight = nullptr;
+  bool is_layer_norm = false;
+  const float* bias = nullptr;  // of a layer norm, may be null
+};
+// x: float32. out: float32 (x itself, or another) or product_dtype().
+void norm(Device& device, const View& x, const NormWeights& weights, float eps, const View& out);
 // RMS norm of each head of a row in place, float32.
 void norm_heads(Device& device, const View& x, int heads, const float* weight, float eps);
+
+// out[i] += row step.positions[i] of `table`, float32 or bfloat16 as the device keeps tables.
+void add_positions(Device& device, const PackedLinear& table, const StepInput& step, const View& out);
+
+void gelu_tanh(Device& device, const View& x);           // in place, float32
+void softcap(Device& device, float cap, const View& x);  // in place, float32
 
 void fill_zero(Device& device, const View& x);
 void scale(Device& device, float factor, const View& x);                      // x *= factor

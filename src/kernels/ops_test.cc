@@ -123,7 +123,8 @@ TEST(Ops, NormsOfRowsAndHeads) {
   for (const bool is_layer_norm : {false, true}) {
     expect_alike(0x1p-18, [&](OneDevice& device) {  // |out| < 4, sums of 300 in another order
       const View in = device.put(x, m), out = (*device).take(DType::float32, m, width);
-      norm(*device, in, device.put_vector(weight), is_layer_norm ? device.put_vector(bias) : nullptr, 1e-5F, out);
+      norm(*device, in, {device.put_vector(weight), is_layer_norm, is_layer_norm ? device.put_vector(bias) : nullptr},
+           1e-5F, out);
       return device.get(out);
     });
   }

@@ -313,4 +313,11 @@ CHORUS_INLINE Vector16 exponential(Vector16 x) {
   return zero_where_less(add_exponent(y, shifted, rounder), x, broadcast(-87.3F));
 }
 
+// cap tanh(x / cap), tanh(u) being 1 - 2 / (1 + e^2u): within 2^-22 cap.
+CHORUS_INLINE Vector16 soft_capped(Vector16 x, float cap) {
+  const Vector16 twice = multiply(x, broadcast(2.0F / cap));
+  const Vector16 part = divide(broadcast(2.0F), add(broadcast(1.0F), exponential(twice)));
+  return multiply(broadcast(cap), subtract(broadcast(1.0F), part));
+}
+
 }  // namespace chorus::CHORUS_VECTOR_NAMESPACE

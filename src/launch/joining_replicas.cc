@@ -56,7 +56,8 @@ void JoiningReplicas::start_own_node(const FleetSetup& setup, const ModelConfig&
   config.parallel.all_remote = false;
   config.parallel.data_parallel_size_local = own_replicas_;
   config.parallel.data_parallel_rpc_port = address().port();
-  own_node_ = std::make_unique<OwnNode>(config, model, setup.load_weights, setup.interrupted);
+  own_node_ = std::make_unique<OwnNode>(config, model,
+                                        RemoteNodeSetup{setup.load_weights, setup.interrupted, setup.engine_program});
 }
 
 // Ranks 2, 3 and 5 as "2, 3, 5".

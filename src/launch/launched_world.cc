@@ -23,7 +23,8 @@ const std::string begin_word = "begin";
 
 Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnvironment& environment,
                                                            const EngineConfig& given, const ModelConfig& model,
-                                                           std::function<bool()> interrupted) {
+                                                           std::function<bool()> interrupted,
+                                                           std::shared_ptr<Store> store) {
   const EngineConfig config = settled(given, model);
   if (environment.launcher == Launcher::none) {
     return fail(ErrorCode::invalid_argument,
@@ -43,7 +44,10 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
   options.fingerprint = cluster_fingerprint(config, model, described);
   for (auto& option : options_with(config, Agreement::launched)) options.fingerprint.push_back(std::move(option));
   options.key = key;
-  CHORUS_TRY(const MeetingPlace place, open_meeting_place(environment, key, options.timeout_ms));
+  MeetingPlace place{nullptr, std::move(store)};
+  if (!place.store) {
+    CHORUS_TRY(place, open_meeting_place(environment, key, options.timeout_ms));
+  }
   CHORUS_TRY(auto transport, join_world(place.store, environment.rank, environment.world_size, options));
   std::vector<int> everyone(static_cast<std::size_t>(environment.world_size));
   for (std::size_t rank = 0; rank < everyone.size(); ++rank) everyone[rank] = static_cast<int>(rank);

@@ -36,13 +36,16 @@ class LaunchedWorld {
   // Waits for all ranks, engine_start_timeout_ms at most. `interrupted` is asked every
   // second at least while a rank waits or loads; true ends it, and the world. Errors: invalid_argument (the parallel
   // sizes do not make this world, a rank was given something else than rank 0, or there are several nodes and no key),
-  // deadline_exceeded (the ranks that are missing).
+  // deadline_exceeded (the ranks that are missing). `store`: where the ranks meet, if not where the launcher says; of
+  // several worlds of one job each needs its own (make_prefix_store), which stays until all have joined.
   static Result<std::unique_ptr<LaunchedWorld>> join(const LauncherEnvironment& environment, const EngineConfig& config,
-                                                     const ModelConfig& model, std::function<bool()> interrupted);
+                                                     const ModelConfig& model, std::function<bool()> interrupted,
+                                                     std::shared_ptr<Store> store = nullptr);
   // A rank that goes without having parted breaks the world.
   ~LaunchedWorld();
 
   int rank() const { return world_.rank(); }
+  const Topology& topology() const { return topology_; }
 
   // Rank 0, once. `model`: that of join() with what only the front end reads, the end-of-sequence ids. The fleet must
   // end before part(). Errors as launch_fleet().

@@ -2,8 +2,6 @@
 
 #include <poll.h>
 
-#include "launch/remote_node.h"
-
 namespace chorus {
 namespace {
 
@@ -12,16 +10,15 @@ constexpr int look_every_ms = 10;
 
 }  // namespace
 
-OwnNode::OwnNode(const EngineConfig& config, const ModelConfig& model, const WeightLoader& load_weights,
-                 const std::function<bool()>& interrupted)
-    : thread_([this, config, model, load_weights, interrupted] {
-        const auto stopped = [&] { return stop_ || (interrupted && interrupted()); };
+OwnNode::OwnNode(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup)
+    : thread_([this, config, model, setup] {
+        const auto stopped = [&] { return stop_ || (setup.interrupted && setup.interrupted()); };
         const auto load = [&](const auto&... arguments) {
-          auto weights = load_weights(arguments...);
+          auto weights = setup.load_weights(arguments...);
           loaded_ = true;
           return weights;
         };
-        result_ = run_remote_node(config, model, RemoteNodeSetup{load, stopped});
+        result_ = run_remote_node(config, model, RemoteNodeSetup{load, stopped, setup.engine_program});
         ended_ = true;
       }) {}
 

@@ -3,22 +3,19 @@
 #pragma once
 
 #include <atomic>
-#include <functional>
-#include <memory>
 #include <thread>
 
 #include "base/result.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
-#include "fleet/fleet_setup.h"
+#include "launch/remote_node.h"
 
 namespace chorus {
 
 class OwnNode {
  public:
-  // `config`: a node's, with the head's address and port. What `load_weights` and `interrupted` refer to outlives this.
-  OwnNode(const EngineConfig& config, const ModelConfig& model, const WeightLoader& load_weights,
-          const std::function<bool()>& interrupted);
+  // `config`: a node's, with the head's address and port. What the functions of `setup` refer to outlives this.
+  OwnNode(const EngineConfig& config, const ModelConfig& model, const RemoteNodeSetup& setup);
   // Waits for the node's end, which the fleet's end brings; one that has not ended after two seconds is interrupted.
   ~OwnNode();
 

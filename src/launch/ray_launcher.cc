@@ -186,10 +186,11 @@ Error RayLauncher::end_of(const std::string& why) {
               status ? describe(*status) : "says no more");
 }
 
-std::string beside_this_program(const std::string& name) {
+std::string beside_program(const std::string& program, const std::string& name) {
   std::error_code error;
-  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
-  return (program.parent_path() / name).string();
+  std::filesystem::path path = program;
+  if (program == this_program) path = std::filesystem::read_symlink(path, error);
+  return (path.parent_path() / name).string();
 }
 
 }  // namespace chorus

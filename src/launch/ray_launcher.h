@@ -85,7 +85,7 @@ class RayLauncher {
   int send_within_ms_ = 0;
 };
 
-// The file `name` beside this executable.
-std::string beside_this_program(const std::string& name);
+// The path of `name` in the folder of `program`.
+std::string beside_program(const std::string& program, const std::string& name);
 
 }  // namespace chorus

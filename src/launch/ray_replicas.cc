@@ -84,7 +84,17 @@ std::string only_here(bool has_private_key, const std::string& address) {
 
 }  // namespace
 
+void read_ray_environment(const EnvironmentLookup& lookup, EngineConfig* config) {
+  if (!config->on_ray()) return;
+  config->ray_address = lookup("RAY_ADDRESS").value_or("");
+  if (config->ray_address == "local") config->ray_address.clear();
+  for (const char* name : {"VLLM_RAY_DP_PACK_STRATEGY", "CHORUS_RAY_DP_PACK_STRATEGY"}) {
+    if (const auto value = lookup(name); value && !value->empty()) config->ray_pack_strategy = *value;
+  }
+}
+
 Result<void> RayReplicas::prepare(const FleetSetup& setup, const ModelConfig& model, EngineConfig* config) {
+  program_ = beside_program(setup.engine_program, "chorus");
   config->parallel.all_remote = true;
   if (config->ray_pack_strategy == "span") config->parallel.nodes_per_replica = config->parallel.replica_size();
   CHORUS_TRY(const RayCluster cluster, connect(setup, *config));
@@ -99,7 +109,7 @@ Result<RayCluster> RayReplicas::connect(const FleetSetup& setup, const EngineCon
   // A cluster that is started for the ranks alone has room for them.
   const int wanted = config.parallel.world_size() * std::max(1, config.threads);
   CHORUS_TRY(launcher_,
-             RayLauncher::start(beside_this_program("chorus-ray"), config.ray_address,
+             RayLauncher::start(beside_program(setup.engine_program, "chorus-ray"), config.ray_address,
                                 std::max(wanted, detect_node().cores()), static_cast<int>(timeout / 1'000'000)));
   log(LogLevel::info, "{}",
       config.ray_address.empty() ? std::string("Starting a Ray cluster on this machine")
@@ -148,7 +158,7 @@ Result<void> RayReplicas::place(const EngineConfig& config) {
     ranks.push_back({rank, {}});
     for (int part = 0; part < parts; ++part) {
       ranks.back().parts.push_back(
-          {plan_[static_cast<std::size_t>(rank)], node_command(beside_this_program("chorus"), of_nodes, rank, part)});
+          {plan_[static_cast<std::size_t>(rank)], node_command(program_, of_nodes, rank, part)});
     }
   }
   placed_.assign(ranks.size(), std::vector<bool>(static_cast<std::size_t>(parts)));

@@ -10,8 +10,13 @@
 
 #include "launch/joining_replicas.h"
 #include "launch/ray_launcher.h"
+#include "parallel/launch/launcher.h"
 
 namespace chorus {
+
+// What Ray's users say in the environment, where `config` asks for Ray: RAY_ADDRESS, CHORUS_RAY_DP_PACK_STRATEGY (or
+// vLLM's name).
+void read_ray_environment(const EnvironmentLookup& lookup, EngineConfig* config);
 
 class RayReplicas final : public ReplicaSource {
  public:
@@ -46,6 +51,7 @@ class RayReplicas final : public ReplicaSource {
 
   ParallelConfig parallel_;
   int threads_ = 1;
+  std::string program_;            // of the ranks' nodes
   UniqueFd key_;                   // where no --cluster-key-file was given
   std::vector<std::string> plan_;  // by rank: the node's address
   std::unique_ptr<RayLauncher> launcher_;

@@ -31,6 +31,7 @@ Result<RemoteNodeContext> prepare(const EngineConfig& given, const ModelConfig& 
   node.config = config;
   node.model = model;
   node.node_name = host_name();
+  node.engine_program = setup.engine_program;
   node.worlds = NodeWorlds(config.parallel);
   if (!config.cluster_key_file.empty()) {
     CHORUS_TRY(node.key, ClusterKey::read(config.cluster_key_file));

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 
 #include "base/result.h"
 #include "config/engine_config.h"
@@ -15,7 +16,8 @@ namespace chorus {
 
 struct RemoteNodeSetup {
   WeightLoader load_weights;
-  std::function<bool()> interrupted;  // asked every 100 ms; true: everything ends, `cancelled`
+  std::function<bool()> interrupted;          // asked every 100 ms; true: everything ends, `cancelled`
+  std::string engine_program = this_program;  // as FleetSetup's
 };
 
 // Runs the ranks of config.parallel that are local until the head ends them. Errors: the head does not take

@@ -157,7 +157,7 @@ void RemoteWorker::start_process(const Frame& welcome, Nanoseconds now) {
     const std::string name = worker_ == 0
                                  ? fmt::format("chorus engine dp={}", rank_)
                                  : "chorus worker " + worker_name(topology, rank_ * parallel.replica_size() + worker_);
-    CHORUS_TRY(process_, ChildProcess::spawn(name, sockets.second, engine_socket_fd));
+    CHORUS_TRY(process_, ChildProcess::spawn_program(node_->engine_program, name, sockets.second, engine_socket_fd));
     return {};
   }();
   if (!started.ok()) {

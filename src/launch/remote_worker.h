@@ -29,6 +29,7 @@ struct RemoteNodeContext {
   LoadedWeights weights;
   Fingerprint fingerprint;
   std::string node_name;
+  std::string engine_program;  // as FleetSetup's
   std::vector<tcp::Address> head;
   std::shared_ptr<const ClusterKey> key;
   int threads = 1;

@@ -82,13 +82,14 @@ Result<void> ParallelLmHead::exchange(const LayerContext& context, const View& o
 }
 
 VocabParallelEmbedding::VocabParallelEmbedding(Parameters& parameters, TensorParallel tp, const std::string& tensor,
-                                               std::int64_t vocab_size, std::int64_t hidden_size)
+                                               std::int64_t vocab_size, std::int64_t hidden_size, bool is_output)
     : hidden_size_(hidden_size),
       first_row_(tp.rank * rows_a_rank(vocab_size, tp)),
       own_rows_(own_rows(vocab_size, tp)),
-      tied_(false) {
-  weight_ =
-      parameters.add_table(own_rows_, hidden_size, {{tensor, {vocab_size, hidden_size}, first_row_, own_rows_, 0}});
+      is_packed_(is_output) {
+  std::vector<ParameterSource> rows = {{tensor, {vocab_size, hidden_size}, first_row_, own_rows_, 0}};
+  weight_ = is_packed_ ? parameters.add_linear({own_rows_, hidden_size, 1}, std::move(rows))
+                       : parameters.add_table(own_rows_, hidden_size, std::move(rows));
 }
 
 VocabParallelEmbedding::VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size,
@@ -96,14 +97,14 @@ VocabParallelEmbedding::VocabParallelEmbedding(const ParallelLmHead& head, Tenso
     : hidden_size_(hidden_size),
       first_row_(tp.rank * rows_a_rank(vocab_size, tp)),
       own_rows_(own_rows(vocab_size, tp)),
-      tied_(true),
+      is_packed_(true),
       weight_(head.weight()) {}
 
 Result<void> VocabParallelEmbedding::forward(const LayerContext& context, const Parameters& parameters,
                                              const StepInput& step, const View& out) const {
   const PackedLinear plain{{own_rows_, hidden_size_, 1}, parameters.dtype(), parameters.isa(), nullptr};
-  EmbeddingRows rows{plain, tied_, first_row_};
-  if (tied_) {
+  EmbeddingRows rows{plain, is_packed_, first_row_};
+  if (is_packed_) {
     rows.weight = parameters.linear(weight_);
   } else {
     rows.weight.data = parameters.table(weight_);
@@ -111,6 +112,19 @@ Result<void> VocabParallelEmbedding::forward(const LayerContext& context, const 
   look_up(context.device, rows, step, out);
   if (context.tp.size() == 1) return {};
   return context.tp.all_reduce_tree({out.floats(), static_cast<std::size_t>(out.rows * hidden_size_)});
+}
+
+PositionEmbedding::PositionEmbedding(Parameters& parameters, const std::string& tensor, std::int64_t positions,
+                                     std::int64_t hidden_size)
+    : positions_(positions),
+      hidden_size_(hidden_size),
+      table_(parameters.add_table(positions, hidden_size, {{tensor, {positions, hidden_size}, 0, positions, 0}})) {}
+
+void PositionEmbedding::forward(const LayerContext& context, const Parameters& parameters, const StepInput& step,
+                                const View& out) const {
+  const PackedLinear table{
+      {positions_, hidden_size_, 1}, parameters.dtype(), parameters.isa(), parameters.table(table_)};
+  add_positions(context.device, table, step, out);
 }
 
 }  // namespace chorus

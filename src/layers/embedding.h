@@ -41,9 +41,9 @@ class ParallelLmHead {
 
 class VocabParallelEmbedding {
  public:
-  // Of its own.
+  // Of its own. `is_output`: the tensor is the output matrix, too, on another stage: it is packed as that is.
   VocabParallelEmbedding(Parameters& parameters, TensorParallel tp, const std::string& tensor, std::int64_t vocab_size,
-                         std::int64_t hidden_size);
+                         std::int64_t hidden_size, bool is_output = false);
   // Tied to the output matrix.
   VocabParallelEmbedding(const ParallelLmHead& head, TensorParallel tp, std::int64_t vocab_size,
                          std::int64_t hidden_size);
@@ -54,8 +54,21 @@ class VocabParallelEmbedding {
 
  private:
   std::int64_t hidden_size_, first_row_, own_rows_;
-  bool tied_;
+  bool is_packed_;
   ParameterId weight_;
+};
+
+// A learned vector for each position (GPT-2), whole on every rank.
+class PositionEmbedding {
+ public:
+  PositionEmbedding(Parameters& parameters, const std::string& tensor, std::int64_t positions,
+                    std::int64_t hidden_size);
+  // out: [step.rows(), hidden] float32; the vector of each row's position is added.
+  void forward(const LayerContext& context, const Parameters& parameters, const StepInput& step, const View& out) const;
+
+ private:
+  std::int64_t positions_, hidden_size_;
+  ParameterId table_;
 };
 
 }  // namespace chorus

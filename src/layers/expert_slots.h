@@ -24,7 +24,8 @@ namespace chorus {
 class ExpertSlots {
  public:
   // `redundant`: replicas of experts over all ranks, see check_expert_balancing().
-  ExpertSlots(Isa isa, DType dtype, int redundant) : redundant_(redundant), parameters_(isa, dtype) {}
+  ExpertSlots(Isa isa, DType dtype, int redundant, LinearFormats formats = {})
+      : redundant_(redundant), parameters_(isa, dtype, std::move(formats)) {}
 
   int redundant() const { return redundant_; }
   Parameters& parameters() { return parameters_; }

@@ -7,13 +7,25 @@
 namespace chorus {
 namespace {
 
-ParameterSource rows_of(const std::string& prefix, std::int64_t rows, std::int64_t columns, std::int64_t first,
-                        std::int64_t count) {
-  return {prefix + ".weight", {rows, columns}, first, count, 0};
+// Rows [first, first + count) of the matrix of that name, and their biases.
+ParameterSource rows_of(const MatrixName& matrix, std::int64_t columns, std::int64_t first, std::int64_t count) {
+  const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all),
+                     from = matrix.first_row + first * matrix.row_step;
+  if (matrix.experts > 0) {
+    const std::int64_t before = matrix.expert * columns;
+    return {matrix.prefix, {matrix.experts, columns, rows}, from, count, before, {}, true, matrix.row_step};
+  }
+  if (matrix.transposed) return {matrix.prefix + ".weight", {columns, rows}, from, count, 0, {}, true};
+  return {matrix.prefix + ".weight", {rows, columns}, from, count, 0, matrix.heads};
 }
 
-ParameterSource bias_of(const std::string& prefix, std::int64_t rows, std::int64_t first, std::int64_t count) {
-  return {prefix + ".bias", {rows}, first, count, 0};
+ParameterSource bias_of(const MatrixName& matrix, std::int64_t first, std::int64_t count) {
+  const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all),
+                     from = matrix.first_row + first * matrix.row_step;
+  if (matrix.experts > 0) {
+    return {matrix.prefix + "_bias", {matrix.experts, rows}, from, count, matrix.expert, {}, true, matrix.row_step};
+  }
+  return {matrix.prefix + ".bias", {rows}, from, count, 0, matrix.heads};
 }
 
 // m times the same row.
@@ -26,14 +38,15 @@ View repeated(const Device& device, const float* row, std::int64_t m, std::int64
 }  // namespace
 
 GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
-                                           const MatrixName& gate, const MatrixName& up, int next_segments) {
+                                           const MatrixName& gate, const MatrixName& up, int next_segments,
+                                           Activation activation)
+    : activation_(activation) {
   std::vector<ParameterSource> weights, biases;
   for (const MatrixName& matrix : {gate, up}) {
     CHECK(matrix.rows % tp.size == 0, "{} rows of {} over {} ranks", matrix.rows, matrix.prefix, tp.size);
-    const std::int64_t count = matrix.rows / tp.size, first = matrix.first_row + tp.rank * count;
-    const std::int64_t rows = std::max(matrix.rows, matrix.rows_of_all);
-    weights.push_back(rows_of(matrix.prefix, rows, columns, first, count));
-    if (matrix.bias) biases.push_back(bias_of(matrix.prefix, rows, first, count));
+    const std::int64_t count = matrix.rows / tp.size, first = tp.rank * count;
+    weights.push_back(rows_of(matrix, columns, first, count));
+    if (matrix.bias) biases.push_back(bias_of(matrix, first, count));
     rows_ += count;
   }
   weight_ = parameters.add_linear({rows_, columns, 1, next_segments}, std::move(weights));
@@ -44,7 +57,7 @@ GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParalle
 ProductInput GateUpParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
                                            const ProductInput& x, const RowParallelLinear& next) const {
   const float* bias = has_bias_ ? parameters.vector(bias_) : nullptr;
-  return gated_input(context.device, parameters.linear(weight_), bias, x, next.weight(parameters));
+  return gated_input(context.device, parameters.linear(weight_), bias, x, next.weight(parameters), activation_);
 }
 
 QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix,
@@ -58,29 +71,60 @@ QkvParallelLinear::QkvParallelLinear(Parameters& parameters, TensorParallel tp, 
   const int first_kv_head = replicate ? tp.rank * shape.kv_heads / tp.size : tp.rank * kv_heads_;
 
   struct Part {
-    const char* name;
+    std::string name;
+    bool turns, is_q;
     std::int64_t rows, first, count;
   };
-  const Part parts[] = {{".q_proj", std::int64_t{shape.heads} * shape.head_dim,
+  const bool fused = shape.q == shape.k;
+  const Part parts[] = {{shape.q, true, true, std::int64_t{shape.heads} * shape.head_dim,
                          std::int64_t{tp.rank} * heads_ * shape.head_dim, std::int64_t{heads_} * shape.head_dim},
-                        {".k_proj", std::int64_t{shape.kv_heads} * shape.head_dim,
+                        {shape.k, true, false, std::int64_t{shape.kv_heads} * shape.head_dim,
                          std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim},
-                        {".v_proj", std::int64_t{shape.kv_heads} * shape.head_dim,
+                        {shape.v, false, false, std::int64_t{shape.kv_heads} * shape.head_dim,
                          std::int64_t{first_kv_head} * shape.head_dim, std::int64_t{kv_heads_} * shape.head_dim}};
   std::vector<ParameterSource> weights, biases;
   const std::int64_t all_rows = parts[0].rows + parts[1].rows + parts[2].rows;
   std::int64_t begin = 0;  // of the part in a fused matrix
   for (const Part& part : parts) {
-    const std::string name = prefix + (shape.fused ? ".qkv_proj" : part.name);
-    const std::int64_t rows = shape.fused ? all_rows : part.rows, first = (shape.fused ? begin : 0) + part.first;
-    weights.push_back(rows_of(name, rows, shape.hidden_size, first, part.count));
-    if (shape.bias) biases.push_back(bias_of(name, rows, first, part.count));
+    const MatrixName matrix{prefix + "." + part.name,     part.rows,       shape.bias, fused ? begin : 0,
+                            fused ? all_rows : part.rows, shape.transposed};
+    if (part.is_q && shape.q_every_second) {
+      for (std::int64_t head = part.first / shape.head_dim; head < (part.first + part.count) / shape.head_dim; ++head) {
+        weights.push_back(
+            rows_of({matrix.prefix, 2 * part.rows}, shape.hidden_size, 2 * head * shape.head_dim, shape.head_dim));
+      }
+      rows_ += part.count;
+      continue;
+    }
+    weights.push_back(rows_of(matrix, shape.hidden_size, part.first, part.count));
+    if (shape.bias) biases.push_back(bias_of(matrix, part.first, part.count));
+    if (part.turns) {
+      weights.back().heads = shape.head_rows;
+      if (shape.bias) biases.back().heads = shape.head_rows;
+    }
     rows_ += part.count;
     begin += part.rows;
   }
   weight_ = parameters.add_linear({rows_, shape.hidden_size, 1}, std::move(weights));
   has_bias_ = shape.bias;
   if (has_bias_) bias_ = parameters.add_vector(rows_, std::move(biases));
+}
+
+ColumnParallelLinear::ColumnParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix,
+                                           std::int64_t columns)
+    : has_bias_(matrix.bias) {
+  CHECK(matrix.rows % tp.size == 0, "{} rows of {} over {} ranks", matrix.rows, matrix.prefix, tp.size);
+  const std::int64_t count = matrix.rows / tp.size, first = tp.rank * count;
+  weight_ = parameters.add_linear({count, columns, 1}, {rows_of(matrix, columns, first, count)});
+  if (has_bias_) bias_ = parameters.add_vector(count, {bias_of(matrix, first, count)});
+}
+
+View ColumnParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
+                                   const ProductInput& x) const {
+  const PackedLinear weight = parameters.linear(weight_);
+  const View y = take_product(context.device, weight, x.rows.rows);
+  linear(context.device, weight, x, y, {has_bias_ ? parameters.vector(bias_) : nullptr, false});
+  return y;
 }
 
 View QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
@@ -97,9 +141,10 @@ RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, 
   const int segments = reduction_segments(units);
   CHECK(segments % tp.size == 0, "{} segments over {} ranks", segments, tp.size);
   const std::int64_t own = columns / tp.size;
-  weight_ = parameters.add_linear({rows_, own, segments / tp.size},
-                                  {{matrix.prefix + ".weight", {rows_, columns}, 0, rows_, tp.rank * own}});
-  if (has_bias_) bias_ = parameters.add_vector(rows_, {bias_of(matrix.prefix, rows_, 0, rows_)});
+  ParameterSource source = rows_of(matrix, columns, 0, rows_);
+  source.first_column += tp.rank * own;
+  weight_ = parameters.add_linear({rows_, own, segments / tp.size}, {std::move(source)});
+  if (has_bias_) bias_ = parameters.add_vector(rows_, {bias_of(matrix, 0, rows_)});
 }
 
 Result<void> RowParallelLinear::add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,

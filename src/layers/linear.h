@@ -17,6 +17,11 @@ struct MatrixName {
   bool bias = false;
   // Where it is a part of a larger matrix of that name: its first row there, and how many rows that has.
   std::int64_t first_row = 0, rows_of_all = 0;
+  bool transposed = false;  // the checkpoint has [columns, rows]
+  // Not 0: the tensors PREFIX and PREFIX_bias have this matrix of all of so many experts, as [experts, columns, rows];
+  // its rows are every row_step-th from first_row on.
+  int experts = 0, expert = 0, row_step = 1;
+  HeadRows heads = {};
 };
 
 // q, k and v. Query heads are cut over the group; KV heads too, or replicated when there are fewer than ranks.
@@ -26,7 +31,11 @@ class QkvParallelLinear {
     std::int64_t hidden_size = 0;
     int heads = 0, kv_heads = 0, head_dim = 0;
     bool bias = false;
-    bool fused = false;  // one matrix PREFIX.qkv_proj in the checkpoint, not q_proj, k_proj and v_proj
+    // Behind the prefix; all alike: one matrix, the rows of q first.
+    std::string q = "q_proj", k = "k_proj", v = "v_proj";
+    bool transposed = false;      // the checkpoint has [hidden_size, rows]
+    HeadRows head_rows = {};      // of q and k
+    bool q_every_second = false;  // q_proj has something else behind each head of q
   };
   QkvParallelLinear(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);
 
@@ -65,18 +74,33 @@ class RowParallelLinear {
   ParameterId bias_ = 0;
 };
 
+// y = W x + b, cut by rows over the group: a rank has rows / size of them.
+class ColumnParallelLinear {
+ public:
+  ColumnParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix, std::int64_t columns);
+
+  // [m, this rank's rows] from the scratch.
+  View forward(const LayerContext& context, const Parameters& parameters, const ProductInput& x) const;
+
+ private:
+  ParameterId weight_ = 0;
+  bool has_bias_ = false;
+  ParameterId bias_ = 0;
+};
+
 // gate and up over the same input, each cut by rows over the group (the rows of one must divide by the group's size),
 // and the activation between them and the next matrix, which has `next_segments` segments on this rank.
 class GateUpParallelLinear {
  public:
   GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns, const MatrixName& gate,
-                       const MatrixName& up, int next_segments);
+                       const MatrixName& up, int next_segments, Activation activation = Activation::silu);
 
-  // silu(gate x) * up x of this rank's rows, as x of `next`; in memory of the scratch's scope around the call.
+  // activation(gate x) * up x of this rank's rows, as x of `next`; in memory of the scratch's scope around the call.
   ProductInput forward(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
                        const RowParallelLinear& next) const;
 
  private:
+  Activation activation_;
   std::int64_t rows_ = 0;
   ParameterId weight_ = 0;
   bool has_bias_ = false;

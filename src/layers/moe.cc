@@ -15,19 +15,56 @@ constexpr std::int64_t scattered_floats_min = 65'536;
 
 }  // namespace
 
+// The router decides which experts run: it stays in float32, where a rounding can flip fewer choices, and is
+// replicated.
+void MoeLayer::declare_router(Parameters& parameters, const std::string& prefix) {
+  const std::int64_t experts = shape_.experts, width = shape_.hidden_size;
+  const std::string name = prefix + "." + shape_.router_name;
+  router_ =
+      parameters.add_linear({experts, width, 1}, {{name + ".weight", {experts, width}, 0, experts, 0}}, DType::float32);
+  if (shape_.router_bias) router_bias_ = parameters.add_vector(experts, {{name + ".bias", {experts}, 0, experts, 0}});
+  if (!shape_.correction.empty()) {
+    correction_ = parameters.add_vector(experts, {{prefix + "." + shape_.correction, {experts}, 0, experts, 0}});
+  }
+  if (!shape_.stacked) return;
+  std::vector<ParameterSource> sources;
+  for (int expert = 0; expert < shape_.experts; ++expert)
+    sources.push_back({prefix + ".experts.down_proj_bias", {experts, width}, 0, width, expert, {}, true});
+  output_biases_ = parameters.add_vector(experts * width, std::move(sources));
+}
+
+GatedMlp MoeLayer::declare_expert(Parameters& parameters, TensorParallel tp, const std::string& prefix,
+                                  const GatedMlp::Names& names, int expert) const {
+  const std::int64_t hidden = shape_.hidden_size, width = shape_.intermediate_size;
+  const std::string all = prefix + ".experts.";
+  if (shape_.stacked) {
+    MatrixName gate{all + names.gate, width, true, 0, 2 * width, true, shape_.experts, expert, 2}, up = gate;
+    up.first_row = 1;
+    return {parameters,
+            tp,
+            gate,
+            up,
+            {all + names.down, hidden, false, 0, 0, true, shape_.experts, expert},
+            hidden,
+            shape_.intermediate_size,
+            shape_.activation};
+  }
+  const std::string name = all + std::to_string(expert) + ".";
+  return {parameters,
+          tp,
+          GatedMlp::Names{name + names.gate, name + names.up, name + names.down},
+          hidden,
+          shape_.intermediate_size,
+          false,
+          shape_.activation};
+}
+
 MoeLayer::MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,
                    const GatedMlp::Names& expert_names, const Shape& shape)
     : shape_(shape), ranks_(ep.size) {
-  // The router decides which experts run: it stays in float32, where a rounding can flip fewer choices, and is
-  // replicated.
-  router_ = parameters.add_linear({shape.experts, shape.hidden_size, 1},
-                                  {{prefix + ".gate.weight", {shape.experts, shape.hidden_size}, 0, shape.experts, 0}},
-                                  DType::float32);
+  declare_router(parameters, prefix);
   const auto declare = [&](Parameters& where, TensorParallel cut, int expert) {
-    const std::string name = prefix + ".experts." + std::to_string(expert) + ".";
-    experts_.emplace_back(where, cut,
-                          GatedMlp::Names{name + expert_names.gate, name + expert_names.up, name + expert_names.down},
-                          shape.hidden_size, shape.intermediate_size, false);
+    experts_.push_back(declare_expert(where, cut, prefix, expert_names, expert));
   };
   if (ep.size == 1) {
     for (int expert = 0; expert < shape.experts; ++expert) declare(parameters, tp, expert);
@@ -48,10 +85,11 @@ ExpertChoice* MoeLayer::choose(const LayerContext& context, const Parameters& pa
   const Scratch::Scope scope(context.device.scratch());
   float* logits = context.device.scratch().take_array<float>(rows * shape_.experts);
   linear(context.cpu().pool(), context.device.scratch(), parameters.linear(router_), {x, rows, shape_.hidden_size},
-         logits, shape_.experts, {});
+         logits, shape_.experts, {shape_.router_bias ? parameters.vector(router_bias_) : nullptr, false});
+  const float* correction = shape_.correction.empty() ? nullptr : parameters.vector(correction_);
   context.cpu().pool().for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
-      route(shape_.routing, {logits + row * shape_.experts, static_cast<std::size_t>(shape_.experts)}, shape_.jitter,
+      route(shape_.router, correction, {logits + row * shape_.experts, static_cast<std::size_t>(shape_.experts)},
             {choices + row * k, static_cast<std::size_t>(k)});
     }
   });
@@ -69,15 +107,20 @@ void MoeLayer::run_experts(const LayerContext& context, const Parameters& parame
   }
 }
 
-void MoeLayer::combine(const LayerContext& context, const ExpertChoice* choices, const std::int64_t* output_of,
-                       const float* outputs, std::int64_t rows, bool accumulate, float* sums) const {
+void MoeLayer::combine(const LayerContext& context, const Parameters& parameters, const ExpertChoice* choices,
+                       const std::int64_t* output_of, const float* outputs, std::int64_t rows, bool accumulate,
+                       float* sums) const {
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
+  const float* biases = shape_.stacked ? parameters.vector(output_biases_) : nullptr;
   context.cpu().pool().for_range(rows, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t i = 0; i < width; ++i) {
         float sum = 0;
-        for (std::int64_t c = row * k; c < (row + 1) * k; ++c)
-          sum += choices[c].weight * outputs[output_of[c] * width + i];
+        for (std::int64_t c = row * k; c < (row + 1) * k; ++c) {
+          float output = outputs[output_of[c] * width + i];
+          if (biases != nullptr) output += biases[choices[c].expert * width + i];
+          sum += choices[c].weight * output;
+        }
         sums[row * width + i] = accumulate ? sums[row * width + i] + sum : sum;
       }
     }
@@ -106,17 +149,17 @@ Result<void> MoeLayer::add_tensor_parallel(const LayerContext& context, const Pa
   });
   run_experts(context, parameters, buckets, inputs, outputs);
   if (context.tp.size() > 1 && rows * k * width >= scattered_floats_min) {
-    return scatter_and_combine(context, choices, buckets, outputs, rows, residual);
+    return scatter_and_combine(context, parameters, choices, buckets, outputs, rows, residual);
   }
   // The experts' trees all at once: the sum over ranks is by element, so it does not matter that they lie side by side.
   CHORUS_TRY_VOID(context.tp.all_reduce_tree({outputs, static_cast<std::size_t>(rows * k * width)}));
-  combine(context, choices, buckets.place_of, outputs, rows, true, residual);
+  combine(context, parameters, choices, buckets.place_of, outputs, rows, true, residual);
   return {};
 }
 
-Result<void> MoeLayer::scatter_and_combine(const LayerContext& context, const ExpertChoice* choices,
-                                           const Buckets& buckets, const float* outputs, std::int64_t rows,
-                                           float* residual) const {
+Result<void> MoeLayer::scatter_and_combine(const LayerContext& context, const Parameters& parameters,
+                                           const ExpertChoice* choices, const Buckets& buckets, const float* outputs,
+                                           std::int64_t rows, float* residual) const {
   const std::int64_t k = shape_.experts_per_token, width = shape_.hidden_size;
   const std::int64_t first = first_home_row(context, rows, context.tp.rank());
   const std::int64_t own = first_home_row(context, rows, context.tp.rank() + 1) - first;
@@ -137,7 +180,7 @@ Result<void> MoeLayer::scatter_and_combine(const LayerContext& context, const Ex
   std::int64_t* in_order = context.device.scratch().take_array<std::int64_t>(own * k);
   std::iota(in_order, in_order + own * k, std::int64_t{0});
   float* sums = context.device.scratch().take_array<float>(rows * width);
-  combine(context, choices + first * k, in_order, finished, own, false, sums + first * width);
+  combine(context, parameters, choices + first * k, in_order, finished, own, false, sums + first * width);
   return gather_and_add(context, sums, rows, residual);
 }
 

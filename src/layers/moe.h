@@ -30,8 +30,14 @@ class MoeLayer {
     int intermediate_size = 0;  // of one expert
     int experts = 0;
     int experts_per_token = 0;
-    MoeRouting routing = MoeRouting::softmax_top_k_normalized;
-    double jitter = 0;
+    MoeRouter router = {};
+    std::string router_name = "gate";  // behind the prefix
+    bool router_bias = false;
+    std::string correction = {};  // of the router: the name behind the prefix; empty: none
+    Activation activation = Activation::silu;
+    // The checkpoint has the experts in one tensor each of gate and up, row by row in turn, and of down, with biases
+    // (gpt-oss): PREFIX.experts.NAME, NAME_bias.
+    bool stacked = false;
   };
   // `prefix`: "model.layers.0.mlp"; `experts`: names of expert e relative to PREFIX.experts.E, e.g. gate_proj or w1.
   MoeLayer(Parameters& parameters, TensorParallel tp, const ExpertParallel& ep, const std::string& prefix,
@@ -41,10 +47,15 @@ class MoeLayer {
   Result<void> add_to(const LayerContext& context, const Parameters& parameters, const ProductInput& x,
                       const View& residual) const;
 
+  std::string needs_cpu() const { return "experts"; }
+
  private:
   struct Buckets;
   struct Journey;
 
+  void declare_router(Parameters& parameters, const std::string& prefix);
+  GatedMlp declare_expert(Parameters& parameters, TensorParallel tp, const std::string& prefix,
+                          const GatedMlp::Names& names, int expert) const;
   // [rows, k], in scratch: the choices of each row in ascending expert id.
   ExpertChoice* choose(const LayerContext& context, const Parameters& parameters, const float* x,
                        std::int64_t rows) const;
@@ -55,15 +66,17 @@ class MoeLayer {
   void run_experts(const LayerContext& context, const Parameters& parameters, const Buckets& buckets,
                    const float* inputs, float* outputs) const;
   // sums[row] (+)= the weighted outputs of the row's choices; choice i's output is row output_of[i] of `outputs`.
-  void combine(const LayerContext& context, const ExpertChoice* choices, const std::int64_t* output_of,
-               const float* outputs, std::int64_t rows, bool accumulate, float* sums) const;
+  void combine(const LayerContext& context, const Parameters& parameters, const ExpertChoice* choices,
+               const std::int64_t* output_of, const float* outputs, std::int64_t rows, bool accumulate,
+               float* sums) const;
 
   Result<void> add_tensor_parallel(const LayerContext& context, const Parameters& parameters, const float* x,
                                    std::int64_t rows, float* residual) const;
 
   // The trees of all rows' experts, each finished where the row is at home; then as gather_and_add().
-  Result<void> scatter_and_combine(const LayerContext& context, const ExpertChoice* choices, const Buckets& buckets,
-                                   const float* outputs, std::int64_t rows, float* residual) const;
+  Result<void> scatter_and_combine(const LayerContext& context, const Parameters& parameters,
+                                   const ExpertChoice* choices, const Buckets& buckets, const float* outputs,
+                                   std::int64_t rows, float* residual) const;
 
   // Each tp rank is the home of an equal share of the rows, in order.
   static std::int64_t first_home_row(const LayerContext& context, std::int64_t rows, int tp_rank) {
@@ -84,7 +97,8 @@ class MoeLayer {
                          const Journey& journey) const;
 
   Shape shape_;
-  ParameterId router_;
+  ParameterId router_ = 0, router_bias_ = 0, correction_ = 0;
+  ParameterId output_biases_ = 0;  // of stacked experts: [experts, hidden]
   int ranks_ = 1;                  // of the expert-parallel group
   ExpertPlacement placement_;      // with several ranks, unless experts move
   int moving_layer_ = -1;          // index in ExpertSlots if they do

@@ -221,11 +221,12 @@ Result<void> MoeLayer::add_expert_parallel(const LayerContext& context, const Pa
   CHORUS_TRY(const std::span<std::byte> arrived, send_rows(context, x + first * width, journey));
   CHORUS_TRY_VOID(send_back(context, parameters, arrived, journey));
   if (context.tp.size() == 1) {
-    combine(context, choices, journey.output_of.data(), journey.replies.data(), own, true, residual);
+    combine(context, parameters, choices, journey.output_of.data(), journey.replies.data(), own, true, residual);
     return {};
   }
   const auto sums = take<float>(context, static_cast<std::size_t>(rows * width));
-  combine(context, choices, journey.output_of.data(), journey.replies.data(), own, false, sums.data() + first * width);
+  combine(context, parameters, choices, journey.output_of.data(), journey.replies.data(), own, false,
+          sums.data() + first * width);
   return gather_and_add(context, sums.data(), rows, residual);
 }
 

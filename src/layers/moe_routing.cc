@@ -66,11 +66,62 @@ void route_sparse_mixer(std::span<float> logits, double jitter, std::span<Expert
   choices[1] = best_within_threshold(scores, logits, jitter);
 }
 
+// What a group is chosen by: its best score, or the sum of its two best.
+float score_of_group(std::span<const float> scores, bool two) {
+  float best = minus_infinity, second = minus_infinity;
+  for (const float score : scores) {
+    second = std::max(second, std::min(best, score));
+    best = std::max(best, score);
+  }
+  return two && scores.size() > 1 ? best + second : best;
+}
+
+// Leaves the scores of the best groups alone, and makes the others' minus infinity.
+void keep_groups(const MoeRouter& router, bool by_two, std::span<float> scores) {
+  const auto groups = static_cast<std::size_t>(router.groups), size = scores.size() / groups;
+  if (router.kept_groups == router.groups) return;
+  float of_group[1024];
+  for (std::size_t g = 0; g < groups; ++g) of_group[g] = score_of_group(scores.subspan(g * size, size), by_two);
+  const std::span<float> left(of_group, groups);
+  bool kept[1024] = {};
+  for (int i = 0; i < router.kept_groups; ++i) {
+    const std::size_t best = index_of_largest(left);
+    kept[best] = true;
+    left[best] = minus_infinity;
+  }
+  for (std::size_t g = 0; g < groups; ++g) {
+    if (!kept[g]) std::ranges::fill(scores.subspan(g * size, size), minus_infinity);
+  }
+}
+
+void route_groups(const MoeRouter& router, const float* correction, std::span<float> weights,
+                  std::span<ExpertChoice> choices) {
+  const bool is_sigmoid = router.routing == MoeRouting::group_sigmoid;
+  if (is_sigmoid) {
+    for (float& weight : weights) weight = 1.0F / (1.0F + std::exp(-weight));
+  } else {
+    softmax_in_place(weights);
+  }
+  float masked[1024];
+  const std::span<float> scores(masked, weights.size());
+  for (std::size_t i = 0; i < weights.size(); ++i) scores[i] = weights[i] + (correction != nullptr ? correction[i] : 0);
+  keep_groups(router, is_sigmoid, scores);
+  float sum = 0;
+  for (ExpertChoice& choice : choices) {
+    const std::size_t best = index_of_largest(scores);
+    choice = {static_cast<std::int32_t>(best), weights[best]};
+    scores[best] = minus_infinity;
+    sum += weights[best];
+  }
+  const float scale = static_cast<float>(router.scale) / (router.normalize ? sum + 1e-20F : 1.0F);
+  for (ExpertChoice& choice : choices) choice.weight *= scale;
+}
+
 }  // namespace
 
-void route(MoeRouting routing, std::span<float> logits, double jitter, std::span<ExpertChoice> choices) {
-  CHECK(choices.size() <= logits.size(), "{} experts of {}", choices.size(), logits.size());
-  switch (routing) {
+void route(const MoeRouter& router, const float* correction, std::span<float> logits, std::span<ExpertChoice> choices) {
+  CHECK(choices.size() <= logits.size() && logits.size() <= 1024, "{} experts of {}", choices.size(), logits.size());
+  switch (router.routing) {
     case MoeRouting::softmax_top_k:
       route_softmax(logits, false, choices);
       break;
@@ -78,7 +129,11 @@ void route(MoeRouting routing, std::span<float> logits, double jitter, std::span
       route_softmax(logits, true, choices);
       break;
     case MoeRouting::sparse_mixer:
-      route_sparse_mixer(logits, jitter, choices);
+      route_sparse_mixer(logits, router.jitter, choices);
+      break;
+    case MoeRouting::group_softmax:
+    case MoeRouting::group_sigmoid:
+      route_groups(router, correction, logits, choices);
       break;
   }
   std::sort(choices.begin(), choices.end(),

@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <functional>
 #include <numeric>
 #include <random>
@@ -24,7 +25,7 @@ struct World {
 };
 
 MoeLayer::Shape shape_of(int experts, int k) {
-  return {hidden, 48, experts, k, MoeRouting::softmax_top_k_normalized, 0};
+  return {hidden, 48, experts, k, {MoeRouting::softmax_top_k_normalized}};
 }
 
 // Counts the bytes that leave a rank.
@@ -245,6 +246,33 @@ TEST(MoeLayer, SendsTheStatedVolume) {
     const std::size_t layers = 2, counts = 8;
     EXPECT_EQ(rank.bytes_sent(), layers * (counts + own * (4 * hidden + 4 * 2) + others * 4 * hidden));
   });
+}
+
+// By hand: DeepSeek-V3's router over two groups of three, of which one is kept.
+TEST(Routing, KeepsTheBestGroupsAndWeighsWithoutTheCorrection) {
+  const float correction[] = {0, 0, 0, 0.5F, 0, 0};
+  std::vector<ExpertChoice> choices(2);
+  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+  MoeRouter router{MoeRouting::group_sigmoid, 0, 2, 1, true, 2.5};
+  // Two best of the groups: 0.88 + 0.5, and (0.5 + 0.5) + 0.73 with the correction.
+  std::vector<float> logits = {2, 0, -1, 0, 1, -3};
+  route(router, correction, logits, choices);
+  EXPECT_EQ(choices[0].expert, 3);
+  EXPECT_EQ(choices[1].expert, 4);
+  const double sum = sigmoid(0) + sigmoid(1);
+  EXPECT_NEAR(choices[0].weight, 2.5 * sigmoid(0) / sum, 1e-6);
+  EXPECT_NEAR(choices[1].weight, 2.5 * sigmoid(1) / sum, 1e-6);
+
+  // V2: the group of the best expert, probabilities of all as they are.
+  router = {MoeRouting::group_softmax, 0, 2, 1, false, 1};
+  logits = {2, 0, -1, 0, 1, -3};
+  route(router, nullptr, logits, choices);
+  double total = 0;
+  for (const double logit : {2, 0, -1, 0, 1, -3}) total += std::exp(logit);
+  EXPECT_EQ(choices[0].expert, 0);
+  EXPECT_EQ(choices[1].expert, 1);
+  EXPECT_NEAR(choices[0].weight, std::exp(2) / total, 1e-6);
+  EXPECT_NEAR(choices[1].weight, 1 / total, 1e-6);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
-// RMS norm, or layer norm with a bias for the families that use it (phimoe).
+// RMS norm or layer norm of a row.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "layers/context.h"
@@ -8,10 +9,18 @@
 
 namespace chorus {
 
+enum class NormKind : std::uint8_t {
+  rms,
+  rms_about_one,   // RMS norm whose weights are kept less 1 (Gemma)
+  layer,           // with a bias
+  layer_unbiased,  // layer norm without
+};
+
 class Norm {
  public:
   // `prefix`: NAME of NAME.weight and, for a layer norm, NAME.bias.
-  Norm(Parameters& parameters, const std::string& prefix, std::int64_t width, double eps, bool layer_norm);
+  Norm(Parameters& parameters, const std::string& prefix, std::int64_t width, double eps, NormKind kind = NormKind::rms,
+       const HeadRows& heads = {});
   // x: [m, width] float32; out: of float32 too, or of the device's product_dtype().
   void forward(const LayerContext& context, const Parameters& parameters, const View& x, const View& out) const;
   // In place over each head of a row (q and k norm of Qwen3); width is the head dimension.
@@ -20,7 +29,7 @@ class Norm {
  private:
   std::int64_t width_;
   float eps_;
-  bool layer_norm_;
+  NormKind kind_;
   ParameterId weight_;
   ParameterId bias_ = 0;
 };

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <mutex>
+#include <optional>
 
 #include "base/check.h"
 
@@ -22,6 +23,18 @@ struct ResolvedSource {
   const std::byte* data = nullptr;  // of row `first`, at first_column
   DType dtype = DType::float32;
   std::int64_t stride = 0;  // elements
+  HeadRows heads;
+  std::vector<std::byte> turned;  // of a transposed tensor: its part, with rows as rows
+  // With blocks, in place of the above: the row of the tensor that `first` is, and the tensor.
+  std::int64_t first_row = 0, first_column = 0;
+  GroupedTensor grouped;
+
+  SourceRows grouped_row(std::int64_t row) const {
+    SourceRows rows{grouped.row(first_row + heads.source_of(row - first))};
+    rows.read_group = grouped.read;
+    rows.first_column = first_column;
+    return rows;
+  }
 };
 
 struct ResolvedParameter {
@@ -29,8 +42,10 @@ struct ResolvedParameter {
 
   static SourceRows row(const void* context, std::int64_t row) {
     for (const ResolvedSource& source : static_cast<const ResolvedParameter*>(context)->sources) {
+      if (row < source.end && source.grouped.read != nullptr) return source.grouped_row(row);
       if (row < source.end) {
-        const auto skip = static_cast<std::size_t>((row - source.first) * source.stride) * bytes_of(source.dtype);
+        const std::int64_t from = source.heads.source_of(row - source.first);
+        const auto skip = static_cast<std::size_t>(from * source.stride) * bytes_of(source.dtype);
         return {source.data + skip, source.dtype, source.stride};
       }
     }
@@ -38,15 +53,76 @@ struct ResolvedParameter {
   }
 };
 
+// Rows as rows of the columns [first_row, first_row + row_count * row_step) of a tensor.
+void turn(const ParameterSource& source, std::int64_t columns, ResolvedSource* resolved) {
+  const std::size_t element = bytes_of(resolved->dtype);
+  const auto stride = source.tensor_shape.back();
+  resolved->turned.resize(static_cast<std::size_t>(source.row_count * columns) * element);
+  std::byte* to = resolved->turned.data();
+  for (std::int64_t row = 0; row < source.row_count; ++row) {
+    for (std::int64_t column = 0; column < columns; ++column, to += element) {
+      const std::int64_t at = (source.first_column + column) * stride + source.first_row + row * source.row_step;
+      std::memcpy(to, resolved->data + static_cast<std::size_t>(at) * element, element);
+    }
+  }
+  resolved->data = resolved->turned.data();
+  resolved->stride = columns;
+}
+
+// A model that was saved without its head has names without their first part ("h.0.ln_1" for "transformer.h.0.ln_1").
+std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
+  if (checkpoint.has(name)) return name;
+  std::string rest = name.substr(name.find('.') + 1);
+  return checkpoint.has(rest) ? rest : name;
+}
+
+// The source's own blocks, if the parameter can have their numbers.
+std::optional<GroupedTensor> blocks_for(const Checkpoint& checkpoint, const ParameterSpec& spec,
+                                        const ParameterSource& source) {
+  if (!spec.format.in_groups() || source.transposed || spec.shape.columns / spec.shape.segments % group_columns != 0 ||
+      source.first_column % group_columns != 0) {
+    return std::nullopt;
+  }
+  auto grouped = checkpoint.grouped(stored_name(checkpoint, source.tensor));
+  if (!grouped || !holds_groups_of(spec.format.kind, grouped->kind) || grouped->shape != source.tensor_shape) {
+    return std::nullopt;
+  }
+  return grouped;
+}
+
 Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterSpec& spec) {
   ResolvedParameter resolved;
   std::int64_t first = 0;
   for (const ParameterSource& source : spec.sources) {
-    CHORUS_TRY(const TensorView view, checkpoint.tensor(source.tensor, source.tensor_shape));
+    auto grouped = blocks_for(checkpoint, spec, source);
+    if (grouped) {
+      resolved.sources.push_back({first,
+                                  first + source.row_count,
+                                  nullptr,
+                                  DType::float32,
+                                  0,
+                                  source.heads,
+                                  {},
+                                  source.first_row,
+                                  source.first_column,
+                                  std::move(*grouped)});
+      first += source.row_count;
+      continue;
+    }
+    CHORUS_TRY(const TensorView view, checkpoint.tensor(stored_name(checkpoint, source.tensor), source.tensor_shape));
     const std::int64_t stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
-    const std::int64_t skip = source.first_row * stride + source.first_column;
-    resolved.sources.push_back({first, first + source.row_count,
-                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype), view.dtype, stride});
+    const std::int64_t skip = source.transposed ? 0 : source.first_row * stride + source.first_column;
+    resolved.sources.push_back({first,
+                                first + source.row_count,
+                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype),
+                                view.dtype,
+                                stride,
+                                source.heads,
+                                {},
+                                0,
+                                0,
+                                {}});
+    if (source.transposed) turn(source, spec.shape.columns, &resolved.sources.back());
     first += source.row_count;
   }
   return resolved;
@@ -71,29 +147,51 @@ void copy_row(const SourceRows& source, std::int64_t columns, DType dtype, std::
 // A vector's elements lie as the rows of a matrix of `isa` and `dtype` do.
 void pack_rows(Isa isa, DType dtype, const ParameterSpec& spec, const ResolvedParameter& resolved, std::int64_t begin,
                std::int64_t end, std::byte* out) {
-  const std::size_t row_bytes = static_cast<std::size_t>(spec.shape.columns) * bytes_of(spec.dtype);
+  const std::size_t row_bytes = static_cast<std::size_t>(spec.shape.columns) * bytes_of(spec.format.dtype);
   for (std::int64_t row = begin; row < end && row < resolved.sources.back().end; ++row) {
     const std::int64_t place =
         spec.kind == ParameterKind::vector ? packed_linear_row(isa, dtype, spec.shape, row) : row;
-    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.dtype,
-             out + static_cast<std::size_t>(place) * row_bytes);
+    std::byte* to = out + static_cast<std::size_t>(place) * row_bytes;
+    copy_row(ResolvedParameter::row(&resolved, row), spec.shape.columns, spec.format.dtype, to);
+    if (spec.added != 0) {
+      float value = 0;
+      std::memcpy(&value, to, sizeof value);
+      value += spec.added;
+      std::memcpy(to, &value, sizeof value);
+    }
   }
 }
 
 void pack_panels(Isa isa, const ParameterSpec& spec, const ResolvedParameter& resolved, ThreadPool& pool,
                  std::byte* out) {
   CHECK(resolved.sources.back().end == spec.shape.rows, "a packed matrix has all its rows");
-  const std::int64_t panel_rows = linear_panel_rows(isa, spec.dtype);
-  const std::int64_t rows = packed_shape(isa, spec.dtype, spec.shape).rows;
+  const std::int64_t panel_rows = linear_panel_rows(isa, spec.format);
+  const std::int64_t rows = packed_shape(isa, spec.format, spec.shape).rows;
   const std::int64_t panels = (rows + panel_rows - 1) / panel_rows;
   pool.for_range(panels, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t panel = begin; panel < end; ++panel) {
-      pack_linear_panel(isa, spec.dtype, spec.shape, panel, &ResolvedParameter::row, &resolved, out);
+      pack_linear_panel(isa, spec.format, spec.shape, panel, &ResolvedParameter::row, &resolved, out);
     }
   });
 }
 
 }  // namespace
+
+std::int64_t HeadRows::source_of(std::int64_t row) const {
+  if (head_dim == 0) return row;
+  const std::int64_t head = row / head_dim * head_dim, at = row % head_dim, half = rotary_dim / 2;
+  if (at < rotary_dim) return head + first + (pairs ? at % half * 2 + at / half : at);
+  return head + (at - rotary_dim < first ? at - rotary_dim : at);
+}
+
+std::int64_t HeadRows::packed_of(std::int64_t row) const {
+  if (head_dim == 0) return row;
+  const std::int64_t head = row / head_dim * head_dim, at = row % head_dim, half = rotary_dim / 2;
+  if (at < first) return head + at + rotary_dim;
+  if (at >= first + rotary_dim) return row;
+  const std::int64_t turns = at - first;
+  return head + (pairs ? turns % 2 * half + turns / 2 : turns);
+}
 
 ParameterId Parameters::add(ParameterSpec spec) {
   std::int64_t rows = 0;
@@ -108,11 +206,17 @@ ParameterId Parameters::add(ParameterSpec spec) {
 }
 
 ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<ParameterSource> sources) {
-  return add_linear(shape, std::move(sources), dtype_);
+  const LinearFormat format = formats_.of(shape, sources, dtype_);
+  return add_linear(format, shape, std::move(sources));
 }
 
 ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype) {
-  return add({ParameterKind::linear, dtype, shape, std::move(sources), 0, packed_linear_bytes(isa_, dtype, shape)});
+  return add_linear(LinearFormat(dtype), shape, std::move(sources));
+}
+
+ParameterId Parameters::add_linear(LinearFormat format, const LinearShape& shape,
+                                   std::vector<ParameterSource> sources) {
+  return add({ParameterKind::linear, format, shape, std::move(sources), 0, packed_linear_bytes(isa_, format, shape)});
 }
 
 ParameterId Parameters::add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources) {
@@ -120,11 +224,12 @@ ParameterId Parameters::add_table(std::int64_t rows, std::int64_t columns, std::
   return add({ParameterKind::table, dtype_, {rows, columns, 1}, std::move(sources), 0, bytes});
 }
 
-ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments) {
+ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSource> sources, int gated_segments,
+                                   float added) {
   const LinearShape shape{length, 1, 1, gated_segments};
   // As long as the rows of a matrix, some of which only fill up.
   const auto packed = static_cast<std::size_t>(packed_shape(isa_, dtype_, shape).rows);
-  return add({ParameterKind::vector, DType::float32, shape, std::move(sources), 0, packed * 4});
+  return add({ParameterKind::vector, DType::float32, shape, std::move(sources), 0, packed * 4, added});
 }
 
 Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
@@ -172,7 +277,7 @@ Result<void> Parameters::move_to(Device& device) {
 PackedLinear Parameters::linear(ParameterId id) const {
   const ParameterSpec& spec = specs_[id];
   CHECK(arena_ != nullptr && spec.kind == ParameterKind::linear, "parameter {} is no bound linear", id);
-  return {spec.shape, spec.dtype, isa_, data_ + spec.offset};
+  return {spec.shape, spec.format, isa_, data_ + spec.offset};
 }
 
 const std::byte* Parameters::table(ParameterId id) const {
@@ -192,8 +297,8 @@ std::vector<NamedParameter> Parameters::named_parameters() const {
     std::int64_t row = 0;
     for (const ParameterSource& source : spec.sources) {
       named.push_back({source.tensor, source.tensor_shape, source.first_row, source.row_count, source.first_column,
-                       spec.shape.columns, spec.kind, spec.dtype, id, row,
-                       arena_ != nullptr ? arena_ + spec.offset : nullptr});
+                       spec.shape.columns, spec.kind, spec.format, id, row,
+                       arena_ != nullptr ? arena_ + spec.offset : nullptr, source.heads, source.transposed});
       row += source.row_count;
     }
   }
@@ -202,7 +307,7 @@ std::vector<NamedParameter> Parameters::named_parameters() const {
 
 void Parameters::read_row(const NamedParameter& parameter, std::int64_t row, float* out) const {
   CHECK(row >= 0 && row < parameter.row_count, "row {} of {} of {}", row, parameter.row_count, parameter.name);
-  const std::int64_t packed_row = parameter.parameter_row + row;
+  const std::int64_t packed_row = parameter.parameter_row + parameter.heads.packed_of(row);
   if (parameter.kind == ParameterKind::linear) {
     PackedLinear weight = linear(parameter.parameter);
     weight.data = parameter.data;
@@ -216,7 +321,7 @@ void Parameters::read_row(const NamedParameter& parameter, std::int64_t row, flo
   const std::int64_t place =
       parameter.kind == ParameterKind::vector ? packed_linear_row(isa_, dtype_, spec.shape, packed_row) : packed_row;
   for (std::int64_t i = 0; i < columns; ++i) {
-    out[i] = load_as_float(plain, parameter.dtype, static_cast<std::size_t>(place * columns + i));
+    out[i] = load_as_float(plain, parameter.format.dtype, static_cast<std::size_t>(place * columns + i));
   }
 }
 
@@ -229,7 +334,8 @@ std::uint64_t Parameters::layout_hash() const {
   mix(static_cast<std::uint64_t>(isa_));
   for (const ParameterSpec& spec : specs_) {
     mix(static_cast<std::uint64_t>(spec.kind));
-    mix(static_cast<std::uint64_t>(spec.dtype));
+    mix(static_cast<std::uint64_t>(spec.format.kind));
+    mix(static_cast<std::uint64_t>(spec.format.dtype));
     mix(static_cast<std::uint64_t>(spec.shape.rows));
     mix(static_cast<std::uint64_t>(spec.shape.columns));
     mix(static_cast<std::uint64_t>(spec.shape.segments));

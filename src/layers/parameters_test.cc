@@ -65,5 +65,44 @@ TEST(NamedParameters, ReadTheSliceOfTheCheckpoint) {
   }
 }
 
+// Where each row is packed, told apart by its first element.
+std::vector<float> packed_rows(const Parameters& parameters, ParameterId id) {
+  const PackedLinear weight = parameters.linear(id);
+  std::vector<float> firsts, row(static_cast<std::size_t>(weight.shape.columns));
+  for (std::int64_t r = 0; r < weight.shape.rows; ++r) {
+    unpack_linear_row(weight, r, row.data());
+    firsts.push_back(row[0]);
+  }
+  return firsts;
+}
+
+TEST(HeadRows, StandInFrontAsHalvesAndAreNamedAsTheyWere) {
+  const auto checkpoint = make_dummy_checkpoint(seed, DType::float32);
+  ThreadPool pool(1);
+  Parameters parameters(Isa::scalar, DType::float32);
+  // Heads of 6 rows of which 4 turn by neighbours, the last ones.
+  const ParameterId id = parameters.add_linear({12, 4, 1}, {{"q", {24, 4}, 12, 12, 0, {6, 2, 4}}});
+  const ParameterId turned = parameters.add_linear({3, 4, 1}, {{"t", {2, 4, 8}, 1, 3, 4, {}, true, 2}});
+  std::vector<std::byte> arena(parameters.arena_bytes());
+  ASSERT_TRUE(parameters.pack(*checkpoint, pool, arena.data()).ok());
+  ASSERT_TRUE(parameters.bind(arena.data(), arena.size()).ok());
+  std::vector<float> expected;
+  for (const int row : {14, 16, 15, 17, 12, 13, 20, 22, 21, 23, 18, 19}) expected.push_back(dummy("q", 4, row, 0));
+  EXPECT_EQ(packed_rows(parameters, id), expected);
+  const NamedParameter named = parameters.named_parameters().front();
+  for (std::int64_t r = 0; r < 12; ++r) {
+    float row[4];
+    parameters.read_row(named, r, row);
+    EXPECT_EQ(row[3], dummy("q", 4, 12 + r, 3)) << r;
+  }
+  // Columns 1, 3 and 5 of the second of two matrices [4, 8].
+  std::vector<float> row(4);
+  for (std::int64_t r = 0; r < 3; ++r) {
+    unpack_linear_row(parameters.linear(turned), r, row.data());
+    for (std::int64_t c = 0; c < 4; ++c)
+      EXPECT_EQ(row[static_cast<std::size_t>(c)], dummy("t", 8, 4 + c, 1 + 2 * r)) << r << " " << c;
+  }
+}
+
 }  // namespace
 }  // namespace chorus

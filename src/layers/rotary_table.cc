@@ -112,6 +112,15 @@ RotaryTable::RotaryTable(const RopeConfig& rope, int rotary_dim, int max_positio
   }
 }
 
+std::vector<RotaryTable> make_rotary_tables(const ModelConfig& model, int positions) {
+  std::vector<RotaryTable> tables;
+  tables.emplace_back(model.rope, model.rotary_dim(), model.max_position_embeddings, positions);
+  if (model.window_rope) {
+    tables.emplace_back(*model.window_rope, model.rotary_dim(), model.max_position_embeddings, positions);
+  }
+  return tables;
+}
+
 Result<void> RotaryTable::move_to(Device& device) {
   if (device.kind() == DeviceKind::cpu) return {};
   const std::size_t bytes = values_.size() * sizeof(float);

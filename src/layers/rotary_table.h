@@ -30,4 +30,7 @@ class RotaryTable {
   const float* on_device_ = nullptr;
 };
 
+// Of a model: of `rope`, then, where layers with a window have another, of `window_rope`.
+std::vector<RotaryTable> make_rotary_tables(const ModelConfig& model, int positions);
+
 }  // namespace chorus

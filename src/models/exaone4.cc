@@ -25,16 +25,20 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.norms = {"", "post_attention_layernorm", "", "post_feedforward_layernorm"};
-  spec.head_norms = {"q_norm", "k_norm"};
-  return spec;
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) {
+    Attention::Shape shape = layer.attention_shape();
+    shape.head_norms = {"q_norm", "k_norm"};
+    return SequentialBlock{.attention = layer.attention(shape),
+                           .after_attention = layer.norm("post_attention_layernorm"),
+                           .mlp = layer.gated_mlp(),
+                           .after_mlp = layer.norm("post_feedforward_layernorm")};
+  });
 }
 
 }  // namespace
 
 extern const Family exaone4_family;
-const Family exaone4_family = {"Exaone4ForCausalLM", nullptr, read_config, spec};
+const Family exaone4_family = {"Exaone4ForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

@@ -56,7 +56,7 @@ class Worker {
     parameters_.emplace(setup.isa, DType::bfloat16);
     ModelShard shard = whole_model(config_, {tp_.rank(), tp_.size()});
     shard.ep = ep;
-    decoder_.emplace(*parameters_, shard, config_, (*family)->spec(config_));
+    decoder_.emplace((*family)->make({*parameters_, shard, config_}));
     load();
   }
 
@@ -74,7 +74,7 @@ class Worker {
     const LayerContext context{device_, tp_, ep_.size() > 1 ? &ep_ : nullptr, slots_ ? &*slots_ : nullptr};
     const View view = view_of(hidden.data(), static_cast<std::int64_t>(tokens.size()), config_.hidden_size);
     const StepInput step{tokens, positions, sequences, rows};
-    const auto ran = decoder_->forward(context, *parameters_, *rotary_, caches_, step, view);
+    const auto ran = decoder_->forward(context, *parameters_, rotary_, caches_, step, view);
     EXPECT_TRUE(ran.ok()) << ran.error().message;
     if (!tokens.empty()) {
       const Scratch::Scope scope(device_.scratch());
@@ -102,9 +102,8 @@ class Worker {
       EXPECT_TRUE(slots_->load(**checkpoint, pool_).ok());
       balancer_.emplace(*setup_.balancing, ExpertBalancer::Site{}, *slots_);
     }
-    rotary_.emplace(config_.rope, config_.rotary_dim(), config_.max_position_embeddings,
-                    config_.max_position_embeddings);
-    const KvLayout layout{decoder_->kv_heads(), config_.head_dim, 16, DType::bfloat16};
+    rotary_ = make_rotary_tables(config_, config_.max_position_embeddings);
+    const KvLayout layout = decoder_->kv().front().layout(16, DType::bfloat16);
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
     for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
       caches_.push_back({layout, align(&kv_.emplace_back(layout.block_bytes() * blocks + 64))});
@@ -121,7 +120,7 @@ class Worker {
   std::optional<ExpertBalancer> balancer_;
   std::optional<Parameters> parameters_;
   std::optional<Decoder> decoder_;
-  std::optional<RotaryTable> rotary_;
+  std::vector<RotaryTable> rotary_;
   std::vector<std::byte> arena_;
   std::list<std::vector<std::byte>> kv_;
   std::vector<KvCacheLayer> caches_;

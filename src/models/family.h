@@ -11,7 +11,8 @@ struct Family {
   const char* former_name = nullptr;  // of the same architecture, in older files
   // Reads the fields of its config.json; an error is one that makes it useless to read on (config/model_fields.h).
   Result<void> (*read_config)(ConfigFields* fields, ModelConfig* model);
-  DecoderSpec (*spec)(const ModelConfig& config);
+  // Builds the part of the model that one worker computes.
+  Decoder (*make)(const ModelPart& part);
 };
 
 }  // namespace chorus

@@ -10,15 +10,17 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.head_norms = {"query_layernorm", "key_layernorm", false};
-  return spec;
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) {
+    Attention::Shape shape = layer.attention_shape();
+    shape.head_norms = {"query_layernorm", "key_layernorm", HeadNorms::Of::each_head_turned};
+    return llama_block(layer, shape);
+  });
 }
 
 }  // namespace
 
 extern const Family hunyuan_dense_family;
-const Family hunyuan_dense_family = {"HunYuanDenseV1ForCausalLM", nullptr, read_config, spec};
+const Family hunyuan_dense_family = {"HunYuanDenseV1ForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

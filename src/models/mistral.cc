@@ -10,13 +10,13 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  return {};
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) { return llama_block(layer, layer.attention_shape()); });
 }
 
 }  // namespace
 
 extern const Family mistral_family;
-const Family mistral_family = {"MistralForCausalLM", nullptr, read_config, spec};
+const Family mistral_family = {"MistralForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

@@ -11,17 +11,18 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.moe_prefix = "block_sparse_moe";
-  spec.expert_names = {"w1", "w3", "w2"};
-  spec.routing = MoeRouting::softmax_top_k_normalized;
-  return spec;
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) {
+    const auto experts = [&] {
+      return layer.moe(layer.moe_shape({MoeRouting::softmax_top_k_normalized}), "block_sparse_moe", {"w1", "w3", "w2"});
+    };
+    return pre_norm_block(layer, layer.attention_shape(), experts);
+  });
 }
 
 }  // namespace
 
 extern const Family mixtral_family;
-const Family mixtral_family = {"MixtralForCausalLM", nullptr, read_config, spec};
+const Family mixtral_family = {"MixtralForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

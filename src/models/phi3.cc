@@ -11,16 +11,19 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.fused_qkv = true;
-  spec.mlp_names = {"mlp.gate_up_proj", "mlp.gate_up_proj", "mlp.down_proj"};
-  return spec;
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) {
+    Attention::Shape shape = layer.attention_shape();
+    shape.q = shape.k = shape.v = "qkv_proj";
+    return pre_norm_block(layer, shape, [&] {
+      return layer.gated_mlp(Activation::silu, {"mlp.gate_up_proj", "mlp.gate_up_proj", "mlp.down_proj"});
+    });
+  });
 }
 
 }  // namespace
 
 extern const Family phi3_family;
-const Family phi3_family = {"Phi3ForCausalLM", nullptr, read_config, spec};
+const Family phi3_family = {"Phi3ForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

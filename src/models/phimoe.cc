@@ -11,7 +11,7 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   read_windows(fields, Windows::all_layers, 0, model);
   make_every_layer_a_mixture(fields, 16, model);
   model->norm_topk_prob = false;  // the sparse mixer gives the two weights as they are
-  model->router_jitter_noise = fields->number_or("router_jitter_noise", 0, 1e3, 0.01);
+  model->own_numbers = {{"router_jitter_noise", fields->number_or("router_jitter_noise", 0, 1e3, 0.01)}};
   model->lm_head_bias = fields->flag_or("lm_head_bias", false);
   if (model->num_experts_per_tok != 2) {
     fields->refuse_value("num_experts_per_tok", *fields->find("num_experts_per_tok"), "2 (sparsemixer)");
@@ -19,18 +19,21 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.layer_norm = true;
-  spec.moe_prefix = "block_sparse_moe";
-  spec.expert_names = {"w1", "w3", "w2"};
-  spec.routing = MoeRouting::sparse_mixer;
-  return spec;
+Decoder make(const ModelPart& part) {
+  DecoderEnds ends;
+  ends.norm_kind = NormKind::layer;
+  return Decoder(part, ends, [](const LayerBuilder& layer) {
+    const auto experts = [&] {
+      const MoeRouter router{MoeRouting::sparse_mixer, layer.config.own("router_jitter_noise")};
+      return layer.moe(layer.moe_shape(router), "block_sparse_moe", {"w1", "w3", "w2"});
+    };
+    return pre_norm_block(layer, layer.attention_shape(), experts, NormKind::layer);
+  });
 }
 
 }  // namespace
 
 extern const Family phimoe_family;
-const Family phimoe_family = {"PhimoeForCausalLM", "PhiMoEForCausalLM", read_config, spec};
+const Family phimoe_family = {"PhimoeForCausalLM", "PhiMoEForCausalLM", read_config, make};
 
 }  // namespace chorus

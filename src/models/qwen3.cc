@@ -11,15 +11,17 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.head_norms = {"q_norm", "k_norm"};
-  return spec;
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) {
+    Attention::Shape shape = layer.attention_shape();
+    shape.head_norms = {"q_norm", "k_norm"};
+    return llama_block(layer, shape);
+  });
 }
 
 }  // namespace
 
 extern const Family qwen3_family;
-const Family qwen3_family = {"Qwen3ForCausalLM", nullptr, read_config, spec};
+const Family qwen3_family = {"Qwen3ForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

@@ -62,8 +62,7 @@ class RunningModel {
     const auto family = find_family(config_);
     EXPECT_TRUE(family.ok());
     parameters_.emplace(isa, dtype);
-    decoder_.emplace(*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_,
-                     (*family)->spec(config_));
+    decoder_.emplace((*family)->make({*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_}));
     const auto checkpoint = open_checkpoint(directory);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
     const PerturbedCheckpoint perturbed(**checkpoint, perturbation);
@@ -73,13 +72,12 @@ class RunningModel {
     EXPECT_TRUE(packed.ok()) << packed.error().message;
     EXPECT_TRUE(parameters_->bind(arena, parameters_->arena_bytes()).ok());
     EXPECT_TRUE(parameters_->move_to(*device_).ok());
-    rotary_.emplace(config_.rope, config_.rotary_dim(), config_.max_position_embeddings,
-                    config_.max_position_embeddings);
-    EXPECT_TRUE(rotary_->move_to(*device_).ok());
-    const KvLayout layout{decoder_->kv_heads(), config_.head_dim, 16, dtype};
+    rotary_ = make_rotary_tables(config_, config_.max_position_embeddings);
+    for (RotaryTable& table : rotary_) EXPECT_TRUE(table.move_to(*device_).ok());
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
-    for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
-      caches_.push_back({layout, device_->allocate(layout.block_bytes() * blocks).value()});
+    for (const KvCacheSpec& spec : decoder_->kv()) {
+      const KvLayout layout = spec.layout(16, dtype);
+      caches_.push_back({layout, device_->allocate(spec.block_bytes(16, dtype) * blocks).value()});
     }
     for (std::size_t block = 0; block < blocks; ++block)
       block_table_.push_back(static_cast<std::int32_t>(blocks - 1 - block));
@@ -102,7 +100,7 @@ class RunningModel {
     const Scratch::Scope scope(device_->scratch());
     upload(*device_, &step, 16);
     const View hidden = device_->take(DType::float32, step.rows(), config_.hidden_size);
-    EXPECT_TRUE(decoder_->forward(context, *parameters_, *rotary_, caches_, step, hidden).ok());
+    EXPECT_TRUE(decoder_->forward(context, *parameters_, rotary_, caches_, step, hidden).ok());
     const auto wanted = static_cast<std::int64_t>(rows.size());
     const View out = decoder_->logits(context, *parameters_, hidden, step, 0, wanted).value();
     EXPECT_EQ(out.stride, config_.vocab_size);
@@ -123,7 +121,7 @@ class RunningModel {
   std::unique_ptr<Device> device_ = make_device(isa_, pool_).value();
   std::optional<Parameters> parameters_;
   std::optional<Decoder> decoder_;
-  std::optional<RotaryTable> rotary_;
+  std::vector<RotaryTable> rotary_;
   std::vector<std::byte> arena_;
   std::vector<KvCacheLayer> caches_;
   std::vector<std::int32_t> block_table_;
@@ -172,8 +170,11 @@ struct Case {
 
 std::vector<Case> cases() {
   std::vector<Case> all;
-  for (const char* model : {"llama", "mistral", "qwen2", "qwen3", "mixtral", "qwen3_moe", "phimoe", "exaone4",
-                            "granite", "hunyuan_dense", "phi3", "seed_oss", "smollm3", "stablelm"}) {
+  for (const char* model :
+       {"llama",     "cohere2",    "deepseek_v2", "deepseek_v3", "ernie4_5", "exaone4",       "gemma2",    "gemma3",
+        "glm4",      "glm4_moe",   "gpt2",        "gpt_oss",     "granite",  "hunyuan_dense", "mistral",   "mixtral",
+        "olmo2",     "olmoe",      "phi",         "phi3",        "phimoe",   "qwen2",         "qwen2_moe", "qwen3",
+        "qwen3_moe", "qwen3_next", "seed_oss",    "smollm3",     "stablelm", "starcoder2"}) {
     for (const Isa isa : available_isas()) all.push_back({model, isa});
   }
   return all;
@@ -300,8 +301,9 @@ TEST(StoriesOnGpu, StaysWithinTheDerivedBound) {
 }
 
 INSTANTIATE_TEST_SUITE_P(DenseFamilies, TinyModelOnGpu,
-                         testing::Values("llama", "mistral", "qwen2", "qwen3", "exaone4", "granite", "hunyuan_dense",
-                                         "phi3", "seed_oss", "smollm3", "stablelm"),
+                         testing::Values("llama", "cohere2", "ernie4_5", "exaone4", "gemma3", "glm4", "gpt2", "granite",
+                                         "hunyuan_dense", "mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3",
+                                         "seed_oss", "smollm3", "stablelm", "starcoder2"),
                          [](const auto& info) { return info.param; });
 
 INSTANTIATE_TEST_SUITE_P(Families, TinyModel, testing::ValuesIn(cases()), case_name);

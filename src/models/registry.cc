@@ -8,9 +8,11 @@
 
 namespace chorus {
 
-#define CHORUS_FAMILIES(row)                                                                                         \
-  row(llama) row(exaone4) row(granite) row(hunyuan_dense) row(mistral) row(mixtral) row(phi3) row(phimoe) row(qwen2) \
-      row(qwen3) row(qwen3_moe) row(seed_oss) row(smollm3) row(stablelm)
+#define CHORUS_FAMILIES(row)                                                                                       \
+  row(llama) row(cohere2) row(ernie4_5) row(deepseek_v2) row(deepseek_v3) row(exaone4) row(gemma2) row(gemma3)     \
+      row(glm4) row(glm4_moe) row(gpt2) row(gpt_oss) row(granite) row(hunyuan_dense) row(mistral) row(mixtral)     \
+          row(olmo2) row(olmoe) row(phi) row(phi3) row(phimoe) row(qwen2) row(qwen2_moe) row(qwen3) row(qwen3_moe) \
+              row(qwen3_next) row(seed_oss) row(smollm3) row(stablelm) row(starcoder2)
 
 #define CHORUS_DECLARE(name) extern const Family name##_family;
 CHORUS_FAMILIES(CHORUS_DECLARE)

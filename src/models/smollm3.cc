@@ -37,13 +37,13 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  return {};
+Decoder make(const ModelPart& part) {
+  return Decoder(part, {}, [](const LayerBuilder& layer) { return llama_block(layer, layer.attention_shape()); });
 }
 
 }  // namespace
 
 extern const Family smollm3_family;
-const Family smollm3_family = {"SmolLM3ForCausalLM", nullptr, read_config, spec};
+const Family smollm3_family = {"SmolLM3ForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

@@ -16,15 +16,18 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   return {};
 }
 
-DecoderSpec spec(const ModelConfig&) {
-  DecoderSpec spec;
-  spec.layer_norm = true;
-  return spec;
+Decoder make(const ModelPart& part) {
+  DecoderEnds ends;
+  ends.norm_kind = NormKind::layer;
+  return Decoder(part, ends, [](const LayerBuilder& layer) {
+    const auto mlp = [&] { return layer.gated_mlp(); };
+    return pre_norm_block(layer, layer.attention_shape(), mlp, NormKind::layer);
+  });
 }
 
 }  // namespace
 
 extern const Family stablelm_family;
-const Family stablelm_family = {"StableLmForCausalLM", nullptr, read_config, spec};
+const Family stablelm_family = {"StableLmForCausalLM", nullptr, read_config, make};
 
 }  // namespace chorus

@@ -51,10 +51,9 @@ inline std::vector<std::vector<float>> naive_logits(const TinyModel& model, std:
   CpuDevice device(pool, model.weights.isa);
   Group alone = Group::of_one();
   const LayerContext context{device, alone};
-  const RotaryTable rotary(config.rope, config.head_dim, config.max_position_embeddings,
-                           config.max_position_embeddings);
+  const std::vector<RotaryTable> rotary = make_rotary_tables(config, config.max_position_embeddings);
   const auto tokens = static_cast<std::int32_t>(history.size());
-  const KvLayout layout{declared.decoder.kv_heads(), config.head_dim, (tokens + 15) / 16 * 16, model.weights.dtype};
+  const KvLayout layout = declared.decoder.kv().front().layout((tokens + 15) / 16 * 16, model.weights.dtype);
   struct alignas(64) Line {
     std::byte bytes[64];
   };

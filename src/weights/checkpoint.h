@@ -8,12 +8,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
-#include "tensor/dtype.h"
+#include "tensor/linear_format.h"
 
 namespace chorus {
 
@@ -24,6 +26,14 @@ struct TensorView {
   std::string file;  // where it lies, for messages
 };
 
+// A matrix in blocks of 32 columns: `read` gives each as a group of codes, from the bytes of its row.
+struct GroupedTensor {
+  LinearFormat::Kind kind = LinearFormat::plain;
+  std::vector<std::int64_t> shape;
+  ReadLinearGroup read = nullptr;
+  std::function<const std::byte*(std::int64_t row)> row;  // valid while the Checkpoint lives
+};
+
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -32,6 +42,8 @@ class Checkpoint {
   // shapes), an element type that no weight has here (F64, I8, F8_E4M3, ...: only F32, BF16 and F16 are weights).
   // Thread-safe.
   virtual Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const = 0;
+  // The same in its own blocks; nullopt: it lies in none that can be had so. Thread-safe.
+  virtual std::optional<GroupedTensor> grouped(const std::string& /*name*/) const { return std::nullopt; }
   virtual std::vector<std::string> names() const = 0;  // of the file, ascending; empty for a dummy checkpoint
   // Tells one checkpoint from another, wherever it lies: of all names, element types and shapes, and a sample of each
   // tensor's bytes.

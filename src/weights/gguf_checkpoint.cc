@@ -87,6 +87,15 @@ class GgufCheckpoint final : public Checkpoint {
     return TensorView{bytes, dtype, shape, path};
   }
 
+  std::optional<GroupedTensor> grouped(const std::string& name) const override {
+    const HfTensor* const found = find(name);
+    if (found == nullptr || found->shape.size() != 2 || found->source->type->read_group == nullptr) return std::nullopt;
+    const auto row = [found, bytes = row_bytes(*found)](std::int64_t index) {
+      return found->source->data + static_cast<std::size_t>(source_row(*found, index)) * bytes;
+    };
+    return GroupedTensor{found->source->type->kind, found->shape, found->source->type->read_group, row};
+  }
+
   std::vector<std::string> names() const override {
     std::vector<std::string> names;
     for (const HfTensor& tensor : tensors_) {

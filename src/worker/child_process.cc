@@ -68,7 +68,7 @@ ChildProcess::~ChildProcess() {
 }
 
 Result<ChildProcess> ChildProcess::spawn(const std::string& name, const UniqueFd& socket, int socket_fd) {
-  return spawn_program("/proc/self/exe", name, socket, socket_fd);
+  return spawn_program(this_program, name, socket, socket_fd);
 }
 
 Result<ChildProcess> ChildProcess::spawn_program(const std::string& program, const std::string& name,

@@ -12,6 +12,9 @@
 
 namespace chorus {
 
+// A path that starts the running program again, whatever has become of its file.
+inline constexpr const char* this_program = "/proc/self/exe";
+
 class ChildProcess {
  public:
   ChildProcess() = default;

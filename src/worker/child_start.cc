@@ -109,6 +109,7 @@ Result<LoadedWeights> open_weights(const EngineStart& start, UniqueFd fd) {
   weights.shard_offsets = start.shard_offsets;
   weights.isa = start.isa;
   weights.dtype = start.dtype;
+  weights.quantization = compute_quantization(start.config, start.model);
   const bool ascending = std::ranges::is_sorted(weights.shard_offsets);
   if (weights.shard_offsets.empty() || !ascending || weights.shard_offsets.back() > weights.arena.size()) {
     return fail(ErrorCode::invalid_argument, "the offsets of {} weight shards do not lie in {} bytes",

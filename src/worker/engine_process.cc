@@ -217,7 +217,7 @@ class EngineProcess {
 }  // namespace
 
 std::string numerics_profile(const LoadedWeights& weights) {
-  return fmt::format("{}/{}", name_of(weights.isa), name_of(weights.dtype));
+  return numerics_profile(weights.isa, weights.dtype, weights.quantization);
 }
 
 int engine_process_main(int socket_fd, const ReplicaFactory& factory) {

@@ -1,4 +1,4 @@
-#include "cli/read_model.h"
+#include "frontend/read_model.h"
 
 #include <fmt/ranges.h>
 

@@ -1,4 +1,4 @@
-// What every command that runs a model does first.
+// What everybody who runs a model does first.
 #pragma once
 
 #include <memory>

@@ -1,0 +1,1 @@
+"""The ranks that compute one model together: chorus.distributed.parallel_state."""

@@ -1,0 +1,1 @@
+"""Engine arguments, where vLLM has them."""

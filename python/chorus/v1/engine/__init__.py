@@ -1,0 +1,1 @@
+"""Modules where vLLM has them."""

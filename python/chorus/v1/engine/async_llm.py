@@ -1,0 +1,4 @@
+"""AsyncLLM, where vLLM has it."""
+from chorus.async_llm import AsyncLLM
+
+__all__ = ["AsyncLLM"]
