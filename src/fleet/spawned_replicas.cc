@@ -54,8 +54,8 @@ void SpawnedReplicas::configure(ReplicaLink* engine) {
   const auto added = added_.find(start.dp_rank);
   const int cores_of = added == added_.end() ? start.dp_rank : added->second;
   for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
-    start.worker_cpus.push_back(cores_of < 0 ? std::vector<int>()
-                                             : cpu_sets_[static_cast<std::size_t>(cores_of * workers + worker)]);
+    const int set = cores_of * workers + worker;
+    start.worker_cpus.push_back(set < 0 ? std::vector<int>() : cpu_sets_[static_cast<std::size_t>(set)]);
   }
   start.shows_progress = engine->progress_memory().progress().watched();
   engine->post(MessageType::config, encode(start), weights_fd_);
