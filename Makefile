@@ -25,7 +25,7 @@ export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build deb demo test ray test-launchers test-server test-page wheel test-python fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build deb demo test ray test-launchers test-server test-page wheel test-python tidy-python fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -73,7 +73,7 @@ wheel: install-packages
 	@test -x $(PYTHON_VENV)/bin/scikit-build || { $(PYTHON) -m venv $(PYTHON_VENV) && $(PYTHON_VENV)/bin/pip install -q $(WHEEL_TOOLS); }
 	@rm -rf build-wheel/dist
 	@PATH="$(PYTHON_VENV)/bin:$$PATH" CXX=c++ CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
-	  $(PYTHON_VENV)/bin/pip wheel -q --no-build-isolation --no-deps --no-index -w build-wheel/dist .
+	  $(PYTHON_VENV)/bin/pip wheel -q --no-build-isolation --no-deps --no-index --config-settings build-dir=build-wheel -w build-wheel/dist .
 
 # The folder beside the virtual environment is for the launchers', which has torch and Ray (make test-launchers).
 test-python: wheel
@@ -120,5 +120,9 @@ tidy tidy-changed: install-dev-packages
 	@$(call CONFIGURE,tidy)
 	@tools/tidy.py build-tidy --jobs $(JOBS) $(if $(filter tidy-changed,$@),--since "$(BASE)")
 
+# Of python/src, which the wheel's build alone compiles.
+tidy-python: wheel install-dev-packages
+	@tools/tidy.py build-wheel --only python --jobs $(JOBS)
+
 clean:
-	rm -rf build build-asan build-tsan build-tidy build-fuzz build-wheel build-*.log
+	rm -rf build build-asan build-tsan build-tidy build-fuzz build-pip build-wheel build-*.log

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""tidy.py BUILD_DIR [--since BASE] [--jobs N] -- clang-tidy over our sources, N at a time; exit status 1 on any finding.
+"""tidy.py BUILD_DIR [--since BASE] [--only FOLDER] [--jobs N] -- clang-tidy over our sources, N at a time; exit status 1 on any finding.
 
 All sources that BUILD_DIR compiles, or with --since those that changed since BASE and HEAD parted: changed .cc files, and for a changed header
 the .cc of its name, else one that includes it. An empty BASE is the last tag, else main, else (on main itself) the commit before.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-OURS = ("src", "sim", "bench", "examples", "tests")
+OURS = ("src", "sim", "bench", "examples", "tests", "python")
 
 
 def git(*arguments):
@@ -58,10 +58,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("build", type=pathlib.Path)
     parser.add_argument("--since", metavar="BASE")
+    parser.add_argument("--only", metavar="FOLDER", default="", help="of the repository; sources elsewhere are left out")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     build = options.build.resolve()
-    sources = compiled(build)
+    sources = [path for path in compiled(build) if path.is_relative_to(options.only or ".")]
     if options.since is not None:
         base = base_commit(options.since)
         sources = changed(sources, base)

@@ -84,9 +84,9 @@ nb::list take_outputs(OfflineJob& job) {
   return outputs;
 }
 
-nb::list take_deltas(Mailbox& mailbox) {
+nb::list take_deltas(const MailboxHandle& handle) {
   nb::list told;
-  for (const TextDelta& delta : mailbox.take()) told.append(tuple_of(delta));
+  for (const TextDelta& delta : handle.mailbox->take()) told.append(tuple_of(delta));
   return told;
 }
 
@@ -97,9 +97,11 @@ void bind_jobs(nb::module_& module) {
       .def("outputs", take_outputs, "Once it has ended: a tuple a prompt. Raises what ended it.")
       .def_prop_ro("finished", &OfflineJob::finished)
       .def_prop_ro("output_tokens", &OfflineJob::output_tokens);
-  nb::class_<Mailbox>(module, "Mailbox", "The deltas of the requests of one event loop.")
+  nb::class_<MailboxHandle>(module, "Mailbox", "The deltas of the requests of one event loop.")
       .def(nb::init<>())
-      .def_prop_ro("descriptor", &Mailbox::descriptor, "Readable while there are some.")
+      .def_prop_ro(
+          "descriptor", [](const MailboxHandle& handle) { return handle.mailbox->descriptor(); },
+          "Readable while there are some.")
       .def("take", take_deltas, "A tuple a delta.");
 }
 
@@ -115,9 +117,8 @@ void bind_engine(nb::module_& module) {
           "__init__",
           [](Engine* place, const std::string& model, const Engine::Options& options,
              const std::map<std::string, std::string>& environment, const std::string& program, bool streams,
-             std::shared_ptr<Meeting> meeting) {
-            new (place)
-                Engine(value_or_raise(Engine::read(model, options, environment, program, std::move(meeting))), streams);
+             const std::shared_ptr<Meeting>& meeting) {
+            new (place) Engine(value_or_raise(Engine::read(model, options, environment, program, meeting)), streams);
           },
           nb::arg("model"), nb::arg("options"), nb::arg("environment"), nb::arg("program"), nb::arg("streams"),
           nb::arg("meeting").none())
@@ -153,8 +154,8 @@ void bind_engine(nb::module_& module) {
       .def(
           "add",
           [](const Engine& engine, std::uint64_t number, nb::handle prompt, const SamplingOptions& options,
-             int priority, std::optional<int> dp_rank, bool add_special_tokens, std::shared_ptr<Mailbox> mailbox) {
-            engine.add(number, input_from(prompt, options, add_special_tokens, priority, dp_rank), std::move(mailbox));
+             int priority, std::optional<int> dp_rank, bool add_special_tokens, const MailboxHandle& handle) {
+            engine.add(number, input_from(prompt, options, add_special_tokens, priority, dp_rank), handle.mailbox);
           },
           nb::arg("number"), nb::arg("prompt"), nb::arg("options"), nb::arg("priority"), nb::arg("dp_rank").none(),
           nb::arg("add_special_tokens"), nb::arg("mailbox"))

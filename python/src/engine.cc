@@ -25,7 +25,7 @@ Result<void> apply(const std::string& name, const std::optional<std::string>& va
 
 Result<EngineRequest> Engine::read(const std::string& model, const Options& options,
                                    const std::map<std::string, std::string>& environment, const std::string& program,
-                                   std::shared_ptr<Meeting> meeting) {
+                                   const std::shared_ptr<Meeting>& meeting) {
   EngineRequest request;
   request.program = program;
   request.config.model = model;
@@ -55,14 +55,14 @@ Engine::Engine(EngineRequest request, bool streams) {
 
 Engine::~Engine() {
   if (!is_of_this_process()) {
-    new std::shared_ptr(std::move(thread_));
+    thread_->stay(thread_);
     return;
   }
   const nb::gil_scoped_release released;
   thread_->stop(true);
   // One that waits for ranks which do not come cannot be interrupted; it ends with the process.
   const bool ended = thread_->wait_until_ended(end_within_ms) == EngineThread::Phase::ended;
-  if (!ended) new std::shared_ptr(std::move(thread_));
+  if (!ended) thread_->stay(thread_);
 }
 
 void Engine::check_process() const {
@@ -100,9 +100,9 @@ std::shared_ptr<OfflineJob> Engine::generate(std::vector<GenerationInput> inputs
   return job;
 }
 
-void Engine::add(std::uint64_t number, GenerationInput input, std::shared_ptr<Mailbox> mailbox) const {
+void Engine::add(std::uint64_t number, GenerationInput input, const std::shared_ptr<Mailbox>& mailbox) const {
   check_process();
-  streams_->add(number, std::move(input), std::move(mailbox));
+  streams_->add(number, std::move(input), mailbox);
 }
 
 void Engine::abort(std::uint64_t number) const {

@@ -23,7 +23,7 @@ class Engine {
   // Errors: invalid_argument, which names the option.
   static Result<EngineRequest> read(const std::string& model, const Options& options,
                                     const std::map<std::string, std::string>& environment, const std::string& program,
-                                    std::shared_ptr<Meeting> meeting);
+                                    const std::shared_ptr<Meeting>& meeting);
 
   // `streams`: add() and abort() are served, else generate().
   Engine(EngineRequest request, bool streams);
@@ -40,7 +40,7 @@ class Engine {
   const std::shared_ptr<EngineThread>& thread() const { return thread_; }
 
   std::shared_ptr<OfflineJob> generate(std::vector<GenerationInput> inputs) const;
-  void add(std::uint64_t number, GenerationInput input, std::shared_ptr<Mailbox> mailbox) const;
+  void add(std::uint64_t number, GenerationInput input, const std::shared_ptr<Mailbox>& mailbox) const;
   void abort(std::uint64_t number) const;
 
  private:

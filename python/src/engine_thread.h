@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "base/result.h"
 #include "config/engine_config.h"
@@ -62,6 +63,8 @@ class EngineThread {
 
   // Nothing of it is here in a child that fork() made: the thread and the engines are its parent's.
   bool is_of_this_process() const;
+  // It is never destroyed: it belongs to another process, or does not end. `itself` holds this.
+  void stay(std::shared_ptr<EngineThread> itself) { itself_ = std::move(itself); }
 
  private:
   Result<void> run();
@@ -83,6 +86,7 @@ class EngineThread {
   Phase phase_ = Phase::starting;
   std::optional<Error> failure_;
   std::thread thread_;
+  std::shared_ptr<EngineThread> itself_;
 };
 
 }  // namespace chorus::python

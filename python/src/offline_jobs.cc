@@ -69,7 +69,7 @@ std::shared_ptr<OfflineJob> OfflineJobs::next() {
   return job;
 }
 
-void OfflineJobs::add(std::shared_ptr<OfflineJob> job) {
+void OfflineJobs::add(const std::shared_ptr<OfflineJob>& job) {
   std::optional<Error> ended;
   {
     const std::lock_guard lock(mutex_);

@@ -52,7 +52,7 @@ class OfflineJobs final : public EngineWork {
   Result<void> serve(TextEngine& engine, const EngineConfig& config, const std::atomic<bool>& stopping) override;
   void end(const Error& why) override;
 
-  void add(std::shared_ptr<OfflineJob> job);
+  void add(const std::shared_ptr<OfflineJob>& job);
 
  private:
   std::shared_ptr<OfflineJob> next();

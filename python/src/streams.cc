@@ -29,17 +29,21 @@ Result<void> Streams::serve(TextEngine& engine, const EngineConfig& /*config*/, 
 }
 
 Result<void> Streams::take_orders(TextEngine& engine) {
-  const std::lock_guard lock(mutex_);
-  for (const std::uint64_t number : std::exchange(aborted_, {})) {
+  std::vector<std::uint64_t> aborted;
+  {
+    const std::lock_guard lock(mutex_);
+    std::ranges::move(std::exchange(added_, {}), std::back_inserter(waiting_));
+    aborted = std::exchange(aborted_, {});
+  }
+  for (const std::uint64_t number : aborted) {
     if (const auto found = streams_.find(number); found != streams_.end()) {
       engine.abort(found->second.id);
       streams_.erase(found);
     }
-    std::erase_if(added_, [number](const Added& one) { return one.number == number; });
+    std::erase_if(waiting_, [number](const Added& one) { return one.number == number; });
   }
-  while (!added_.empty() && engine.has_room()) {
-    Added one = std::move(added_.front());
-    added_.pop_front();
+  for (; !waiting_.empty() && engine.has_room(); waiting_.pop_front()) {
+    Added& one = waiting_.front();
     one.input.tag = one.number;
     CHORUS_TRY(const TextRequestId id, engine.add(std::move(one.input)));
     streams_[one.number] = {id, std::move(one.mailbox)};
@@ -70,17 +74,16 @@ void Streams::refuse(std::uint64_t number, Mailbox& mailbox, const Error& why) {
 }
 
 void Streams::end(const Error& why) {
-  std::deque<Added> waiting;
   {
     const std::lock_guard lock(mutex_);
     ended_ = why;
-    waiting = std::exchange(added_, {});
+    std::ranges::move(std::exchange(added_, {}), std::back_inserter(waiting_));
   }
   for (const auto& [number, stream] : std::exchange(streams_, {})) refuse(number, *stream.mailbox, why);
-  for (const Added& one : waiting) refuse(one.number, *one.mailbox, why);
+  for (const Added& one : std::exchange(waiting_, {})) refuse(one.number, *one.mailbox, why);
 }
 
-void Streams::add(std::uint64_t number, GenerationInput input, std::shared_ptr<Mailbox> mailbox) {
+void Streams::add(std::uint64_t number, GenerationInput input, const std::shared_ptr<Mailbox>& mailbox) {
   std::optional<Error> ended;
   {
     const std::lock_guard lock(mutex_);

@@ -26,6 +26,12 @@ class Mailbox {
   Wakeup wakeup_;
 };
 
+// As Python holds one. Streams keep the mailbox itself: a reference to a Python object would ask for the GIL at its
+// end.
+struct MailboxHandle {
+  std::shared_ptr<Mailbox> mailbox = std::make_shared<Mailbox>();
+};
+
 class Streams final : public EngineWork {
  public:
   TextEngineLimits limits(const EngineConfig&) const override { return {}; }
@@ -34,7 +40,7 @@ class Streams final : public EngineWork {
 
   // Any thread. `number` is the caller's, and of no other request. A request that cannot run tells so by its only
   // delta; what has no room waits here, in order.
-  void add(std::uint64_t number, GenerationInput input, std::shared_ptr<Mailbox> mailbox);
+  void add(std::uint64_t number, GenerationInput input, const std::shared_ptr<Mailbox>& mailbox);
   void abort(std::uint64_t number);
 
  private:
@@ -52,11 +58,13 @@ class Streams final : public EngineWork {
   void deliver(std::vector<TextDelta>* deltas);
   static void refuse(std::uint64_t number, Mailbox& mailbox, const Error& why);
 
-  std::mutex mutex_;
-  std::deque<Added> added_;             // not with the engine yet
-  std::vector<std::uint64_t> aborted_;  // likewise
+  std::mutex mutex_;  // of these three; nothing is done under it, since Python's threads wait for it with the GIL
+  std::deque<Added> added_;
+  std::vector<std::uint64_t> aborted_;
   std::optional<Error> ended_;
-  std::unordered_map<std::uint64_t, Stream> streams_;  // with the engine, by number; of the engine's thread
+  // Of the engine's thread: what it has taken of `added_`, and what the engine has taken of that, by number.
+  std::deque<Added> waiting_;
+  std::unordered_map<std::uint64_t, Stream> streams_;
 };
 
 }  // namespace chorus::python
