@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -177,6 +178,35 @@ TEST(Detokenizer, StartsBehindAPromptOfAnyDecoder) {
   std::string text = detokenizer.push(2);
   text += detokenizer.push(0);
   EXPECT_EQ(text + detokenizer.finish(), " c a");
+}
+
+// Goal: a chain that has no fast way waits for the end of a byte run: until then its characters change.
+TEST(Detokenizer, WaitsForByteRunsOfAnyDecoder) {
+  const std::string folder = testing::TempDir() + "chorus_detokenizer_bytes_test";
+  std::filesystem::create_directories(folder);
+  std::string vocab;
+  for (int byte = 0; byte < 256; ++byte) vocab += fmt::format(R"("<0x{:02X}>": {}, )", byte, byte);
+  std::ofstream(folder + "/tokenizer.json") << R"({"model": {"type": "BPE", "byte_fallback": true, "vocab": {)" << vocab
+                                            << R"("▁a": 256}, "merges": []}, "decoder": {"type": "Sequence", "decoders":
+      [{"type": "ByteFallback"}, {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false}]}})";
+  const auto loaded = load_tokenizer(folder);
+  ASSERT_TRUE(loaded.ok()) << loaded.error().message;
+  std::mt19937 random(3);
+  const std::int32_t ids[] = {0xE2, 0x82, 0xAC, 'b', 256, 0xC3};
+  for (int round = 0; round < 500; ++round) {
+    Ids outputs(random() % 12);
+    for (std::int32_t& id : outputs) id = ids[random() % std::size(ids)];
+    Detokenizer detokenizer(*loaded, Ids{256}, {});
+    std::string text;
+    for (const std::int32_t id : outputs) {
+      text += detokenizer.push(id);
+      ASSERT_EQ(find_invalid_utf8(text), std::nullopt) << "half a character was handed out";
+    }
+    text += detokenizer.finish();
+    Ids all = {256};
+    all.insert(all.end(), outputs.begin(), outputs.end());
+    EXPECT_EQ(text, (*loaded)->decode(all, true).value().substr((*loaded)->decode(Ids{256}, true).value().size()));
+  }
 }
 
 TEST(Detokenizer, KeepsTheFirstOutputsLeadingSpace) {

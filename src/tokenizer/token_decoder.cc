@@ -175,10 +175,13 @@ class PieceDecoder : public TokenDecoder {
 };
 
 // Any other chain: decoded anew for each token, which is slow but right. What two decodings in turn agree on is
-// settled.
+// settled, but for an open run of byte tokens: one more byte changes all of its characters.
 class GeneralDecoder : public TokenDecoder {
  public:
-  explicit GeneralDecoder(Steps steps) : steps_(std::move(steps)) {}
+  explicit GeneralDecoder(Steps steps)
+      : steps_(std::move(steps)),
+        joins_bytes_(
+            std::ranges::any_of(steps_, [](const auto& step) { return step->kind() == Kind::byte_fallback; })) {}
 
   std::unique_ptr<TokenStream> start(const TokenText& tokens, bool skip_special_tokens) const override {
     return std::make_unique<Stream>(*this, tokens, skip_special_tokens);
@@ -225,7 +228,9 @@ class GeneralDecoder : public TokenDecoder {
       auto same = static_cast<std::size_t>(end - all.begin());
       while (same > 0 && same < all.size() && (static_cast<unsigned char>(all[same]) & 0xC0) == 0x80) --same;
       all_ = std::move(all);
-      if (same <= settled_) return;
+      run_ = decoder_.joins_bytes_ && byte_of_token(*text) ? run_ + 1 : 0;
+      const bool is_open = run_ > 0 && (run_ < byte_run_max || all_.ends_with(replacement_text));
+      if (is_open || same <= settled_) return;
       settled += std::string_view(all_).substr(settled_, same - settled_);
       settled_ = same;
     }
@@ -244,9 +249,11 @@ class GeneralDecoder : public TokenDecoder {
     std::vector<std::string> texts_;
     std::string all_;
     std::size_t settled_ = 0;
+    std::size_t run_ = 0;  // byte tokens at the end
   };
 
   Steps steps_;
+  bool joins_bytes_;
 };
 
 // The plan for these steps, or nullopt if they have another shape; then `steps` is unchanged.
