@@ -55,17 +55,17 @@ Operands operands() {
 }  // namespace
 
 bool amx_works() {
-  const auto [weights, x] = operands();
+  const Operands made = operands();
   const auto of = [&](Isa isa) {
-    return product(isa, DType::bfloat16, linear_kernel(isa, DType::bfloat16), weights, x);
+    return product(isa, DType::bfloat16, linear_kernel(isa, DType::bfloat16), made.weights, made.x);
   };
   return of(Isa::amx_bf16) == of(Isa::scalar);
 }
 
 bool amx_int8_works() {
-  const auto [weights, x] = operands();
+  const Operands made = operands();
   const auto of = [&](const LinearKernel& kernel) {
-    return product(Isa::scalar, LinearFormat::int8, kernel, weights, x);
+    return product(Isa::scalar, LinearFormat::int8, kernel, made.weights, made.x);
   };
   return of(group_kernel_amx()) == of(group_kernel_scalar());
 }

@@ -190,7 +190,7 @@ void compute_panel(const LinearCall& call, std::int64_t begin, std::int64_t end,
 template <LinearFormat::Kind kind>
 void compute_all(const LinearCall& call, const LinearRectangle& all, std::byte* workspace) {
   // Blocks whose x stays in the second-level cache and meets each panel in turn.
-  constexpr std::int64_t x_bytes_max = 1024 * 1024;
+  constexpr std::int64_t x_bytes_max = 1 << 20;
   const std::int64_t step = std::max<std::int64_t>(4, x_bytes_max / group_block_bytes(call.weight.shape));
   __asm__ volatile("ldtilecfg %0" ::"m"(configuration));
   for (std::int64_t begin = all.block_begin; begin < all.block_end; begin += step) {

@@ -75,7 +75,7 @@ struct Avx2 {
     static void group(const float* values, std::int8_t* codes, float* scale, std::int32_t* sum) {
       const __m256i magnitude = _mm256_set1_epi32(0x7fffffff);
       __m256i bits = _mm256_setzero_si256();
-      for (int i = 0; i < 4; ++i) {
+      for (std::int64_t i = 0; i < 4; ++i) {
         bits = _mm256_max_epi32(bits, _mm256_and_si256(_mm256_castps_si256(load(values + 8 * i)), magnitude));
       }
       const std::int32_t largest_bits = largest_of(bits);
@@ -88,7 +88,7 @@ struct Avx2 {
       *scale = largest / 127;
       const __m256 inverse = _mm256_set1_ps(127 / largest);
       __m256i q[4];
-      for (int i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(multiply(load(values + 8 * i), inverse));
+      for (std::int64_t i = 0; i < 4; ++i) q[i] = _mm256_cvtps_epi32(multiply(load(values + 8 * i), inverse));
       *sum = sum_of(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3])));
       // Packing works on each half of 128 bits by itself: fours of 0, 4, 8, .. then 1, 5, ..
       const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));

@@ -57,19 +57,21 @@ void encode(const float* values, float scale, float minimum, int offset, int lea
 }
 
 // Of the codes of columns 4 quad .. 4 quad + 3 of a row: where they lie in a record.
-std::byte* quad_of(LinearFormat::Kind kind, std::byte* record, std::int64_t row, int quad) {
+std::byte* quad_of(LinearFormat::Kind kind, std::byte* record, std::int64_t row, std::int64_t quad) {
   return record + row / group_half_rows * half_code_bytes(kind) + quad * line_bytes + row % group_half_rows * 4;
 }
 
 void put_group(LinearFormat::Kind kind, const LinearGroup& group, std::int64_t row, std::byte* record) {
   if (kind == LinearFormat::int8) {
-    for (int quad = 0; quad < 8; ++quad) std::memcpy(quad_of(kind, record, row, quad), group.codes + quad * 4, 4);
+    for (std::int64_t quad = 0; quad < 8; ++quad) {
+      std::memcpy(quad_of(kind, record, row, quad), group.codes + quad * 4, 4);
+    }
   } else {
     std::uint8_t pairs[group_columns / 2];
     for (int k = 0; k < group_columns / 2; ++k) {
       pairs[k] = static_cast<std::uint8_t>((group.codes[k] & 15) | (group.codes[k + 16] & 15) << 4);
     }
-    for (int quad = 0; quad < 4; ++quad) std::memcpy(quad_of(kind, record, row, quad), pairs + quad * 4, 4);
+    for (std::int64_t quad = 0; quad < 4; ++quad) std::memcpy(quad_of(kind, record, row, quad), pairs + quad * 4, 4);
   }
   std::byte* scale = record + scales_offset(kind) + row * 2;
   std::memcpy(scale, &group.scale, 2);
@@ -81,7 +83,7 @@ void read_codes(LinearFormat::Kind kind, const std::byte* record, std::int64_t r
   auto* begin = const_cast<std::byte*>(record);
   for (int k = 0; k < group_columns; ++k) {
     if (kind == LinearFormat::int8) {
-      codes[k] = static_cast<std::int8_t>(quad_of(kind, begin, row, k / 4)[k % 4]);
+      codes[k] = (static_cast<int>(quad_of(kind, begin, row, k / 4)[k % 4]) ^ 128) - 128;
     } else {
       const int pair = static_cast<int>(quad_of(kind, begin, row, k % 16 / 4)[k % 4]);
       codes[k] = (k < 16 ? pair & 15 : pair >> 4) - code_offset(kind);

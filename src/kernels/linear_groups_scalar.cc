@@ -37,7 +37,7 @@ WeightGroup weight_group(LinearFormat::Kind kind, const std::byte* record, std::
     const std::int64_t within = kind == LinearFormat::int8 ? column : column % 16;
     const int byte = static_cast<int>(half[within / 4 * line_bytes + row % group_half_rows * 4 + within % 4]);
     const int nibble = column < 16 ? byte & 15 : byte >> 4;
-    group.codes[column] = kind == LinearFormat::int8 ? static_cast<std::int8_t>(byte) : nibble - code_offset(kind);
+    group.codes[column] = kind == LinearFormat::int8 ? (byte ^ 128) - 128 : nibble - code_offset(kind);
   }
   const std::byte* scales = record + scales_offset(kind);
   group.scale = load_as_float(scales, DType::float16, static_cast<std::size_t>(row));

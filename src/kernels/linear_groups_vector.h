@@ -85,7 +85,8 @@ class GroupTile {
       const auto weights = Vector::template unpack<kind>(line, upper);
 #pragma GCC unroll 8
       for (int i = 0; i < rows; ++i) {
-        Vector::template add<kind>(&dots[i], weights, Vector::quad(codes + i * group_columns + quad * 4));
+        Vector::template add<kind>(&dots[i], weights,
+                                   Vector::quad(codes + std::int64_t{i} * group_columns + std::int64_t{quad} * 4));
       }
     }
     const std::byte* scales = record + scales_offset(kind) + std::int64_t{j} * Vector::lanes * 2;
@@ -126,7 +127,7 @@ struct GroupProduct {
 
   // Blocks whose x stays in the second-level cache and meets each panel in turn.
   static std::int64_t blocks_at_once(const LinearShape& shape) {
-    constexpr std::int64_t x_bytes_max = 1024 * 1024;
+    constexpr std::int64_t x_bytes_max = 1 << 20;
     return std::max<std::int64_t>(1, x_bytes_max / std::max<std::int64_t>(1, group_block_bytes(shape)));
   }
 
