@@ -62,7 +62,8 @@ std::size_t scratch_bytes(const ModelConfig& model, std::int64_t rows) {
   const std::int64_t heads = model.num_attention_heads + 2 * std::int64_t{model.num_key_value_heads};
   const std::int64_t row = 16 * std::int64_t{model.hidden_size} + 8 * heads * model.head_dim +
                            4 * (std::int64_t{model.intermediate_size} + 64);
-  const std::int64_t logits = logits_rows_max * (4 * std::int64_t{model.vocab_size} + 8 * model.hidden_size + 64);
+  const std::int64_t logits =
+      logits_rows_max * (4 * std::int64_t{model.vocab_size} + 8 * std::int64_t{model.hidden_size} + 64);
   return static_cast<std::size_t>(rows * row + logits) + (std::size_t{64} << 20);
 }
 
