@@ -44,10 +44,12 @@ class RayNode:
         else:
             self.cluster = head.cluster
             ports += [f"--address={self.cluster}"]
+        # A home of its own: with an auth_token in ~/.ray, which a ray.init() of another program leaves there, Ray's store asks all for it.
+        env = dict(os.environ, RAY_USAGE_STATS_ENABLED="0", HOME=str(self.directory))
         self.log = open(self.directory / "start.log", "wb")
         self.process = subprocess.Popen([*prefix, RAY, "start", "--block", f"--node-ip-address={address}", f"--num-cpus={cpus}", "--disable-usage-stats",
                                          "--object-store-memory=80000000", *ports], stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                                        start_new_session=True, env=dict(os.environ, RAY_USAGE_STATS_ENABLED="0"))
+                                        start_new_session=True, env=env)
         self.wait_until_up()
 
     def wait_until_up(self, within_s=90):

@@ -51,8 +51,8 @@ def test_priority():
 
 
 @pytest.mark.skipif(not (VENV / "bin" / "ray").exists() or not SITE, reason="no Ray (make test-launchers) or no CHORUS_PYTHON_SITE (make test-python)")
-def test_ray():
-    out = run(EXAMPLES / "ray_dp.py", "--dp-size", 2, python=VENV / "bin" / "python", timeout_s=180, PYTHONPATH=SITE)
+def test_ray(tmp_path):
+    out = run(EXAMPLES / "ray_dp.py", "--dp-size", 2, python=VENV / "bin" / "python", timeout_s=180, PYTHONPATH=SITE, HOME=str(tmp_path))  # Ray keeps a token there
     assert [line.split(",")[0] for line in out.splitlines()] == [f"DP rank {i % 2}" for i in range(8)]
     assert f"DP rank 0, prompt: 'Once upon a time', text: '{GREEDY}" in out
 
