@@ -69,9 +69,9 @@ def test_a_key_and_a_unix_socket(scripted, tmp_path):
 
 def test_what_is_wrong_is_said(scripted):
     with serving(scripted, *FAST) as server:
-        for line, words in (("/sett x", "unknown command /sett"), ("/set stream true", "cannot be set"), ("/save", "name is missing"), ("/set temperature 9", "temperature")):
+        for line, words in (("/sett x", "unknown command /sett"), ("/set stream true", "cannot be set"), ("/save", "name is missing"), ("/set temperature -1", "temperature")):
             done = chorus("chat", url_of(server), stdin=f"{line}\n<hello>\n".encode())
-            assert done.returncode == 2 and words in done.stderr.decode(), done
+            assert done.returncode == 2 and words in done.stderr.decode() and not done.stdout, done
         done = chorus("chat", url_of(server), "-dp", "2")
         assert done.returncode == 2 and b"chorus serve" in done.stderr
     for target, status, words in ((url_of(server), 1, "no server at"), ("https://localhost", 2, "plain HTTP"), ("/nowhere", 2, "ended with status 2"), ("ftp://x", 2, "no server's URL")):

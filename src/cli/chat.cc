@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <fstream>
@@ -112,10 +113,12 @@ class Chat {
 
   Result<void> say(const std::string& text) {
     const bool spells = ::isatty(STDOUT_FILENO) == 1;
-    const Result<void> said = conversation_.say(text, must_stop, [spells](std::string_view piece) {
+    bool has_text = false;
+    const Result<void> said = conversation_.say(text, must_stop, [spells, &has_text](std::string_view piece) {
+      has_text = true;
       write_out(spells ? terminal_text(piece) : std::string(piece));
     });
-    write_out("\n");
+    if (said.ok() || has_text) write_out("\n");
     return said;
   }
 
