@@ -126,7 +126,7 @@ class Answer {
     boost::system::error_code error;
     if (!parser_.is_done()) parser_.put_eof(error);
     if (error || !parser_.is_done()) return broken("the server closed the connection");
-    const int status = parser_.get().result_int();
+    const unsigned status = parser_.get().result_int();
     if (status == 200) return {};
     return fail(status >= 400 && status < 500 ? ErrorCode::invalid_argument : ErrorCode::unavailable,
                 "the server refused ({}): {}", status, error_text(refusal_));
