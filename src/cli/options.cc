@@ -146,6 +146,7 @@ struct Options::Impl {
   const std::vector<std::string>* arguments = nullptr;  // the command line
   EngineConfig* engine_config = nullptr;
   std::vector<GivenOption> engine_given;
+  std::vector<std::string> engine_words;
   std::deque<std::string> names;
 };
 
@@ -223,6 +224,10 @@ void Options::engine(EngineConfig* config) {
   }
 }
 
+const std::vector<std::string>* Options::engine_words() {
+  return &impl_.engine_words;
+}
+
 void Options::sampling(std::vector<GivenOption>* given, bool with_seed) {
   for (const SamplingOption& option : sampling_options()) {
     std::string name = option.name;
@@ -282,6 +287,12 @@ Result<void> refuse_elsewhere(const std::string& name, const std::string& comman
   if (!match.option->of_serve || command == "serve") return {};
   return fail(ErrorCode::invalid_argument, "--{} is chorus serve's: chorus {} is its own front end; leave it out", name,
               command);
+}
+
+Result<std::string> engine_word(const Options::GivenOption& option) {
+  CHORUS_TRY(const EngineOptionMatch match, find_engine_option(option.name));
+  if (match.option->value_hint != nullptr) return fmt::format("--{}={}", option.name, option.value);
+  return fmt::format("--{}{}", option.value == "true" ? "" : "no-", option.name);
 }
 
 struct Declared {
@@ -347,6 +358,8 @@ int run_command_line(int argc, char** argv, const std::vector<Command>& commands
       for (const Options::GivenOption& option : entry.impl.engine_given) {
         CHORUS_TRY_VOID(refuse_elsewhere(option.name, entry.impl.app->get_name()));
         CHORUS_TRY_VOID(apply_engine_option(entry.impl.engine_config, option.name, option.value));
+        CHORUS_TRY(const std::string word, engine_word(option));
+        entry.impl.engine_words.push_back(word);
       }
       if (entry.impl.engine_config != nullptr) read_ray_environment(environment_variable, entry.impl.engine_config);
       return entry.run();

@@ -31,6 +31,8 @@ class Options {
   void ignore_the_rest();  // arguments that were not declared are no error
   // The engine options of interface.md. They are applied to *config when the command line has been read.
   void engine(EngineConfig* config);
+  // The engine options that were given, as words for another `chorus`. To be read when the command runs.
+  const std::vector<std::string>* engine_words();
   // The sampling options; kept as given, to be applied over the model's defaults: see apply_given().
   struct GivenOption {
     std::string name, value;
