@@ -5,19 +5,11 @@
 namespace chorus {
 namespace {
 
-struct Avx2 {
-  using Register = __m256;
-  static constexpr int lanes = 8;
+struct Avx2 : FloatVector {
   // 6 rows x 2 vectors of a panel are 12 accumulators of 16 registers; two weights and one x are the rest.
   static constexpr int block_rows = 6;
   static constexpr int panels_at_once(int rows) { return rows == 1 ? 4 : rows <= 3 ? 2 : 1; }
 
-  static Register zero() { return _mm256_setzero_ps(); }
-  static Register load(const float* p) { return _mm256_loadu_ps(p); }
-  static void store(float* p, Register v) { _mm256_storeu_ps(p, v); }
-  static Register broadcast(float value) { return _mm256_set1_ps(value); }
-  static Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
-  static Register fma(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
   static void widen(const Bfloat16* p, Register* low, Register* high) {
     const __m256i words = _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
     *low = _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));

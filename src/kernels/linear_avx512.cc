@@ -5,20 +5,12 @@
 namespace chorus {
 namespace {
 
-struct Avx512 {
-  using Register = __m512;
-  static constexpr int lanes = 16;
+struct Avx512 : FloatVector {
   // 14 rows x 2 vectors of a panel are 28 accumulators; with the two weights, one x and the mask of widen() all 32
   // registers.
   static constexpr int block_rows = 14;
   static constexpr int panels_at_once(int rows) { return rows <= 3 ? 4 : rows <= 4 ? 3 : rows <= 7 ? 2 : 1; }
 
-  static Register zero() { return _mm512_setzero_ps(); }
-  static Register load(const float* p) { return _mm512_loadu_ps(p); }
-  static void store(float* p, Register v) { _mm512_storeu_ps(p, v); }
-  static Register broadcast(float value) { return _mm512_set1_ps(value); }
-  static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
-  static Register fma(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
   static void widen(const Bfloat16* p, Register* low, Register* high) {
     const __m512i words = _mm512_load_si512(p);
     *low = _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));

@@ -4,15 +4,15 @@
 // Each element of y has one accumulator a segment: acc = fma(x[k], w[k], acc), k ascending from +0; finished segments
 // go through the tree of linear.h. Tiling changes which elements are in registers together, never this.
 //
-// Vector gives: Register, lanes, block_rows, zero(), load(p), store(p, v), broadcast(f), add(a, b), fma(a, b, c),
-// widen(p, &low, &high) for the packed bfloat16 of linear_kernel.h, and panels_at_once(rows).
+// Vector gives: what FloatVector of linear_vector.h has, block_rows, widen(p, &low, &high) for the packed bfloat16 of
+// linear_kernel.h, and panels_at_once(rows).
 #pragma once
 
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
 
-#include "kernels/linear_kernel.h"
+#include "kernels/linear_vector.h"
 
 namespace chorus {
 
@@ -33,6 +33,7 @@ template <typename Vector, typename Weight, int rows, int panels>
 class LinearTile {
   using Register = typename Vector::Register;
   static constexpr int vectors = 2 * panels;
+  using Tree = SegmentTree<Vector, rows, vectors>;
   static constexpr std::int64_t panel_rows = 2 * Vector::lanes;
   // Far enough to cover a read from memory, near enough to stay in the first-level cache.
   static constexpr std::int64_t prefetch_bytes = 2048;
@@ -45,30 +46,16 @@ class LinearTile {
     const std::int64_t panel_stride = columns * shape.segments * panel_rows;
     const Weight* w = reinterpret_cast<const Weight*>(call.weight.data) + panel * panel_stride;
     Register sum[rows][vectors];
-    // The finished left siblings on the way to the root: a binary counter. At most log2(8) of them.
-    alignas(64) float waiting[3][rows][vectors][Vector::lanes];
+    Tree tree;
     for (int segment = 0; segment < shape.segments; ++segment) {
       multiply_segment(x.data + segment * x.segment_stride, x, w + segment * columns * panel_rows, panel_stride,
                        columns, sum);
-      int level = 0;
-      for (; (segment >> level & 1) != 0; ++level) {
-        for_each([&](int i, int j) { sum[i][j] = Vector::add(Vector::load(waiting[level][i][j]), sum[i][j]); });
-      }
-      if (segment + 1 < shape.segments) for_each([&](int i, int j) { Vector::store(waiting[level][i][j], sum[i][j]); });
+      tree.add(segment, shape.segments, sum);
     }
     store(call, row, panel, sum);
   }
 
  private:
-  template <typename F>
-  [[gnu::always_inline]] static void for_each(F f) {
-#pragma GCC unroll 16
-    for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) f(i, j);
-    }
-  }
-
   // One column: sum[i][j] += x[i] * w[j].
   [[gnu::always_inline]] static void multiply_column(const float* x, std::int64_t row_stride, const Weight* w,
                                                      std::int64_t panel_stride, Register (&sum)[rows][vectors]) {
@@ -96,7 +83,7 @@ class LinearTile {
                                std::int64_t columns, Register (&out)[rows][vectors]) {
     // A copy whose address nobody sees, so that it stays in registers.
     Register sum[rows][vectors];
-    for_each([&](int i, int j) { sum[i][j] = Vector::zero(); });
+    Tree::for_each([&](int i, int j) { sum[i][j] = Vector::zero(); });
     // Prepared x: a constant stride makes every x an immediate offset.
     const std::int64_t row_stride = rows > rows_read_in_place ? chunk_columns : input.row_stride;
     for (std::int64_t begin = 0; begin < columns; begin += chunk_columns, x += input.chunk_stride) {
@@ -105,7 +92,7 @@ class LinearTile {
       for (std::int64_t k = 0; k < count; ++k, w += panel_rows)
         multiply_column(x + k, row_stride, w, panel_stride, sum);
     }
-    for_each([&](int i, int j) { out[i][j] = sum[i][j]; });
+    Tree::for_each([&](int i, int j) { out[i][j] = sum[i][j]; });
   }
 
   static void store(const LinearCall& call, std::int64_t row, std::int64_t panel,
@@ -114,24 +101,8 @@ class LinearTile {
       for (int j = 0; j < vectors; ++j) {
         const std::int64_t n = panel * panel_rows + j * Vector::lanes;
         if (n >= call.weight.shape.rows) break;
-        store_vector(call, n, call.y + (row + i) * call.ldy + n, sum[i][j]);
+        store_outputs<Vector>(call, n, call.y + (row + i) * call.ldy + n, sum[i][j]);
       }
-    }
-  }
-
-  static void store_vector(const LinearCall& call, std::int64_t n, float* y, Register value) {
-    const float* bias = call.epilogue.bias;
-    const std::int64_t count = call.weight.shape.rows - n;
-    if (count >= Vector::lanes) {
-      if (bias != nullptr) value = Vector::add(value, Vector::load(bias + n));
-      if (call.epilogue.accumulate) value = Vector::add(Vector::load(y), value);
-      return Vector::store(y, value);
-    }
-    float values[Vector::lanes];
-    Vector::store(values, value);
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (bias != nullptr) values[i] += bias[n + i];
-      y[i] = call.epilogue.accumulate ? y[i] + values[i] : values[i];
     }
   }
 };
@@ -206,7 +177,7 @@ struct LinearFma {
   // memory once a group and x once a call.
   template <typename Weight>
   static void compute_groups(const LinearCall& call, const LinearRectangle& all) {
-    constexpr std::int64_t x_bytes_max = 512 * 1024, blocks_min = 4;
+    constexpr std::int64_t x_bytes_max = 1 << 19, blocks_min = 4;
     if (all.block_end - all.block_begin == 1) {
       return compute_rows<Weight>(call, all.block_begin, all.panel_begin, all.panel_end);
     }

@@ -88,7 +88,7 @@ class HalfTile {
   HalfTile(const GroupRows& x, std::int64_t row, const HalfPanel& w) : x_(x), row_(row), w_(w) {}
 
   // Groups [first, first + count): a segment.
-  void multiply(std::int64_t first, std::int64_t count, __m512 (&out)[tile_rows]) {
+  void multiply(std::int64_t first, std::int64_t count, __m512 (&out)[tile_rows][1]) {
     __m512 sum[tile_rows];
 #pragma GCC unroll 16
     for (int i = 0; i < tile_rows; ++i) sum[i] = _mm512_setzero_ps();
@@ -105,7 +105,7 @@ class HalfTile {
     add(sums_[0], group, sum);
     if (group + 1 < end) add(sums_[1], group + 1, sum);
 #pragma GCC unroll 16
-    for (int i = 0; i < tile_rows; ++i) out[i] = sum[i];
+    for (int i = 0; i < tile_rows; ++i) out[i][0] = sum[i];
   }
 
  private:
@@ -138,36 +138,31 @@ class HalfTile {
 };
 
 void store_rows(const LinearCall& call, std::int64_t first_row, std::int64_t count, std::int64_t n,
-                const __m512 (&sum)[tile_rows]) {
+                const __m512 (&sum)[tile_rows][1]) {
   const std::int64_t width = std::min(group_half_rows, call.weight.shape.rows - n);
   const auto mask = static_cast<__mmask16>((1U << width) - 1U);
   const __m512 bias =
       call.epilogue.bias != nullptr ? _mm512_maskz_loadu_ps(mask, call.epilogue.bias + n) : _mm512_setzero_ps();
   for (std::int64_t i = 0; i < count; ++i) {
     float* y = call.y + (first_row + i) * call.ldy + n;
-    __m512 value = call.epilogue.bias != nullptr ? _mm512_add_ps(sum[i], bias) : sum[i];
+    __m512 value = call.epilogue.bias != nullptr ? _mm512_add_ps(sum[i][0], bias) : sum[i][0];
     if (call.epilogue.accumulate) value = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), value);
     _mm512_mask_storeu_ps(y, mask, value);
   }
 }
 
-// All segments of 16 rows by 16 outputs. Finished left siblings wait: a binary counter.
+// All segments of 16 rows by 16 outputs.
 template <LinearFormat::Kind kind>
 void multiply_tile(const LinearCall& call, std::int64_t block, std::int64_t row, std::int64_t n, const HalfPanel& w) {
   const std::int64_t groups = segment_groups(call.weight.shape);
   const int segments = call.weight.shape.segments;
   const GroupRows x = group_rows(call, block);
   HalfTile<kind> tile(x, row, w);
-  __m512 sum[tile_rows];
-  __m512 waiting[3][tile_rows];
+  __m512 sum[tile_rows][1];
+  SegmentTree<Vnni, tile_rows, 1> tree;
   for (int segment = 0; segment < segments; ++segment) {
     tile.multiply(segment * groups, groups, sum);
-    int level = 0;
-    for (; (segment >> level & 1) != 0; ++level) {
-      for (int i = 0; i < tile_rows; ++i) sum[i] = _mm512_add_ps(waiting[level][i], sum[i]);
-    }
-    if (segment + 1 == segments) break;
-    for (int i = 0; i < tile_rows; ++i) waiting[level][i] = sum[i];
+    tree.add(segment, segments, sum);
   }
   store_rows(call, call.block_begin(block) + row, std::min(tile_rows, block_rows_of(call, block) - row), n, sum);
 }

@@ -16,23 +16,15 @@ std::int32_t largest_of(__m256i eight) {
   return _mm_cvtsi128_si32(_mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1)));
 }
 
-struct Avx2 {
-  using Register = __m256;
+struct Avx2 : FloatVector {
   // int8: of 32 bits. int4: of 16 bits; two products of a group's 8 are at most 8 * 2 * 15 * 127 = 30480.
   using Sum = __m256i;
   struct Weights {
     __m256i codes, magnitudes;
   };
-  static constexpr int lanes = 8;
   static constexpr int rows_at_once = 2;
+  using FloatVector::add;
 
-  static Register zero() { return _mm256_setzero_ps(); }
-  static Register load(const float* p) { return _mm256_loadu_ps(p); }
-  static void store(float* p, Register v) { _mm256_storeu_ps(p, v); }
-  static Register broadcast(float value) { return _mm256_set1_ps(value); }
-  static Register add(Register a, Register b) { return _mm256_add_ps(a, b); }
-  static Register multiply(Register a, Register b) { return _mm256_mul_ps(a, b); }
-  static Register fma(Register a, Register b, Register c) { return _mm256_fmadd_ps(a, b, c); }
   static Register load_half(const std::byte* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   }

@@ -1,14 +1,14 @@
 // The kernel of matrices in groups for vector registers, written once over a policy. Included only by
 // linear_groups_avx2.cc and linear_groups_vnni.cc, whose `Vector` is in an anonymous namespace.
 //
-// Vector gives: lanes, rows_at_once, Register (float32) with zero(), load(p), store(p, v), broadcast(f), add, multiply,
-// fma(a, b, c), load_half(p) (binary16); Quantise; and for the sums over one group of `lanes` outputs, with 4 columns
-// of each in a register: Weights unpack<kind>(line, upper) (upper: the high halves of bytes), X quad(codes) (the same 4
-// columns for all), Sum start<kind>(sum of x's codes), add<kind>(Sum, Weights, X), and Register finish<kind>(Sum, sum
-// of x's codes).
+// Vector gives: what FloatVector of linear_vector.h has, rows_at_once, load_half(p) (binary16); Quantise; and for the
+// sums over one group of `lanes` outputs, with 4 columns of each in a register: Weights unpack<kind>(line, upper)
+// (upper: the high halves of bytes), X quad(codes) (the same 4 columns for all), Sum start<kind>(sum of x's codes),
+// add<kind>(Sum, Weights, X), and Register finish<kind>(Sum, sum of x's codes).
 #pragma once
 
 #include "kernels/linear_groups.h"
+#include "kernels/linear_vector.h"
 
 namespace chorus {
 
@@ -17,6 +17,7 @@ class GroupTile {
   using Register = typename Vector::Register;
   static constexpr int vectors = static_cast<int>(group_panel_rows) / Vector::lanes;
   static constexpr int half_vectors = vectors / 2;
+  using Tree = SegmentTree<Vector, rows, vectors>;
   static constexpr std::int64_t prefetch_bytes = 4096;
 
  public:
@@ -27,37 +28,27 @@ class GroupTile {
     const std::int64_t groups = segment_groups(shape);
     const std::byte* record = call.weight.data + panel * group_panel_bytes(kind, shape);
     Register sum[rows][vectors];
-    // The finished left siblings on the way to the root: a binary counter. At most log2(8) of them.
-    alignas(64) float waiting[3][rows][vectors][Vector::lanes];
+    Tree tree;
     for (int segment = 0; segment < shape.segments; ++segment, record += groups * record_bytes(kind)) {
       multiply_segment(x, row, segment * groups, groups, record, sum);
-      int level = 0;
-      for (; (segment >> level & 1) != 0; ++level) {
-        for_each([&](int i, int j) { sum[i][j] = Vector::add(Vector::load(waiting[level][i][j]), sum[i][j]); });
-      }
-      if (segment + 1 < shape.segments) for_each([&](int i, int j) { Vector::store(waiting[level][i][j], sum[i][j]); });
+      tree.add(segment, shape.segments, sum);
     }
     for (int i = 0; i < rows; ++i) {
-      for (int j = 0; j < vectors; ++j)
-        store(call, first_row + row + i, panel * group_panel_rows + j * Vector::lanes, sum[i][j]);
+      float* y = call.y + (first_row + row + i) * call.ldy;
+      for (int j = 0; j < vectors; ++j) {
+        const std::int64_t n = panel * group_panel_rows + j * Vector::lanes;
+        if (n >= shape.rows) break;
+        store_outputs<Vector>(call, n, y + n, sum[i][j]);
+      }
     }
   }
 
  private:
-  template <typename F>
-  [[gnu::always_inline]] static void for_each(F f) {
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) f(i, j);
-    }
-  }
-
   static void multiply_segment(const GroupRows& x, std::int64_t row, std::int64_t first, std::int64_t groups,
                                const std::byte* record, Register (&out)[rows][vectors]) {
     // A copy whose address nobody sees, so that it stays in registers.
     Register sum[rows][vectors];
-    for_each([&](int i, int j) { sum[i][j] = Vector::zero(); });
+    Tree::for_each([&](int i, int j) { sum[i][j] = Vector::zero(); });
     std::int64_t cell = first * x.rows + row;
     for (std::int64_t group = 0; group < groups; ++group, cell += x.rows, record += record_bytes(kind)) {
       for (std::int64_t line = 0; line < record_bytes(kind); line += line_bytes) {
@@ -66,7 +57,7 @@ class GroupTile {
 #pragma GCC unroll 4
       for (int j = 0; j < vectors; ++j) multiply_group(x, cell, record, j, sum);
     }
-    for_each([&](int i, int j) { out[i][j] = sum[i][j]; });
+    Tree::for_each([&](int i, int j) { out[i][j] = sum[i][j]; });
   }
 
   // The group's share of vector j of the outputs.
@@ -99,24 +90,6 @@ class GroupTile {
         const Register minimum = Vector::load_half(scales + line_bytes);
         sum[i][j] = Vector::fma(minimum, Vector::broadcast(x.scaled_sums[cell + i]), sum[i][j]);
       }
-    }
-  }
-
-  static void store(const LinearCall& call, std::int64_t row, std::int64_t n, Register value) {
-    const std::int64_t count = call.weight.shape.rows - n;
-    if (count <= 0) return;
-    float* y = call.y + row * call.ldy + n;
-    const float* bias = call.epilogue.bias;
-    if (count >= Vector::lanes) {
-      if (bias != nullptr) value = Vector::add(value, Vector::load(bias + n));
-      if (call.epilogue.accumulate) value = Vector::add(Vector::load(y), value);
-      return Vector::store(y, value);
-    }
-    float values[Vector::lanes];
-    Vector::store(values, value);
-    for (std::int64_t i = 0; i < count; ++i) {
-      if (bias != nullptr) values[i] += bias[n + i];
-      y[i] = call.epilogue.accumulate ? y[i] + values[i] : values[i];
     }
   }
 };

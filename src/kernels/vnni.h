@@ -5,23 +5,16 @@
 #include <immintrin.h>
 
 #include "kernels/linear_groups.h"
+#include "kernels/linear_vector.h"
 
 namespace chorus {
 namespace {
 
-struct Vnni {
-  using Register = __m512;
+struct Vnni : FloatVector {
   using Sum = __m512i;
-  static constexpr int lanes = 16;
   static constexpr int rows_at_once = 4;
+  using FloatVector::add;
 
-  static Register zero() { return _mm512_setzero_ps(); }
-  static Register load(const float* p) { return _mm512_loadu_ps(p); }
-  static void store(float* p, Register v) { _mm512_storeu_ps(p, v); }
-  static Register broadcast(float value) { return _mm512_set1_ps(value); }
-  static Register add(Register a, Register b) { return _mm512_add_ps(a, b); }
-  static Register multiply(Register a, Register b) { return _mm512_mul_ps(a, b); }
-  static Register fma(Register a, Register b, Register c) { return _mm512_fmadd_ps(a, b, c); }
   static Register load_half(const std::byte* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   }
