@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include <algorithm>
 #include <array>
@@ -16,6 +15,7 @@
 #include "client/chat_stream.h"
 #include "net/tcp.h"
 #include "net/unique_fd.h"
+#include "net/unix_socket.h"
 
 namespace chorus {
 namespace {
@@ -42,23 +42,8 @@ Result<void> wait_for(int fd, short events, int timeout_ms, const HttpCall& call
   }
 }
 
-Result<UniqueFd> connect_unix(const std::string& path) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  if (path.size() >= sizeof name.sun_path) {
-    return fail(ErrorCode::invalid_argument, "unix:{}: longer than a socket's path may be ({} bytes)", path,
-                sizeof name.sun_path - 1);
-  }
-  std::memcpy(name.sun_path, path.data(), path.size());
-  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0) {
-    return fail(ErrorCode::unavailable, "no server at unix:{}: {}", path, std::strerror(errno));
-  }
-  return socket;
-}
-
 Result<UniqueFd> connect_to(const Endpoint& endpoint, const HttpCall& call) {
-  if (!endpoint.path.empty()) return connect_unix(endpoint.path);
+  if (!endpoint.path.empty()) return connect_unix(endpoint.path, "unix:" + endpoint.path);
   CHORUS_TRY(const std::vector<tcp::Address> addresses, tcp::resolve(endpoint.host, endpoint.port));
   Error last;
   for (const tcp::Address& address : addresses) {

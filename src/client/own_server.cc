@@ -4,33 +4,25 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <string_view>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/random_hex.h"
 
 namespace chorus {
 namespace {
 
+constexpr std::size_t key_bytes = 32;
 constexpr int look_ms = 100;
 constexpr int end_timeout_ms = 10'000;
 constexpr std::size_t ready_line_bytes_max = 64u << 10;
 constexpr const char* this_program = "/proc/self/exe";
-
-Result<std::string> random_key() {
-  std::array<unsigned char, 32> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    return fail(ErrorCode::internal, "getrandom: {}", std::strerror(errno));
-  }
-  return fmt::format("{:02x}", fmt::join(bytes, ""));
-}
 
 std::vector<std::string> environment_with(const std::vector<std::pair<std::string, std::string>>& changes) {
   std::vector<std::string> variables;
@@ -95,7 +87,7 @@ Result<OwnServer> OwnServer::start(const std::vector<std::string>& words, const 
 }
 
 Result<void> OwnServer::spawn(const std::vector<std::string>& words, const std::string& log_level) {
-  CHORUS_TRY(endpoint_.key, random_key());
+  CHORUS_TRY(endpoint_.key, random_hex(key_bytes));
   std::vector<std::string> arguments = {"chorus", "serve", "--port", "0", "--shutdown-timeout", "1"};
   arguments.insert(arguments.end(), words.begin(), words.end());
   std::vector<std::string> variables =

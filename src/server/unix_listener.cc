@@ -3,12 +3,13 @@
 #include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "net/unix_socket.h"
 
 namespace chorus {
 namespace {
@@ -40,13 +41,7 @@ Result<void> remove_abandoned(const std::string& path, const char* option, const
 }  // namespace
 
 Result<UnixListener> UnixListener::open(const std::string& path, const char* option) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  if (path.size() >= sizeof name.sun_path) {
-    return fail(ErrorCode::invalid_argument, "{} {}: a socket's path has at most {} bytes", option, path,
-                sizeof name.sun_path - 1);
-  }
-  path.copy(name.sun_path, path.size());
+  CHORUS_TRY(const sockaddr_un name, unix_address(path, fmt::format("{} {}", option, path)));
   CHORUS_TRY_VOID(remove_abandoned(path, option, name));
   CHORUS_TRY(UniqueFd socket, make_socket());
   // Nobody can connect before listen(): by then the file is this user's alone.

@@ -2,18 +2,17 @@
 
 #include <fmt/ranges.h>
 #include <poll.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
 #include <vector>
 
+#include "base/random_hex.h"
 #include "net/connection.h"
 #include "parallel/store/store_check.h"
 #include "parallel/transport/tcp_socket.h"
@@ -39,11 +38,8 @@ struct AbstractAddress {
 };
 
 Result<std::string> random_name() {
-  std::array<unsigned char, 16> bytes{};
-  if (::getrandom(bytes.data(), bytes.size(), 0) != static_cast<ssize_t>(bytes.size())) {
-    return fail(ErrorCode::internal, "getrandom: {}", std::strerror(errno));
-  }
-  return fmt::format("chorus-{:02x}", fmt::join(bytes, ""));
+  CHORUS_TRY(const std::string digits, random_hex(16));
+  return "chorus-" + digits;
 }
 
 Result<UniqueFd> unix_socket() {

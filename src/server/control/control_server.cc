@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "net/unix_socket.h"
 
 namespace chorus {
 namespace {
@@ -27,20 +27,6 @@ bool may_ask(int socket) {
   if (peer.uid == 0 || peer.uid == ::geteuid()) return true;
   log(LogLevel::warning, "the control socket: user {} (pid {}) is refused", peer.uid, peer.pid);
   return false;
-}
-
-Result<UniqueFd> connect_to(const std::string& path) {
-  sockaddr_un name{};
-  name.sun_family = AF_UNIX;
-  if (path.size() >= sizeof name.sun_path) {
-    return fail(ErrorCode::invalid_argument, "--control-socket {}: a socket's path has at most {} bytes", path,
-                sizeof name.sun_path - 1);
-  }
-  path.copy(name.sun_path, path.size());
-  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&name), sizeof name) == 0) return socket;
-  return fail(ErrorCode::unavailable, "--control-socket {}: {}; is a server running that was given this path?", path,
-              std::strerror(errno));
 }
 
 }  // namespace
@@ -110,7 +96,7 @@ void ControlServer::write(Client& client) {
 
 Result<std::string> ask_control(const std::string& path, const std::string& request, int timeout_ms) {
   const Nanoseconds deadline = deadline_after(timeout_ms);
-  CHORUS_TRY(const UniqueFd socket, connect_to(path));
+  CHORUS_TRY(const UniqueFd socket, connect_unix(path, "--control-socket " + path));
   const std::string line = request + '\n';
   if (::send(socket.get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) {
     return fail(ErrorCode::unavailable, "--control-socket {}: {}", path, std::strerror(errno));
