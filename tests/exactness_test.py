@@ -71,14 +71,18 @@ def test_same_lines_in_another_order(baseline, workload, tmp_path):
     assert sorted(run(path, dtype, "-dp", "2").splitlines()) == sorted(expected.splitlines())
 
 
+def write_token_rows(path, seed, count, longest):
+    rng = random.Random(seed)
+    with open(path, "w", encoding="utf-8") as out:
+        for index in range(count):
+            ids = [1] + [rng.randrange(3, 512) for _ in range(rng.randrange(1, longest))]
+            out.write(json.dumps({"prompt_token_ids": ids, "max_tokens": 12, "temperature": index % 2, "seed": index, "logprobs": 2}) + "\n")
+
+
 @pytest.mark.parametrize("model", sorted(path.name for path in TINY.iterdir() if (path / "reference.json").exists() and path.name != "stories260k-f32"))
 def test_every_family(model, tmp_path):
-    rng = random.Random(2)
     path = tmp_path / "rows.jsonl"
-    with open(path, "w", encoding="utf-8") as out:
-        for index in range(60):
-            ids = [1] + [rng.randrange(3, 512) for _ in range(rng.randrange(1, 150))]
-            out.write(json.dumps({"prompt_token_ids": ids, "max_tokens": 12, "temperature": index % 2, "seed": index, "logprobs": 2}) + "\n")
+    write_token_rows(path, seed=2, count=60, longest=150)
     for dtype in ("float32", "bfloat16"):
         expected = run_tiny(path, model, dtype)
         for variant in (["-dp", "2"], ["--max-num-batched-tokens", "16", "--max-num-seqs", "3"], ["--threads", "1", "--no-enable-prefix-caching"]):
@@ -88,12 +92,8 @@ def test_every_family(model, tmp_path):
 # Each has a layer that is cut over ranks in its own way: norms of whole rows, latent attention, states, sinks, shared experts, learned positions.
 @pytest.mark.parametrize("model", ["cohere2", "deepseek_v3", "gemma3", "gpt2", "gpt_oss", "olmo2", "qwen2_moe", "qwen3_next"])
 def test_families_over_ranks(model, tmp_path):
-    rng = random.Random(3)
     path = tmp_path / "rows.jsonl"
-    with open(path, "w", encoding="utf-8") as out:
-        for index in range(20):
-            ids = [1] + [rng.randrange(3, 512) for _ in range(rng.randrange(1, 120))]
-            out.write(json.dumps({"prompt_token_ids": ids, "max_tokens": 12, "temperature": index % 2, "seed": index, "logprobs": 2}) + "\n")
+    write_token_rows(path, seed=3, count=20, longest=120)
     expected = run_tiny(path, model, "bfloat16")
     for variant in (["-tp", "2"], ["-tp", "2", "-pp", "2"], ["-ep", "-dp", "2"]):
         assert run_tiny(path, model, "bfloat16", "--threads", "1", *variant) == expected, variant

@@ -5,11 +5,9 @@
 #include <vector>
 
 #include "base/log.h"
-#include "config/eplb_config.h"
 #include "exec/load_weights.h"
 #include "exec/model_runner.h"
 #include "kernels/attention.h"
-#include "layers/expert_slots.h"
 #include "sched/kv_pools.h"
 
 namespace chorus {
@@ -22,18 +20,10 @@ struct Shard {
 
 Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
   CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
-  CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   const DType dtype = compute_dtype(config, model);
-  const Quantization quantization = compute_quantization(config, model);
   std::vector<Shard> shards;
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
-    std::optional<ExpertSlots> slots;
-    if (config.parallel.enable_expert_balancing) {
-      slots.emplace(isa, dtype, balancing.num_redundant_experts, LinearFormats(quantization, model));
-    }
-    CHORUS_TRY(const DeclaredModel part,
-               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr),
-                             quantization));
+    CHORUS_TRY(const DeclaredModel part, declare_shard(config, model, isa, shard));
     const bool has_states =
         std::ranges::any_of(part.decoder.kv(), [](const auto& spec) { return spec.state_floats > 0; });
     if (has_states && config.parallel.decode_context_parallel_size > 1) {

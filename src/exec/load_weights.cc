@@ -3,7 +3,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -12,7 +11,6 @@
 #include "base/log.h"
 #include "config/eplb_config.h"
 #include "exec/model_runner.h"
-#include "layers/expert_slots.h"
 #include "weights/tied_head.h"
 
 namespace chorus {
@@ -76,7 +74,6 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
                                    int threads, const std::function<bool()>& interrupted) {
   CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
   const DType dtype = compute_dtype(config, model);
-  const Quantization quantization = compute_quantization(config, model);
   CHORUS_TRY(const EplbConfig balancing, parse_eplb_config(config.parallel.expert_balancing_config));
   if (config.parallel.enable_expert_balancing) {
     CHORUS_TRY_VOID(check_expert_balancing(model.num_experts, config.parallel.expert_parallel_size(),
@@ -85,15 +82,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   std::vector<DeclaredModel> declared;
   std::vector<std::uint64_t> offsets = {0};
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
-    // Experts that move while serving are each worker's own (layers/expert_slots.h): they are declared apart and not
-    // packed here.
-    std::optional<ExpertSlots> slots;
-    if (config.parallel.enable_expert_balancing) {
-      slots.emplace(isa, dtype, balancing.num_redundant_experts, LinearFormats(quantization, model));
-    }
-    CHORUS_TRY(DeclaredModel part,
-               declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr),
-                             quantization));
+    CHORUS_TRY(DeclaredModel part, declare_shard(config, model, isa, shard));
     const bool wanted = std::ranges::find(shards, shard) != shards.end();
     const std::size_t bytes = part.parameters.arena_bytes();
     CHECK(bytes % shard_alignment == 0, "a shard of {} bytes", bytes);
@@ -105,7 +94,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   LoadedWeights weights;
   weights.isa = isa;
   weights.dtype = dtype;
-  weights.quantization = quantization;
+  weights.quantization = compute_quantization(config, model);
   weights.digest = checkpoint->digest();
   if (offsets.back() > 0) {
     CHORUS_TRY(weights.arena, WeightArena::create(offsets.back()));

@@ -67,9 +67,10 @@ std::size_t scratch_bytes(const ModelConfig& model, std::int64_t rows) {
   return static_cast<std::size_t>(rows * row + logits) + (std::size_t{64} << 20);
 }
 
-std::optional<ExpertSlots> make_slots(const ModelRunner::Options& options, const LinearFormats& formats) {
+std::optional<ExpertSlots> make_slots(Isa isa, DType dtype, const std::optional<EplbConfig>& balancing,
+                                      const LinearFormats& formats) {
   std::optional<ExpertSlots> slots;
-  if (options.balancing) slots.emplace(options.isa, options.dtype, options.balancing->num_redundant_experts, formats);
+  if (balancing) slots.emplace(isa, dtype, balancing->num_redundant_experts, formats);
   return slots;
 }
 
@@ -90,6 +91,16 @@ Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dty
   return DeclaredModel{std::move(parameters), std::move(decoder)};
 }
 
+Result<DeclaredModel> declare_shard(const EngineConfig& config, const ModelConfig& model, Isa isa, int shard) {
+  CHORUS_TRY(std::optional<EplbConfig> balancing, parse_eplb_config(config.parallel.expert_balancing_config));
+  if (!config.parallel.enable_expert_balancing) balancing.reset();
+  const DType dtype = compute_dtype(config, model);
+  const Quantization quantization = compute_quantization(config, model);
+  auto slots = make_slots(isa, dtype, balancing, LinearFormats(quantization, model));
+  return declare_model(model, isa, dtype, model_shard(model, config.parallel, shard, slots ? &*slots : nullptr),
+                       quantization);
+}
+
 ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const ParallelConfig& parallel, int shard,
                          WorkerGroups groups)
     : model_(model),
@@ -97,7 +108,7 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
       groups_(std::move(groups)),
       pool_(options.threads, options.cpus),
       parameters_(options.isa, options.dtype, LinearFormats(options.quantization, model)),
-      slots_(make_slots(options, LinearFormats(options.quantization, model))),
+      slots_(make_slots(options.isa, options.dtype, options.balancing, LinearFormats(options.quantization, model))),
       decoder_(make_decoder(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model)),
       rotary_tables_(make_rotary_tables(model, options.max_model_len)) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(host_isa(options.isa), model.vocab_size);

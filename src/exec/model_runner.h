@@ -120,5 +120,8 @@ struct DeclaredModel {
 };
 Result<DeclaredModel> declare_model(const ModelConfig& model, Isa isa, DType dtype, const ModelShard& shard,
                                     Quantization quantization = Quantization::none);
+// The same of one shard (exec/worker_groups.h) as `config` wants it. Experts that move while serving are each worker's
+// own (layers/expert_slots.h): they are no part of it.
+Result<DeclaredModel> declare_shard(const EngineConfig& config, const ModelConfig& model, Isa isa, int shard);
 
 }  // namespace chorus

@@ -35,6 +35,13 @@ View repeated(const Device& device, const float* row, std::int64_t m, std::int64
   return view;
 }
 
+// W x + bias, from the scratch; bias null: none.
+View product(Device& device, const PackedLinear& weight, const float* bias, const ProductInput& x) {
+  const View y = take_product(device, weight, x.rows.rows);
+  linear(device, weight, x, y, {bias, false});
+  return y;
+}
+
 }  // namespace
 
 GateUpParallelLinear::GateUpParallelLinear(Parameters& parameters, TensorParallel tp, std::int64_t columns,
@@ -121,18 +128,12 @@ ColumnParallelLinear::ColumnParallelLinear(Parameters& parameters, TensorParalle
 
 View ColumnParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
                                    const ProductInput& x) const {
-  const PackedLinear weight = parameters.linear(weight_);
-  const View y = take_product(context.device, weight, x.rows.rows);
-  linear(context.device, weight, x, y, {has_bias_ ? parameters.vector(bias_) : nullptr, false});
-  return y;
+  return product(context.device, parameters.linear(weight_), has_bias_ ? parameters.vector(bias_) : nullptr, x);
 }
 
 View QkvParallelLinear::forward(const LayerContext& context, const Parameters& parameters,
                                 const ProductInput& x) const {
-  const PackedLinear weight = parameters.linear(weight_);
-  const View y = take_product(context.device, weight, x.rows.rows);
-  linear(context.device, weight, x, y, {has_bias_ ? parameters.vector(bias_) : nullptr, false});
-  return y;
+  return product(context.device, parameters.linear(weight_), has_bias_ ? parameters.vector(bias_) : nullptr, x);
 }
 
 RowParallelLinear::RowParallelLinear(Parameters& parameters, TensorParallel tp, const MatrixName& matrix,
