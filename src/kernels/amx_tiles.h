@@ -18,7 +18,7 @@ struct alignas(64) TileConfiguration {
   std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
 };
 static_assert(sizeof(TileConfiguration) == 64);
-const TileConfiguration configuration;
+inline constexpr TileConfiguration configuration;
 
 // Assembly, because GCC's intrinsics take the tile's number as a token and so no template argument.
 struct AmxTiles {

@@ -170,8 +170,9 @@ SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpa
       if (key + row >= 16) break;
       const bool seen = in_head && first + key + row < keys.last && first + key + row >= keys.first;
       const int to = at + key_chunk<Block::head_dim>(half * 16 + key + row, chunk);
-      simt::copy_async16(memory, to, k + row * dim, seen);
-      simt::copy_async16(memory, to + attention_step * Block::head_dim, k + row * dim + head_elements, seen);
+      const Bfloat16* from = k + static_cast<std::int64_t>(row) * dim;
+      simt::copy_async16(memory, to, from, seen);
+      simt::copy_async16(memory, to + attention_step * Block::head_dim, from + head_elements, seen);
     }
   }
 }
@@ -190,8 +191,9 @@ SIMT_DEVICE void score_step(const std::uint32_t (&q)[head_dim / 16][4], Shared<B
       std::uint32_t k[4];
       const int key = 16 * n + lane / 16 * 8 + lane % 8;
       simt::load_matrix_x4(k, memory, at + key_chunk<head_dim>(key, 2 * d + lane / 8 % 2));
-      simt::mma_bf16(scores[2 * n], q[d], k[0], k[1]);
-      simt::mma_bf16(scores[2 * n + 1], q[d], k[2], k[3]);
+      const int even = 2 * n;
+      simt::mma_bf16(scores[even], q[d], k[0], k[1]);
+      simt::mma_bf16(scores[even + 1], q[d], k[2], k[3]);
     }
   }
 }
@@ -236,10 +238,11 @@ SIMT_DEVICE void add_values(const float (&weights)[attention_step / 8][4], Share
   const int lane = simt::lane(), first_chunk = Block::first_dimension() / 8;
   SIMT_UNROLL
   for (int k = 0; k < attention_step / 16; ++k) {
-    const std::uint32_t a[4] = {simt::pack_bfloat16(weights[2 * k][0], weights[2 * k][1]),
-                                simt::pack_bfloat16(weights[2 * k][2], weights[2 * k][3]),
-                                simt::pack_bfloat16(weights[2 * k + 1][0], weights[2 * k + 1][1]),
-                                simt::pack_bfloat16(weights[2 * k + 1][2], weights[2 * k + 1][3])};
+    const int even = 2 * k;
+    const std::uint32_t a[4] = {simt::pack_bfloat16(weights[even][0], weights[even][1]),
+                                simt::pack_bfloat16(weights[even][2], weights[even][3]),
+                                simt::pack_bfloat16(weights[even + 1][0], weights[even + 1][1]),
+                                simt::pack_bfloat16(weights[even + 1][2], weights[even + 1][3])};
     SIMT_UNROLL
     for (int d = 0; d < Block::fragments / 2; ++d) {
       std::uint32_t v[4];
@@ -260,8 +263,9 @@ SIMT_DEVICE void load_query(const CudaAttention& call, const Block& block,
   const Bfloat16* row = (exists ? call.q + block.element_of_lane(lane, call.ldq) : call.q) + simt::lane() % 4 * 2;
   SIMT_UNROLL
   for (int i = 0; i < Block::head_dim / 8; ++i) {
-    const bool there = Block::is_exact || 8 * i < block.stored_dim();
-    const std::uint32_t pair = *reinterpret_cast<const std::uint32_t*>(there ? row + 8 * i : row);
+    const int column = 8 * i;
+    const bool there = Block::is_exact || column < block.stored_dim();
+    const std::uint32_t pair = *reinterpret_cast<const std::uint32_t*>(there ? row + column : row);
     q[i / 2][r + i % 2 * 2] = exists && there ? pair : 0U;
   }
 }

@@ -97,7 +97,10 @@ CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* 
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) store(scores + r * partition_keys + 16 * v, sums[r][v]);
+    for (int v = 0; v < vectors; ++v) {
+      const int key = r * partition_keys + 16 * v;
+      store(scores + key, sums[r][v]);
+    }
   }
 }
 
@@ -156,7 +159,10 @@ CHORUS_INLINE void add_values(const KeyVector<T>* found, AttentionSpan seen, con
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
-    for (int i = 0; i < vectors; ++i) sums[r][i] = load(values + r * state_stride + d + 16 * i);
+    for (int i = 0; i < vectors; ++i) {
+      const int column = d + 16 * i;
+      sums[r][i] = load(values + r * state_stride + column);
+    }
   }
   for (int key = seen.first; key < seen.last;) {
     const T* value = found[key / 16].values + static_cast<std::ptrdiff_t>(key % 16) * head_dim + d;
@@ -178,7 +184,10 @@ CHORUS_INLINE void add_values(const KeyVector<T>* found, AttentionSpan seen, con
 #pragma GCC unroll 8
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
-    for (int i = 0; i < vectors; ++i) store(values + r * state_stride + d + 16 * i, sums[r][i]);
+    for (int i = 0; i < vectors; ++i) {
+      const int column = d + 16 * i;
+      store(values + r * state_stride + column, sums[r][i]);
+    }
   }
 }
 
@@ -223,19 +232,19 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
     lane_state[0] = lane_state[1] = 0;
     for (int d = 0; d < call.head_dim_padded; d += 16) store(lane_state + attention_state_values + d, zero());
     if (spans[r].first < spans[r].last)
-      softmax_of_partition(spans[r], call.softcap, weights + r * partition_keys, lane_state);
+      softmax_of_partition(spans[r], call.softcap, weights + std::ptrdiff_t{r} * partition_keys, lane_state);
   }
   // Ascending keys for every lane: those before the span that all share, the shared ones, those after it.
   const bool shared = all.first < all.last;
   for (int r = 0; r < lanes; ++r) {
     const AttentionSpan before = {spans[r].first, shared ? all.first : spans[r].last};
-    add_values_of_partition<T, 1>(call, found, before, weights + r * partition_keys,
+    add_values_of_partition<T, 1>(call, found, before, weights + std::ptrdiff_t{r} * partition_keys,
                                   state + r * state_stride + attention_state_values);
   }
   if (!shared) return;
   add_values_of_partition<T, lanes>(call, found, all, weights, state + attention_state_values);
   for (int r = 0; r < lanes; ++r) {
-    add_values_of_partition<T, 1>(call, found, {all.last, spans[r].last}, weights + r * partition_keys,
+    add_values_of_partition<T, 1>(call, found, {all.last, spans[r].last}, weights + std::ptrdiff_t{r} * partition_keys,
                                   state + r * state_stride + attention_state_values);
   }
 }
@@ -299,7 +308,7 @@ inline void tile_pack(const AttentionCall& call, const AttentionTile& tile, floa
       const float* q = call.q + offset_of_lane(call, tile, tile.lane + i + r, call.ldq);
       for (int d = 0; d < call.head_dim; ++d) packed[d * lanes + r] = q[d] * call.scale;
     }
-    packed += lanes * call.head_dim;
+    packed += std::ptrdiff_t{lanes} * call.head_dim;
   }
 }
 

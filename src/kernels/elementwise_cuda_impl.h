@@ -82,7 +82,7 @@ rotary_write_rows(CudaRotaryWrite call) {
   const std::int64_t slot = call.slots[row];
   const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * call.head_dim;
   for (int head = simt::warp(); head < call.heads + 2 * call.kv_heads; head += row_warps) {
-    const float* source = from + head * call.head_dim;
+    const float* source = from + static_cast<std::int64_t>(head) * call.head_dim;
     if (head < call.heads) {
       turn_head(call, source, cos_sin, call.q + (static_cast<std::int64_t>(row) * call.heads + head) * call.head_dim);
       continue;
@@ -106,7 +106,7 @@ rotary_rows(CudaRotary call) {
   const int row = simt::block_x(), half = call.rotary_dim / 2;
   const float* cos_sin = call.cos_sin + static_cast<std::int64_t>(call.positions[row]) * call.rotary_dim;
   for (int head = simt::warp(); head < call.heads; head += row_warps) {
-    float* x = call.x + row * call.ld + head * call.head_dim;
+    float* x = call.x + row * call.ld + static_cast<std::int64_t>(head) * call.head_dim;
     for (int i = simt::lane(); i < half; i += simt::warp_lanes) {
       const Turned turned = turn(x, i, half, cos_sin);
       x[i] = turned.first;

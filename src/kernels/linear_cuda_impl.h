@@ -111,7 +111,7 @@ struct RowCopies {
 
   SIMT_DEVICE RowCopies(const Bfloat16* data, std::int64_t ld, int first_row, int row_count)
       : stride(ld), row(simt::thread() / chunks), chunk(simt::thread() % chunks), rows(row_count) {
-    from = data + (first_row + row) * ld + chunk * 8;
+    from = data + (first_row + row) * ld + static_cast<std::int64_t>(chunk) * 8;
   }
   // Rows [0, tile_rows) of columns [column, column + tile_columns) to `to` at `at`; zeros beyond `columns` columns and
   // the last row.

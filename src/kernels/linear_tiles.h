@@ -65,7 +65,7 @@ struct LinearTiles {
 
   // Blocks whose x stays in the second-level cache and meets each panel in turn.
   static std::int64_t group_blocks(const LinearShape& shape) {
-    constexpr std::int64_t x_bytes_max = 1024 * 1024, blocks_min = 4;
+    constexpr std::int64_t x_bytes_max = 1 << 20, blocks_min = 4;
     const std::int64_t fitting = x_bytes_max / std::max<std::int64_t>(1, block_bytes(shape));
     return std::clamp(fitting, blocks_min, group_blocks_max);
   }

@@ -250,7 +250,8 @@ Result<void> JoiningReplicas::take_contact(Placement replica, const Frame& frame
 
 Result<void> JoiningReplicas::note_contact(int rank, int worker, const Frame& frame) {
   CHORUS_TRY(ContactMessage message, decode_contact(frame.payload));
-  const auto place = static_cast<std::size_t>(rank * parallel_.replica_size() + worker);
+  const int number = rank * parallel_.replica_size() + worker;
+  const auto place = static_cast<std::size_t>(number);
   if (contacts_.empty() || !contacts_[place].empty()) return fail(ErrorCode::invalid_argument, "CONTACT out of turn");
   if (message.contact.empty() || message.contact.size() > contact_bytes_max) {
     return fail(ErrorCode::invalid_argument, "a contact of {} bytes; accepted: 1 to {}", message.contact.size(),
@@ -266,7 +267,8 @@ void JoiningReplicas::form_world(int rank) {
   const int size = parallel_.replica_size();
   const bool together = parallel_.replicas_step_together();
   const int first = together ? 0 : rank, last = together ? host_->ranks() : rank + 1;
-  const WorldMessage world{{contacts_.begin() + first * size, contacts_.begin() + last * size}};
+  const int begin = first * size, end = last * size;
+  const WorldMessage world{{contacts_.begin() + begin, contacts_.begin() + end}};
   if (std::ranges::any_of(world.contacts, &std::string::empty)) return;
   const std::string message = encode(world);
   for (int member = first; member < last; ++member) {

@@ -50,7 +50,8 @@ RayCluster cluster_of(const Json& message) {
     cluster.nodes.push_back({text_of(item, "address"), here != item.end() && here->is_boolean() && here->get<bool>(),
                              number_of(item, "cpus"), number_of(item, "cpus_free"), number_of(item, "memory_bytes")});
   }
-  std::ranges::stable_partition(cluster.nodes, [&](const RayNode& node) { return node.address == cluster.own_node; });
+  std::stable_partition(cluster.nodes.begin(), cluster.nodes.end(),
+                        [&](const RayNode& node) { return node.address == cluster.own_node; });
   return cluster;
 }
 

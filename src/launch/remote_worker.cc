@@ -241,8 +241,8 @@ Result<void> RemoteWorker::complete(EngineStart* start) const {
   if (!node_->cpu_sets.empty()) {
     start->worker_cpus.resize(static_cast<std::size_t>(parallel.replica_size()));
     for (int worker = 0; worker < parallel.workers_per_node(); ++worker) {
-      start->worker_cpus[static_cast<std::size_t>(parallel.first_local_worker() + worker)] =
-          node_->cpu_sets[static_cast<std::size_t>(first + worker)];
+      const int of_replica = parallel.first_local_worker() + worker, of_node = first + worker;
+      start->worker_cpus[static_cast<std::size_t>(of_replica)] = node_->cpu_sets[static_cast<std::size_t>(of_node)];
     }
   }
   start->shard_offsets = node_->weights.shard_offsets;
