@@ -5,8 +5,10 @@
 #include "simt/shape.h"
 
 #define SIMT_MEANING compiled
-#define SIMT_KERNEL __global__ void
-#define SIMT_KERNEL_OF(threads, blocks_of_a_processor) __global__ void __launch_bounds__(threads, blocks_of_a_processor)
+// Of one file each, since several may include the header of a kernel and be linked together.
+#define SIMT_KERNEL static __global__ void
+#define SIMT_KERNEL_OF(threads, blocks_of_a_processor) \
+  static __global__ void __launch_bounds__(threads, blocks_of_a_processor)
 #define SIMT_DEVICE __device__ __forceinline__
 #define SIMT_UNROLL _Pragma("unroll")
 
