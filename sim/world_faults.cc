@@ -140,7 +140,7 @@ void World::operate() {
   queue_.after(random_.exponential(static_cast<double>(shape_.operation_gap)), [this] { operate(); });
 }
 
-// Half of the time he has second thoughts at once.
+// Half of the time the operator changes their mind at once.
 Nanoseconds World::while_of_an_operator() {
   return (random_.chance(0.5) ? random_.between(0, 2) : random_.between(10, 500)) * millisecond;
 }

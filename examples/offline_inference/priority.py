@@ -1,4 +1,4 @@
-"""A distribution of prompts over replicas of one's own: urgent prompts have the last replica to themselves.
+"""Prompts distributed over replicas by the program itself: urgent prompts have the last replica to themselves.
 
     python priority.py --dp-size 3
 

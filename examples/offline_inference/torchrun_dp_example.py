@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node=4 torchrun_dp_example.py --dp-size 2 --tp-size 2 --output texts.jsonl
 
-Each data-parallel rank takes the prompts of its own: number i goes to rank i mod dp-size. Each process gets the outputs of its rank's prompts and
+Each data-parallel rank takes its own prompts: number i goes to rank i mod dp-size. Each process gets the outputs of its rank's prompts and
 prints them; rank 0 saves them all. Under mpirun and srun it runs the same way.
 """
 import argparse

@@ -1,4 +1,4 @@
-// chorus chat: a conversation at the terminal, or through a pipe, with a running server or one of its own.
+// chorus chat: a conversation at the terminal, or through a pipe, with a running server, or with one that it starts.
 #include <signal.h>
 #include <unistd.h>
 
@@ -188,8 +188,8 @@ Result<int> chat(const ChatOptions& options) {
 std::function<Result<int>()> declare_chat(Options& options) {
   auto values = std::make_shared<ChatOptions>();
   options.positional("SERVER", &values->target,
-                     "http://HOST:PORT or unix:PATH of a running server (http://127.0.0.1:8000), or a MODEL: then with "
-                     "a server of its own, which has the engine options and ends with the chat",
+                     "http://HOST:PORT or unix:PATH of a running server (http://127.0.0.1:8000), or a MODEL: then chat "
+                     "starts a server with the engine options, and ends it with the chat",
                      false);
   options.text("--api-key-file", &values->api_key_file,
                "the running server's API key, in line 1; it may also be in the environment, as CHORUS_API_KEY");

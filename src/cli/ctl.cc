@@ -82,7 +82,7 @@ void print(const Json& list) {
   if (list.value("paused", false)) std::printf("paused\n");
 }
 
-// Until the wish has come about. One that is given up will not.
+// Until the replicas are in the state that was asked for. One that is given up never is.
 Result<void> wait_for(const CtlOptions& options, const Action& action, std::optional<int> rank) {
   const Nanoseconds deadline = monotonic_now() + Nanoseconds{options.timeout_s} * 1'000'000'000;
   while (true) {

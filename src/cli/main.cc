@@ -21,7 +21,7 @@ int main(int argc, char** argv) {
           {"inspect", "parameters, shapes, dtypes, and each rank's slice at the given parallel sizes",
            chorus::declare_inspect},
           {"serve", "OpenAI's API before N replicas; --headless: a node of replicas alone", chorus::declare_serve},
-          {"chat", "a conversation with a running server, or with a model and a server of its own",
+          {"chat", "a conversation with a running server, or with a model, for which it starts one",
            chorus::declare_chat},
           {"ctl", "what an operator asks of a running server: list, add, drain, resume, remove, restart, pause",
            chorus::declare_ctl},

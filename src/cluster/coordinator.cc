@@ -398,7 +398,7 @@ void Coordinator::lend(Nanoseconds now) {
   for (const int replica : replicas_to_lend) tell_draining(replica, now);
 }
 
-// What an operator wishes goes before a loan that has not begun; one that has ends when its client hears of it.
+// What an operator asks for goes before a loan that has not begun; one that has ends when its client hears of it.
 void Coordinator::hold_loan() {
   if (loan_ && !loan_->granted) end_loan();
 }

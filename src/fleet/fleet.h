@@ -99,7 +99,7 @@ class Fleet {
 // One whose host is in this process too.
 class HostedFleet : public Fleet {
  public:
-  // For an operator: what is wished of it is done as poll() goes on.
+  // For an operator: what is asked of it is done as poll() goes on.
   virtual FleetHost& host() = 0;
 };
 

@@ -4,7 +4,7 @@
 //
 // In six files: host.cc (start, end and the loop), host_lifecycle.cc (incarnations that begin and end),
 // host_deaths.cc (how they are noticed, and what is said of them), host_messages.cc (what engines say), host_clients.cc
-// (front ends in other processes), host_operator.cc (what an operator wishes).
+// (front ends in other processes), host_operator.cc (what an operator asks for).
 //
 // Front ends: one in this process over the engines' control connections, or any number in other processes, each with
 // a socket to each engine (client_link.h).
@@ -49,7 +49,7 @@ class FleetHost final : private SourceHost {
   void remove_client(ClientId client);
   bool has_client(ClientId client) const;
 
-  // An operator's wishes, followed as the loop goes on. Errors: no such rank, or one that was removed; replicas that
+  // An operator's commands, carried out as the loop goes on. Errors: no such rank, or one that was removed; replicas that
   // step together, where the number of them would change.
   //
   // One more replica, which gets requests once it is ready; its rank. Errors: replicas that others start; no memory for

@@ -1,4 +1,4 @@
-// What an operator wishes.
+// What an operator asks for.
 #include <algorithm>
 
 #include "base/log.h"

@@ -7,23 +7,23 @@
 namespace chorus {
 namespace {
 
-struct Wish {
-  std::string command;
+struct Command {
+  std::string name;
   std::optional<int> rank;
   bool move = true;
 };
 
-Result<Wish> parse(std::string_view request) {
+Result<Command> parse(std::string_view request) {
   CHORUS_TRY(const Json body, parse_json(request, {.bytes_max = 4096, .depth_max = 4}));
   if (!body.is_object()) return fail(ErrorCode::invalid_argument, "a request is a JSON object");
-  Wish wish;
+  Command command;
   for (const auto& [key, value] : body.items()) {
     if (key == "command" && value.is_string()) {
-      wish.command = value.get<std::string>();
+      command.name = value.get<std::string>();
     } else if (key == "rank" && value.is_number_integer() && value >= 0 && value < replica_ids_max) {
-      wish.rank = value.get<int>();
+      command.rank = value.get<int>();
     } else if (key == "move" && value.is_boolean()) {
-      wish.move = value.get<bool>();
+      command.move = value.get<bool>();
     } else {
       return fail(ErrorCode::invalid_argument,
                   "'{}' is no member of a request, or its value is none: command (a string), rank (a whole number from "
@@ -31,7 +31,7 @@ Result<Wish> parse(std::string_view request) {
                   key);
     }
   }
-  return wish;
+  return command;
 }
 
 Json described(const ReplicaStatus& replica) {
@@ -53,27 +53,27 @@ Json list(const FleetHost& host) {
   return {{"ok", true}, {"paused", host.is_paused()}, {"replicas", std::move(replicas)}};
 }
 
-Result<void> follow(FleetHost& host, const Wish& wish, int rank) {
-  if (wish.command == "drain") return host.drain(rank, wish.move);
-  if (wish.command == "resume") return host.resume(rank);
-  if (wish.command == "remove") return host.remove(rank, wish.move);
-  if (wish.command == "restart") return host.restart(rank);
+Result<void> follow(FleetHost& host, const Command& command, int rank) {
+  if (command.name == "drain") return host.drain(rank, command.move);
+  if (command.name == "resume") return host.resume(rank);
+  if (command.name == "remove") return host.remove(rank, command.move);
+  if (command.name == "restart") return host.restart(rank);
   return fail(ErrorCode::invalid_argument,
-              "'{}' takes no rank, or is no command: list, add, drain, resume, remove, restart, pause", wish.command);
+              "'{}' takes no rank, or is no command: list, add, drain, resume, remove, restart, pause", command.name);
 }
 
-Result<Json> follow(FleetHost& host, const Wish& wish) {
+Result<Json> follow(FleetHost& host, const Command& command) {
   const Json done = {{"ok", true}};
-  if (wish.rank) {
-    CHORUS_TRY_VOID(follow(host, wish, *wish.rank));
+  if (command.rank) {
+    CHORUS_TRY_VOID(follow(host, command, *command.rank));
     return done;
   }
-  if (wish.command == "list") return list(host);
-  if (wish.command == "pause") return host.pause(wish.move), done;
-  if (wish.command == "resume") return host.resume_all(), done;
-  if (wish.command != "add") {
+  if (command.name == "list") return list(host);
+  if (command.name == "pause") return host.pause(command.move), done;
+  if (command.name == "resume") return host.resume_all(), done;
+  if (command.name != "add") {
     return fail(ErrorCode::invalid_argument,
-                "'{}' needs a rank, or is no command: list, add, drain, resume, remove, restart, pause", wish.command);
+                "'{}' needs a rank, or is no command: list, add, drain, resume, remove, restart, pause", command.name);
   }
   CHORUS_TRY(const int rank, host.add());
   return Json{{"ok", true}, {"rank", rank}};
@@ -83,8 +83,8 @@ Result<Json> follow(FleetHost& host, const Wish& wish) {
 
 std::string answer_operator(FleetHost& host, std::string_view request) {
   const auto answer = [&]() -> Result<Json> {
-    CHORUS_TRY(const Wish wish, parse(request));
-    return follow(host, wish);
+    CHORUS_TRY(const Command command, parse(request));
+    return follow(host, command);
   }();
   if (answer.ok()) return answer->dump();
   const bool wrong = answer.error().code == ErrorCode::invalid_argument;

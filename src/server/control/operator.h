@@ -6,7 +6,7 @@
 //   {"command": "pause"}                     {"ok": true}; likewise resume without a rank
 //
 // drain, remove and pause take "move" (true): what runs goes elsewhere, or waits; false: it ends where it is. The
-// answer to a wish says that it was taken; `list` tells what has become of it: of each replica {"rank", "state",
+// answer to a command says that it was taken; `list` tells what has become of it: of each replica {"rank", "state",
 // "epoch", "pid", "requests", "running", "waiting", "kv_blocks_free", "kv_blocks_total", "deaths"}, the state as
 // ReplicaCondition has it.
 #pragma once
