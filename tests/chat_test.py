@@ -119,9 +119,23 @@ def test_a_server_that_is_killed_in_the_middle_of_an_answer(stories):
         chat.stdin.write(b"Once upon a time\n")
         chat.stdin.flush()
         assert chat.stdout.read(1)
-        server.process.kill()
+        # At once: a front end that outlives its parent says so in the answer, and then it does not break off.
+        for pid in [*descendants(server.process.pid), server.process.pid]:
+            os.kill(pid, signal.SIGSTOP)
+        for pid in [*descendants(server.process.pid), server.process.pid]:
+            os.kill(pid, signal.SIGKILL)
         _, stderr = chat.communicate(timeout=30)
         assert chat.returncode == 1 and b"broke off" in stderr
+
+
+def test_a_server_whose_parent_is_killed_says_so(stories):
+    with serving(stories, *FAST) as server, long_chat(url_of(server)) as chat:
+        chat.stdin.write(b"Once upon a time\n")
+        chat.stdin.flush()
+        assert chat.stdout.read(1)
+        server.process.kill()
+        _, stderr = chat.communicate(timeout=30)
+        assert chat.returncode == 1 and (b"broke off" in stderr or b"the parent: the peer closed the connection" in stderr)
 
 
 def descendants(pid):
@@ -166,9 +180,13 @@ class Terminal:
         self.shown = b""
         os.write(self.terminal, text)
 
-    def end(self):
+    def end(self, within_s=30):
         """The exit status."""
+        deadline = time.monotonic() + within_s
         while True:
+            assert time.monotonic() < deadline, self.shown
+            if not select.select([self.terminal], [], [], 0.1)[0]:
+                continue
             try:
                 if not os.read(self.terminal, 65536):
                     break
@@ -193,4 +211,14 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(stories):
         chat.write(b"/wrong\n")
         chat.read_until(lambda shown: b"unknown command /wrong" in shown and shown.endswith(b"> "))
         os.write(chat.terminal, b"\x04")
+        assert chat.end() == 0
+
+
+def test_ctrl_d_may_be_typed_ahead(stories):
+    with serving(stories, *FAST, "-dp", "1") as server:
+        chat = Terminal(url_of(server), "--set", "ignore_eos=true", "--set", "max_tokens=200", "--set", "temperature=0")
+        chat.read_until(lambda shown: shown.endswith(b"> "))
+        chat.write(b"Once upon a time\n")
+        chat.read_until(lambda shown: len(shown) > 60)
+        os.write(chat.terminal, b"\x04")  # while it answers
         assert chat.end() == 0

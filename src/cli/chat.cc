@@ -52,6 +52,7 @@ void on_interrupt(int) {
 void take_interrupts() {
   struct sigaction action {};
   action.sa_handler = on_interrupt;
+  action.sa_flags = SA_RESTART;  // a write of the answer must not fail for it; poll(2) is interrupted all the same
   ::sigaction(SIGINT, &action, nullptr);
 }
 

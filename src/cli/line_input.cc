@@ -59,7 +59,9 @@ struct LineInput::State {
     while (state->pending.empty() || (step = utf8_step(state->pending, 0)).cut_off) {
       if (!state->read_more()) return state->stopped ? -1 : 0;
     }
-    *character = static_cast<wchar_t>(step.code_point);
+    // A Ctrl-D that was typed ahead, before libedit had the terminal to itself, has become a zero there.
+    constexpr wchar_t end_of_input = 4;
+    *character = step.code_point == 0 ? end_of_input : static_cast<wchar_t>(step.code_point);
     state->pending.erase(0, step.size);
     return 1;
   }
