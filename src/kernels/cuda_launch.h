@@ -20,10 +20,18 @@ struct CudaLaunch {
     if (shape.shared_bytes > shared_bytes_without_asking) {
       note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape.shared_bytes));
     }
-    const dim3 blocks(static_cast<unsigned>(shape.x), static_cast<unsigned>(shape.y), static_cast<unsigned>(shape.z));
-    kernel<<<blocks, static_cast<unsigned>(shape.threads), static_cast<std::size_t>(shape.shared_bytes),
-             queue.stream>>>(arguments...);
-    note(cudaGetLastError());
+    cudaLaunchConfig_t config{};
+    config.gridDim = {static_cast<unsigned>(shape.x), static_cast<unsigned>(shape.y), static_cast<unsigned>(shape.z)};
+    config.blockDim = {static_cast<unsigned>(shape.threads)};
+    config.dynamicSmemBytes = static_cast<std::size_t>(shape.shared_bytes);
+    config.stream = queue.stream;
+    cudaLaunchAttribute overlap{};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    constexpr int with_overlap = 90;  // compute capability
+    config.numAttrs = shape.overlaps && queue.capability >= with_overlap ? 1 : 0;
+    note(cudaLaunchKernelEx(&config, kernel, arguments...));
   }
   void note(cudaError_t status) const {
     if (status != cudaSuccess && queue.error == nullptr) queue.error = cudaGetErrorString(status);

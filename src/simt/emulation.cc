@@ -25,7 +25,8 @@ struct Emulator::Fiber {
   };
   FiberContext context;
   State state = State::runs;
-  int groups = 0;  // of copies, closed so far
+  int groups = 0;       // of copies, closed so far
+  bool waited = false;  // for the kernel before
   std::vector<Copy> copies;
 
   static void land(const Copy& copy) {
@@ -102,6 +103,7 @@ void Emulator::start_fibers() {
   for (std::size_t i = 0; i < fibers_.size(); ++i) {
     fibers_[i].state = Fiber::State::runs;
     fibers_[i].groups = 0;
+    fibers_[i].waited = false;
     fibers_[i].copies.clear();
     fibers_[i].context.start(*memory_->stacks, i, &Emulator::entry);
   }
@@ -127,6 +129,9 @@ void Emulator::run_block() {
     if (!fiber.copies.empty())
       fault("copies that nobody waited for", static_cast<std::int64_t>(fiber.copies.size()), 0);
   }
+  const auto waited = std::ranges::count_if(fibers_, &Fiber::waited);
+  if (shape_.overlaps && waited != shape_.threads)
+    fault("threads that waited for the kernel before", waited, shape_.threads);
 }
 
 // A warp with a lane that runs, from a drawn place on; -1: none.
@@ -292,6 +297,10 @@ void Emulator::entry() {
   (*self.body_)();
   self.fibers_[static_cast<std::size_t>(self.current_)].state = Fiber::State::ended;
   self.give_way(true);
+}
+
+void Emulator::wait_for_previous() {
+  fibers_[static_cast<std::size_t>(current_)].waited = true;
 }
 
 void Emulator::sync_block() {

@@ -22,6 +22,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <vector>
@@ -33,6 +34,7 @@
 #define SIMT_KERNEL_OF(threads, blocks_of_a_processor) inline void
 #define SIMT_DEVICE inline
 #define SIMT_UNROLL
+#define SIMT_ROLLED
 
 namespace simt {
 
@@ -67,6 +69,7 @@ class Emulator {
   void copy_async(std::byte* to, const void* from, bool read);
   void commit_copies();
   void wait_copies(int pending);
+  void wait_for_previous();
   [[noreturn]] void fault(const char* what, std::int64_t value, std::int64_t limit) const;
 
  private:
@@ -153,6 +156,12 @@ inline float float_of(std::uint32_t bits) {
 inline float multiply_add(float a, float b, float c) {
   return std::fma(a, b, c);
 }
+inline float quotient(float a, float b) {
+  return a / b;
+}
+inline float magnitude(float value) {
+  return std::abs(value);
+}
 inline float square_root(float value) {
   return std::sqrt(value);
 }
@@ -161,6 +170,12 @@ inline float minimum(float a, float b) {
 }
 inline float maximum(float a, float b) {
   return a > b ? a : b;
+}
+inline float larger(float a, float b) {
+  return std::fmax(a, b);
+}
+inline float zero_below(float limit, float x, float value) {
+  return x < limit ? 0.0F : value;
 }
 std::uint32_t pack_bfloat16(float low, float high);
 
@@ -177,6 +192,18 @@ void load_matrix_x4(std::uint32_t (&r)[4], Shared<Bfloat16> from, int at);
 void load_matrix_transposed_x4(std::uint32_t (&r)[4], Shared<Bfloat16> from, int at);
 void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0, std::uint32_t b1);
 
+inline void let_next_begin() {}
+inline void wait_for_previous() {
+  emulator_of_thread->wait_for_previous();
+}
+
+struct alignas(16) Bytes16 {
+  std::uint32_t words[4];
+};
+template <typename T>
+void store16(Shared<T> to, int at, const Bytes16& value) {
+  std::memcpy(to.part(at, 16 / static_cast<int>(sizeof(T))), &value, 16);
+}
 template <typename T>
 void copy_async16(Shared<T> to, int at, const void* from, bool read = true) {
   T* const target = to.part(at, 16 / static_cast<int>(sizeof(T)));

@@ -12,8 +12,15 @@
 //   shuffle_xor, shuffle: another lane's value. any_of_warp: whether a condition holds in any lane.
 //   load_matrix_x4, load_matrix_transposed_x4: ldmatrix, four 8 x 8 matrices of 16-bit elements.
 //   mma_bf16: mma.sync m16n8k16, bfloat16 in, float32 sums.
+//   let_next_begin, wait_for_previous: programmatic dependent launch (Shape::overlaps). The next kernel may begin once
+//   all blocks have said let_next_begin; in_order is both at once, for a kernel that has nothing to do before.
+//   store16: Bytes16 into shared memory.
 //   copy_async16, commit_copies, wait_copies<n>: cp.async into shared memory, in groups.
-//   to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, bits_of, float_of.
+//   to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, magnitude, bits_of, float_of.
+//   larger: one instruction; of a number and a NaN the number, of zeros either. zero_below(limit, x, value): value, or
+//   0 where x < limit, without a jump.
+//   quotient(a, b): a / b, rounded as IEEE does, for |a| from 2^-64 to 2^64 and b from 1 to 2^96; no branch.
+//   SIMT_UNROLL, SIMT_ROLLED before a loop: unrolled wholly, or not at all.
 //
 // Device code stands in `namespace chorus::cuda::inline SIMT_MEANING`: a program may link both meanings of it.
 //
@@ -35,6 +42,10 @@ SIMT_DEVICE int lane() {
 SIMT_DEVICE int warp() {
   return thread() / warp_lanes;
 }
+SIMT_DEVICE void in_order() {
+  let_next_begin();
+  wait_for_previous();
+}
 SIMT_DEVICE float to_float(Bfloat16 value) {
   return float_of(static_cast<std::uint32_t>(value) << 16);
 }
@@ -49,14 +60,13 @@ SIMT_DEVICE Bfloat16 to_bfloat16(float value) {
   return static_cast<Bfloat16>(pack_bfloat16(value, 0.0F) & 0xffffU);
 }
 
-// e^x within 2 ulp for x in [-87.3, 88.3], clamped above, 0 below: kernels/vector16.h's, operation for operation.
+// e^x within 2 ulp for x in [-87.3, 88.3]: kernels/vector16.h's, operation for operation.
 // The polynomial is Cephes' expf (Moshier).
-SIMT_DEVICE float exponential(float x) {
-  const float bounded = minimum(88.3F, maximum(-87.3F, x));
+SIMT_DEVICE float exponential_within(float x) {
   const float rounder = 12582912.0F;  // 1.5 * 2^23: the sum's low bits are the nearest integer
-  const float shifted = multiply_add(bounded, 1.44269504088896341F, rounder);
+  const float shifted = multiply_add(x, 1.44269504088896341F, rounder);
   const float n = shifted - rounder;
-  const float r = multiply_add(n, 2.12194440e-4F, bounded - n * 0.693359375F);
+  const float r = multiply_add(n, 2.12194440e-4F, x - n * 0.693359375F);
   float y = multiply_add(1.9875691500e-4F, r, 1.3981999507e-3F);
   y = multiply_add(y, r, 8.3334519073e-3F);
   y = multiply_add(y, r, 4.1665795894e-2F);
@@ -64,7 +74,29 @@ SIMT_DEVICE float exponential(float x) {
   y = multiply_add(y, r, 5.0000001201e-1F);
   y = multiply_add(y, r * r, r) + 1.0F;
   const std::uint32_t exponent = bits_of(shifted) - bits_of(rounder);
-  return x < -87.3F ? 0.0F : float_of(bits_of(y) + (exponent << 23));
+  return float_of(bits_of(y) + (exponent << 23));
+}
+// The same, clamped above, 0 below.
+SIMT_DEVICE float exponential(float x) {
+  const float y = exponential_within(minimum(88.3F, maximum(-87.3F, x)));
+  return x < -87.3F ? 0.0F : y;
+}
+
+// exponential(x) for x <= 0, with its bits, in fewer instructions: of the bounds one is left, and n * 0.693359375 is
+// exact (7 bits by 9), so that the difference may be fused.
+SIMT_DEVICE float exponential_below(float x) {
+  const float rounder = 12582912.0F;
+  const float shifted = multiply_add(x, 1.44269504088896341F, rounder);
+  const float n = shifted - rounder;
+  const float r = multiply_add(n, 2.12194440e-4F, multiply_add(n, -0.693359375F, x));
+  float y = multiply_add(1.9875691500e-4F, r, 1.3981999507e-3F);
+  y = multiply_add(y, r, 8.3334519073e-3F);
+  y = multiply_add(y, r, 4.1665795894e-2F);
+  y = multiply_add(y, r, 1.6666665459e-1F);
+  y = multiply_add(y, r, 5.0000001201e-1F);
+  y = multiply_add(y, r * r, r) + 1.0F;
+  // The rounder's own bits are shifted out.
+  return zero_below(-87.3F, x, float_of(bits_of(y) + (bits_of(shifted) << 23)));
 }
 
 }  // namespace simt

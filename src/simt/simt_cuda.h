@@ -1,5 +1,5 @@
 // simt.h under nvcc: each function is an instruction or two. Sources: CUDA C++ Programming Guide; PTX ISA 8.x, sections
-// "Warp-level matrix instructions" and "Asynchronous copy". Included by simt.h alone.
+// "Warp-level matrix instructions" and "Asynchronous copy", "griddepcontrol". Included by simt.h alone.
 #pragma once
 
 #include "simt/shape.h"
@@ -11,6 +11,7 @@
   static __global__ void __launch_bounds__(threads, blocks_of_a_processor)
 #define SIMT_DEVICE __device__ __forceinline__
 #define SIMT_UNROLL _Pragma("unroll")
+#define SIMT_ROLLED _Pragma("unroll 1")
 
 namespace simt {
 
@@ -57,6 +58,17 @@ SIMT_DEVICE void sync_block() {
 SIMT_DEVICE void sync_warp() {
   __syncwarp();
 }
+// sm_80 has no such launches: a kernel begins when the one before has ended.
+SIMT_DEVICE void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+SIMT_DEVICE void wait_for_previous() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 SIMT_DEVICE float shuffle_xor(float value, int mask) {
   return __shfl_xor_sync(0xffffffffU, value, mask);
 }
@@ -85,6 +97,14 @@ SIMT_DEVICE void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+struct alignas(16) Bytes16 {
+  std::uint32_t words[4];
+};
+// To index `at`, a multiple of 16 bytes.
+template <typename T>
+SIMT_DEVICE void store16(Shared<T> to, int at, const Bytes16& value) {
+  *reinterpret_cast<Bytes16*>(&to[at]) = value;
+}
 // 16 bytes to index `to`; both sides aligned to 16. Without `read` zeros are written and `from` is not touched.
 template <typename T>
 SIMT_DEVICE void copy_async16(Shared<T> to, int at, const void* from, bool read = true) {
@@ -110,6 +130,18 @@ SIMT_DEVICE float float_of(std::uint32_t bits) {
 SIMT_DEVICE float multiply_add(float a, float b, float c) {
   return __fmaf_rn(a, b, c);
 }
+// The steps that nvcc makes of a / b, without its check for operands that need others.
+SIMT_DEVICE float quotient(float a, float b) {
+  float inverse;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(b));
+  inverse = __fmaf_rn(inverse, __fmaf_rn(-b, inverse, 1.0F), inverse);
+  float result = __fmul_rn(a, inverse);
+  result = __fmaf_rn(inverse, __fmaf_rn(-b, result, a), result);
+  return __fmaf_rn(inverse, __fmaf_rn(-b, result, a), result);
+}
+SIMT_DEVICE float magnitude(float value) {
+  return fabsf(value);
+}
 SIMT_DEVICE float square_root(float value) {
   return __fsqrt_rn(value);
 }
@@ -118,6 +150,17 @@ SIMT_DEVICE float minimum(float a, float b) {
 }
 SIMT_DEVICE float maximum(float a, float b) {
   return a > b ? a : b;
+}
+SIMT_DEVICE float larger(float a, float b) {
+  return fmaxf(a, b);
+}
+// In assembly, since the compiler would jump around what makes `value`, and so part it from what stands beside it.
+SIMT_DEVICE float zero_below(float limit, float x, float value) {
+  float result;
+  asm("{\n.reg .pred p;\nsetp.lt.f32 p, %1, %2;\nselp.f32 %0, 0f00000000, %3, p;\n}"
+      : "=f"(result)
+      : "f"(x), "f"(limit), "f"(value));
+  return result;
 }
 // Two bfloat16, rounded to nearest, ties to even.
 SIMT_DEVICE std::uint32_t pack_bfloat16(float low, float high) {

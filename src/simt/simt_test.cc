@@ -119,6 +119,19 @@ TEST(Emulator, FindsAMissingWaitAndACopyThatBeginsTooEarly) {
   EXPECT_GT(wrong_seeds(expected, [](Emulator& e) { return added(e, Fault::early_copy); }), 0);
 }
 
+// Half of the threads leave before they have waited.
+SIMT_KERNEL leave_early() {
+  if (thread() < 16) return;
+  in_order();
+}
+
+TEST(EmulatorDeathTest, FindsAThreadThatDoesNotWaitForTheKernelBefore) {
+  Emulator emulator(0);
+  emulator.launch({.threads = 32}, leave_early);  // begins when the one before has ended
+  EXPECT_DEATH(emulator.launch({.threads = 32, .overlaps = true}, leave_early),
+               "threads that waited for the kernel before 16, limit 32");
+}
+
 SIMT_KERNEL leave_copy(const float* from) {
   copy_async16(shared<float>(0, 128), thread() * 4, from + thread() * 4);
 }
@@ -192,6 +205,15 @@ TEST(Simt, ExponentialIsWithinTwoUlp) {
   }
   EXPECT_EQ(exponential(0.0F), 1.0F);
   EXPECT_EQ(exponential(-std::numeric_limits<float>::infinity()), 0.0F);
+}
+
+TEST(Simt, ExponentialBelowHasTheBitsOfExponential) {
+  for (std::uint32_t bits = 0x80000000U; bits < 0xff800000U; bits += 1013) {  // -0 and down, all binades
+    ASSERT_EQ(bits_of(exponential_below(float_of(bits))), bits_of(exponential(float_of(bits)))) << float_of(bits);
+  }
+  for (float x = -88.0F; x < 0; x += 0x1.1p-13F) ASSERT_EQ(exponential_below(x), exponential(x)) << x;
+  EXPECT_EQ(exponential_below(0.0F), 1.0F);
+  EXPECT_EQ(exponential_below(-std::numeric_limits<float>::infinity()), 0.0F);
 }
 
 TEST(Simt, Bfloat16RoundsToNearestEven) {
