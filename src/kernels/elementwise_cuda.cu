@@ -31,8 +31,9 @@ void elements_cuda(CudaQueue& queue, const CudaElements& call) {
 }
 
 void rotary_write_cuda(CudaQueue& queue, const CudaRotaryWrite& call) {
-  CHECK(call.rotary_dim <= call.head_dim && call.rotary_dim % 2 == 0, "rotary dimension {} of {}", call.rotary_dim,
-        call.head_dim);
+  CHECK(call.rotary_dim <= call.head_dim && call.rotary_dim % 2 == 0 && call.head_dim % 2 == 0,
+        "rotary dimension {} of {}", call.rotary_dim, call.head_dim);
+  CHECK((call.block_size & (call.block_size - 1)) == 0, "blocks of {}: not a power of two", call.block_size);
   CudaLaunch launch{queue};
   cuda::launch_rotary_write(launch, call);
 }

@@ -46,7 +46,8 @@ struct CudaRotaryWrite {
   std::uint16_t* q = nullptr;               // [m, heads * head_dim]
   std::uint16_t* cache = nullptr;           // of this layer
   const std::int64_t* slots = nullptr;      // [m]: block * block_size + place in the block; -1: not written
-  std::int32_t block_size = 16;
+  std::int32_t block_size = 16;             // a power of two
+  std::int32_t block_size_log2 = 0;         // the launcher's
 };
 void rotary_write_cuda(CudaQueue& queue, const CudaRotaryWrite& call);
 

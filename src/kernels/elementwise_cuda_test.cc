@@ -36,6 +36,32 @@ TEST(RmsNormCuda, AgreesWithTheCpu) {
   }
 }
 
+// The norm with its sum in the order that elementwise_cuda.h states.
+std::vector<Bfloat16> normed_in_order(const std::vector<float>& x, const std::vector<float>& weight) {
+  std::vector<float> sums(256);
+  for (std::size_t i = 0; i < x.size(); ++i) sums[i % 256] = std::fma(x[i], x[i], sums[i % 256]);
+  const auto halve = [&](std::size_t count, std::size_t stride) {  // each `count` sums that lie `stride` apart
+    for (std::size_t half = count / 2 * stride; half >= stride; half /= 2)
+      for (std::size_t i = 0; i < 256; ++i)
+        if (i % (2 * half) < half) sums[i] += sums[i + half];
+  };
+  halve(32, 1);
+  halve(8, 32);
+  const float factor = 1.0F / std::sqrt(sums[0] / static_cast<float>(x.size()) + 1e-5F);
+  std::vector<Bfloat16> out;
+  for (std::size_t i = 0; i < x.size(); ++i) out.push_back(to_bfloat16(x[i] * factor * weight[i]));
+  return out;
+}
+
+// Goal: the stated order, so the same bits whatever a thread holds of a row. Method: widths of each kernel, and of
+// none.
+TEST(RmsNormCuda, SumsInTheStatedOrder) {
+  for (const std::int32_t width : {5, 128, 300, 1024, 1027, 4096, 5000, 8192, 9001}) {
+    const std::vector<float> x = random_floats(width, 3), weight = random_floats(width, 4);
+    EXPECT_EQ(normed(x, 1, width, weight, 6), normed_in_order(x, weight)) << width;
+  }
+}
+
 TEST(RmsNormCuda, BitsOfARowDependOnThatRowAlone) {
   const std::vector<float> x = random_floats(5 * 700, 1), weight = random_floats(700, 2);
   const auto all = normed(x, 5, 700, weight, 0);
@@ -46,9 +72,9 @@ TEST(RmsNormCuda, BitsOfARowDependOnThatRowAlone) {
 }
 
 // Goal: the bits of rotary() and of rounding, at the right places of the KV memory, and nothing else written.
-TEST(RotaryWriteCuda, GivesTheBitsOfTheCpuWhereTheyBelong) {
-  constexpr std::int32_t m = 3, heads = 6, kv_heads = 2, head_dim = 64, rotary_dim = 48, block_size = 16, blocks = 3;
-  constexpr std::int32_t width = (heads + 2 * kv_heads) * head_dim;
+void expect_rotary_write(std::int32_t heads, std::int32_t head_dim, std::int32_t rotary_dim) {
+  constexpr std::int32_t m = 3, kv_heads = 2, block_size = 16, blocks = 3;
+  const std::int32_t width = (heads + 2 * kv_heads) * head_dim;
   const std::vector<float> qkv = random_floats(m * width, 1), cos_sin = random_floats(40 * rotary_dim, 2);
   const std::vector<std::int32_t> positions = {5, 39, 0};
   const std::vector<std::int64_t> slots = {21, -1, 47};
@@ -56,11 +82,11 @@ TEST(RotaryWriteCuda, GivesTheBitsOfTheCpuWhereTheyBelong) {
   const std::vector<Bfloat16> unwritten(static_cast<std::size_t>(blocks) * kv_heads * 2 * block_size * head_dim,
                                         0x7fff);
   Bfloat16* cache = device.put(unwritten);
-  Bfloat16* q = device.put(std::vector<Bfloat16>(m * heads * head_dim));
+  Bfloat16* q = device.put(std::vector<Bfloat16>(static_cast<std::size_t>(m * heads * head_dim)));
   cuda::launch_rotary_write(device,
                             {device.put(qkv), width, m, heads, kv_heads, head_dim, rotary_dim, device.put(positions),
                              device.put(cos_sin), q, cache, device.put(slots), block_size});
-  const auto q_out = device.get(q, m * heads * head_dim);
+  const auto q_out = device.get(q, static_cast<std::size_t>(m * heads * head_dim));
   const auto written = device.get(cache, unwritten.size());
 
   ThreadPool pool(1);
@@ -84,9 +110,15 @@ TEST(RotaryWriteCuda, GivesTheBitsOfTheCpuWhereTheyBelong) {
   EXPECT_EQ(written, expected);
 }
 
-TEST(ArgmaxCuda, TakesWhatTheSamplerTakes) {
+TEST(RotaryWriteCuda, GivesTheBitsOfTheCpuWhereTheyBelong) {
+  expect_rotary_write(6, 64, 48);
+  expect_rotary_write(3, 128, 128);
+  expect_rotary_write(24, 64, 36);  // no multiple of 8: one number at a time; more units than a thread reads at once
+}
+
+void expect_the_samplers_choice(std::int32_t width) {
   constexpr float infinity = std::numeric_limits<float>::infinity();
-  constexpr std::int32_t width = 1000, m = 7;
+  constexpr std::int32_t m = 7;
   std::vector<float> logits = random_floats(m * width, 1);
   const auto at = [&](std::int32_t row, std::int32_t i) -> float& {
     return logits[static_cast<std::size_t>(row * width + i)];
@@ -103,13 +135,20 @@ TEST(ArgmaxCuda, TakesWhatTheSamplerTakes) {
   cuda::launch_argmax(device, {device.put(logits), width, m, width, out});
   const auto tokens = device.get(out, m);
   Sampler sampler(Isa::scalar, width);
+  const auto columns = static_cast<std::size_t>(width);
   for (std::size_t row = 0; row < m; ++row) {
     SampleInput input;
-    input.logits = std::span(logits).subspan(row * width, width);
+    input.logits = std::span(logits).subspan(row * columns, columns);
     input.temperature = 0;
     const SampleOutput expected = sampler.sample(input);
     EXPECT_EQ(tokens[row], expected.not_a_number ? -1 : expected.token) << row;
   }
+}
+
+TEST(ArgmaxCuda, TakesWhatTheSamplerTakes) {
+  expect_the_samplers_choice(1000);
+  expect_the_samplers_choice(1001);   // one number at a time
+  expect_the_samplers_choice(20000);  // more than the threads read at once
 }
 
 }  // namespace
