@@ -1,5 +1,5 @@
 #include "base/check.h"
-#include "kernels/attention_cuda_impl.h"
+#include "kernels/attention_split_cuda_impl.h"
 #include "kernels/cuda_launch.h"
 
 namespace chorus {

@@ -55,7 +55,7 @@ inline constexpr std::int32_t attention_cuda_padded(std::int32_t head_dim) {
 // Scratch that a call with one row a sequence needs: a state of 16 lanes for each sequence, KV head and partition.
 inline std::int64_t attention_cuda_state_floats(const CudaAttention& call) {
   const std::int64_t partitions = (call.positions_max + attention_partition_keys - 1) / attention_partition_keys;
-  return partitions * call.sequence_count * call.kv_heads * 16 * (2 + attention_cuda_padded(call.head_dim));
+  return partitions * call.sequence_count * call.kv_heads * 16 * (4 + attention_cuda_padded(call.head_dim));
 }
 
 // Queues the attention of all sequences: those with one row each (a decode) in one call, prefills in another.

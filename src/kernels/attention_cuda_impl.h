@@ -1,7 +1,6 @@
-// Device code of attention_cuda.h, for nvcc and for the emulation. A lane is one (query row, query head), as in
-// attention_tile.h; a warp has 16 lanes of one KV head, the rows of its matrix products. In a prefill the warps of a
-// block have lanes of their own; in a decode, where there are few, they have the same lanes, compute the same weights
-// each, and part the dimensions of the values: the sums are the same. Private to attention_cuda*.
+// Device code of attention_cuda.h, for nvcc and for the emulation: what prefill and decode share, and the prefill. A
+// lane is one (query row, query head), as in attention_tile.h; a warp has 16 lanes of one KV head, the rows of its
+// matrix products. The decode is attention_split_cuda_impl.h's. Private to attention_cuda*.
 #pragma once
 
 #include "base/numerics.h"
@@ -53,31 +52,11 @@ struct MergeWeights {
   float top, mine, theirs;
 };
 SIMT_DEVICE MergeWeights merge_weights(float top, float later_top) {
-  const float both = simt::maximum(top, later_top);
-  return {both, simt::exponential(top - both), simt::exponential(later_top - both)};
+  const float both = simt::larger(top, later_top);
+  return {both, simt::exponential_below(top - both), simt::exponential_below(later_top - both)};
 }
 SIMT_DEVICE float merged(const MergeWeights& weights, float mine, float theirs) {
   return simt::multiply_add(theirs, weights.theirs, mine * weights.mine);
-}
-
-// state = state merged with `later`, row by row.
-template <int fragments>
-SIMT_DEVICE void merge_state(AttentionState<fragments>& state, const AttentionState<fragments>& later) {
-  SIMT_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    if (later.sum[r] == 0) continue;
-    const bool first = state.sum[r] == 0;
-    const MergeWeights weights = first ? MergeWeights{later.top[r], 0, 1} : merge_weights(state.top[r], later.top[r]);
-    state.top[r] = weights.top;
-    state.sum[r] = first ? later.sum[r] : merged(weights, state.sum[r], later.sum[r]);
-    SIMT_UNROLL
-    for (int i = 0; i < fragments; ++i) {
-      SIMT_UNROLL
-      for (int j = 2 * r; j < 2 * r + 2; ++j) {
-        state.values[i][j] = first ? later.values[i][j] : merged(weights, state.values[i][j], later.values[i][j]);
-      }
-    }
-  }
 }
 
 // Keys [first, last) that a row sees; none where first >= last.
@@ -88,10 +67,9 @@ struct KeySpan {
 // What a block works on.
 // blocks: of a processor, as registers and shared memory allow. A block computes with `dimensions`; heads of fewer are
 // filled up with zeros, which changes no sum, unless it is exact.
-template <int dimensions, bool exact, int warps_over_lanes, int warps_over_dimensions, int stage_count,
-          int blocks_of_a_processor>
+template <int dimensions, bool exact, int warps_over_lanes, int warps_over_dimensions, int blocks_of_a_processor>
 struct AttentionBlock {
-  static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions, stages = stage_count;
+  static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions;
   static constexpr int blocks = blocks_of_a_processor;
   static constexpr bool is_exact = exact;
   static constexpr int threads = warps_over_lanes * warps_over_dimensions * simt::warp_lanes;
@@ -99,8 +77,6 @@ struct AttentionBlock {
   static constexpr int fragments = head_dim / 8 / over_dimensions;  // of values, of a warp
   static_assert(fragments % 2 == 0);
   using State = AttentionState<fragments>;
-  static constexpr int stage_elements = 2 * attention_step * head_dim;  // K, then V
-  static constexpr int shared_bytes = stages * stage_elements * 2;
 
   CudaSequence sequence;
   const std::int32_t* table;
@@ -128,9 +104,6 @@ struct AttentionBlock {
     const int last = sequence.start + row + 1;
     return {window > 0 && last > window ? last - window : 0, last};
   }
-  SIMT_DEVICE KeySpan keys_of_lane(int lane, int window) const {
-    return exists(lane) ? keys_of_row(lane / group, window) : KeySpan{0, 0};
-  }
   // That any lane of the block sees.
   SIMT_DEVICE KeySpan keys_of_block(int window) const {
     const int last_lane =
@@ -143,54 +116,26 @@ struct AttentionBlock {
   }
 };
 
-// Index in a stage of 16 bytes of key `key` (K; V: attention_step + key).
+// Index of 16 bytes of key (or value) `key` of some that lie one after another.
 template <int head_dim>
 SIMT_DEVICE int key_chunk(int key, int chunk) {
   return key * head_dim + ((chunk ^ (key & 7)) << 3);
 }
 
-// Copies keys [step * 32, step * 32 + 32) and their values; zeros for those that no lane of the block sees.
-template <typename Block>
-SIMT_DEVICE void load_keys(const CudaAttention& call, const Block& block, KeySpan keys, int step,
-                           Shared<Bfloat16> memory, int at) {
-  constexpr int chunks = Block::head_dim / 8, rows = Block::threads / chunks;  // keys of one round of the threads
-  const int key = simt::thread() / chunks, chunk = simt::thread() % chunks;
-  const int dim = block.stored_dim();
-  const bool in_head = Block::is_exact || chunk * 8 < dim;
-  const std::int64_t head_elements = static_cast<std::int64_t>(call.block_size) * dim;
-  SIMT_UNROLL
-  for (int half = 0; half < 2; ++half) {  // 16 keys lie in one block of the KV memory
-    const int first = step * attention_step + half * 16;
-    const bool any = first < keys.last && first + 16 > keys.first;
-    const std::int64_t number = any ? block.table[first >> call.block_size_log2] : 0;
-    const Bfloat16* k = call.cache + (number * call.kv_heads + block.kv_head) * 2 * head_elements +
-                        ((first & (call.block_size - 1)) + key) * dim + chunk * 8;
-    SIMT_UNROLL
-    for (int row = 0; row < 16; row += rows) {
-      if (key + row >= 16) break;
-      const bool seen = in_head && first + key + row < keys.last && first + key + row >= keys.first;
-      const int to = at + key_chunk<Block::head_dim>(half * 16 + key + row, chunk);
-      const Bfloat16* from = k + static_cast<std::int64_t>(row) * dim;
-      simt::copy_async16(memory, to, from, seen);
-      simt::copy_async16(memory, to + attention_step * Block::head_dim, from + head_elements, seen);
-    }
-  }
-}
-
-// scores = q K^T of one step.
+// scores = q K^T of one step, whose keys lie at `at`.
 template <int head_dim>
 SIMT_DEVICE void score_step(const std::uint32_t (&q)[head_dim / 16][4], Shared<Bfloat16> memory, int at,
                             float (&scores)[attention_step / 8][4]) {
   const int lane = simt::lane();
   SIMT_UNROLL
   for (int i = 0; i < attention_step / 2; ++i) scores[i / 4][i % 4] = 0;
+  const int row = at + key_chunk<head_dim>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   SIMT_UNROLL
   for (int d = 0; d < head_dim / 16; ++d) {
     SIMT_UNROLL
     for (int n = 0; n < attention_step / 16; ++n) {
       std::uint32_t k[4];
-      const int key = 16 * n + lane / 16 * 8 + lane % 8;
-      simt::load_matrix_x4(k, memory, at + key_chunk<head_dim>(key, 2 * d + lane / 8 % 2));
+      simt::load_matrix_x4(k, memory, (row ^ 16 * d) + 16 * n * head_dim);  // chunk 2 d further
       const int even = 2 * n;
       simt::mma_bf16(scores[even], q[d], k[0], k[1]);
       simt::mma_bf16(scores[even + 1], q[d], k[2], k[3]);
@@ -198,59 +143,65 @@ SIMT_DEVICE void score_step(const std::uint32_t (&q)[head_dim / 16][4], Shared<B
   }
 }
 
-// The thread's scores of row r become weights; the state is scaled to the new maximum. seen: the row's keys, counted
-// from the step's first.
-template <int fragments>
-SIMT_DEVICE void weigh_step(float scale, KeySpan seen, int r, float (&scores)[attention_step / 8][4],
-                            AttentionState<fragments>& state) {
-  const bool masked = simt::any_of_warp(seen.first > 0 || seen.last < attention_step);
-  float top = state.top[r];
+// Scales the thread's scores of row r; returns the largest of the row, of all threads. seen: the row's keys, counted
+// from the step's first; not looked at unless `masked`.
+SIMT_DEVICE float scale_scores(float scale, KeySpan seen, bool masked, int r, float (&scores)[attention_step / 8][4]) {
   SIMT_UNROLL
-  for (int i = 0; i < attention_step / 4; ++i) {
-    const int key = i / 2 * 8 + simt::lane() % 4 * 2 + i % 2;
-    float& score = scores[i / 2][2 * r + i % 2];
-    score = score * scale;
-    if (masked) score = key >= seen.first && key < seen.last ? score : minus_infinity();
-    top = simt::maximum(top, score);
+  for (int i = 0; i < attention_step / 4; ++i) scores[i / 2][2 * r + i % 2] *= scale;
+  if (masked) {
+    SIMT_UNROLL
+    for (int i = 0; i < attention_step / 4; ++i) {
+      const int key = i / 2 * 8 + simt::lane() % 4 * 2 + i % 2;
+      if (key < seen.first || key >= seen.last) scores[i / 2][2 * r + i % 2] = minus_infinity();
+    }
   }
-  top = simt::maximum(top, simt::shuffle_xor(top, 1));
-  top = simt::maximum(top, simt::shuffle_xor(top, 2));
-  const float shift = top == minus_infinity() ? 0.0F : top;  // no key so far: all weights are e^-inf
-  const float factor = simt::exponential(state.top[r] - shift);
+  float top = minus_infinity();
+  SIMT_UNROLL
+  for (int i = 0; i < attention_step / 4; ++i) top = simt::larger(top, scores[i / 2][2 * r + i % 2]);
+  top = simt::larger(top, simt::shuffle_xor(top, 1));
+  return simt::larger(top, simt::shuffle_xor(top, 2));
+}
+
+// What is subtracted from scores whose largest so far is `top`.
+SIMT_DEVICE float shift_of(float top) {
+  return top == minus_infinity() ? 0.0F : top;  // no key so far: all weights are e^-inf
+}
+
+// The thread's scores of row r become weights; returns the row's sum.
+SIMT_DEVICE float weigh_scores(float shift, int r, float (&scores)[attention_step / 8][4]) {
   float sum = 0;
   SIMT_UNROLL
   for (int i = 0; i < attention_step / 4; ++i) {
     float& score = scores[i / 2][2 * r + i % 2];
-    score = simt::exponential(score - shift);
+    score = simt::exponential_below(score - shift);
     sum += score;
   }
   sum += simt::shuffle_xor(sum, 1);
-  sum += simt::shuffle_xor(sum, 2);
-  if (simt::any_of_warp(factor != 1.0F)) state.scale(r, factor);
-  state.sum[r] += sum;
-  state.top[r] = top;
+  return sum + simt::shuffle_xor(sum, 2);
 }
 
-// state += weights V of one step.
-template <typename Block>
-SIMT_DEVICE void add_values(const float (&weights)[attention_step / 8][4], Shared<Bfloat16> memory, int at,
-                            typename Block::State& state) {
-  const int lane = simt::lane(), first_chunk = Block::first_dimension() / 8;
+// Weights as the factor of mma_bf16 of keys [16 k, 16 k + 16).
+SIMT_DEVICE void pack_weights(const float (&weights)[attention_step / 8][4], int k, std::uint32_t (&a)[4]) {
   SIMT_UNROLL
-  for (int k = 0; k < attention_step / 16; ++k) {
-    const int even = 2 * k;
-    const std::uint32_t a[4] = {simt::pack_bfloat16(weights[even][0], weights[even][1]),
-                                simt::pack_bfloat16(weights[even][2], weights[even][3]),
-                                simt::pack_bfloat16(weights[even + 1][0], weights[even + 1][1]),
-                                simt::pack_bfloat16(weights[even + 1][2], weights[even + 1][3])};
-    SIMT_UNROLL
-    for (int d = 0; d < Block::fragments / 2; ++d) {
-      std::uint32_t v[4];
-      const int key = attention_step + 16 * k + lane % 16, chunk = first_chunk + 2 * d + lane / 16;
-      simt::load_matrix_transposed_x4(v, memory, at + key_chunk<Block::head_dim>(key, chunk));
-      simt::mma_bf16(state.values[2 * d], a, v[0], v[1]);
-      simt::mma_bf16(state.values[2 * d + 1], a, v[2], v[3]);
-    }
+  for (int i = 0; i < 4; ++i) {
+    const float(&of)[4] = weights[2 * k + i / 2];
+    const int row = i % 2 * 2;
+    a[i] = simt::pack_bfloat16(of[row], of[row + 1]);
+  }
+}
+
+// state += weights V of keys [16 k, 16 k + 16) of a step whose values lie at `at`.
+template <typename Block>
+SIMT_DEVICE void add_values(const std::uint32_t (&a)[4], int k, Shared<Bfloat16> memory, int at,
+                            typename Block::State& state) {
+  const int lane = simt::lane();
+  const int row = at + key_chunk<Block::head_dim>(lane % 16, Block::first_dimension() / 8 + lane / 16);
+  SIMT_UNROLL
+  for (int d = 0; d < Block::fragments / 2; ++d) {
+    std::uint32_t v[4];
+    simt::load_matrix_transposed_x4(v, memory, (row ^ 16 * d) + 16 * k * Block::head_dim);  // chunk 2 d further
+    simt::mma_bf16(state.values[2 * d], a, v[0], v[1]);
+    simt::mma_bf16(state.values[2 * d + 1], a, v[2], v[3]);
   }
 }
 
@@ -270,201 +221,216 @@ SIMT_DEVICE void load_query(const CudaAttention& call, const Block& block,
   }
 }
 
+// A prefill's block: a warp for 16 lanes each. Keys come two steps at a time.
+template <int dimensions, bool exact, int warps>
+struct RowsBlock : AttentionBlock<dimensions, exact, warps, 1, 1> {
+  using AttentionBlock<dimensions, exact, warps, 1, 1>::AttentionBlock;
+  using AttentionBlock<dimensions, exact, warps, 1, 1>::threads;
+  static constexpr int stages = 2, stage_keys = 2 * attention_step;
+  static constexpr int stage_elements = 2 * stage_keys * dimensions;  // keys, then values
+  static constexpr int total_at = stages * stage_elements * 2;
+  static constexpr int total_count = dimensions / 2 * threads;
+  static constexpr int shared_bytes = total_at + total_count * 4;
+  static_assert(attention_partition_keys % stage_keys == 0);
+};
+
+// Copies the keys and values that a block of a prefill needs, a stage at a time; zeros for those that none of its lanes
+// sees. The numbers of the blocks of KV memory are read a stage ahead of their use.
 template <typename Block>
-SIMT_DEVICE void store_result(const CudaAttention& call, const Block& block, const typename Block::State& state) {
-  SIMT_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    const int lane = block.lane_of(r);
-    if (!block.exists(lane)) continue;
-    Bfloat16* out = call.out + block.element_of_lane(lane, call.ldo);
+struct KeyLoader {
+  static constexpr int pieces = Block::head_dim / 8,
+                       rows = Block::threads / pieces;  // keys of one round of the threads
+  static constexpr int rounds = (Block::stage_keys + rows - 1) / rows;
+
+  const CudaAttention& call;
+  const Block& block;
+  KeySpan keys;
+  Shared<Bfloat16> memory;
+  std::int32_t numbers[rounds];  // of the next stage
+
+  SIMT_DEVICE bool sees(int key) const { return key >= keys.first && key < keys.last; }
+  SIMT_DEVICE static int own_key(int round) { return round * rows + simt::thread() / pieces; }
+  SIMT_DEVICE void read_numbers(int stage) {
     SIMT_UNROLL
-    for (int i = 0; i < Block::fragments; ++i) {
-      if (!Block::is_exact && Block::dimension(i) >= block.stored_dim()) break;
-      *reinterpret_cast<std::uint32_t*>(out + Block::dimension(i)) =
-          simt::pack_bfloat16(state.values[i][2 * r] / state.sum[r], state.values[i][2 * r + 1] / state.sum[r]);
+    for (int i = 0; i < rounds; ++i) {
+      const int key = stage * Block::stage_keys + own_key(i);
+      numbers[i] = sees(key) ? block.table[key >> call.block_size_log2] : 0;
     }
   }
-}
-
-// States of a split: [sequence][kv_head][partition][lane of 16][2 + padded head_dim]: top, sum, values.
-inline constexpr int state_header = 2;
-template <int head_dim>
-SIMT_DEVICE float* state_of(const CudaAttention& call, int partitions, int sequence, int kv_head, int partition) {
-  const std::int64_t index = (static_cast<std::int64_t>(sequence) * call.kv_heads + kv_head) * partitions + partition;
-  return call.states + index * attention_warp_rows * (state_header + head_dim);
-}
-
-template <typename Block>
-SIMT_DEVICE void store_state(const Block& block, const typename Block::State& state, float* to) {
-  SIMT_UNROLL
-  for (int r = 0; r < 2; ++r) {
-    const int lane = block.lane_of(r);
-    if (!block.exists(lane)) continue;
-    float* out = to + lane * (state_header + Block::head_dim);
-    if (Block::dimension(0) == 0) {
-      out[0] = state.top[r];
-      out[1] = state.sum[r];
-    }
+  // One group of copies; none beyond the keys.
+  SIMT_DEVICE void load(int stage) {
+    const int piece = simt::thread() % pieces, dim = block.stored_dim(), head_elements = call.block_size * dim;
+    const bool in_head = Block::is_exact || piece * 8 < dim;
+    const int of_piece = 2 * block.kv_head * head_elements + piece * 8;
+    const Bfloat16* first = call.cache + of_piece;
+    const int at = stage % Block::stages * Block::stage_elements;
     SIMT_UNROLL
-    for (int i = 0; i < 2 * Block::fragments; ++i) {
-      out[state_header + Block::dimension(i / 2) + i % 2] = state.values[i / 2][2 * r + i % 2];
-    }
-  }
-}
-
-// Walks the keys of steps [begin, end), partition by partition; ended(state) after each.
-template <typename Block, typename F>
-SIMT_DEVICE void walk_keys(const CudaAttention& call, const Block& block, int begin, int end, F ended) {
-  const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Block::stages * Block::stage_elements);
-  const KeySpan keys = block.keys_of_block(call.window);
-  const auto load = [&](int step) {
-    if (step < end) {
-      load_keys(call, block, keys, step, memory, (step - begin) % Block::stages * Block::stage_elements);
+    for (int i = 0; i < rounds; ++i) {
+      const int row = own_key(i), key = stage * Block::stage_keys + row;
+      if (stage * Block::stage_keys >= keys.last || row >= Block::stage_keys) continue;
+      const int block_elements = head_elements * 2 * call.kv_heads, of_key = (key & (call.block_size - 1)) * dim;
+      const Bfloat16* from = first + static_cast<std::int64_t>(numbers[i]) * block_elements + of_key;
+      const int to = at + key_chunk<Block::head_dim>(row, piece);
+      simt::copy_async16(memory, to, from, in_head && sees(key));
+      simt::copy_async16(memory, to + Block::stage_elements / 2, from + head_elements, in_head && sees(key));
     }
     simt::commit_copies();
-  };
+    read_numbers(stage + 1);
+  }
+};
+
+// What a thread has of its two rows over the partitions so far: values in shared memory, where nobody else looks.
+template <typename Block>
+struct RowsTotal {
+  Shared<float> values;
+  float top[2], sum[2];
+
+  SIMT_DEVICE float& value(int i, int j) const { return values[(4 * i + j) * Block::threads + simt::thread()]; }
+  // Becomes merged with the next partition's.
+  SIMT_DEVICE void merge(const typename Block::State& later) {
+    SIMT_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      if (later.sum[r] == 0) continue;
+      const bool first = sum[r] == 0;
+      const MergeWeights weights = first ? MergeWeights{later.top[r], 0, 1} : merge_weights(top[r], later.top[r]);
+      top[r] = weights.top;
+      sum[r] = first ? later.sum[r] : merged(weights, sum[r], later.sum[r]);
+      SIMT_UNROLL
+      for (int i = 0; i < 2 * Block::fragments; ++i) {
+        float& mine = value(i / 2, 2 * r + i % 2);
+        const float theirs = later.values[i / 2][2 * r + i % 2];
+        mine = first ? theirs : merged(weights, mine, theirs);
+      }
+    }
+  }
+  SIMT_DEVICE void store(const CudaAttention& call, const Block& block) const {
+    SIMT_UNROLL
+    for (int r = 0; r < 2; ++r) {
+      const int lane = block.lane_of(r);
+      if (!block.exists(lane)) continue;
+      Bfloat16* out = call.out + block.element_of_lane(lane, call.ldo);
+      SIMT_UNROLL
+      for (int i = 0; i < Block::fragments; ++i) {
+        if (!Block::is_exact && Block::dimension(i) >= block.stored_dim()) break;
+        *reinterpret_cast<std::uint32_t*>(out + Block::dimension(i)) =
+            simt::pack_bfloat16(value(i, 2 * r) / sum[r], value(i, 2 * r + 1) / sum[r]);
+      }
+    }
+  }
+};
+
+// The keys of a warp's lanes; lanes that do not exist count as the last one that does. A step that no lane sees changes
+// no state.
+template <typename Block>
+struct WarpKeys {
+  KeySpan any, all;   // that any lane sees; that all see
+  KeySpan of_row[2];  // of the thread's rows
+
+  SIMT_DEVICE WarpKeys(const Block& block, int window) {
+    const int last = block.sequence.count * block.group - 1, warp = block.lane_of(0) - simt::lane() / 4;
+    const auto keys = [&](int lane) { return block.keys_of_row((lane < last ? lane : last) / block.group, window); };
+    const KeySpan low = keys(warp), high = keys(warp + attention_warp_rows - 1);
+    any = {low.first, warp <= last ? high.last : 0};
+    all = {high.first, low.last};
+    of_row[0] = keys(block.lane_of(0));
+    of_row[1] = keys(block.lane_of(1));
+  }
+  SIMT_DEVICE bool sees(int first) const { return first < any.last && first + attention_step > any.first; }
+  SIMT_DEVICE bool masks(int first) const { return first < all.first || first + attention_step > all.last; }
+};
+
+// state with the step whose keys begin with `first` and lie at `at`.
+template <typename Block>
+SIMT_DEVICE void add_step(const std::uint32_t (&q)[Block::head_dim / 16][4], const WarpKeys<Block>& keys, float scale,
+                          int first, Shared<Bfloat16> memory, int at, typename Block::State& state) {
+  const bool masked = keys.masks(first);
+  float scores[attention_step / 8][4];
+  score_step<Block::head_dim>(q, memory, at, scores);
+  SIMT_UNROLL
+  for (int r = 0; r < 2; ++r) {
+    const KeySpan seen = {keys.of_row[r].first - first, keys.of_row[r].last - first};
+    const float top = simt::larger(state.top[r], scale_scores(scale, seen, masked, r, scores));
+    const float shift = shift_of(top);
+    state.scale(r, simt::exponential_below(state.top[r] - shift));
+    state.sum[r] += weigh_scores(shift, r, scores);
+    state.top[r] = top;
+  }
+  SIMT_UNROLL
+  for (int k = 0; k < attention_step / 16; ++k) {
+    std::uint32_t a[4];
+    pack_weights(scores, k, a);
+    add_values<Block>(a, k, memory, at + Block::stage_elements / 2, state);
+  }
+}
+
+// A block: some lanes of one KV head of one sequence, all keys. Blocks: x: KV heads x tiles of lanes, those with the
+// most keys first; z: sequences.
+template <typename Block>
+SIMT_KERNEL_OF(Block::threads, Block::blocks)
+attention_rows(CudaAttention call, int blocks) {
+  simt::in_order();
+  const Block block(call, blocks - 1 - simt::block_x(), simt::block_z());
+  if (block.empty()) return;
+  const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Block::stages * Block::stage_elements);
+  KeyLoader<Block> loader{call, block, block.keys_of_block(call.window), memory, {}};
+  const int begin = loader.keys.first / Block::stage_keys * 2;
+  loader.read_numbers(begin / 2);
+  loader.load(begin / 2);
   std::uint32_t q[Block::head_dim / 16][4];
   load_query<0>(call, block, q);
   load_query<1>(call, block, q);
-  const KeySpan seen[2] = {block.keys_of_lane(block.lane_of(0), call.window),
-                           block.keys_of_lane(block.lane_of(1), call.window)};
+  const WarpKeys<Block> keys(block, call.window);
+  RowsTotal<Block> total{simt::shared<float>(Block::total_at, Block::total_count), {}, {}};
   typename Block::State state;
   state.clear();
-  SIMT_UNROLL
-  for (int stage = 0; stage < Block::stages - 1; ++stage) load(begin + stage);
-  for (int step = begin; step < end; ++step) {
-    simt::wait_copies<Block::stages - 2>();
-    simt::sync_block();
-    load(step + Block::stages - 1);
-    const int at = (step - begin) % Block::stages * Block::stage_elements, first = step * attention_step;
-    float scores[attention_step / 8][4];
-    score_step<Block::head_dim>(q, memory, at, scores);
-    SIMT_UNROLL
-    for (int r = 0; r < 2; ++r) {
-      weigh_step(call.scale, {seen[r].first - first, seen[r].last - first}, r, scores, state);
+  for (int step = begin; step * attention_step < loader.keys.last; ++step) {
+    if (step % 2 == 0) {
+      simt::wait_copies<0>();
+      simt::sync_block();
+      loader.load(step / 2 + 1);
     }
-    add_values<Block>(scores, memory, at, state);
-    if ((step + 1) % partition_steps == 0 || step + 1 == end) {
-      ended(state);
+    const int first = step * attention_step;
+    const int at = step / 2 % Block::stages * Block::stage_elements + step % 2 * attention_step * Block::head_dim;
+    if (keys.sees(first)) add_step(q, keys, call.scale, first, memory, at, state);
+    if ((step + 1) % partition_steps == 0) {
+      total.merge(state);
       state.clear();
     }
   }
   simt::wait_copies<0>();
+  total.merge(state);  // of a last part of a partition; otherwise of nothing
+  total.store(call, block);
 }
 
-// A block: some lanes of one KV head of one sequence, all keys. Blocks: x: KV heads x tiles of lanes, z: sequences.
 template <typename Block>
-SIMT_KERNEL_OF(Block::threads, Block::blocks)
-attention_rows(CudaAttention call) {
-  const Block block(call, simt::block_x(), simt::block_z());
-  if (block.empty()) return;
-  const KeySpan keys = block.keys_of_block(call.window);
-  typename Block::State total;
-  total.clear();
-  walk_keys(call, block, keys.first / attention_step, (keys.last + attention_step - 1) / attention_step,
-            [&](const typename Block::State& state) { merge_state(total, state); });
-  store_result(call, block, total);
-}
-
-// A block: one KV head of one sequence of one row, one partition (y).
-template <typename Block>
-SIMT_KERNEL_OF(Block::threads, Block::blocks)
-attention_partitions(CudaAttention call, int partitions) {
-  const Block block(call, simt::block_x(), simt::block_z());
-  const KeySpan keys = block.keys_of_block(call.window);
-  const int first = simt::block_y() * partition_steps;
-  const int begin = keys.first / attention_step > first ? keys.first / attention_step : first;
-  const int last = (keys.last + attention_step - 1) / attention_step;
-  const int end = last < first + partition_steps ? last : first + partition_steps;
-  if (block.empty() || begin >= end) return;
-  float* to = state_of<Block::head_dim>(call, partitions, simt::block_z(), simt::block_x(), simt::block_y());
-  walk_keys(call, block, begin, end, [&](const typename Block::State& state) { store_state(block, state, to); });
-}
-
-// A block: one query head (x) of one sequence (z); a thread merges one dimension. States are read `together` at a time,
-// before the first of them is needed.
-template <int head_dim, bool exact>
-SIMT_KERNEL_OF(head_dim, 1)
-attention_merge(CudaAttention call, int partitions) {
-  constexpr int together = 8;
-  const int group = call.heads / call.kv_heads, lane = simt::block_x() % group;
-  const AttentionBlock<head_dim, exact, 1, 1, 1, 1> block(call, simt::block_x() / group, simt::block_z());
-  if (block.empty()) return;
-  const KeySpan keys = block.keys_of_block(call.window);
-  const int last = (keys.last + attention_partition_keys - 1) / attention_partition_keys;
-  float top = 0, sum = 0, value = 0;
-  for (int p = keys.first / attention_partition_keys; p < last; p += together) {
-    float later_top[together], later_sum[together], later_value[together];
-    SIMT_UNROLL
-    for (int i = 0; i < together; ++i) {
-      const int partition = p + i < last ? p + i : last - 1;
-      const float* later = state_of<head_dim>(call, partitions, simt::block_z(), block.kv_head, partition) +
-                           lane * (state_header + head_dim);
-      later_top[i] = later[0];
-      later_sum[i] = p + i < last ? later[1] : 0.0F;
-      later_value[i] = later[state_header + simt::thread()];
-    }
-    SIMT_UNROLL
-    for (int i = 0; i < together; ++i) {
-      if (later_sum[i] == 0) continue;
-      const bool first = sum == 0;
-      const MergeWeights weights = first ? MergeWeights{later_top[i], 0, 1} : merge_weights(top, later_top[i]);
-      top = weights.top;
-      sum = first ? later_sum[i] : merged(weights, sum, later_sum[i]);
-      value = first ? later_value[i] : merged(weights, value, later_value[i]);
-    }
-  }
-  if (!exact && simt::thread() >= call.head_dim) return;
-  call.out[block.element_of_lane(lane, call.ldo) + simt::thread()] = simt::to_bfloat16(value / sum);
-}
-
-inline int attention_partitions_of(const CudaAttention& call) {
-  return (call.positions_max + attention_partition_keys - 1) / attention_partition_keys;
+int attention_rows_blocks(const CudaAttention& call) {
+  return (call.rows_max * (call.heads / call.kv_heads) + Block::lanes - 1) / Block::lanes * call.kv_heads;
 }
 
 template <typename Block, typename Launch>
 void launch_attention_rows(Launch& launch, const CudaAttention& call) {
-  const int lanes = call.rows_max * (call.heads / call.kv_heads);
-  launch(simt::Shape{.x = (lanes + Block::lanes - 1) / Block::lanes * call.kv_heads,
+  const int blocks = attention_rows_blocks<Block>(call);
+  launch(simt::Shape{.x = blocks,
                      .z = call.sequence_count,
                      .threads = Block::threads,
-                     .shared_bytes = Block::shared_bytes},
-         attention_rows<Block>, call);
+                     .shared_bytes = Block::shared_bytes,
+                     .overlaps = true},
+         attention_rows<Block>, call, blocks);
 }
 
-template <typename Block, typename Launch>
-void launch_attention_split(Launch& launch, const CudaAttention& call) {
-  const int partitions = attention_partitions_of(call);
-  launch(simt::Shape{.x = call.kv_heads,
-                     .y = partitions,
-                     .z = call.sequence_count,
-                     .threads = Block::threads,
-                     .shared_bytes = Block::shared_bytes},
-         attention_partitions<Block>, call, partitions);
-  launch(simt::Shape{.x = call.heads, .z = call.sequence_count, .threads = Block::head_dim},
-         attention_merge<Block::head_dim, Block::is_exact>, call, partitions);
-}
-
-// Many blocks have a warp each: what they repeat for each other would cost more than it hides.
+// A processor has one block at a time. Of two sizes that which is through first, if each warp takes the same time.
 template <int head_dim, bool exact, typename Launch>
-void launch_attention_of(Launch& launch, const CudaAttention& call, int processors) {
-  constexpr int many = 8;  // blocks of a processor
-  if (call.rows_max > 1) return launch_attention_rows<AttentionBlock<head_dim, exact, 8, 1, 3, 1>>(launch, call);
-  if (call.sequence_count * call.kv_heads * attention_partitions_of(call) >= many * processors) {
-    return launch_attention_split<AttentionBlock<head_dim, exact, 1, 1, 3, 4>>(launch, call);
+void launch_attention_prefill(Launch& launch, const CudaAttention& call, int processors) {
+  using Large = RowsBlock<head_dim, exact, 12>;
+  using Small = RowsBlock<head_dim, exact, 8>;
+  const auto time = [&](int blocks, int threads) {
+    return (static_cast<std::int64_t>(blocks) * call.sequence_count + processors - 1) / processors * threads;
+  };
+  if (time(attention_rows_blocks<Small>(call), Small::threads) <
+      time(attention_rows_blocks<Large>(call), Large::threads)) {
+    return launch_attention_rows<Small>(launch, call);
   }
-  launch_attention_split<AttentionBlock<head_dim, exact, 1, 4, 3, 4>>(launch, call);
-}
-
-template <typename Launch>
-void launch_attention(Launch& launch, CudaAttention call, int processors) {
-  if (call.sequence_count == 0) return;
-  call.block_size_log2 = 0;
-  while (1 << call.block_size_log2 < call.block_size) ++call.block_size_log2;
-  if (call.head_dim == 64) return launch_attention_of<64, true>(launch, call, processors);
-  if (call.head_dim == 128) return launch_attention_of<128, true>(launch, call, processors);
-  if (call.head_dim < 64) return launch_attention_of<64, false>(launch, call, processors);
-  launch_attention_of<128, false>(launch, call, processors);
+  launch_attention_rows<Large>(launch, call);
 }
 
 }  // namespace chorus::cuda::inline SIMT_MEANING

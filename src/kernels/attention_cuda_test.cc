@@ -7,7 +7,7 @@
 #include <numeric>
 
 #include "kernels/attention.h"
-#include "kernels/attention_cuda_impl.h"
+#include "kernels/attention_split_cuda_impl.h"
 #include "kernels/cuda_test_device.h"
 #include "kernels/linear_test_util.h"
 
@@ -39,8 +39,8 @@ class SequenceInMemory {
     for (std::int32_t token = 0; token < length; ++token) write(token);
   }
 
-  // Results of rows [start, start + count), [count, heads * head_dim]. `processors` chooses among the kernels of a
-  // decode.
+  // Results of rows [start, start + count), [count, heads * head_dim]. `processors` chooses among the kernels,
+  // of a prefill as of a decode.
   std::vector<Bfloat16> attend(std::int32_t start, std::int32_t count, std::uint64_t seed, int processors = 100) const {
     TestDevice device(seed);
     const std::size_t width = static_cast<std::size_t>(heads_.heads() * heads_.head_dim);
@@ -185,6 +185,7 @@ TEST(AttentionCuda, BitsOfARowDependOnThatRowAlone) {
     for (const std::int32_t count : {2, 45, 140}) {
       const std::int32_t start = length - count;
       const std::vector<Bfloat16> chunk = sequence.attend(start, count, seed++);
+      ASSERT_EQ(sequence.attend(start, count, seed++, 1), chunk);  // most by blocks of 12 warps, not of 8
       for (std::int32_t row = 0; row < count; row += 1 + count / 4) {
         const std::vector<Bfloat16> alone = sequence.attend(start + row, 1, seed++, row % 2 == 0 ? 100 : 0);
         ASSERT_EQ(std::memcmp(alone.data(), chunk.data() + width * static_cast<std::size_t>(row), width * 2), 0)
