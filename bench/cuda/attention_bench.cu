@@ -46,8 +46,9 @@ void bench_one(Bench& bench, const char* what, std::int32_t count, std::int32_t 
 
 void bench_attention(Bench& bench) {
   bench_one(bench, "decode, 256 sequences of 1,024 keys", 256, 1, 1024);
+  bench_one(bench, "decode, 193 sequences of 1,060 keys", 193, 1, 1060);
   bench_one(bench, "decode, 32 sequences of 8,192 keys", 32, 1, 8192);
-  bench_one(bench, "decode, 1 sequence of 1,024 keys", 1, 1, 1024);
+  bench_one(bench, "decode, 1 sequence of 1,060 keys", 1, 1, 1060);
   bench_one(bench, "decode, 1 sequence of 32,768 keys", 1, 1, 32768);
   bench_one(bench, "prefill, 8 sequences of 2,048", 8, 2048, 2048);
   bench_one(bench, "prefill, 1 chunk of 512 after 7,680", 1, 512, 8192);
@@ -65,25 +66,28 @@ void bench_rows(Bench& bench) {
   for (std::int32_t i = 0; i < m; ++i) positions[static_cast<std::size_t>(i)] = i % 2048;
   const DeviceArray<std::int32_t> at(positions);
   const DeviceArray<std::int64_t> to(slots);
-  const auto report = [&](const char* what, double us, double bytes) {
-    std::printf("%-40s %9.1f us %6.0f GB/s %4.0f %% of reading\n", what, us, bytes / us / 1e3,
-                bytes / us * 1e8 / bench.read_bytes_per_s);
+  const DeviceArray<std::int32_t> tokens(1);
+  const auto report = [&](const char* what, std::int32_t rows, double bytes, auto&& queue_it) {
+    const double us = bench.microseconds(4, [&](int) { queue_it(); });
+    std::printf("%-30s %6d rows %9.1f us %6.0f GB/s %4.0f %% of reading\n", what, rows, us, bytes * rows / us / 1e3,
+                bytes * rows / us * 1e8 / bench.read_bytes_per_s);
   };
-  report(
-      "rms_norm, 16,384 rows of 4,096",
-      bench.microseconds(4,
-                         [&](int) {
-                           norm_cuda(bench.queue, {x.data(), hidden, m, hidden, x.data(), 1e-5F, out.data(), hidden});
-                         }),
-      6.0 * m * hidden);
-  report("rotary and KV write, 16,384 rows",
-         bench.microseconds(4,
-                            [&](int) {
-                              rotary_write_cuda(bench.queue,
-                                                {x.data(), width, m, heads, kv_heads, head_dim, head_dim, at.data(),
-                                                 x.data(), out.data(), cache.data(), to.data(), block_size});
-                            }),
-         6.0 * m * width);
+  for (const std::int32_t rows : {1, 256, m}) {
+    report("rms_norm of 4,096", rows, 6.0 * hidden, [&] {
+      norm_cuda(bench.queue, {x.data(), hidden, rows, hidden, x.data(), 1e-5F, out.data(), hidden});
+    });
+    report("rotary and KV write", rows, 6.0 * width, [&] {
+      rotary_write_cuda(bench.queue, {x.data(), width, rows, heads, kv_heads, head_dim, head_dim, at.data(), x.data(),
+                                      out.data(), cache.data(), to.data(), block_size});
+    });
+  }
+  report("gather of 4,096", 1, 6.0 * hidden, [&] {
+    gather_cuda(bench.queue, {out.data(), nullptr, hidden, 0, m, at.data(), 1, hidden, x.data(), hidden});
+  });
+  constexpr std::int32_t words = 128256;
+  report("argmax of 128,256", 1, 4.0 * words, [&] {
+    argmax_cuda(bench.queue, {x.data(), words, 1, words, tokens.data()});
+  });
 }
 
 }  // namespace chorus

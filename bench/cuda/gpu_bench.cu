@@ -4,8 +4,17 @@
 #include <cstring>
 #include <string>
 
+#include "kernels/linear_wgmma.h"
+
 namespace chorus {
 namespace {
+
+void use_wgmma(CudaQueue& queue) {
+  queue.wgmma = wgmma_agrees(queue);
+  std::printf("wgmma gives the bits of mma.sync in whole products: %s%s%s\n", queue.wgmma ? "yes" : "no",
+              queue.error == nullptr ? "" : ": ", queue.error == nullptr ? "" : queue.error);
+  queue.error = nullptr;
+}
 
 __global__ void fill(std::uint16_t* values, std::size_t count, std::uint32_t seed) {
   const std::size_t stride = std::size_t{gridDim.x} * blockDim.x;
@@ -105,6 +114,7 @@ int main(int count, char** values) {
     }
     return count < 3;
   };
+  use_wgmma(bench.queue);
   bench_copy(bench);
   if (wanted("probe")) probe_sums(bench, folder);
   if (wanted("decode")) bench_linear_decode(bench);

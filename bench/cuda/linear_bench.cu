@@ -16,13 +16,14 @@ namespace {
 struct Matrix {
   const char* name;
   std::int32_t rows, columns, segments;
-  double count;  // in the model
+  double count;             // in the model
+  CudaLinearOutput output;  // in the engine, where there are many rows
 };
-constexpr std::array<Matrix, 5> matrices = {{{"qkv", 6144, 4096, 1, 32},
-                                             {"o", 4096, 4096, 8, 32},
-                                             {"gate-up", 28672, 4096, 1, 32},
-                                             {"down", 4096, 14336, 8, 32},
-                                             {"head", 128256, 4096, 1, 1}}};
+constexpr std::array<Matrix, 5> matrices = {{{"qkv", 6144, 4096, 1, 32, CudaLinearOutput::store},
+                                             {"o", 4096, 4096, 8, 32, CudaLinearOutput::accumulate},
+                                             {"gate-up", 28672, 4096, 1, 32, CudaLinearOutput::gate},
+                                             {"down", 4096, 14336, 8, 32, CudaLinearOutput::accumulate},
+                                             {"head", 128256, 4096, 1, 1, CudaLinearOutput::store}}};
 
 CudaLinear call_of(const Matrix& matrix, std::int32_t m, const std::uint16_t* x, const std::uint16_t* w, void* y) {
   CudaLinear call{x, matrix.columns, m, w, matrix.rows, matrix.columns, matrix.segments};
@@ -62,11 +63,11 @@ Ways stream_ways(Bench& bench, int segments) {
     };
   };
   if (segments == 8) {
-    return {{"8 segments, 32 rows, 64 x 4", way(cuda::StreamShape<1, 8, 4, 64, 4>{})},
-            {"8 segments, 16 rows, 128 x 2", way(cuda::StreamShape<1, 8, 2, 128, 2>{})}};
+    return {{"2 ways, 32 rows, 256 x 3", way(cuda::StreamShape<1, 8, 2, 2, 256, 3>{})},
+            {"2 ways, 32 rows, 128 x 8", way(cuda::StreamShape<1, 8, 2, 2, 128, 8>{})}};
   }
-  return {{"64 rows, 256 x 5", way(cuda::StreamShape<1, 1, 1, 256, 5>{})},
-          {"128 rows, 256 x 2", way(cuda::StreamShape<1, 1, 2, 256, 2>{})}};
+  return {{"64 rows, 256 x 4", way(cuda::StreamShape<1, 1, 1, 4, 256, 4>{})},
+          {"128 rows, 128 x 5", way(cuda::StreamShape<1, 1, 1, 8, 128, 5>{})}};
 }
 
 double time_decode(Bench& bench, const Weights& weights, std::int32_t m,
@@ -119,20 +120,79 @@ auto tiled(Bench& bench) {
   };
 }
 
-void report_prefill(Bench& bench, const Matrix& matrix, std::int32_t m, const Ways& ways, double cublas_us) {
-  const double operations = 2.0 * m * matrix.rows * matrix.columns;
-  Weights weights(matrix);
-  DeviceArray<std::uint16_t> x(static_cast<std::size_t>(m) * matrix.columns),
-      y(static_cast<std::size_t>(m) * matrix.rows);
-  fill_random(x, 5);
-  for (const auto& [name, run] : ways) {
-    const double us =
-        bench.microseconds(2, [&](int i) { run(call_of(matrix, m, x.data(), weights.copy(i), y.data())); });
-    const double us_cublas = name == std::string("cuBLAS") ? us : cublas_us;
-    std::printf("%-8s m %5d %-34s %9.1f us %6.1f TFLOP/s", matrix.name, m, name, us, operations / us / 1e6);
-    std::printf(us_cublas > 0 ? "  %3.0f %% of cuBLAS\n" : "\n", us_cublas / us * 100);
-    cublas_us = us_cublas;
+const char* name_of(CudaLinearOutput output) {
+  switch (output) {
+    case CudaLinearOutput::store:
+      return "to float32";
+    case CudaLinearOutput::accumulate:
+      return "into float32";
+    case CudaLinearOutput::round:
+      return "to bfloat16";
+    case CudaLinearOutput::gate:
+      return "gated";
+    case CudaLinearOutput::gelu_gate:
+      return "gated by gelu";
   }
+  return "";
+}
+
+// The products of one matrix with m rows.
+struct Prefill {
+  Bench& bench;
+  const Matrix& matrix;
+  std::int32_t m;
+  Weights weights{matrix};
+  DeviceArray<std::uint16_t> x{static_cast<std::size_t>(m) * matrix.columns};
+  DeviceArray<std::uint16_t> y{static_cast<std::size_t>(m) * matrix.rows * 2};
+
+  Prefill(Bench& bench, const Matrix& matrix, std::int32_t m) : bench(bench), matrix(matrix), m(m) {
+    fill_random(x, 5);
+    fill_random(y, 7);  // finite as float32, too
+  }
+  // Microseconds; printed beside cuBLAS's, unless these are unknown (0).
+  double report(const char* name, CudaLinearOutput output, const std::function<void(const CudaLinear&)>& run,
+                double cublas_us) const {
+    // Where W is most of the bytes, none of it may be in the cache.
+    const int calls = m <= 512 ? std::max(2 * weights.copies, 8) : 2;
+    const double us = bench.microseconds(calls, [&](int i) {
+      CudaLinear call = call_of(matrix, m, x.data(), weights.copy(i), y.data());
+      call.output = output;
+      if (output == CudaLinearOutput::gate) call.ldy = matrix.rows / 2;
+      run(call);
+    });
+    const double operations = 2.0 * m * matrix.rows * matrix.columns;
+    std::printf("%-8s m %5d %-28s %-13s %9.1f us %6.1f TFLOP/s", matrix.name, m, name, name_of(output), us,
+                operations / us / 1e6);
+    std::printf(cublas_us > 0 ? "  %3.0f %% of cuBLAS\n" : "\n", cublas_us / us * 100);
+    return us;
+  }
+};
+
+// Prints all ways of one product; returns microseconds of cuBLAS (0: not there) and of the engine.
+std::pair<double, double> report_prefill(Bench& bench, const Matrix& matrix, std::int32_t m, const Cublas& cublas) {
+  constexpr auto rounded = CudaLinearOutput::round;
+  const Prefill prefill(bench, matrix, m);
+  double cublas_us = 0;
+  if (cublas.there()) {
+    cublas_us = prefill.report(
+        "cuBLAS", rounded, [&](const CudaLinear& call) { cublas.multiply(call); }, 0);
+  }
+  const auto planned = [&](const CudaLinear& call) { linear_cuda(bench.queue, call); };
+  const double us = prefill.report("as planned", matrix.output, planned, cublas_us);
+  prefill.report("as planned", rounded, planned, cublas_us);
+  if (m > 512 && m < 16384) return {cublas_us, us};
+  if (bench.queue.capability == 90) {
+    for (const WgmmaWay& way : wgmma_ways()) {
+      if (!way.can(matrix.segments)) continue;
+      prefill.report(
+          way.name, rounded, [&](const CudaLinear& call) { way.queue(bench.queue, call); }, cublas_us);
+    }
+  }
+  if (m <= 256) {
+    prefill.report("mma 128 x 128", rounded, tiled<cuda::TiledMedium>(bench), cublas_us);
+    prefill.report("mma 64 x 64", rounded, tiled<cuda::TiledSmall>(bench), cublas_us);
+  }
+  return {cublas_us, us};
 }
 
 }  // namespace
@@ -161,22 +221,17 @@ void bench_linear_decode(Bench& bench) {
 
 void bench_linear_prefill(Bench& bench) {
   const Cublas cublas(bench.queue.stream);
-  Ways ways;
-  if (cublas.there()) {
-    ways.emplace_back("cuBLAS", [&](const CudaLinear& call) { cublas.multiply(call); });
-  } else {
-    std::printf("no libcublas.so.13: %s\n", dlerror());
-  }
-  ways.emplace_back("as planned", [&](const CudaLinear& call) { linear_cuda(bench.queue, call); });
-  ways.emplace_back("mma 128 x 128", tiled<cuda::TiledMedium>(bench));
-  ways.emplace_back("mma 64 x 64", tiled<cuda::TiledSmall>(bench));
-  if (bench.queue.capability == 90) {
-    ways.emplace_back("wgmma", [&](const CudaLinear& call) { linear_wgmma(bench.queue, call); });
-  }
-  for (const std::int32_t m : {64, 128, 256, 512, 2048, 16384}) {
+  if (!cublas.there()) std::printf("no libcublas.so.13: %s\n", dlerror());
+  for (const std::int32_t m : {33, 64, 128, 193, 256, 512, 1024, 2048, 16384}) {
+    double cublas_us = 0, us = 0;
     for (const Matrix& matrix : matrices) {
-      if (matrix.rows < 100000) report_prefill(bench, matrix, m, ways, 0);
+      if (matrix.rows > 100000) continue;
+      const auto [of_cublas, of_engine] = report_prefill(bench, matrix, m, cublas);
+      cublas_us += of_cublas;
+      us += of_engine;
     }
+    std::printf("a layer  m %5d as the engine does it %18.1f us, cuBLAS %.1f us: %.0f %%\n", m, us, cublas_us,
+                cublas_us / us * 100);
   }
 }
 

@@ -8,12 +8,12 @@
 namespace chorus {
 namespace {
 
-[[maybe_unused]] constexpr std::int32_t wgmma_rows_min = 256;
+[[maybe_unused]] constexpr std::int32_t wgmma_rows_min = 33;
 
 // Whether the product was queued by wgmma.
 bool try_wgmma([[maybe_unused]] CudaQueue& queue, [[maybe_unused]] const CudaLinear& call) {
 #if defined(__CUDACC__)
-  // Below some hundred rows the tiles of mma fill the processors better.
+  // Of fewer rows linear_stream reads no byte twice, and 64 is the least that wgmma multiplies.
   if (!queue.wgmma || call.m < wgmma_rows_min || !wgmma_can(queue, call)) return false;
   linear_wgmma(queue, call);
   return true;
@@ -26,8 +26,9 @@ bool try_wgmma([[maybe_unused]] CudaQueue& queue, [[maybe_unused]] const CudaLin
 
 void linear_cuda(CudaQueue& queue, const CudaLinear& call) {
   const int segments = call.segments;
-  CHECK(call.rows % 8 == 0 && call.ldx % 8 == 0 && call.ldy % 2 == 0, "W {} x {}, ldx {}, ldy {}", call.rows,
+  CHECK(call.rows % 8 == 0 && call.ldx % 8 == 0 && call.ldy % 4 == 0, "W {} x {}, ldx {}, ldy {}", call.rows,
         call.columns, call.ldx, call.ldy);
+  CHECK(reinterpret_cast<std::uintptr_t>(call.y) % 16 == 0, "y is not aligned to 16 bytes");
   CHECK((segments == 1 || segments == 2 || segments == 4 || segments == 8) && call.columns % (8 * segments) == 0,
         "{} columns in {} segments", call.columns, segments);
   if (try_wgmma(queue, call)) return;

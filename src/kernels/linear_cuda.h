@@ -30,7 +30,7 @@ struct CudaLinear {
   std::int32_t columns = 0;  // columns / segments is a multiple of 8
   std::int32_t segments = 1;
   const float* bias = nullptr;  // [rows]
-  void* y = nullptr;            // stride ldy, even
+  void* y = nullptr;            // stride ldy, a multiple of 4
   std::int64_t ldy = 0;
   CudaLinearOutput output = CudaLinearOutput::store;
 };

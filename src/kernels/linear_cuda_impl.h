@@ -3,12 +3,10 @@
 #pragma once
 
 #include "kernels/linear_cuda.h"
+#include "kernels/linear_epilogue_impl.h"
 #include "simt/simt.h"
 
 namespace chorus::cuda::inline SIMT_MEANING {
-
-using simt::Bfloat16;
-using simt::Shared;
 
 inline constexpr int step_columns = 16;  // of one mma
 
@@ -54,10 +52,6 @@ struct SegmentTree {
   }
 };
 
-struct alignas(8) FloatPair {
-  float first, second;
-};
-
 // The sums of outputs `column` (even) and `column` + 1 of one row.
 SIMT_DEVICE void store_pair(const CudaLinear& call, int row, int column, float first, float second) {
   if (call.bias != nullptr) {
@@ -79,15 +73,11 @@ SIMT_DEVICE void store_pair(const CudaLinear& call, int row, int column, float f
       *reinterpret_cast<std::uint32_t*>(static_cast<Bfloat16*>(call.y) + at) = simt::pack_bfloat16(first, second);
       break;
     case CudaLinearOutput::gate:
-      static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] =
-          simt::to_bfloat16(first / (1.0F + simt::exponential(0.0F - first)) * second);
+      static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] = simt::to_bfloat16(activated<false>(first) * second);
       break;
-    case CudaLinearOutput::gelu_gate: {
-      const float inner = simt::multiply_add(0.044715F, first * first * first, first);
-      const float gelu = first / (1.0F + simt::exponential(-1.5957691216057308F * inner));
-      static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] = simt::to_bfloat16(gelu * second);
+    case CudaLinearOutput::gelu_gate:
+      static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] = simt::to_bfloat16(activated<true>(first) * second);
       break;
-    }
   }
 }
 
@@ -99,8 +89,9 @@ SIMT_DEVICE void store_fragment(const CudaLinear& call, int row, int column, con
   if (at_row + 8 < call.m) store_pair(call, at_row + 8, at_column, sums[2], sums[3]);
 }
 
-// Copies of one thread into a tile of rows: chunk thread % chunks of every `step`-th row from thread / chunks on.
-template <int tile_columns, int threads>
+// Copies of one of `threads` threads from `first_thread` on into a tile of rows: chunk thread % chunks of every
+// `step`-th row from thread / chunks on.
+template <int tile_columns, int threads, int first_thread = 0>
 struct RowCopies {
   static constexpr int chunks = tile_columns / 8;
   static constexpr int step = threads / chunks;
@@ -110,7 +101,10 @@ struct RowCopies {
   int row, chunk, rows;  // rows: that exist, of the tile
 
   SIMT_DEVICE RowCopies(const Bfloat16* data, std::int64_t ld, int first_row, int row_count)
-      : stride(ld), row(simt::thread() / chunks), chunk(simt::thread() % chunks), rows(row_count) {
+      : stride(ld),
+        row((simt::thread() - first_thread) / chunks),
+        chunk((simt::thread() - first_thread) % chunks),
+        rows(row_count) {
     from = data + (first_row + row) * ld + static_cast<std::int64_t>(chunk) * 8;
   }
   // Rows [0, tile_rows) of columns [column, column + tile_columns) to `to` at `at`; zeros beyond `columns` columns and
@@ -125,6 +119,14 @@ struct RowCopies {
       target += step * tile_columns;
     }
   }
+  // The chunk of row first + row of the tile, and where it goes.
+  SIMT_DEVICE bool exists(int first, int columns) const { return chunk * 8 < columns && first + row < rows; }
+  SIMT_DEVICE simt::Bytes16 read(int first, int column) const {
+    return *reinterpret_cast<const simt::Bytes16*>(from + first * stride + column);
+  }
+  SIMT_DEVICE void write(const simt::Bytes16& value, Shared<Bfloat16> to, int at, int first) const {
+    simt::store16(to, at + swizzled<tile_columns>(first + row, chunk), value);
+  }
 };
 
 // ---- many rows of x ----
@@ -138,7 +140,7 @@ struct TiledShape {
   static constexpr int stage_elements = (m + n) * tile_k;
   static constexpr int shared_bytes = stages * stage_elements * 2;
   static constexpr int m_fragments = warp_m / 16, n_fragments = warp_n / 8;
-  static_assert(warp_m % 16 == 0 && warp_n % 16 == 0);
+  static_assert(warp_m % 16 == 0 && warp_n % 32 == 0 && warps_m * warps_n * 16 * warp_n * 4 <= shared_bytes);
 };
 
 // Blocks in bands of so many tiles of x, a band's over all of W: x and W of what runs at once fit in the cache.
@@ -185,6 +187,7 @@ SIMT_DEVICE void multiply_tile(Shared<Bfloat16> memory, int at,
 template <typename Tiles, bool tree>
 SIMT_KERNEL_OF(Tiles::threads, Tiles::blocks)
 linear_tiled(CudaLinear call) {
+  simt::in_order();
   constexpr int fragments = Tiles::m_fragments * Tiles::n_fragments;
   const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Tiles::stages * Tiles::stage_elements);
   const TilePlace place = place_of_block(simt::block_x(), (call.m + Tiles::tile_m - 1) / Tiles::tile_m,
@@ -218,134 +221,258 @@ linear_tiled(CudaLinear call) {
   simt::wait_copies<0>();
   const int row = m0 + simt::warp() / Tiles::warps_n * Tiles::warp_m;
   const int column = n0 + simt::warp() % Tiles::warps_n * Tiles::warp_n;
-  SIMT_UNROLL
-  for (int i = 0; i < Tiles::m_fragments; ++i) {
-    SIMT_UNROLL
-    for (int j = 0; j < Tiles::n_fragments; ++j) {
-      store_fragment(call, row + 16 * i, column + 8 * j, sums[i * Tiles::n_fragments + j]);
-    }
-  }
+  simt::sync_block();  // the stages' memory is free
+  const OutputPatch<Tiles::warp_n> patch(simt::warp() * OutputPatch<Tiles::warp_n>::bytes);
+  store_sums<Tiles::m_fragments>(call, patch, row, column, 16, 0, sums);
 }
 
 // ---- few rows of x ----
 
-// A block has a piece of W, `piece` rows of at most piece_max, all rows of x, and walks `segments` segments at once: of
-// its 8 warps, warps_of_segment have each; among these warp i computes the outputs of rows 8 i, 8 (i +
-// warps_of_segment) ...
-template <int fragments_of_m, int segment_count, int fragments_of_a_warp, int columns_of_a_tile, int stage_count>
+// A block walks pieces of W, `piece` rows of at most piece_max each, with all rows of x, and does not stop loading
+// between two pieces: 8 warps load, the others compute, 16 rows of W each and 8 rows of x a fragment. So W is the left
+// operand of the product: that halves what is read of x from shared memory, and changes no bit. With two ways the
+// second half of the segments is walked beside the first, by warps of its own.
+template <int fragments_of_x, int segment_count, int side_by_side, int warps_of_a_way, int columns_of_a_tile,
+          int stage_count>
 struct StreamShape {
-  static constexpr int m_fragments = fragments_of_m, segments = segment_count, per_warp = fragments_of_a_warp;
-  static constexpr int tile_k = columns_of_a_tile, stages = stage_count, warps = 8, warps_of_segment = warps / segments;
-  static constexpr int threads = warps * simt::warp_lanes;
-  static constexpr int x_rows = 16 * m_fragments, piece_max = 8 * warps_of_segment * per_warp;
-  static constexpr int shared_bytes(int piece) { return stages * segments * (x_rows + piece) * tile_k * 2; }
+  static constexpr int fragments = fragments_of_x, segments = segment_count, ways = side_by_side;
+  static constexpr int warps_of_way = warps_of_a_way, tile_k = columns_of_a_tile, stages = stage_count;
+  static constexpr int computing = ways * warps_of_way * simt::warp_lanes, loading = 8 * simt::warp_lanes;
+  static constexpr int threads = computing + loading, segments_of_way = segments / ways;
+  static constexpr int x_rows = 8 * fragments, piece_max = 16 * warps_of_way;
+  static constexpr int row_bytes = stages * ways * tile_k * 2;  // of a row of x or W in all stages
+  static_assert(ways <= 2 && segments_of_way <= 4);
+  static constexpr int shared_bytes(int piece) {
+    return row_bytes * (x_rows + piece) + (ways - 1) * computing / ways * fragments * 16;
+  }
 };
 
-// sums += x W^T over one tile of columns: two steps at a time, since one load of a matrix brings W of both.
+// SegmentTree of at most four segments, each level by name: few sums stay in registers.
+template <int fragments>
+struct SmallTree {
+  float one[fragments][4] = {}, two[fragments][4] = {};
+
+  SIMT_DEVICE void add(int segment, bool last, float (&sums)[fragments][4]) {
+    if ((segment & 1) == 0) return last ? void() : keep(one, sums);
+    take(one, sums);
+    if ((segment & 2) == 0) return last ? void() : keep(two, sums);
+    take(two, sums);
+  }
+
+ private:
+  SIMT_DEVICE static void take(const float (&waiting)[fragments][4], float (&sums)[fragments][4]) {
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[i / 4][i % 4] + sums[i / 4][i % 4];
+  }
+  SIMT_DEVICE static void keep(float (&waiting)[fragments][4], float (&sums)[fragments][4]) {
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * fragments; ++i) {
+      waiting[i / 4][i % 4] = sums[i / 4][i % 4];
+      sums[i / 4][i % 4] = 0;
+    }
+  }
+};
+
+// The tiles of a block's pieces in order.
 template <typename Shape>
-SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, int piece,
-                             float (&sums)[Shape::m_fragments * Shape::per_warp][4]) {
-  const int lane = simt::lane(), warp = simt::warp() % Shape::warps_of_segment;
+struct StreamCursor {
+  int n0, rows_apart;                          // the piece's first row of W
+  int segment_columns, tile = 0, segment = 0;  // the tile in the way's segment
+
+  SIMT_DEVICE StreamCursor(const CudaLinear& call, int piece, int blocks)
+      : n0(simt::block_x() * piece), rows_apart(piece * blocks), segment_columns(call.columns / Shape::segments) {}
+  SIMT_DEVICE bool ends_segment() const { return (tile + 1) * Shape::tile_k >= segment_columns; }
+  SIMT_DEVICE bool ends_piece() const { return segment + 1 == Shape::segments_of_way && ends_segment(); }
+  SIMT_DEVICE void advance() {
+    if (!ends_segment()) {
+      ++tile;
+      return;
+    }
+    tile = 0;
+    if (++segment < Shape::segments_of_way) return;
+    segment = 0;
+    n0 += rows_apart;
+  }
+  // The tile's first column in `way`, and how many there are from it to the segment's end.
+  SIMT_DEVICE int column(int way) const {
+    return (way * Shape::segments_of_way + segment) * segment_columns + tile * Shape::tile_k;
+  }
+  SIMT_DEVICE int left() const { return segment_columns - tile * Shape::tile_k; }
+};
+
+// What some steps multiply: one load of a matrix brings x of two.
+template <typename Shape>
+struct StreamFragments {
+  // Few fragments of x leave registers for more steps on their way.
+  static constexpr int steps = Shape::fragments > 2 ? 2 : 4;
+  std::uint32_t w[steps][4], x[steps / 2][Shape::fragments][4];
+
+  SIMT_DEVICE void load(Shared<Bfloat16> memory, int at, int first) {
+    const int lane = simt::lane(), w_row = Shape::x_rows + simt::warp() % Shape::warps_of_way * 16 + lane % 16;
+    SIMT_UNROLL
+    for (int i = 0; i < steps; ++i)
+      simt::load_matrix_x4(w[i], memory, at + swizzled<Shape::tile_k>(w_row, 2 * (first + i) + lane / 16));
+    SIMT_UNROLL
+    for (int i = 0; i < steps / 2 * Shape::fragments; ++i) {
+      const int pair = i / Shape::fragments, row = i % Shape::fragments * 8 + lane % 8;
+      simt::load_matrix_x4(x[pair][i % Shape::fragments], memory,
+                           at + swizzled<Shape::tile_k>(row, 2 * first + 4 * pair + lane / 8));
+    }
+  }
+  SIMT_DEVICE void multiply(float (&sums)[Shape::fragments][4]) const {
+    SIMT_UNROLL
+    for (int i = 0; i < steps * Shape::fragments; ++i) {
+      const int step = i / Shape::fragments, f = i % Shape::fragments, half = step % 2 * 2;
+      const std::uint32_t(&pair)[4] = x[step / 2][f];
+      simt::mma_bf16(sums[f], w[step], pair[half], pair[half + 1]);
+    }
+  }
+};
+
+// sums += W x^T over one tile of columns, the next fragments on their way while these are multiplied: the barriers of
+// the warp keep the compiler from putting off the loads until they are needed.
+template <typename Shape>
+SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, float (&sums)[Shape::fragments][4]) {
+  constexpr int together = StreamFragments<Shape>::steps, groups = Shape::tile_k / step_columns / together;
+  StreamFragments<Shape> fragments[2];
+  fragments[0].load(memory, at, 0);
   SIMT_UNROLL
-  for (int step = 0; step < Shape::tile_k / step_columns; step += 2) {
-    std::uint32_t a[2][Shape::m_fragments][4];
-    SIMT_UNROLL
-    for (int i = 0; i < 2 * Shape::m_fragments; ++i) {
-      const int row = 16 * (i / 2) + lane % 16, chunk = 2 * (step + i % 2) + lane / 16;
-      simt::load_matrix_x4(a[i % 2][i / 2], memory, at + swizzled<Shape::tile_k>(row, chunk));
-    }
-    SIMT_UNROLL
-    for (int j = 0; j < Shape::per_warp; ++j) {
-      const int row = 8 * (warp + j * Shape::warps_of_segment);
-      if (row >= piece) break;
-      std::uint32_t b[4];
-      simt::load_matrix_x4(b, memory,
-                           at + swizzled<Shape::tile_k>(Shape::x_rows + row + lane % 8, 2 * step + lane / 8));
-      SIMT_UNROLL
-      for (int i = 0; i < Shape::m_fragments; ++i) {
-        float(&sum)[4] = sums[i * Shape::per_warp + j];
-        simt::mma_bf16(sum, a[0][i], b[0], b[1]);
-        simt::mma_bf16(sum, a[1][i], b[2], b[3]);
-      }
-    }
+  for (int group = 0; group < groups; ++group) {
+    if (group + 1 < groups) fragments[(group + 1) % 2].load(memory, at, (group + 1) * together);
+    simt::sync_warp();
+    fragments[group % 2].multiply(sums);
   }
 }
 
-// Adds the warps' sums in the tree over segments and stores the block's outputs.
+// A thread has two outputs of a row of W, which belong to two rows of x. It stores two of a row of x, and has the other
+// one from the thread with the next row of W, four lanes away.
 template <typename Shape>
-SIMT_DEVICE void store_tree(const CudaLinear& call, int n0, int piece,
-                            const float (&sums)[Shape::m_fragments * Shape::per_warp][4]) {
-  const int lane = simt::lane(), warp = simt::warp() % Shape::warps_of_segment;
-  const int outputs = Shape::x_rows * piece;
-  const Shared<float> memory = simt::shared<float>(0, Shape::segments * outputs);
-  simt::sync_block();  // the last tile has been read
+SIMT_DEVICE void store_rows(const CudaLinear& call, int n0, int piece, const float (&sums)[Shape::fragments][4]) {
+  const int lane = simt::lane(), odd = lane / 4 % 2, row = simt::warp() % Shape::warps_of_way * 16 + lane / 4 - odd;
   SIMT_UNROLL
-  for (int f = 0; f < Shape::m_fragments * Shape::per_warp; ++f) {
-    const int row = f / Shape::per_warp * 16 + lane / 4;
-    const int column = 8 * (warp + f % Shape::per_warp * Shape::warps_of_segment) + lane % 4 * 2;
-    if (column >= piece) continue;
-    SIMT_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      memory[simt::warp() / Shape::warps_of_segment * outputs + (row + i / 2 * 8) * piece + column + i % 2] =
-          sums[f][i];
-    }
-  }
-  simt::sync_block();
-  for (int i = 2 * simt::thread(); i < outputs; i += 2 * Shape::threads) {
-    const int row = i / piece, column = n0 + i % piece;
-    if (row >= call.m || column >= call.rows) continue;
-    float tree[2][Shape::segments];
-    SIMT_UNROLL
-    for (int s = 0; s < 2 * Shape::segments; ++s) tree[s % 2][s / 2] = memory[s / 2 * outputs + i + s % 2];
-    SIMT_UNROLL
-    for (int width = Shape::segments / 2; width > 0; width /= 2) {
-      SIMT_UNROLL
-      for (int s = 0; s < 2 * width; ++s) tree[s % 2][s / 2] = tree[s % 2][s / 2 * 2] + tree[s % 2][s / 2 * 2 + 1];
-    }
-    store_pair(call, row, column, tree[0][0], tree[1][0]);
+  for (int i = 0; i < 2 * Shape::fragments; ++i) {
+    const float* pair = sums[i / 2] + i % 2 * 2;
+    const float mine = odd != 0 ? pair[1] : pair[0];
+    const float theirs = simt::shuffle_xor(odd != 0 ? pair[0] : pair[1], 4);
+    const int x_row = i / 2 * 8 + lane % 4 * 2 + odd, w_row = row + i % 2 * 8;
+    if (x_row >= call.m || w_row >= piece || n0 + w_row >= call.rows) continue;
+    store_pair(call, x_row, n0 + w_row, odd != 0 ? theirs : mine, odd != 0 ? mine : theirs);
   }
 }
+
+// The last level of the tree: the second way's sums go to the first, at `memory`. All threads of the block come here.
+template <typename Shape>
+SIMT_DEVICE void join_ways(Shared<float> memory, float (&sums)[Shape::fragments][4]) {
+  const int way = simt::warp() / Shape::warps_of_way;  // 2 and more: a warp that loads
+  const int at = simt::thread() % (Shape::computing / 2);
+  SIMT_UNROLL
+  for (int i = 0; i < 4 * Shape::fragments; ++i) {
+    if (way == 1) memory[i * (Shape::computing / 2) + at] = sums[i / 4][i % 4];
+  }
+  simt::sync_block();
+  SIMT_UNROLL
+  for (int i = 0; i < 4 * Shape::fragments; ++i) {
+    if (way == 0) sums[i / 4][i % 4] = sums[i / 4][i % 4] + memory[i * (Shape::computing / 2) + at];
+  }
+}
+
+// A block's tiles in shared memory: a ring of stages, of each the ways' parts, of each rows of x, then of W.
+template <typename Shape>
+struct StreamRing {
+  using Copies = RowCopies<Shape::tile_k, Shape::loading, Shape::computing>;
+  const CudaLinear& call;
+  int piece, part_elements;
+  Shared<Bfloat16> memory;
+
+  SIMT_DEVICE StreamRing(const CudaLinear& linear, int rows_of_piece)
+      : call(linear),
+        piece(rows_of_piece),
+        part_elements((Shape::x_rows + rows_of_piece) * Shape::tile_k),
+        memory(simt::shared<Bfloat16>(0, Shape::stages * Shape::ways * part_elements)) {}
+
+  SIMT_DEVICE int at(int number, int way) const { return (number % Shape::stages * Shape::ways + way) * part_elements; }
+  SIMT_DEVICE void load_w(const StreamCursor<Shape>& cursor, int number) const {
+    if (cursor.n0 >= call.rows) return;
+    const Copies w(call.w, call.columns, cursor.n0, call.rows - cursor.n0);
+    SIMT_UNROLL
+    for (int way = 0; way < Shape::ways; ++way) {
+      w.issue(memory, at(number, way) + Shape::x_rows * Shape::tile_k, piece, cursor.column(way), cursor.left());
+    }
+  }
+  SIMT_DEVICE void load_x(const StreamCursor<Shape>& cursor, int number) const {
+    if (cursor.n0 >= call.rows) return;
+    const Copies x(call.x, call.ldx, 0, call.m);
+    SIMT_UNROLL
+    for (int way = 0; way < Shape::ways; ++way)
+      x.issue(memory, at(number, way), Shape::x_rows, cursor.column(way), cursor.left());
+  }
+  // All stages but one. W does not depend on the kernel before: it is on its way while that one ends. x comes by loads,
+  // so that the first tile need not wait for the last.
+  SIMT_DEVICE void fill(StreamCursor<Shape>& next) const {
+    StreamCursor<Shape> cursor = next;
+    for (int stage = 0; stage < Shape::stages - 1; ++stage, cursor.advance()) {
+      load_w(cursor, stage);
+      simt::commit_copies();
+    }
+    simt::wait_for_previous();
+    constexpr int count = (Shape::stages - 1) * Shape::ways;
+    const Copies x(call.x, call.ldx, 0, call.m);
+    SIMT_UNROLL
+    for (int first = 0; first < Shape::x_rows; first += Copies::step) {
+      simt::Bytes16 chunks[count];
+      cursor = next;
+      SIMT_UNROLL
+      for (int i = 0; i < count; ++i) {
+        if (i > 0 && i % Shape::ways == 0) cursor.advance();
+        const bool there = cursor.n0 < call.rows && x.exists(first, cursor.left());
+        chunks[i] = there ? x.read(first, cursor.column(i % Shape::ways)) : simt::Bytes16{};
+      }
+      SIMT_UNROLL
+      for (int i = 0; i < count && first + x.row < Shape::x_rows; ++i)
+        x.write(chunks[i], memory, at(i / Shape::ways, i % Shape::ways), first);
+    }
+    for (int stage = 0; stage < Shape::stages - 1; ++stage) next.advance();
+  }
+};
 
 template <typename Shape>
 SIMT_KERNEL_OF(Shape::threads, 1)
-linear_stream(CudaLinear call, int piece) {
-  const int part_elements = (Shape::x_rows + piece) * Shape::tile_k, stage_elements = Shape::segments * part_elements;
-  const Shared<Bfloat16> memory = simt::shared<Bfloat16>(0, Shape::stages * stage_elements);
-  const int n0 = simt::block_x() * piece;
-  const int segment_columns = call.columns / Shape::segments;
-  const int tiles = (segment_columns + Shape::tile_k - 1) / Shape::tile_k;
-  const RowCopies<Shape::tile_k, Shape::threads> x(call.x, call.ldx, 0, call.m);
-  const RowCopies<Shape::tile_k, Shape::threads> w(call.w, call.columns, n0, call.rows - n0);
-  const auto load = [&](int tile) {
-    const int first = tile * Shape::tile_k;
-    for (int segment = 0; tile < tiles && segment < Shape::segments; ++segment) {
-      const int at = tile % Shape::stages * stage_elements + segment * part_elements;
-      const int column = segment * segment_columns + first;
-      x.issue(memory, at, Shape::x_rows, column, segment_columns - first);
-      w.issue(memory, at + Shape::x_rows * Shape::tile_k, piece, column, segment_columns - first);
-    }
-    simt::commit_copies();
-  };
-  float sums[Shape::m_fragments * Shape::per_warp][4] = {};
-  SIMT_UNROLL
-  for (int stage = 0; stage < Shape::stages - 1; ++stage) load(stage);
-  for (int tile = 0; tile < tiles; ++tile) {
-    simt::wait_copies<Shape::stages - 2>();
+linear_stream(CudaLinear call, int piece, int blocks) {
+  simt::let_next_begin();
+  const bool loads = simt::thread() >= Shape::computing;
+  const StreamRing<Shape> ring(call, piece);
+  const Shared<float> way_sums = simt::shared<float>(Shape::row_bytes * (Shape::x_rows + piece),
+                                                     (Shape::ways - 1) * Shape::computing / 2 * Shape::fragments * 4);
+  StreamCursor<Shape> now(call, piece, blocks), next = now;
+  if (loads) {
+    ring.fill(next);
+  } else {
+    simt::wait_for_previous();
+  }
+  float sums[Shape::fragments][4] = {};
+  SmallTree<Shape::segments_of_way == 1 ? 1 : Shape::fragments> tree;
+  for (int number = 0; now.n0 < call.rows; ++number, now.advance()) {
+    if (loads) simt::wait_copies<Shape::stages - 2>();
     simt::sync_block();
-    load(tile + Shape::stages - 1);
-    const int part = simt::warp() / Shape::warps_of_segment * part_elements;
-    stream_tile<Shape>(memory, tile % Shape::stages * stage_elements + part, piece, sums);
+    if (loads) {
+      ring.load_w(next, number + Shape::stages - 1);
+      ring.load_x(next, number + Shape::stages - 1);
+      simt::commit_copies();
+      next.advance();
+    } else {
+      if (simt::warp() % Shape::warps_of_way * 16 < piece)
+        stream_tile<Shape>(ring.memory, ring.at(number, simt::warp() / Shape::warps_of_way), sums);
+      if constexpr (Shape::segments_of_way > 1) {
+        if (now.ends_segment()) tree.add(now.segment, now.ends_piece(), sums);
+      }
+    }
+    if (!now.ends_piece()) continue;
+    if constexpr (Shape::ways > 1) join_ways<Shape>(way_sums, sums);
+    if (simt::warp() < Shape::warps_of_way) store_rows<Shape>(call, now.n0, piece, sums);
+    SIMT_UNROLL
+    for (int i = 0; i < 4 * Shape::fragments; ++i) sums[i / 4][i % 4] = 0;
   }
   simt::wait_copies<0>();
-  if constexpr (Shape::segments > 1) {
-    store_tree<Shape>(call, n0, piece, sums);
-  } else {
-    SIMT_UNROLL
-    for (int f = 0; f < Shape::m_fragments * Shape::per_warp; ++f) {
-      const int row = 8 * (simt::warp() + f % Shape::per_warp * Shape::warps);
-      if (row < piece) store_fragment(call, f / Shape::per_warp * 16, n0 + row, sums[f]);
-    }
-  }
 }
 
 // ---- which kernel ----
@@ -353,7 +480,7 @@ linear_stream(CudaLinear call, int piece) {
 using TiledLarge = TiledShape<128, 256, 2, 4, 3, 1>;
 using TiledMedium = TiledShape<128, 128, 2, 2, 3, 2>;
 using TiledSmall = TiledShape<64, 64, 2, 2, 4, 2>;
-inline constexpr int stream_rows_max = 64;
+inline constexpr int stream_rows_max = 32;
 
 // Of the device: how W is cut follows from them, which changes no bit.
 struct Processors {
@@ -365,53 +492,83 @@ struct Processors {
 template <typename Tiles, typename Launch>
 void launch_tiled(Launch& launch, const CudaLinear& call) {
   const int blocks = (call.m + Tiles::tile_m - 1) / Tiles::tile_m * ((call.rows + Tiles::tile_n - 1) / Tiles::tile_n);
-  const simt::Shape shape{.x = blocks, .threads = Tiles::threads, .shared_bytes = Tiles::shared_bytes};
+  const simt::Shape shape{
+      .x = blocks, .threads = Tiles::threads, .shared_bytes = Tiles::shared_bytes, .overlaps = true};
   launch(shape, call.segments > 1 ? linear_tiled<Tiles, true> : linear_tiled<Tiles, false>, call);
 }
 
-// Rows of W of a block: as equal as eights allow, in as few rounds of the processors as `piece_max` rows allow.
+// Rows of W of a piece, of which a block has one or several: those with which the block that has the most rows has the
+// fewest. Less than 48 take as long as 48: a warp's chain of products.
 inline int stream_piece(int rows, int processors, int piece_max) {
-  const int eights = (rows + 7) / 8;
-  const int rounds = (eights * 8 + processors * piece_max - 1) / (processors * piece_max);
-  const int blocks = processors * rounds;
-  return (eights + blocks - 1) / blocks * 8;
+  constexpr int sixteen = 16, rows_of_chain = 48;
+  int best = 0, best_rows = 0;
+  for (int piece = piece_max; piece > 0; piece -= sixteen) {
+    const int rounds = (rows + processors * piece - 1) / (processors * piece);
+    const int walked = rounds * (piece < rows_of_chain && rounds > 1 ? rows_of_chain : piece);
+    if (best == 0 || walked < best_rows) best = piece, best_rows = walked;
+  }
+  return best;
 }
 
+// Whether it fits is the caller's to see.
 template <typename Shape, typename Launch>
 void launch_stream(Launch& launch, const CudaLinear& call, const Processors& processors) {
   const int piece = stream_piece(call.rows, processors.count, Shape::piece_max);
-  if (Shape::shared_bytes(piece) > processors.shared_bytes_max) return launch_tiled<TiledSmall>(launch, call);
-  const simt::Shape shape{
-      .x = (call.rows + piece - 1) / piece, .threads = Shape::threads, .shared_bytes = Shape::shared_bytes(piece)};
-  launch(shape, linear_stream<Shape>, call, piece);
+  const int pieces = (call.rows + piece - 1) / piece, blocks = pieces < processors.count ? pieces : processors.count;
+  launch(
+      simt::Shape{.x = blocks, .threads = Shape::threads, .shared_bytes = Shape::shared_bytes(piece), .overlaps = true},
+      linear_stream<Shape>, call, piece, blocks);
 }
 
-// Chosen from what an H100 and an H200 did (docs/cuda.md): tiles so wide that a barrier costs little beside their
-// bytes.
-template <int m_fragments, typename Launch>
+// The first shape if it fits the device and takes the rows in one round, else the last.
+template <typename First, typename Last, typename Launch>
+void launch_fitting_stream(Launch& launch, const CudaLinear& call, const Processors& processors) {
+  const auto fits = [&]<typename Shape>(Shape) {
+    return Shape::shared_bytes(stream_piece(call.rows, processors.count, Shape::piece_max)) <=
+           processors.shared_bytes_max;
+  };
+  if (call.rows <= processors.count * First::piece_max && fits(First{}))
+    return launch_stream<First>(launch, call, processors);
+  if (!fits(Last{})) return launch_tiled<TiledSmall>(launch, call);
+  launch_stream<Last>(launch, call, processors);
+}
+
+// Chosen from what an H200 did (docs/cuda.md): as many bytes on their way as shared memory holds, in tiles so wide that
+// a barrier costs little beside their bytes.
+template <int fragments, int segments, typename Launch>
+void launch_stream_segments(Launch& launch, const CudaLinear& call, const Processors& processors) {
+  if constexpr (segments == 1) {
+    using Narrow = StreamShape<fragments, 1, 1, 4, 256, fragments == 4 ? 4 : 5>;
+    using Wide = StreamShape<fragments, 1, 1, fragments == 4 ? 6 : 8, 256, 3>;
+    return launch_fitting_stream<Narrow, Wide>(launch, call, processors);
+  } else {
+    using Narrow = StreamShape<fragments, segments, 2, 2, 256, fragments == 4 ? 3 : fragments == 2 ? 4 : 5>;
+    using Wide = StreamShape<fragments, segments, 2, 4, 128, fragments == 4 ? 4 : 5>;
+    return launch_fitting_stream<Narrow, Wide>(launch, call, processors);
+  }
+}
+
+template <int fragments, typename Launch>
 void launch_stream_of(Launch& launch, const CudaLinear& call, const Processors& processors) {
   switch (call.segments) {
     case 1:
-      return launch_stream<StreamShape<m_fragments, 1, 1, 256, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
+      return launch_stream_segments<fragments, 1>(launch, call, processors);
     case 2:
-      return launch_stream<StreamShape<m_fragments, 2, 2, 128, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
+      return launch_stream_segments<fragments, 2>(launch, call, processors);
     case 4:
-      return launch_stream<StreamShape<m_fragments, 4, 2, 64, m_fragments == 4 ? 3 : 4>>(launch, call, processors);
+      return launch_stream_segments<fragments, 4>(launch, call, processors);
     default:
-      if constexpr (m_fragments == 1) return launch_stream<StreamShape<1, 8, 4, 128, 2>>(launch, call, processors);
-      return launch_stream<StreamShape<m_fragments, 8, 4, 64, m_fragments == 4 ? 2 : 3>>(launch, call, processors);
+      return launch_stream_segments<fragments, 8>(launch, call, processors);
   }
 }
 
 template <typename Launch>
 void launch_linear(Launch& launch, const CudaLinear& call, const Processors& processors) {
   if (call.m == 0 || call.rows == 0) return;
-  if (call.m <= 16) return launch_stream_of<1>(launch, call, processors);
-  if (call.m <= 32) return launch_stream_of<2>(launch, call, processors);
+  if (call.m <= 8) return launch_stream_of<1>(launch, call, processors);
+  if (call.m <= 16) return launch_stream_of<2>(launch, call, processors);
+  if (call.m <= stream_rows_max) return launch_stream_of<4>(launch, call, processors);
   const auto blocks = [&](std::int64_t m, std::int64_t n) { return (call.m + m - 1) / m * ((call.rows + n - 1) / n); };
-  // More rows than that each block would read as often as W.
-  if (call.m <= stream_rows_max && blocks(128, 128) < processors.count)
-    return launch_stream_of<4>(launch, call, processors);
   if (blocks(128, 256) >= 2 * processors.count && TiledLarge::shared_bytes <= processors.shared_bytes_max) {
     return launch_tiled<TiledLarge>(launch, call);
   }

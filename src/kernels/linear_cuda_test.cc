@@ -9,6 +9,9 @@
 #include "kernels/elementwise.h"
 #include "kernels/linear_cuda_impl.h"
 #include "kernels/linear_test_util.h"
+#if defined(__CUDACC__)
+#include "kernels/linear_wgmma.h"
+#endif
 
 namespace chorus {
 namespace {
@@ -57,9 +60,9 @@ void planned_for_less_memory(TestDevice& device, const CudaLinear& call) {
   launch_linear(device, call, {.count = 1, .shared_bytes_max = 99 * 1024});
 }
 
-const std::array<Way, 8> ways = {{{"stream 16", 16, stream<1>},
-                                  {"stream 32", 32, stream<2>},
-                                  {"stream 64", 64, stream<4>},
+const std::array<Way, 8> ways = {{{"stream 8", 8, stream<1>},
+                                  {"stream 16", 16, stream<2>},
+                                  {"stream 32", 32, stream<4>},
                                   {"tiled 64 x 64", 1 << 30, tiled<TiledSmall>},
                                   {"tiled 128 x 128", 1 << 30, tiled<TiledMedium>},
                                   {"tiled 128 x 256", 1 << 30, tiled<TiledLarge>},
@@ -250,12 +253,125 @@ TEST_F(LinearCudaOutput, RoundAndGateGiveBfloat16) {
   }
 }
 
-TEST(LinearCudaPlan, PiecesAreEightsAndFillTheProcessors) {
+template <bool gelu>
+SIMT_KERNEL activate_fours(const float* x, float* y, int count) {
+  const int first = 4 * (simt::block_x() * simt::threads() + simt::thread());
+  if (first >= count) return;
+  float values[4] = {x[first], x[first + 1], x[first + 2], x[first + 3]};
+  activate<gelu>(values);
+  for (int i = 0; i < 4; ++i) y[first + i] = values[i];
+}
+template <bool gelu>
+SIMT_KERNEL activate_each(const float* x, float* y, int count) {
+  const int at = simt::block_x() * simt::threads() + simt::thread();
+  if (at < count) y[at] = activated<gelu>(x[at]);
+}
+
+template <bool gelu>
+void expect_fours_as_each(const std::vector<float>& x) {
+  TestDevice device;
+  const auto count = static_cast<int>(x.size());
+  const float* from = device.put(x);
+  float *fours = device.put(x), *each = device.put(x);
+  device({.x = (count / 4 + 127) / 128, .threads = 128}, activate_fours<gelu>, from, fours, count);
+  device({.x = (count + 127) / 128, .threads = 128}, activate_each<gelu>, from, each, count);
+  const std::vector<float> got = device.get(fours, x.size()), expected = device.get(each, x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (std::isnan(expected[i]) && std::isnan(got[i])) continue;
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(got[i]), std::bit_cast<std::uint32_t>(expected[i])) << x[i];
+  }
+}
+
+// Goal: the quotient without a branch has the bits of IEEE division, and is used only where it has. Method: any bits at
+// all, and values of the usual sizes, in fours of one kind and of mixed kinds.
+TEST(LinearCudaGate, FoursHaveTheBitsOfEach) {
+  std::mt19937 generator(4);
+  std::vector<float> x(TestDevice::emulated ? 4096 : 1 << 22);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const float any = std::bit_cast<float>(static_cast<std::uint32_t>(generator()));
+    const float usual = std::uniform_real_distribution<float>(-66, 66)(generator);
+    const float small = std::ldexp(usual, -static_cast<int>(generator() % 80));
+    x[i] = i % 32 < 8 ? any : i % 32 < 20 ? usual : small;
+  }
+  expect_fours_as_each<false>(x);
+  expect_fours_as_each<true>(x);
+}
+
+#if defined(__CUDACC__)
+class LinearWgmma : public testing::Test {
+ protected:
+  void SetUp() override {
+    int major = 0;
+    cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0);
+    if (major != 9) GTEST_SKIP() << "wgmma is Hopper's";
+    queue_.capability = 90;
+    queue_.shared_bytes_max = 227 * 1024;
+  }
+  // y as bytes, beyond the outputs too, after linear_tiled if there is no way.
+  static std::vector<std::uint32_t> y_of(CudaQueue queue, const Problem& problem, CudaLinearOutput output, bool biased,
+                                         const WgmmaWay* way) {
+    TestDevice device;
+    const std::int32_t ldy = problem.rows + 12;
+    const std::vector<float> before = random_floats(std::int64_t{problem.m + 1} * ldy, 5);
+    float* y = device.put(before);
+    CudaLinear call{device.put(problem.x), problem.columns, problem.m,       device.put(problem.w),
+                    problem.rows,          problem.columns, problem.segments};
+    call.bias = biased ? device.put(random_floats(problem.rows, 6)) : nullptr;
+    call.y = y;
+    call.ldy = ldy;
+    call.output = output;
+    if (way != nullptr) {
+      way->queue(queue, call);
+    } else {
+      launch_tiled<TiledMedium>(device, call);
+    }
+    EXPECT_EQ(queue.error, nullptr);
+    return device.get(reinterpret_cast<const std::uint32_t*>(y), before.size());
+  }
+  void expect_equal(const Problem& problem, int processors, bool biased) {
+    queue_.processors = processors;
+    using enum CudaLinearOutput;
+    for (const CudaLinearOutput output : {store, accumulate, round, gate, gelu_gate}) {
+      const auto expected = y_of(queue_, problem, output, biased, nullptr);
+      for (const WgmmaWay& way : wgmma_ways()) {
+        if (!way.can(problem.segments)) continue;
+        EXPECT_TRUE(y_of(queue_, problem, output, biased, &way) == expected)
+            << way.name << ", output " << static_cast<int>(output) << ", " << problem.m << " x " << problem.rows
+            << " x " << problem.columns << " in " << problem.segments << ", " << processors << " blocks";
+      }
+    }
+  }
+  CudaQueue queue_;
+};
+
+// Goal: wgmma has linear_tiled's bits in every way, with every output, and writes nothing else. Method: ragged m and
+// rows; one block that walks through all tiles, few, and one a tile; fewer stages of columns than the ring has, and
+// more.
+TEST_F(LinearWgmma, HasTheBitsOfTiles) {
+  expect_equal(Problem(1, 8, 64, 1, 1), 1, false);
+  expect_equal(Problem(33, 72, 128, 1, 2), 2, true);
+  expect_equal(Problem(200, 648, 704, 1, 3), 3, true);
+  expect_equal(Problem(391, 1304, 1024, 1, 4), 132, false);
+  expect_equal(Problem(2100, 264, 256, 1, 5), 5, false);
+  expect_equal(Problem(64, 128, 128, 2, 6), 1, true);
+  expect_equal(Problem(150, 392, 768, 4, 7), 2, false);
+  expect_equal(Problem(257, 264, 512, 8, 8), 3, true);
+  expect_equal(Problem(391, 520, 2560, 8, 9), 132, false);
+}
+
+TEST_F(LinearWgmma, AgreesAsEnginesAsk) {
+  queue_.processors = 132;
+  EXPECT_TRUE(wgmma_agrees(queue_));
+  EXPECT_EQ(queue_.error, nullptr);
+}
+#endif
+
+TEST(LinearCudaPlan, PiecesAreSixteensAndFillTheProcessors) {
   EXPECT_EQ(stream_piece(6144, 132, 64), 48);
   EXPECT_EQ(stream_piece(4096, 132, 32), 32);
-  EXPECT_EQ(stream_piece(28672, 132, 64), 56);
-  EXPECT_EQ(stream_piece(128256, 132, 256), 248);
-  EXPECT_EQ(stream_piece(8, 132, 64), 8);
+  EXPECT_EQ(stream_piece(28672, 132, 128), 112);   // two rounds of 112, not three of 80
+  EXPECT_EQ(stream_piece(128256, 132, 128), 112);  // nine, not eight of 128
+  EXPECT_EQ(stream_piece(8, 132, 64), 16);
 }
 
 }  // namespace

@@ -40,6 +40,11 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, std::
       : "memory");
 }
 
+// Has the line of 128 bytes that holds `address` brought to the second-level cache.
+__device__ __forceinline__ void prefetch(const void* address) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
+
 // Rows of 64 bfloat16 (128 bytes) in TMA's 128-byte swizzle, eight rows a kilobyte. The next 16 columns: + 2.
 __device__ __forceinline__ std::uint64_t descriptor(const void* rows) {
   const std::uint64_t address = (shared_address(rows) & 0x3ffffU) >> 4;
@@ -47,6 +52,10 @@ __device__ __forceinline__ std::uint64_t descriptor(const void* rows) {
 }
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+// A sum that begins at zero, and does so here: the compiler may not move this between products.
+__device__ __forceinline__ void zero(float& sum) {
+  asm volatile("mov.f32 %0, 0f00000000;" : "=f"(sum));
+}
 __device__ __forceinline__ void begin() {
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
@@ -71,19 +80,54 @@ __device__ __forceinline__ void fewer_registers() {
 }
 
 #define WGMMA_SUMS(i) "+f"(d[i][0]), "+f"(d[i][1]), "+f"(d[i][2]), "+f"(d[i][3])
-// d[64, 128] += a[64, 16] b[128, 16]^T of a warpgroup; fragment i of a thread: outputs 8 i ... as in mma_bf16.
-__device__ __forceinline__ void multiply(float (*d)[4], std::uint64_t a, std::uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%"
-      "30,"
-      "%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,"
-      "%59,%60,%61,%62,%63}, %64, %65, 1, 1, 1, 0, 0;"
-      : WGMMA_SUMS(0), WGMMA_SUMS(1), WGMMA_SUMS(2), WGMMA_SUMS(3), WGMMA_SUMS(4), WGMMA_SUMS(5), WGMMA_SUMS(6),
-        WGMMA_SUMS(7), WGMMA_SUMS(8), WGMMA_SUMS(9), WGMMA_SUMS(10), WGMMA_SUMS(11), WGMMA_SUMS(12), WGMMA_SUMS(13),
-        WGMMA_SUMS(14), WGMMA_SUMS(15)
-      : "l"(a), "l"(b));
+#define WGMMA_SUMS_8(i)                                                                                         \
+  WGMMA_SUMS(i), WGMMA_SUMS(i + 1), WGMMA_SUMS(i + 2), WGMMA_SUMS(i + 3), WGMMA_SUMS(i + 4), WGMMA_SUMS(i + 5), \
+      WGMMA_SUMS(i + 6), WGMMA_SUMS(i + 7)
+#define WGMMA_NAMES_0                                                                                                  \
+  "%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,%28,%29,%30," \
+  "%31"
+#define WGMMA_NAMES_1                                                                                                 \
+  "%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%" \
+  "60,%61,%62,%63"
+#define WGMMA_NAMES_2                                                                                                 \
+  "%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%" \
+  "92,%93,%94,%95"
+#define WGMMA_NAMES_3                                                                                                \
+  "%96,%97,%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%" \
+  "119,%120,%121,%122,%123,%124,%125,%126,%127"
+// d[64, n] += a[64, 16] b[n, 16]^T of a warpgroup; fragment i of a thread: outputs 8 i ... as in mma_bf16.
+template <int n>
+__device__ __forceinline__ void multiply(float (&d)[n / 8][4], std::uint64_t a, std::uint64_t b) {
+  static_assert(n == 64 || n == 128 || n == 192 || n == 256);
+  if constexpr (n == 64) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" WGMMA_NAMES_0 "}, %32, %33, 1, 1, 1, 0, 0;"
+                 : WGMMA_SUMS_8(0)
+                 : "l"(a), "l"(b));
+  }
+  if constexpr (n == 128) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {" WGMMA_NAMES_0 "," WGMMA_NAMES_1
+                 "}, %64, %65, 1, 1, 1, 0, 0;"
+                 : WGMMA_SUMS_8(0), WGMMA_SUMS_8(8)
+                 : "l"(a), "l"(b));
+  }
+  if constexpr (n == 192) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n192k16.f32.bf16.bf16 {" WGMMA_NAMES_0 "," WGMMA_NAMES_1
+                 "," WGMMA_NAMES_2 "}, %96, %97, 1, 1, 1, 0, 0;"
+                 : WGMMA_SUMS_8(0), WGMMA_SUMS_8(8), WGMMA_SUMS_8(16)
+                 : "l"(a), "l"(b));
+  }
+  if constexpr (n == 256) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" WGMMA_NAMES_0 "," WGMMA_NAMES_1
+                 "," WGMMA_NAMES_2 "," WGMMA_NAMES_3 "}, %128, %129, 1, 1, 1, 0, 0;"
+                 : WGMMA_SUMS_8(0), WGMMA_SUMS_8(8), WGMMA_SUMS_8(16), WGMMA_SUMS_8(24)
+                 : "l"(a), "l"(b));
+  }
 }
+#undef WGMMA_SUMS_8
+#undef WGMMA_NAMES_0
+#undef WGMMA_NAMES_1
+#undef WGMMA_NAMES_2
+#undef WGMMA_NAMES_3
 #undef WGMMA_SUMS
 #endif
 

@@ -1,0 +1,201 @@
+// Device code of linear_cuda.h, for nvcc and for the emulation: how a warp stores many outputs. They pass through
+// shared memory, so that a store writes whole sectors of 32 bytes of a row, and so that the arithmetic of an output
+// stands in one short loop: unrolled over a thread's fragments it was longer than the caches of instructions. Private
+// to linear_cuda* and linear_wgmma*.
+#pragma once
+
+#include "kernels/linear_cuda.h"
+#include "simt/simt.h"
+
+namespace chorus::cuda::inline SIMT_MEANING {
+
+using simt::Bfloat16;
+using simt::Shared;
+
+struct alignas(8) FloatPair {
+  float first, second;
+};
+struct alignas(16) FloatQuad {
+  float values[4];
+};
+
+template <bool gelu>
+SIMT_DEVICE float gate_power(float x) {
+  if constexpr (gelu) return -1.5957691216057308F * simt::multiply_add(0.044715F, x * x * x, x);
+  return 0.0F - x;
+}
+// silu or gelu_tanh.
+template <bool gelu>
+SIMT_DEVICE float activated(float x) {
+  return x / (1.0F + simt::exponential(gate_power<gelu>(x)));
+}
+// The same of several values, without a branch for each where all are in the range of simt::quotient. There e^power and
+// the quotient are far from overflow and from subnormal numbers.
+template <bool gelu, int count>
+SIMT_DEVICE void activate(float (&values)[count]) {
+  float results[count];
+  bool usual = true;
+  SIMT_UNROLL
+  for (int i = 0; i < count; ++i) {
+    const float power = gate_power<gelu>(values[i]);
+    usual = usual && simt::magnitude(power) <= 64.0F && simt::magnitude(values[i]) >= 0x1p-64F;
+    results[i] = simt::quotient(values[i], 1.0F + simt::exponential_within(power));
+  }
+  if (!usual) {
+    SIMT_UNROLL
+    for (int i = 0; i < count; ++i) results[i] = activated<gelu>(values[i]);
+  }
+  SIMT_UNROLL
+  for (int i = 0; i < count; ++i) values[i] = results[i];
+}
+
+// 16 x patch_columns sums of one warp in shared memory.
+template <int patch_columns>
+struct OutputPatch {
+  static constexpr int rows = 16, columns = patch_columns, floats = rows * columns, bytes = floats * 4;
+  static constexpr int lanes_of_row = columns / 4, rows_at_once = simt::warp_lanes / lanes_of_row;
+  static constexpr int rounds = rows / rows_at_once;
+  static_assert(columns % 32 == 0);
+  Shared<FloatPair> pairs;
+  Shared<FloatQuad> quads;
+
+  SIMT_DEVICE explicit OutputPatch(int byte)
+      : pairs(simt::shared<FloatPair>(byte, floats / 2)), quads(simt::shared<FloatQuad>(byte, floats / 4)) {}
+  // Eights of columns are permuted so that those of four rows lie in different banks.
+  SIMT_DEVICE static int at(int row, int column) {
+    return row * columns + (((column >> 3) ^ (row & 3)) << 3) + (column & 7);
+  }
+  SIMT_DEVICE FloatQuad quad(int row, int column) const { return quads[at(row, column) >> 2]; }
+  // The lane's part of fragment `index`, columns 8 * index and on.
+  SIMT_DEVICE void put(int index, const float* sums) const {
+    const int row = simt::lane() / 4, column = 8 * index + simt::lane() % 4 * 2;
+    pairs[at(row, column) >> 1] = {sums[0], sums[1]};
+    pairs[at(row + 8, column) >> 1] = {sums[2], sums[3]};
+  }
+};
+
+// What a lane stores of a patch whose first output is (row, column): four outputs of every rows_at_once-th row. Patch:
+// an OutputPatch, or another that has its constants and quad().
+template <typename Patch>
+struct PatchLane {
+  const CudaLinear& call;
+  const Patch& patch;
+  int row_in_patch, column_in_patch;
+  int row, column;
+  FloatQuad bias;
+
+  SIMT_DEVICE PatchLane(const CudaLinear& product, const Patch& from, int first_row, int first_column)
+      : call(product),
+        patch(from),
+        row_in_patch(simt::lane() / Patch::lanes_of_row),
+        column_in_patch(simt::lane() % Patch::lanes_of_row * 4),
+        row(first_row + row_in_patch),
+        column(first_column + column_in_patch),
+        bias{} {
+    if (call.bias == nullptr || column >= call.rows) return;
+    SIMT_UNROLL
+    for (int i = 0; i < 4; ++i) bias.values[i] = call.bias[column + i];
+  }
+  SIMT_DEVICE bool has(int round) const { return row + round * Patch::rows_at_once < call.m; }
+  SIMT_DEVICE FloatQuad sums(int round) const {
+    FloatQuad sums = patch.quad(row_in_patch + round * Patch::rows_at_once, column_in_patch);
+    if (call.bias == nullptr) return sums;
+    SIMT_UNROLL
+    for (int i = 0; i < 4; ++i) sums.values[i] += bias.values[i];
+    return sums;
+  }
+  // Where the outputs of a round are, the first of which is number `at` of its row.
+  template <typename T>
+  SIMT_DEVICE T* y(int round, int at) const {
+    return static_cast<T*>(call.y) + (row + round * Patch::rows_at_once) * call.ldy + at;
+  }
+};
+
+template <bool accumulate, typename Patch>
+SIMT_DEVICE void store_floats(const PatchLane<Patch>& lane) {
+  constexpr int rounds = Patch::rounds;
+  FloatQuad before[rounds] = {};
+  SIMT_UNROLL
+  for (int round = 0; accumulate && round < rounds; ++round) {  // all on their way at once
+    if (lane.has(round))
+      before[round] = *reinterpret_cast<const FloatQuad*>(lane.template y<float>(round, lane.column));
+  }
+  SIMT_UNROLL
+  for (int round = 0; round < rounds; ++round) {
+    if (!lane.has(round)) continue;
+    FloatQuad sums = lane.sums(round);
+    SIMT_UNROLL
+    for (int i = 0; accumulate && i < 4; ++i) sums.values[i] = before[round].values[i] + sums.values[i];
+    *reinterpret_cast<FloatQuad*>(lane.template y<float>(round, lane.column)) = sums;
+  }
+}
+
+template <typename Patch>
+SIMT_DEVICE void store_rounded(const PatchLane<Patch>& lane) {
+  struct alignas(8) Quad {
+    std::uint32_t low, high;
+  };
+  SIMT_UNROLL
+  for (int round = 0; round < Patch::rounds; ++round) {
+    if (!lane.has(round)) continue;
+    const FloatQuad sums = lane.sums(round);
+    *reinterpret_cast<Quad*>(lane.template y<Bfloat16>(round, lane.column)) = {
+        simt::pack_bfloat16(sums.values[0], sums.values[1]), simt::pack_bfloat16(sums.values[2], sums.values[3])};
+  }
+}
+
+// Two rounds at a time: four chains of arithmetic side by side.
+template <bool gelu, typename Patch>
+SIMT_DEVICE void store_gated(const PatchLane<Patch>& lane) {
+  SIMT_ROLLED
+  for (int round = 0; round < Patch::rounds; round += 2) {
+    if (!lane.has(round)) return;
+    const FloatQuad a = lane.sums(round), b = lane.sums(round + 1);
+    float gates[4] = {a.values[0], a.values[2], b.values[0], b.values[2]};
+    activate<gelu>(gates);
+    *reinterpret_cast<std::uint32_t*>(lane.template y<Bfloat16>(round, lane.column / 2)) =
+        simt::pack_bfloat16(gates[0] * a.values[1], gates[1] * a.values[3]);
+    if (!lane.has(round + 1)) return;
+    *reinterpret_cast<std::uint32_t*>(lane.template y<Bfloat16>(round + 1, lane.column / 2)) =
+        simt::pack_bfloat16(gates[2] * b.values[1], gates[3] * b.values[3]);
+  }
+}
+
+template <typename Patch>
+SIMT_DEVICE void store_patch(const CudaLinear& call, const Patch& patch, int row, int column) {
+  const PatchLane<Patch> lane(call, patch, row, column);
+  if (lane.column >= call.rows) return;
+  switch (call.output) {
+    case CudaLinearOutput::store:
+      return store_floats<false>(lane);
+    case CudaLinearOutput::accumulate:
+      return store_floats<true>(lane);
+    case CudaLinearOutput::round:
+      return store_rounded(lane);
+    case CudaLinearOutput::gate:
+      return store_gated<false>(lane);
+    case CudaLinearOutput::gelu_gate:
+      return store_gated<true>(lane);
+  }
+}
+
+// Stores a warp's sums, passes x 16 x columns outputs: the first patch at (row, column), each (row_step, column_step)
+// behind the one before, all through `patch`, which this warp has for itself.
+template <int passes, int columns>
+SIMT_DEVICE void store_sums(const CudaLinear& call, const OutputPatch<columns>& patch, int row, int column,
+                            int row_step, int column_step, const float (&sums)[passes * columns / 8][4]) {
+  SIMT_ROLLED
+  for (int pass = 0; pass < passes; ++pass) {
+    simt::sync_warp();  // the patch before is read
+    SIMT_UNROLL
+    for (int i = 0; i < passes; ++i) {  // an index that varies would move the sums to local memory
+      if (i != pass) continue;
+      SIMT_UNROLL
+      for (int f = 0; f < columns / 8; ++f) patch.put(f, sums[i * (columns / 8) + f]);
+    }
+    simt::sync_warp();
+    store_patch(call, patch, row + pass * row_step, column + pass * column_step);
+  }
+}
+
+}  // namespace chorus::cuda::inline SIMT_MEANING
