@@ -10,8 +10,11 @@
 namespace chorus {
 namespace {
 
-// Logits are computed for at most this many rows at a time: 64 rows of a vocabulary of 152,000 are 39 MB.
-constexpr std::int64_t logits_rows_max = 64;
+// Logits are computed for at most so many rows at a time: 64 rows of a vocabulary of 152,000 are 39 MB. A GPU reads the
+// head again for each chunk, and has more memory.
+constexpr std::int64_t logits_rows_max(Isa isa) {
+  return isa == Isa::cuda_sm90 ? 256 : 64;
+}
 
 Decoder make_decoder(Parameters& parameters, const ModelShard& shard, const ModelConfig& model) {
   const auto family = find_family(model);
@@ -58,12 +61,12 @@ Result<void> check_gpu(const ModelConfig& model, const Decoder& decoder) {
 }
 
 // An upper bound of a step's intermediate results on a GPU, so that none is allocated later.
-std::size_t scratch_bytes(const ModelConfig& model, std::int64_t rows) {
+std::size_t scratch_bytes(const ModelConfig& model, Isa isa, std::int64_t rows) {
   const std::int64_t heads = model.num_attention_heads + 2 * std::int64_t{model.num_key_value_heads};
   const std::int64_t row = 16 * std::int64_t{model.hidden_size} + 8 * heads * model.head_dim +
                            4 * (std::int64_t{model.intermediate_size} + 64);
   const std::int64_t logits =
-      logits_rows_max * (4 * std::int64_t{model.vocab_size} + 8 * std::int64_t{model.hidden_size} + 64);
+      logits_rows_max(isa) * (4 * std::int64_t{model.vocab_size} + 8 * std::int64_t{model.hidden_size} + 64);
   return static_cast<std::size_t>(rows * row + logits) + (std::size_t{64} << 20);
 }
 
@@ -117,7 +120,7 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
 
 Result<void> ModelRunner::open_device(std::span<const std::byte> arena) {
   CHORUS_TRY(device_, make_device(options_.isa, pool_, options_.gpu));
-  if (device_->kind() == DeviceKind::cuda) device_->scratch().reserve(scratch_bytes(model_, options_.rows_max));
+  if (device_->kind() == DeviceKind::cuda) device_->scratch().reserve(scratch_bytes(model_, options_.isa, options_.rows_max));
   CHORUS_TRY_VOID(parameters_.bind(arena.data(), arena.size()));
   CHORUS_TRY_VOID(parameters_.move_to(*device_));
   for (RotaryTable& table : rotary_tables_) CHORUS_TRY_VOID(table.move_to(*device_));
@@ -253,9 +256,10 @@ Result<void> ModelRunner::sample_rows(const StepPlan& plan, const View& hidden, 
   }
   const LayerContext context{*device_, groups_.tp};
   const auto total = static_cast<std::int64_t>(wanted_.size());
-  for (std::int64_t first = 0; first < total; first += logits_rows_max) {
+  const std::int64_t chunk = logits_rows_max(options_.isa);
+  for (std::int64_t first = 0; first < total; first += chunk) {
     const Scratch::Scope scope(device_->scratch());
-    const std::int64_t count = std::min(logits_rows_max, total - first);
+    const std::int64_t count = std::min(chunk, total - first);
     // Of this rank's share of the rows.
     CHORUS_TRY(const View logits, decoder_.logits(context, parameters_, hidden, step_, first, count));
     if (want_greedy_alone(plan, first, count)) {
@@ -324,8 +328,9 @@ void ModelRunner::sample_chunk(const StepPlan& plan, std::span<const float> logi
 template <typename Visit>
 void ModelRunner::for_rows_of(int rank, const Visit& visit) const {
   const auto total = static_cast<std::int64_t>(wanted_.size());
-  for (std::int64_t first = 0; first < total; first += logits_rows_max) {
-    const RowShare share = logits_share(std::min(logits_rows_max, total - first), rank, groups_.tp_size);
+  const std::int64_t chunk = logits_rows_max(options_.isa);
+  for (std::int64_t first = 0; first < total; first += chunk) {
+    const RowShare share = logits_share(std::min(chunk, total - first), rank, groups_.tp_size);
     for (std::int64_t i = 0; i < share.count; ++i) visit(wanted_[static_cast<std::size_t>(first + share.first + i)]);
   }
 }
