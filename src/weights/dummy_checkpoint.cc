@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <thread>
+#include <vector>
 
 #include "weights/checkpoint.h"
 #include "weights/made_tensors.h"
@@ -92,11 +94,24 @@ class DummyCheckpoint final : public Checkpoint {
   mutable MadeTensors made_;
 };
 
+// By all processors: a page that is new to the process costs more than its numbers.
+void fill_in_parts(std::uint64_t seed, const std::string& name, DType dtype, std::uint64_t count, std::byte* out) {
+  constexpr std::uint64_t part_min = std::uint64_t{1} << 20;  // elements
+  const std::uint64_t processors = std::max(1U, std::thread::hardware_concurrency());
+  const std::uint64_t part = std::max(part_min, (count + processors - 1) / processors);
+  std::vector<std::jthread> threads;
+  for (std::uint64_t first = part; first < count; first += part) {
+    const std::uint64_t length = std::min(part, count - first);
+    threads.emplace_back([=, &name] { fill_dummy(seed, name, dtype, first, length, out + first * bytes_of(dtype)); });
+  }
+  fill_dummy(seed, name, dtype, 0, std::min(part, count), out);
+}
+
 void fill(std::uint64_t seed, const std::string& name, DType dtype, std::size_t rank, std::uint64_t count,
           std::byte* out) {
   const bool norm = rank == 1 && name.find("norm") != std::string::npos && name.find("weight") != std::string::npos;
   if (rank == 1 && name.ends_with("bias")) return;  // a fresh block is zero
-  if (!norm) return fill_dummy(seed, name, dtype, 0, count, out);
+  if (!norm) return fill_in_parts(seed, name, dtype, count, out);
   for (std::uint64_t index = 0; index < count; ++index) {
     if (dtype == DType::float16) {
       constexpr std::uint16_t one = 0x3C00;

@@ -73,6 +73,16 @@ TEST(DummyCheckpoint, AnyPartIsTheSameAsTheWhole) {
   }
 }
 
+// Large enough for several threads, and no multiple of their parts.
+TEST(DummyCheckpoint, ManyThreadsGiveWhatOneGives) {
+  constexpr std::int64_t count = (5 << 20) + 3;
+  const auto checkpoint = make_dummy_checkpoint(4, DType::bfloat16);
+  const auto view = checkpoint->tensor("w", {count}).value();
+  std::vector<std::byte> whole(count * bytes_of(DType::bfloat16));
+  fill_dummy(4, "w", DType::bfloat16, 0, count, whole.data());
+  EXPECT_EQ(std::memcmp(view.data, whole.data(), whole.size()), 0);
+}
+
 TEST(DummyCheckpoint, DtypesAgreeUpToTheirRounding) {
   std::vector<std::byte> exact(4 * 65536), upper(2 * 65536), half(2 * 65536);
   fill_dummy(5, "w", DType::float32, 0, 65536, exact.data());
