@@ -17,6 +17,8 @@ RAY_VERSION ?= 2.60.0
 CLIENTS ?= $(or $(CHORUS_CLIENTS_VENV),$(HOME)/.cache/chorus/clients)
 CLIENT_PACKAGES = openai jsonschema pyyaml pytest schemathesis litellm llm langchain-openai
 PYTHON_VENV ?= $(or $(CHORUS_PYTHON_VENV),$(HOME)/.cache/chorus/python)
+# The Python package has chorus-ray where `make ray` has installed Ray.
+RAY_VENV = $(if $(wildcard $(LAUNCHERS)/lib/python3*/site-packages/ray/cpp/lib/libray_api.so),$(LAUNCHERS))
 # What pyproject.toml requires, here without pip's own copy of it, whose path would be another for the compiler cache each time.
 WHEEL_TOOLS = "nanobind>=3.1,<4" "scikit-build-core>=1.1,<2"
 export CCACHE_BASEDIR := $(CURDIR)
@@ -73,7 +75,8 @@ wheel: install-packages
 	@test -x $(PYTHON_VENV)/bin/scikit-build || { $(PYTHON) -m venv $(PYTHON_VENV) && $(PYTHON_VENV)/bin/pip install -q $(WHEEL_TOOLS); }
 	@rm -rf build-wheel/dist
 	@PATH="$(PYTHON_VENV)/bin:$$PATH" CXX=c++ CMAKE_CXX_COMPILER_LAUNCHER=$$(command -v ccache) CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) \
-	  $(PYTHON_VENV)/bin/pip wheel -q --no-build-isolation --no-deps --no-index --config-settings build-dir=build-wheel -w build-wheel/dist .
+	  $(PYTHON_VENV)/bin/pip wheel -q --no-build-isolation --no-deps --no-index --config-settings build-dir=build-wheel \
+	  --config-settings cmake.define.CHORUS_RAY_VENV=$(RAY_VENV) -w build-wheel/dist .
 
 # The folder beside the virtual environment is for the launchers', which has torch and Ray (make test-launchers).
 test-python: wheel

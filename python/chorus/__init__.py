@@ -8,7 +8,14 @@
 
 Names and shapes are those of vLLM's offline API: docs/python.md says where the two differ.
 """
-from chorus._native import version as __version__
+try:
+    from chorus._native import version as __version__
+except ImportError as error:
+    if "cannot open shared object file" not in str(error):
+        raise
+    raise ImportError(f"{error}. The wheel of chorus is for Debian 12, and there needs: apt-get install libedit2 libfmt9 libicu72 libpcre2-8-0 "
+                      "libsimdjson14 libssl3; elsewhere build it from a clone: pip install . (docs/python.md)", name="chorus") from None
+
 from chorus.config import ParallelConfig
 from chorus.llm import LLM
 from chorus.outputs import CompletionOutput, Logprob, RequestOutput

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import weakref
 
@@ -65,7 +66,7 @@ class AsyncLLM:
                 self._native.abort(number)
 
     async def abort(self, request_id: str | list[str]) -> None:
-        """Ends requests by their ids: their last output says finish_reason "abort"."""
+        """Ends requests by their ids, of whatever event loop they are: their last output says finish_reason "abort". Ids of none: nothing."""
         wanted = {request_id} if isinstance(request_id, str) else set(request_id)
         for number, stream in list(self._streams.items()):
             if stream.request_id in wanted and not stream.finished:
@@ -116,6 +117,7 @@ class _Stream:
         self.finished = False
         self._params = params
         self._tokenizer = tokenizer
+        self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._ended = False
         self._error: BaseException | None = None
@@ -130,6 +132,11 @@ class _Stream:
         self._changed.set()
 
     def end_aborted(self) -> None:
+        """Any thread: an event loop may be told from its own thread alone that something has changed."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the output
+            self._loop.call_soon_threadsafe(self._end_aborted)
+
+    def _end_aborted(self) -> None:
         for choice in self._output.outputs:
             choice.finish_reason = choice.finish_reason or "abort"
         self._ended = True

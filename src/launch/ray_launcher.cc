@@ -24,6 +24,7 @@ constexpr std::size_t text_bytes_max = 1000;
 constexpr int end_within_ms = 30'000;
 constexpr int last_words_within_ms = 2'000;
 constexpr int send_within_ms_max = 10'000;
+constexpr int exit_not_started = 127;  // of the dynamic linker, too
 
 std::string text_of(const Json& message, const char* key) {
   const auto found = message.find(key);
@@ -76,7 +77,7 @@ Result<std::unique_ptr<RayLauncher>> RayLauncher::start(const std::string& progr
   if (::access(program.c_str(), X_OK) != 0) {
     return fail(ErrorCode::not_found,
                 "--data-parallel-backend ray: there is no {}; build it with make ray, which installs Ray into a "
-                "virtual environment, "
+                "virtual environment (a Python package has it where make wheel came after that), "
                 "or use --data-parallel-backend mp",
                 program);
   }
@@ -183,6 +184,12 @@ Error RayLauncher::end_of(const std::string& why) {
   socket_.reset();
   if (!why.empty()) return fail(ErrorCode::unavailable, "{}", why);
   const auto status = process_.reap(last_words_within_ms);
+  if (status && status->code == exit_not_started) {
+    return fail(
+        ErrorCode::unavailable,
+        "chorus-ray cannot be started, and has said why on stderr: where Ray's library libray_api.so is missing, "
+        "install the package ray-cpp beside it (docs/ray.md)");
+  }
   return fail(ErrorCode::unavailable, "chorus-ray {}: look whether the Ray cluster is healthy (ray status)",
               status ? describe(*status) : "says no more");
 }

@@ -106,5 +106,13 @@ TEST_F(RayLauncherTest, OneThatEndsSaysHow) {
   EXPECT_THAT(events[0].text, HasSubstr("exited with status 7"));
 }
 
+TEST_F(RayLauncherTest, OneThatTheDynamicLinkerRefusesSaysWhatToInstall) {
+  const auto launcher = start("exit 127\n", 30'000);
+  ASSERT_NE(launcher, nullptr);
+  const std::vector<RayEvent> events = events_of(launcher.get());
+  ASSERT_EQ(events.size(), 1U);
+  EXPECT_THAT(events[0].text, HasSubstr("install the package ray-cpp"));
+}
+
 }  // namespace
 }  // namespace chorus

@@ -17,8 +17,8 @@
 #include <set>
 #include <stdexcept>
 
-#include "cluster_script.h"
 #include "ray/child.h"
+#include "ray/cluster_command.h"
 
 namespace chorus::ray_launcher {
 namespace {
@@ -55,13 +55,11 @@ struct Answer {
 
 // Runs the script and reads what it says; one that does not end in time is killed.
 Answer ask(const std::vector<std::string>& arguments, const Interrupted& interrupted) {
-  std::vector<std::string> command = {CHORUS_RAY_PYTHON, "-c", cluster_script};
-  command.insert(command.end(), arguments.begin(), arguments.end());
   std::array<int, 2> ends{-1, -1};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("no pipe");
   ChildOptions options;
   options.output = ends[1];
-  const pid_t child = start_child(command, options);
+  const pid_t child = start_child(cluster_command(arguments), options);
   ::close(ends[1]);
   const auto deadline = Clock::now() + answer_within;
   Answer answer;

@@ -1,11 +1,25 @@
 """What Ray's C++ API does not say: which nodes a cluster has and what is free on them. And a cluster of chorus-ray's own.
 
-    nodes ADDRESS          one line of JSON on stdout, or an error of one line on stderr and status 1
-    start DIRECTORY ...    `ray start` with these arguments until SIGTERM; then DIRECTORY goes
+    VERSION nodes ADDRESS          one line of JSON on stdout, or an error of one line on stderr and status 1
+    VERSION start DIRECTORY ...    `ray start` with these arguments until SIGTERM; then DIRECTORY goes
+
+VERSION: of the Ray that chorus-ray was built with. Its library is the one that is installed where it runs.
 """
 import json
 import shutil
 import sys
+from importlib import metadata
+
+
+def check_packages(built):
+    for package in ("ray", "ray-cpp"):
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found = None
+        if found != built:
+            raise RuntimeError(f"chorus-ray is built with Ray {built}, and {sys.executable} has {f'{package} {found}' if found else f'no {package}'}: "
+                               f"pip install 'ray[default]=={built}' ray-cpp=={built}")
 
 
 def nodes(address):
@@ -55,7 +69,8 @@ def start(directory, *arguments):
 
 
 try:
-    {"nodes": nodes, "start": start}[sys.argv[1]](*sys.argv[2:])
+    check_packages(sys.argv[1])
+    {"nodes": nodes, "start": start}[sys.argv[2]](*sys.argv[3:])
 except Exception as error:  # pylint: disable=broad-exception-caught
     print(f"{type(error).__name__}: {error}".splitlines()[0], file=sys.stderr)
     sys.exit(1)

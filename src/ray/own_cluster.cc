@@ -17,8 +17,8 @@
 #include <filesystem>
 #include <stdexcept>
 
-#include "cluster_script.h"
 #include "ray/child.h"
+#include "ray/cluster_command.h"
 
 namespace chorus::ray_launcher {
 namespace {
@@ -86,32 +86,29 @@ Cluster OwnCluster::start(int cpus, int timeout_s, const std::function<bool()>& 
   options.output = log_;
   options.death_signal = SIGTERM;  // it ends its processes then
   options.own_group = true;        // Ray signals its whole group
-  process_ = start_child({CHORUS_RAY_PYTHON,
-                          "-c",
-                          cluster_script,
-                          "start",
-                          directory_,
-                          "--head",
-                          "--block",
-                          "--node-ip-address",
-                          node_address,
-                          "--port",
-                          address.substr(address.find(':') + 1),
-                          "--num-cpus",
-                          std::to_string(cpus),
-                          "--include-dashboard",
-                          "false",
-                          "--disable-usage-stats",
-                          "--ray-client-server-port",
-                          std::to_string(free_port()),
-                          "--dashboard-agent-listen-port",
-                          std::to_string(free_port()),
-                          "--object-store-memory",
-                          object_store_bytes,
-                          "--temp-dir",
-                          directory_,
-                          "--log-style",
-                          "record"},
+  process_ = start_child(cluster_command({"start",
+                                          directory_,
+                                          "--head",
+                                          "--block",
+                                          "--node-ip-address",
+                                          node_address,
+                                          "--port",
+                                          address.substr(address.find(':') + 1),
+                                          "--num-cpus",
+                                          std::to_string(cpus),
+                                          "--include-dashboard",
+                                          "false",
+                                          "--disable-usage-stats",
+                                          "--ray-client-server-port",
+                                          std::to_string(free_port()),
+                                          "--dashboard-agent-listen-port",
+                                          std::to_string(free_port()),
+                                          "--object-store-memory",
+                                          object_store_bytes,
+                                          "--temp-dir",
+                                          directory_,
+                                          "--log-style",
+                                          "record"}),
                          options);
   const auto deadline = Clock::now() + std::chrono::seconds(timeout_s);
   std::string why = "it did not come up";

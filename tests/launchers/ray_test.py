@@ -73,6 +73,21 @@ def test_a_cluster_of_its_own(tmp_path, runs):
                 and path.stat().st_mtime > time.time() - 100]
 
 
+def test_a_cluster_behind_a_token(tmp_path, runs, monkeypatch, request):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 40)
+    node = RayNode("127.0.0.3", 2)
+    request.addfinalizer(node.close)
+    rows = few_rows(tmp_path / "rows.jsonl")
+    output = tmp_path / "out.jsonl"
+    head = start_on_ray(["generate", STORIES, "-dpb", "ray", "-dp", 2, "--input", rows, "--output", output, *LIMITS], node.cluster)
+    runs.append(head)
+    assert head.finish() == 0, head.log
+    assert output.read_bytes() == chorus("generate", STORIES, "--input", rows, *LIMITS).stdout
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    refused(1, "InvalidAuthToken", address=node.cluster)
+
+
 def test_interrupted_while_a_cluster_of_its_own_starts(runs):
     head = start_on_ray(["generate", STORIES, "-dpb", "ray", "--prompt", "x", *LIMITS])
     runs.append(head)

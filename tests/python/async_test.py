@@ -1,7 +1,9 @@
 """AsyncLLM.generate: streams, their end by whoever wants it, and event loops one after the other."""
 import asyncio
+import contextlib
 import pathlib
 import sys
+import threading
 
 import pytest
 
@@ -83,6 +85,37 @@ def test_abort_and_leaving_early(engine):
             await cancelled
         assert not engine._streams
     asyncio.run(run())
+
+
+def test_abort_from_another_thread(engine):
+    """In debug mode a loop refuses what another thread does to it; without it, the stream might sleep on."""
+    endless = SamplingParams(max_tokens=None, ignore_eos=True, n=64)
+    outputs, begun = [], threading.Event()
+
+    async def stream():
+        async for output in engine.generate("Once", endless, request_id="far"):
+            outputs.append(output)
+            begun.set()
+
+    listener = threading.Thread(target=lambda: asyncio.run(asyncio.wait_for(stream(), 30), debug=True))
+    listener.start()
+    assert begun.wait(30)
+    asyncio.run(engine.abort("far"))
+    listener.join(30)
+    assert not listener.is_alive() and outputs[-1].finished
+    assert "abort" in {choice.finish_reason for choice in outputs[-1].outputs}
+    assert not engine._streams
+
+
+def test_abort_of_a_request_whose_loop_is_closed(engine):
+    loop = asyncio.new_event_loop()
+    stream = engine.generate("Once", SamplingParams(max_tokens=None, ignore_eos=True), request_id="left")
+    loop.run_until_complete(anext(stream))
+    loop.close()
+    asyncio.run(engine.abort("left"))
+    with contextlib.suppress(StopIteration):  # runs its `finally` without a loop
+        stream.aclose().send(None)
+    assert not engine._streams
 
 
 def test_errors_are_of_their_request(engine):
