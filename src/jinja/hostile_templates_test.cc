@@ -16,17 +16,13 @@
 
 #include "jinja/builtins.h"
 #include "jinja/chat_template.h"
+#include "testing/slowness.h"
 
 namespace chorus {
 namespace {
 
 using testing::HasSubstr;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr double slowness = 30;  // of an instrumented build
-#else
-constexpr double slowness = 1;
-#endif
 constexpr double render_s_max = 1;
 constexpr long resident_kb_max = 200 << 10;  // more than before the first render
 

@@ -18,6 +18,7 @@
 #include "parallel/group.h"
 #include "parallel/transport/node_transport.h"
 #include "parallel/transport/tcp_transport.h"
+#include "testing/slowness.h"
 
 namespace chorus {
 
@@ -25,7 +26,7 @@ namespace chorus {
 using TransportFunction = std::function<std::string(const std::shared_ptr<Transport>&)>;
 using RankFunction = std::function<std::string(Group&)>;
 
-inline constexpr int test_timeout_ms = 60'000;
+inline constexpr int test_timeout_ms = slowness * 60'000;
 
 // The last three pretend two nodes: the halves of the ranks, the even and the odd ones, and the last one alone.
 enum class Backend { shared_memory, tcp, tcp_with_key, node_halves, node_evens, node_and_one };

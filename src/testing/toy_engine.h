@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "engine/engine_core.h"
+#include "testing/slowness.h"
 #include "testing/toy_model.h"
 #include "worker/engine_process.h"
 #include "worker/process_main.h"
@@ -188,6 +189,6 @@ inline Outputs direct_outputs(const std::vector<Request>& requests) {
   return collector.outputs();
 }
 
-inline constexpr Nanoseconds test_timeout = 60'000'000'000;
+inline constexpr Nanoseconds test_timeout = slowness * 60'000'000'000;
 
 }  // namespace chorus::testing_fleet
