@@ -1,4 +1,4 @@
-// y = x W^T on a GPU, in the profile cuda-bf16: x and W in bfloat16, sums in float32.
+// y = x W^T on a GPU, in the profile cuda-sm90: x and W in bfloat16, sums in float32.
 //
 // Numerics. The rule of linear.h with this order inside a segment: the columns of a segment go in steps of 16, in
 // ascending order, each step one mma_bf16 (simt/simt.h) onto the sum so far; a step beyond the segment's end has zeros.

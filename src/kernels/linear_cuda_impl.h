@@ -30,8 +30,28 @@ struct ColumnTiles {
   SIMT_DEVICE bool ends_segment(int tile) const { return (tile + 1) % of_segment == 0; }
 };
 
-// The balanced tree over segments that come one after another: a binary counter of sums that wait for their partner, in
-// local memory (the index of the level keeps them out of the registers, which are full of sums).
+// The balanced tree over segments that come one after another is a binary counter: at each level, sums that wait for
+// their partner. The three trees differ in where the levels are: SegmentTree, RegisterTree, WgmmaTree.
+
+// The partner has come.
+template <int fragments>
+SIMT_DEVICE void add_waiting(const float (&waiting)[fragments][4], float (&sums)[fragments][4]) {
+  SIMT_UNROLL
+  for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[i / 4][i % 4] + sums[i / 4][i % 4];
+}
+// The sums wait, and begin again at 0 for the next segment; after the last one they are the result.
+template <int fragments>
+SIMT_DEVICE void keep_waiting(float (&waiting)[fragments][4], bool last, float (&sums)[fragments][4]) {
+  if (last) return;
+  SIMT_UNROLL
+  for (int i = 0; i < 4 * fragments; ++i) {
+    waiting[i / 4][i % 4] = sums[i / 4][i % 4];
+    sums[i / 4][i % 4] = 0;
+  }
+}
+
+// Up to eight segments, all levels in local memory: the registers are full of sums, and an array that is indexed by the
+// level is not kept in them.
 template <int fragments>
 struct SegmentTree {
   float waiting[3][fragments][4];
@@ -39,20 +59,12 @@ struct SegmentTree {
   // Takes the sums of `segment`; leaves the sum of all in `sums` after the last one, else zeros.
   SIMT_DEVICE void add(int segment, bool last, float (&sums)[fragments][4]) {
     int level = 0;
-    for (; (segment >> level) & 1; ++level) {
-      SIMT_UNROLL
-      for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[level][i / 4][i % 4] + sums[i / 4][i % 4];
-    }
-    if (last) return;
-    SIMT_UNROLL
-    for (int i = 0; i < 4 * fragments; ++i) {
-      waiting[level][i / 4][i % 4] = sums[i / 4][i % 4];
-      sums[i / 4][i % 4] = 0;
-    }
+    for (; (segment >> level) & 1; ++level) add_waiting(waiting[level], sums);
+    keep_waiting(waiting[level], last, sums);
   }
 };
 
-// The sums of outputs `column` (even) and `column` + 1 of one row.
+// Stores outputs `column` (even) and `column` + 1 of one row from their sums; linear_epilogue_impl.h stores many.
 SIMT_DEVICE void store_pair(const CudaLinear& call, int row, int column, float first, float second) {
   if (call.bias != nullptr) {
     first += call.bias[column];
@@ -79,14 +91,6 @@ SIMT_DEVICE void store_pair(const CudaLinear& call, int row, int column, float f
       static_cast<Bfloat16*>(call.y)[row * call.ldy + column / 2] = simt::to_bfloat16(activated<true>(first) * second);
       break;
   }
-}
-
-// Stores the fragment of 16 x 8 outputs whose first is (row, column).
-SIMT_DEVICE void store_fragment(const CudaLinear& call, int row, int column, const float* sums) {
-  const int at_row = row + simt::lane() / 4, at_column = column + simt::lane() % 4 * 2;
-  if (column >= call.rows) return;
-  if (at_row < call.m) store_pair(call, at_row, at_column, sums[0], sums[1]);
-  if (at_row + 8 < call.m) store_pair(call, at_row + 8, at_column, sums[2], sums[3]);
 }
 
 // Copies of one of `threads` threads from `first_thread` on into a tile of rows: chunk thread % chunks of every
@@ -247,29 +251,17 @@ struct StreamShape {
   }
 };
 
-// SegmentTree of at most four segments, each level by name: few sums stay in registers.
+// Up to four segments, each level a member: the few sums of linear_stream leave registers for them.
 template <int fragments>
-struct SmallTree {
+struct RegisterTree {
   float one[fragments][4] = {}, two[fragments][4] = {};
 
+  // As SegmentTree::add.
   SIMT_DEVICE void add(int segment, bool last, float (&sums)[fragments][4]) {
-    if ((segment & 1) == 0) return last ? void() : keep(one, sums);
-    take(one, sums);
-    if ((segment & 2) == 0) return last ? void() : keep(two, sums);
-    take(two, sums);
-  }
-
- private:
-  SIMT_DEVICE static void take(const float (&waiting)[fragments][4], float (&sums)[fragments][4]) {
-    SIMT_UNROLL
-    for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[i / 4][i % 4] + sums[i / 4][i % 4];
-  }
-  SIMT_DEVICE static void keep(float (&waiting)[fragments][4], float (&sums)[fragments][4]) {
-    SIMT_UNROLL
-    for (int i = 0; i < 4 * fragments; ++i) {
-      waiting[i / 4][i % 4] = sums[i / 4][i % 4];
-      sums[i / 4][i % 4] = 0;
-    }
+    if ((segment & 1) == 0) return keep_waiting(one, last, sums);
+    add_waiting(one, sums);
+    if ((segment & 2) == 0) return keep_waiting(two, last, sums);
+    add_waiting(two, sums);
   }
 };
 
@@ -450,7 +442,7 @@ linear_stream(CudaLinear call, int piece, int blocks) {
     simt::wait_for_previous();
   }
   float sums[Shape::fragments][4] = {};
-  SmallTree<Shape::segments_of_way == 1 ? 1 : Shape::fragments> tree;
+  RegisterTree<Shape::segments_of_way == 1 ? 1 : Shape::fragments> tree;
   for (int number = 0; now.n0 < call.rows; ++number, now.advance()) {
     if (loads) simt::wait_copies<Shape::stages - 2>();
     simt::sync_block();

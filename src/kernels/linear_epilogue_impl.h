@@ -1,7 +1,7 @@
 // Device code of linear_cuda.h, for nvcc and for the emulation: how a warp stores many outputs. They pass through
-// shared memory, so that a store writes whole sectors of 32 bytes of a row, and so that the arithmetic of an output
-// stands in one short loop: unrolled over a thread's fragments it was longer than the caches of instructions. Private
-// to linear_cuda* and linear_wgmma*.
+// shared memory for two reasons: a store then writes whole sectors of 32 bytes of a row, and the arithmetic of an
+// output is in one short loop. Unrolled over a thread's fragments, that arithmetic did not fit into the instruction
+// caches. Private to linear_cuda* and linear_wgmma*.
 #pragma once
 
 #include "kernels/linear_cuda.h"
@@ -19,6 +19,7 @@ struct alignas(16) FloatQuad {
   float values[4];
 };
 
+// p where the activation of x is x / (1 + e^p). Of gelu_tanh: -2 sqrt(2 / pi) (x + 0.044715 x^3).
 template <bool gelu>
 SIMT_DEVICE float gate_power(float x) {
   if constexpr (gelu) return -1.5957691216057308F * simt::multiply_add(0.044715F, x * x * x, x);
@@ -75,7 +76,7 @@ struct OutputPatch {
 };
 
 // What a lane stores of a patch whose first output is (row, column): four outputs of every rows_at_once-th row. Patch:
-// an OutputPatch, or another that has its constants and quad().
+// an OutputPatch.
 template <typename Patch>
 struct PatchLane {
   const CudaLinear& call;
@@ -179,8 +180,8 @@ SIMT_DEVICE void store_patch(const CudaLinear& call, const Patch& patch, int row
   }
 }
 
-// Stores a warp's sums, passes x 16 x columns outputs: the first patch at (row, column), each (row_step, column_step)
-// behind the one before, all through `patch`, which this warp has for itself.
+// Stores a warp's sums: `passes` times 16 x columns outputs, the first at (row, column), each (row_step, column_step)
+// after the one before. All go through `patch`, which is this warp's own.
 template <int passes, int columns>
 SIMT_DEVICE void store_sums(const CudaLinear& call, const OutputPatch<columns>& patch, int row, int column,
                             int row_step, int column_step, const float (&sums)[passes * columns / 8][4]) {

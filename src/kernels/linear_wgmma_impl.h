@@ -152,8 +152,8 @@ SIMT_DEVICE void multiply_stage(const WgmmaMemory<Shape>& memory, int stage, int
   wgmma::commit();
 }
 
-// linear_cuda_impl.h's SegmentTree with two levels in registers and the third in shared memory, of which this thread
-// has every `stride`th float from `far` on. Each level is a member: an index would move the registers to local memory.
+// Up to eight segments: two levels in registers, each a member since an index would move them to local memory, and the
+// third in shared memory, of which this thread has every `stride`th float from `far` on.
 template <int fragments, int stride>
 struct WgmmaTree {
   using Sums = float[fragments][4];
@@ -162,10 +162,10 @@ struct WgmmaTree {
 
   // As SegmentTree::add.
   SIMT_DEVICE void add(int segment, bool last, Sums& sums) {
-    if ((segment & 1) == 0) return leave(first, last, sums);
-    take(first, sums);
-    if ((segment & 2) == 0) return leave(second, last, sums);
-    take(second, sums);
+    if ((segment & 1) == 0) return keep_waiting(first, last, sums);
+    add_waiting(first, sums);
+    if ((segment & 2) == 0) return keep_waiting(second, last, sums);
+    add_waiting(second, sums);
     if ((segment & 4) != 0) {
       SIMT_UNROLL
       for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = far[stride * i] + sums[i / 4][i % 4];
@@ -175,20 +175,6 @@ struct WgmmaTree {
         far[stride * i] = sums[i / 4][i % 4];
         sums[i / 4][i % 4] = 0;
       }
-    }
-  }
-
- private:
-  SIMT_DEVICE static void take(const Sums& waiting, Sums& sums) {
-    SIMT_UNROLL
-    for (int i = 0; i < 4 * fragments; ++i) sums[i / 4][i % 4] = waiting[i / 4][i % 4] + sums[i / 4][i % 4];
-  }
-  SIMT_DEVICE static void leave(Sums& waiting, bool last, Sums& sums) {
-    if (last) return;
-    SIMT_UNROLL
-    for (int i = 0; i < 4 * fragments; ++i) {
-      waiting[i / 4][i % 4] = sums[i / 4][i % 4];
-      sums[i / 4][i % 4] = 0;
     }
   }
 };
@@ -231,7 +217,7 @@ SIMT_DEVICE void multiply_columns(const WgmmaMemory<Shape>& memory, WgmmaRing<Sh
   release(memory, on_its_way);
 }
 
-// Has a warp's 16 x tile_n float32 of y, from (row, column) on, brought nearer, for the additions at the tile's end.
+// Prefetches a warp's 16 x tile_n float32 of y, from (row, column) on, which are added to at the tile's end.
 template <typename Shape>
 SIMT_DEVICE void prefetch_residual(const CudaLinear& call, int row, int column) {
   constexpr int line_floats = 32, lines = Shape::tile_n / line_floats;

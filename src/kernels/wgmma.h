@@ -40,7 +40,7 @@ __device__ __forceinline__ void load_box(void* to, const CUtensorMap* map, std::
       : "memory");
 }
 
-// Has the line of 128 bytes that holds `address` brought to the second-level cache.
+// Prefetches the line of 128 bytes that holds `address` to the second-level cache.
 __device__ __forceinline__ void prefetch(const void* address) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 }

@@ -13,8 +13,9 @@ struct Shape {
   int x = 1, y = 1, z = 1;  // blocks
   int threads = 32;         // of a block: a multiple of 32
   int shared_bytes = 0;     // of a block
-  // The kernel may begin before the one queued before it has ended; each of its threads waits in wait_for_previous()
-  // before it touches what that one writes or reads.
+  // The kernel may begin before earlier kernels have ended, not only the last of them: that one may itself be waiting.
+  // Each of its threads calls wait_for_previous(). Before it does, it writes nothing, and reads nothing that an earlier
+  // kernel may write: only the arguments and what copies of the host have written, such as weights.
   bool overlaps = false;
 };
 

@@ -12,8 +12,9 @@
 //   shuffle_xor, shuffle: another lane's value. any_of_warp: whether a condition holds in any lane.
 //   load_matrix_x4, load_matrix_transposed_x4: ldmatrix, four 8 x 8 matrices of 16-bit elements.
 //   mma_bf16: mma.sync m16n8k16, bfloat16 in, float32 sums.
-//   let_next_begin, wait_for_previous: programmatic dependent launch (Shape::overlaps). The next kernel may begin once
-//   all blocks have said let_next_begin; in_order is both at once, for a kernel that has nothing to do before.
+//   let_next_begin, wait_for_previous: programmatic dependent launch (Shape::overlaps has the rule). The next kernel may
+//   begin once all blocks of this one have called let_next_begin; wait_for_previous returns when all earlier kernels
+//   have ended. in_order calls both, for a kernel that does nothing before.
 //   store16: Bytes16 into shared memory.
 //   copy_async16, commit_copies, wait_copies<n>: cp.async into shared memory, in groups.
 //   to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, magnitude, bits_of, float_of.
@@ -48,13 +49,6 @@ SIMT_DEVICE void in_order() {
 }
 SIMT_DEVICE float to_float(Bfloat16 value) {
   return float_of(static_cast<std::uint32_t>(value) << 16);
-}
-// The halves of a register that holds two.
-SIMT_DEVICE float low_float(std::uint32_t pair) {
-  return float_of(pair << 16);
-}
-SIMT_DEVICE float high_float(std::uint32_t pair) {
-  return float_of(pair & 0xffff0000U);
 }
 SIMT_DEVICE Bfloat16 to_bfloat16(float value) {
   return static_cast<Bfloat16>(pack_bfloat16(value, 0.0F) & 0xffffU);
