@@ -64,9 +64,11 @@ struct KeySpan {
   int first, last;
 };
 
-// What a block works on.
-// blocks: of a processor, as registers and shared memory allow. A block computes with `dimensions`; heads of fewer are
-// filled up with zeros, which changes no sum, unless it is exact.
+// Attention never asks for more shared memory than an A100 has: it has no smaller form for other GPUs.
+inline constexpr int attention_shared_bytes_max = 163 * 1024;
+
+// What a block works on. blocks_of_a_processor: as registers and shared memory allow. A block computes heads of
+// `dimensions`; smaller heads (not `exact`) are filled up with zeros, which changes no sum.
 template <int dimensions, bool exact, int warps_over_lanes, int warps_over_dimensions, int blocks_of_a_processor>
 struct AttentionBlock {
   static constexpr int head_dim = dimensions, over_dimensions = warps_over_dimensions;
@@ -231,6 +233,7 @@ struct RowsBlock : AttentionBlock<dimensions, exact, warps, 1, 1> {
   static constexpr int total_at = stages * stage_elements * 2;
   static constexpr int total_count = dimensions / 2 * threads;
   static constexpr int shared_bytes = total_at + total_count * 4;
+  static_assert(shared_bytes <= attention_shared_bytes_max);
   static_assert(attention_partition_keys % stage_keys == 0);
 };
 
@@ -418,7 +421,7 @@ void launch_attention_rows(Launch& launch, const CudaAttention& call) {
          attention_rows<Block>, call, blocks);
 }
 
-// A processor has one block at a time. Of two sizes that which is through first, if each warp takes the same time.
+// A processor has one block at a time. Of two sizes of block the one that ends first, if each warp takes the same time.
 template <int head_dim, bool exact, typename Launch>
 void launch_attention_prefill(Launch& launch, const CudaAttention& call, int processors) {
   using Large = RowsBlock<head_dim, exact, 12>;

@@ -13,12 +13,7 @@
 
 namespace chorus::cuda::inline SIMT_MEANING {
 
-struct alignas(8) Float2 {
-  float x, y;
-};
-struct alignas(16) Float4 {
-  float at[4];
-};
+using simt::Floats;
 
 // States of a split: [sequence][kv_head][partition][lane of 16][4 + padded head_dim]: top, sum,
 // nothing, nothing, values.
@@ -36,11 +31,11 @@ SIMT_DEVICE void store_state(const Block& block, const typename Block::State& st
     const int lane = block.lane_of(r);
     if (!block.exists(lane)) continue;
     float* out = to + lane * (state_header + Block::head_dim);
-    if (Block::dimension(0) == 0) *reinterpret_cast<Float2*>(out) = {state.top[r], state.sum[r]};
+    if (Block::dimension(0) == 0) *reinterpret_cast<Floats<2>*>(out) = {state.top[r], state.sum[r]};
     SIMT_UNROLL
     for (int i = 0; i < Block::fragments; ++i) {
-      *reinterpret_cast<Float2*>(out + state_header + Block::dimension(i)) = {state.values[i][2 * r],
-                                                                              state.values[i][2 * r + 1]};
+      *reinterpret_cast<Floats<2>*>(out + state_header + Block::dimension(i)) = {state.values[i][2 * r],
+                                                                                 state.values[i][2 * r + 1]};
     }
   }
 }
@@ -58,6 +53,7 @@ struct SplitBlock : AttentionBlock<dimensions, exact, 1, 4, blocks_of_a_processo
   static constexpr int numbers_at = rows_at + 3 * rows_count * 4;
   static constexpr int numbers_count = attention_partition_keys / 16;
   static constexpr int shared_bytes = numbers_at + numbers_count * 4;
+  static_assert(shared_bytes <= attention_shared_bytes_max);
 };
 
 struct alignas(16) Fragment {
@@ -248,25 +244,25 @@ attention_merge(CudaAttention call, int partitions) {
   const KeySpan keys = block.keys_of_block(call.window);
   const int last = (keys.last + attention_partition_keys - 1) / attention_partition_keys;
   float top = 0, sum = 0;
-  Float4 value = {};
+  Floats<4> value = {};
   for (int p = keys.first / attention_partition_keys; p < last; p += together) {
-    Float2 later[together];
-    Float4 later_value[together];
+    Floats<2> later[together];
+    Floats<4> later_value[together];
     SIMT_UNROLL
     for (int i = 0; i < together; ++i) {
       const int partition = p + i < last ? p + i : last - 1;
       const float* from = state_of<head_dim>(call, partitions, simt::block_z(), block.kv_head, partition) +
                           lane * (state_header + head_dim);
-      later[i] = *reinterpret_cast<const Float2*>(from);
-      later_value[i] = *reinterpret_cast<const Float4*>(from + state_header + column);
+      later[i] = *reinterpret_cast<const Floats<2>*>(from);
+      later_value[i] = *reinterpret_cast<const Floats<4>*>(from + state_header + column);
     }
     SIMT_UNROLL
     for (int i = 0; i < together; ++i) {
-      if (p + i >= last || later[i].y == 0) continue;
+      if (p + i >= last || later[i].at[1] == 0) continue;
       const bool first = sum == 0;
-      const MergeWeights weights = first ? MergeWeights{later[i].x, 0, 1} : merge_weights(top, later[i].x);
+      const MergeWeights weights = first ? MergeWeights{later[i].at[0], 0, 1} : merge_weights(top, later[i].at[0]);
       top = weights.top;
-      sum = first ? later[i].y : merged(weights, sum, later[i].y);
+      sum = first ? later[i].at[1] : merged(weights, sum, later[i].at[1]);
       SIMT_UNROLL
       for (int j = 0; j < 4; ++j) {
         value.at[j] = first ? later_value[i].at[j] : merged(weights, value.at[j], later_value[i].at[j]);
@@ -302,7 +298,7 @@ void launch_attention_split(Launch& launch, const CudaAttention& call) {
          attention_merge<Block::head_dim, Block::is_exact>, call, partitions);
 }
 
-// Blocks that have a processor to themselves take all their keys at once; many share it.
+// A block that has a processor to itself loads all its keys at once; where blocks share one, each has half the buffers.
 template <int head_dim, bool exact, typename Launch>
 void launch_attention_of(Launch& launch, const CudaAttention& call, int processors) {
   if (call.rows_max > 1) return launch_attention_prefill<head_dim, exact>(launch, call, processors);

@@ -75,13 +75,9 @@ norm_rows(CudaNorm call) {
   });
 }
 
-// `count` consecutive numbers, read and written at once.
+using simt::Floats;
 template <int count>
-struct alignas(4 * count) Floats {
-  float at[count];
-};
-template <int count>
-struct alignas(2 * count) Bfloats {
+struct alignas(2 * count) Bfloats {  // as Floats
   simt::Bfloat16 at[count];
 };
 template <typename T>
@@ -235,6 +231,7 @@ gather_rows(CudaGather call) {
   }
 }
 
+// As activated<true> of linear_epilogue_impl.h.
 SIMT_DEVICE float gelu_tanh_of(float x) {
   const float inner = simt::multiply_add(0.044715F, x * x * x, x);
   return x / (1.0F + simt::exponential(-1.5957691216057308F * inner));  // 2 sqrt(2 / pi)

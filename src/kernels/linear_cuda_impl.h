@@ -73,12 +73,12 @@ SIMT_DEVICE void store_pair(const CudaLinear& call, int row, int column, float f
   const std::int64_t at = row * call.ldy + column;
   switch (call.output) {
     case CudaLinearOutput::store:
-      *reinterpret_cast<FloatPair*>(static_cast<float*>(call.y) + at) = {first, second};
+      *reinterpret_cast<Floats<2>*>(static_cast<float*>(call.y) + at) = {first, second};
       break;
     case CudaLinearOutput::accumulate: {
-      auto* y = reinterpret_cast<FloatPair*>(static_cast<float*>(call.y) + at);
-      const FloatPair before = *y;
-      *y = {before.first + first, before.second + second};
+      auto* y = reinterpret_cast<Floats<2>*>(static_cast<float*>(call.y) + at);
+      const Floats<2> before = *y;
+      *y = {before.at[0] + first, before.at[1] + second};
       break;
     }
     case CudaLinearOutput::round:
@@ -147,7 +147,8 @@ struct TiledShape {
   static_assert(warp_m % 16 == 0 && warp_n % 32 == 0 && warps_m * warps_n * 16 * warp_n * 4 <= shared_bytes);
 };
 
-// Blocks in bands of so many tiles of x, a band's over all of W: x and W of what runs at once fit in the cache.
+// Blocks are numbered in bands: so many tiles of x by all of W. x and W of the blocks that run at once fit in the
+// cache.
 inline constexpr int band_tiles = 16;
 
 struct TilePlace {
@@ -232,10 +233,10 @@ linear_tiled(CudaLinear call) {
 
 // ---- few rows of x ----
 
-// A block walks pieces of W, `piece` rows of at most piece_max each, with all rows of x, and does not stop loading
-// between two pieces: 8 warps load, the others compute, 16 rows of W each and 8 rows of x a fragment. So W is the left
-// operand of the product: that halves what is read of x from shared memory, and changes no bit. With two ways the
-// second half of the segments is walked beside the first, by warps of its own.
+// A block multiplies pieces of W by all rows of x, one piece after another: a piece is `piece` rows of W, at most
+// piece_max. 8 warps load, and do not stop between two pieces; each of the others computes 16 rows of W, and 8 rows of
+// x in each fragment. So W is the left operand of the product, which halves what is read of x from shared memory and
+// changes no bit. With two ways, other warps walk the second half of the segments at the same time as the first.
 template <int fragments_of_x, int segment_count, int side_by_side, int warps_of_a_way, int columns_of_a_tile,
           int stage_count>
 struct StreamShape {
@@ -292,7 +293,7 @@ struct StreamCursor {
   SIMT_DEVICE int left() const { return segment_columns - tile * Shape::tile_k; }
 };
 
-// What some steps multiply: one load of a matrix brings x of two.
+// The operands of some steps: one load of a matrix brings x of two.
 template <typename Shape>
 struct StreamFragments {
   // Few fragments of x leave registers for more steps on their way.
@@ -321,8 +322,8 @@ struct StreamFragments {
   }
 };
 
-// sums += W x^T over one tile of columns, the next fragments on their way while these are multiplied: the barriers of
-// the warp keep the compiler from putting off the loads until they are needed.
+// sums += W x^T over one tile of columns. The next fragments are loaded while these are multiplied: the barriers of the
+// warp keep the compiler from moving the loads down to where they are needed.
 template <typename Shape>
 SIMT_DEVICE void stream_tile(Shared<Bfloat16> memory, int at, float (&sums)[Shape::fragments][4]) {
   constexpr int together = StreamFragments<Shape>::steps, groups = Shape::tile_k / step_columns / together;
@@ -398,8 +399,8 @@ struct StreamRing {
     for (int way = 0; way < Shape::ways; ++way)
       x.issue(memory, at(number, way), Shape::x_rows, cursor.column(way), cursor.left());
   }
-  // All stages but one. W does not depend on the kernel before: it is on its way while that one ends. x comes by loads,
-  // so that the first tile need not wait for the last.
+  // All stages but one. No kernel writes W: it is loaded while earlier kernels end. x comes by plain loads after that:
+  // as copies it would be in groups behind all of W, and the first tile would wait for the last.
   SIMT_DEVICE void fill(StreamCursor<Shape>& next) const {
     StreamCursor<Shape> cursor = next;
     for (int stage = 0; stage < Shape::stages - 1; ++stage, cursor.advance()) {
@@ -489,8 +490,8 @@ void launch_tiled(Launch& launch, const CudaLinear& call) {
   launch(shape, call.segments > 1 ? linear_tiled<Tiles, true> : linear_tiled<Tiles, false>, call);
 }
 
-// Rows of W of a piece, of which a block has one or several: those with which the block that has the most rows has the
-// fewest. Less than 48 take as long as 48: a warp's chain of products.
+// How many rows of W a piece has, where a block has one piece or several: the number with which the busiest block has
+// the fewest rows. Less than 48 take as long as 48: a warp's chain of products.
 inline int stream_piece(int rows, int processors, int piece_max) {
   constexpr int sixteen = 16, rows_of_chain = 48;
   int best = 0, best_rows = 0;
@@ -502,7 +503,7 @@ inline int stream_piece(int rows, int processors, int piece_max) {
   return best;
 }
 
-// Whether it fits is the caller's to see.
+// The caller sees to it that a block's memory fits.
 template <typename Shape, typename Launch>
 void launch_stream(Launch& launch, const CudaLinear& call, const Processors& processors) {
   const int piece = stream_piece(call.rows, processors.count, Shape::piece_max);

@@ -10,14 +10,8 @@
 namespace chorus::cuda::inline SIMT_MEANING {
 
 using simt::Bfloat16;
+using simt::Floats;
 using simt::Shared;
-
-struct alignas(8) FloatPair {
-  float first, second;
-};
-struct alignas(16) FloatQuad {
-  float values[4];
-};
 
 // p where the activation of x is x / (1 + e^p). Of gelu_tanh: -2 sqrt(2 / pi) (x + 0.044715 x^3).
 template <bool gelu>
@@ -57,16 +51,16 @@ struct OutputPatch {
   static constexpr int lanes_of_row = columns / 4, rows_at_once = simt::warp_lanes / lanes_of_row;
   static constexpr int rounds = rows / rows_at_once;
   static_assert(columns % 32 == 0);
-  Shared<FloatPair> pairs;
-  Shared<FloatQuad> quads;
+  Shared<Floats<2>> pairs;
+  Shared<Floats<4>> quads;
 
   SIMT_DEVICE explicit OutputPatch(int byte)
-      : pairs(simt::shared<FloatPair>(byte, floats / 2)), quads(simt::shared<FloatQuad>(byte, floats / 4)) {}
+      : pairs(simt::shared<Floats<2>>(byte, floats / 2)), quads(simt::shared<Floats<4>>(byte, floats / 4)) {}
   // Eights of columns are permuted so that those of four rows lie in different banks.
   SIMT_DEVICE static int at(int row, int column) {
     return row * columns + (((column >> 3) ^ (row & 3)) << 3) + (column & 7);
   }
-  SIMT_DEVICE FloatQuad quad(int row, int column) const { return quads[at(row, column) >> 2]; }
+  SIMT_DEVICE Floats<4> quad(int row, int column) const { return quads[at(row, column) >> 2]; }
   // The lane's part of fragment `index`, columns 8 * index and on.
   SIMT_DEVICE void put(int index, const float* sums) const {
     const int row = simt::lane() / 4, column = 8 * index + simt::lane() % 4 * 2;
@@ -83,7 +77,7 @@ struct PatchLane {
   const Patch& patch;
   int row_in_patch, column_in_patch;
   int row, column;
-  FloatQuad bias;
+  Floats<4> bias;
 
   SIMT_DEVICE PatchLane(const CudaLinear& product, const Patch& from, int first_row, int first_column)
       : call(product),
@@ -95,14 +89,14 @@ struct PatchLane {
         bias{} {
     if (call.bias == nullptr || column >= call.rows) return;
     SIMT_UNROLL
-    for (int i = 0; i < 4; ++i) bias.values[i] = call.bias[column + i];
+    for (int i = 0; i < 4; ++i) bias.at[i] = call.bias[column + i];
   }
   SIMT_DEVICE bool has(int round) const { return row + round * Patch::rows_at_once < call.m; }
-  SIMT_DEVICE FloatQuad sums(int round) const {
-    FloatQuad sums = patch.quad(row_in_patch + round * Patch::rows_at_once, column_in_patch);
+  SIMT_DEVICE Floats<4> sums(int round) const {
+    Floats<4> sums = patch.quad(row_in_patch + round * Patch::rows_at_once, column_in_patch);
     if (call.bias == nullptr) return sums;
     SIMT_UNROLL
-    for (int i = 0; i < 4; ++i) sums.values[i] += bias.values[i];
+    for (int i = 0; i < 4; ++i) sums.at[i] += bias.at[i];
     return sums;
   }
   // Where the outputs of a round are, the first of which is number `at` of its row.
@@ -115,19 +109,19 @@ struct PatchLane {
 template <bool accumulate, typename Patch>
 SIMT_DEVICE void store_floats(const PatchLane<Patch>& lane) {
   constexpr int rounds = Patch::rounds;
-  FloatQuad before[rounds] = {};
+  Floats<4> before[rounds] = {};
   SIMT_UNROLL
   for (int round = 0; accumulate && round < rounds; ++round) {  // all on their way at once
     if (lane.has(round))
-      before[round] = *reinterpret_cast<const FloatQuad*>(lane.template y<float>(round, lane.column));
+      before[round] = *reinterpret_cast<const Floats<4>*>(lane.template y<float>(round, lane.column));
   }
   SIMT_UNROLL
   for (int round = 0; round < rounds; ++round) {
     if (!lane.has(round)) continue;
-    FloatQuad sums = lane.sums(round);
+    Floats<4> sums = lane.sums(round);
     SIMT_UNROLL
-    for (int i = 0; accumulate && i < 4; ++i) sums.values[i] = before[round].values[i] + sums.values[i];
-    *reinterpret_cast<FloatQuad*>(lane.template y<float>(round, lane.column)) = sums;
+    for (int i = 0; accumulate && i < 4; ++i) sums.at[i] = before[round].at[i] + sums.at[i];
+    *reinterpret_cast<Floats<4>*>(lane.template y<float>(round, lane.column)) = sums;
   }
 }
 
@@ -139,9 +133,9 @@ SIMT_DEVICE void store_rounded(const PatchLane<Patch>& lane) {
   SIMT_UNROLL
   for (int round = 0; round < Patch::rounds; ++round) {
     if (!lane.has(round)) continue;
-    const FloatQuad sums = lane.sums(round);
+    const Floats<4> sums = lane.sums(round);
     *reinterpret_cast<Quad*>(lane.template y<Bfloat16>(round, lane.column)) = {
-        simt::pack_bfloat16(sums.values[0], sums.values[1]), simt::pack_bfloat16(sums.values[2], sums.values[3])};
+        simt::pack_bfloat16(sums.at[0], sums.at[1]), simt::pack_bfloat16(sums.at[2], sums.at[3])};
   }
 }
 
@@ -151,14 +145,14 @@ SIMT_DEVICE void store_gated(const PatchLane<Patch>& lane) {
   SIMT_ROLLED
   for (int round = 0; round < Patch::rounds; round += 2) {
     if (!lane.has(round)) return;
-    const FloatQuad a = lane.sums(round), b = lane.sums(round + 1);
-    float gates[4] = {a.values[0], a.values[2], b.values[0], b.values[2]};
+    const Floats<4> a = lane.sums(round), b = lane.sums(round + 1);
+    float gates[4] = {a.at[0], a.at[2], b.at[0], b.at[2]};
     activate<gelu>(gates);
     *reinterpret_cast<std::uint32_t*>(lane.template y<Bfloat16>(round, lane.column / 2)) =
-        simt::pack_bfloat16(gates[0] * a.values[1], gates[1] * a.values[3]);
+        simt::pack_bfloat16(gates[0] * a.at[1], gates[1] * a.at[3]);
     if (!lane.has(round + 1)) return;
     *reinterpret_cast<std::uint32_t*>(lane.template y<Bfloat16>(round + 1, lane.column / 2)) =
-        simt::pack_bfloat16(gates[2] * b.values[1], gates[3] * b.values[3]);
+        simt::pack_bfloat16(gates[2] * b.at[1], gates[3] * b.at[3]);
   }
 }
 

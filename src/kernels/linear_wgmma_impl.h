@@ -96,7 +96,7 @@ struct WgmmaTiles {
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-// How many stages are filled with W before the kernel before has ended: of the block's first tile.
+// How many stages of the block's first tile get W before earlier kernels have ended.
 template <typename Shape>
 SIMT_DEVICE int early_stages(const CudaLinear& call) {
   const int of_tile = call.columns / Shape::tile_k;
@@ -112,7 +112,7 @@ SIMT_DEVICE void bring_early(const WgmmaMemory<Shape>& memory, const CUtensorMap
   }
 }
 
-// Brings one tile of outputs, of which W is there or on its way in the first `early` stages. The first walk of the ring
+// Loads x and W of one tile of outputs; W of its first `early` stages was asked for before. The first walk of the ring
 // waits for phase -1, which counts as complete.
 template <typename Shape>
 SIMT_DEVICE void bring_tile(const WgmmaMemory<Shape>& memory, WgmmaRing<Shape::stages>& ring, const CUtensorMap* x,

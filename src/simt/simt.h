@@ -12,10 +12,10 @@
 //   shuffle_xor, shuffle: another lane's value. any_of_warp: whether a condition holds in any lane.
 //   load_matrix_x4, load_matrix_transposed_x4: ldmatrix, four 8 x 8 matrices of 16-bit elements.
 //   mma_bf16: mma.sync m16n8k16, bfloat16 in, float32 sums.
-//   let_next_begin, wait_for_previous: programmatic dependent launch (Shape::overlaps has the rule). The next kernel may
-//   begin once all blocks of this one have called let_next_begin; wait_for_previous returns when all earlier kernels
+//   let_next_begin, wait_for_previous: programmatic dependent launch; Shape::overlaps has the rule. The next kernel may
+//   begin once all blocks of this one have called let_next_begin. wait_for_previous returns when all earlier kernels
 //   have ended. in_order calls both, for a kernel that does nothing before.
-//   store16: Bytes16 into shared memory.
+//   Floats<count>, Bytes16: read and written at once. store16: Bytes16 into shared memory.
 //   copy_async16, commit_copies, wait_copies<n>: cp.async into shared memory, in groups.
 //   to_float, to_bfloat16, pack_bfloat16, multiply_add, exponential, magnitude, bits_of, float_of.
 //   larger: one instruction; of a number and a NaN the number, of zeros either. zero_below(limit, x, value): value, or
@@ -47,6 +47,12 @@ SIMT_DEVICE void in_order() {
   let_next_begin();
   wait_for_previous();
 }
+// `count` consecutive numbers, read and written at once.
+template <int count>
+struct alignas(4 * count) Floats {
+  float at[count];
+};
+
 SIMT_DEVICE float to_float(Bfloat16 value) {
   return float_of(static_cast<std::uint32_t>(value) << 16);
 }
