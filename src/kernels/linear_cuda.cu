@@ -28,7 +28,10 @@ void linear_cuda(CudaQueue& queue, const CudaLinear& call) {
   const int segments = call.segments;
   CHECK(call.rows % 8 == 0 && call.ldx % 8 == 0 && call.ldy % 4 == 0, "W {} x {}, ldx {}, ldy {}", call.rows,
         call.columns, call.ldx, call.ldy);
-  CHECK(reinterpret_cast<std::uintptr_t>(call.y) % 16 == 0, "y is not aligned to 16 bytes");
+  for (const void* data :
+       {static_cast<const void*>(call.x), static_cast<const void*>(call.w), static_cast<const void*>(call.y)}) {
+    CHECK(reinterpret_cast<std::uintptr_t>(data) % 16 == 0, "x, W and y must be aligned to 16 bytes: {}", data);
+  }
   CHECK((segments == 1 || segments == 2 || segments == 4 || segments == 8) && call.columns % (8 * segments) == 0,
         "{} columns in {} segments", call.columns, segments);
   if (try_wgmma(queue, call)) return;
