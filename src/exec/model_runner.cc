@@ -120,7 +120,8 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
 
 Result<void> ModelRunner::open_device(std::span<const std::byte> arena) {
   CHORUS_TRY(device_, make_device(options_.isa, pool_, options_.gpu));
-  if (device_->kind() == DeviceKind::cuda) device_->scratch().reserve(scratch_bytes(model_, options_.isa, options_.rows_max));
+  if (device_->kind() == DeviceKind::cuda)
+    device_->scratch().reserve(scratch_bytes(model_, options_.isa, options_.rows_max));
   CHORUS_TRY_VOID(parameters_.bind(arena.data(), arena.size()));
   CHORUS_TRY_VOID(parameters_.move_to(*device_));
   for (RotaryTable& table : rotary_tables_) CHORUS_TRY_VOID(table.move_to(*device_));

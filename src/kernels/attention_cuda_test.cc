@@ -158,7 +158,8 @@ class SequenceInMemory {
   std::vector<std::int32_t> table_;
 };
 
-const std::vector<Heads> all_heads = {{2, 4, 128, 0}, {1, 7, 64, 0}, {1, 1, 128, 0}, {2, 2, 64, 100}, {1, 16, 64, 0}, {2, 2, 8, 0}, {1, 3, 80, 0}};
+const std::vector<Heads> all_heads = {{2, 4, 128, 0}, {1, 7, 64, 0}, {1, 1, 128, 0}, {2, 2, 64, 100},
+                                      {1, 16, 64, 0}, {2, 2, 8, 0},  {1, 3, 80, 0}};
 
 // Goal: the attention of a row, at and around the ends of steps and partitions. Method: a double reference.
 TEST(AttentionCuda, IsTheSoftmaxOfItsKeys) {
