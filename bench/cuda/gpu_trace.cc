@@ -51,6 +51,8 @@ void take_buffer(CUcontext /*context*/, std::uint32_t /*stream*/, std::uint8_t* 
 extern "C" int InitializeInjection() {  // NOLINT(readability-identifier-naming): the name that CUDA calls
   constexpr int flush_period_ms = 100;  // a process that is killed leaves all but its last moments
   if (std::getenv("CHORUS_GPU_TRACE") == nullptr) return 1;
+  if (file() == nullptr)
+    fmt::print(stderr, "gpu_trace: {}.{} cannot be written\n", std::getenv("CHORUS_GPU_TRACE"), ::getpid());
   cuptiActivityRegisterCallbacks(give_buffer, take_buffer);
   cuptiActivityEnable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL);
   cuptiActivityEnable(CUPTI_ACTIVITY_KIND_MEMCPY);
