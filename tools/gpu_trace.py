@@ -35,6 +35,8 @@ def plain_names(records):
 def main(path, chosen=None):
     steps = steps_of(read(path))
     index = int(chosen) if chosen is not None else len(steps) * 4 // 5
+    if index >= len(steps):
+        sys.exit(f"gpu_trace.py: {path} has {len(steps)} steps, none of number {index}; is it a trace of libgpu_trace.so, and did the engine compute?")
     step, names = steps[index], plain_names(steps[index])
     print(f"{len(steps)} steps, of {statistics.median(s[-1][1] - s[0][0] for s in steps) / 1e6:.3f} ms in the median; step {index}: "
           f"{(step[-1][1] - step[0][0]) / 1e6:.3f} ms", end="")
@@ -53,4 +55,6 @@ def main(path, chosen=None):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
