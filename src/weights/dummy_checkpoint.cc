@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -102,7 +103,12 @@ void fill_in_parts(std::uint64_t seed, const std::string& name, DType dtype, std
   std::vector<std::jthread> threads;
   for (std::uint64_t first = part; first < count; first += part) {
     const std::uint64_t length = std::min(part, count - first);
-    threads.emplace_back([=, &name] { fill_dummy(seed, name, dtype, first, length, out + first * bytes_of(dtype)); });
+    const auto fill_part = [=, &name] { fill_dummy(seed, name, dtype, first, length, out + first * bytes_of(dtype)); };
+    try {
+      threads.emplace_back(fill_part);
+    } catch (const std::system_error&) {  // no more threads are allowed
+      fill_part();
+    }
   }
   fill_dummy(seed, name, dtype, 0, std::min(part, count), out);
 }
