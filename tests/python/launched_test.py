@@ -87,7 +87,8 @@ def test_cpu_group_is_torchs_where_torch_is(tmp_path):
         group = get_world_group().cpu_group
         total = torch.tensor([float(dist.get_rank(group))])
         dist.all_reduce(total, group=group)
-        print("torch", dist.get_world_size(group), total.item(), dist.get_world_size(get_tp_group().cpu_group), flush=True)
+        # One string, so one write: two ranks have one stdout.
+        print(f"torch {{dist.get_world_size(group)}} {{total.item()}} {{dist.get_world_size(get_tp_group().cpu_group)}}", flush=True)
     """), encoding="utf-8")
     done = subprocess.run([TORCHRUN, "--nproc-per-node=2", "--master-port", free_port(), program], env=CLEAN | {"PYTHONPATH": SITE},
                           capture_output=True, text=True, timeout=120, check=False)
