@@ -1,6 +1,7 @@
 // Device code of elementwise_cuda.h, for nvcc and for the emulation. Private to elementwise_cuda*.
 #pragma once
 
+#include "kernels/activation_cuda_impl.h"
 #include "kernels/elementwise_cuda.h"
 #include "simt/simt.h"
 
@@ -231,12 +232,6 @@ gather_rows(CudaGather call) {
   }
 }
 
-// As activated<true> of linear_epilogue_impl.h.
-SIMT_DEVICE float gelu_tanh_of(float x) {
-  const float inner = simt::multiply_add(0.044715F, x * x * x, x);
-  return x / (1.0F + simt::exponential(-1.5957691216057308F * inner));  // 2 sqrt(2 / pi)
-}
-
 // A thread an element: a block has row_threads of the m * width.
 SIMT_KERNEL_OF(row_threads, 1)
 elements_of_rows(CudaElements call) {
@@ -259,7 +254,7 @@ elements_of_rows(CudaElements call) {
       call.y_rounded[to] = simt::to_bfloat16(call.x[from]);
       break;
     case CudaPointwise::gelu_tanh:
-      call.y[to] = gelu_tanh_of(call.y[to]);
+      call.y[to] = activated<true>(call.y[to]);
       break;
     case CudaPointwise::softcap: {
       const float part = 2.0F / (1.0F + simt::exponential(call.y[to] * (2.0F / call.factor)));

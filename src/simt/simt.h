@@ -60,19 +60,22 @@ SIMT_DEVICE Bfloat16 to_bfloat16(float value) {
   return static_cast<Bfloat16>(pack_bfloat16(value, 0.0F) & 0xffffU);
 }
 
-// e^x within 2 ulp for x in [-87.3, 88.3]: kernels/vector16.h's, operation for operation.
-// The polynomial is Cephes' expf (Moshier).
-SIMT_DEVICE float exponential_within(float x) {
-  const float rounder = 12582912.0F;  // 1.5 * 2^23: the sum's low bits are the nearest integer
-  const float shifted = multiply_add(x, 1.44269504088896341F, rounder);
-  const float n = shifted - rounder;
-  const float r = multiply_add(n, 2.12194440e-4F, x - n * 0.693359375F);
+// e^r for |r| <= ln(2) / 2: the polynomial of Cephes' expf (Moshier).
+SIMT_DEVICE float exponential_series(float r) {
   float y = multiply_add(1.9875691500e-4F, r, 1.3981999507e-3F);
   y = multiply_add(y, r, 8.3334519073e-3F);
   y = multiply_add(y, r, 4.1665795894e-2F);
   y = multiply_add(y, r, 1.6666665459e-1F);
   y = multiply_add(y, r, 5.0000001201e-1F);
-  y = multiply_add(y, r * r, r) + 1.0F;
+  return multiply_add(y, r * r, r) + 1.0F;
+}
+// e^x within 2 ulp for x in [-87.3, 88.3]: kernels/vector16.h's, operation for operation.
+SIMT_DEVICE float exponential_within(float x) {
+  const float rounder = 12582912.0F;  // 1.5 * 2^23: the sum's low bits are the nearest integer
+  const float shifted = multiply_add(x, 1.44269504088896341F, rounder);
+  const float n = shifted - rounder;
+  const float r = multiply_add(n, 2.12194440e-4F, x - n * 0.693359375F);
+  const float y = exponential_series(r);
   const std::uint32_t exponent = bits_of(shifted) - bits_of(rounder);
   return float_of(bits_of(y) + (exponent << 23));
 }
@@ -89,12 +92,7 @@ SIMT_DEVICE float exponential_below(float x) {
   const float shifted = multiply_add(x, 1.44269504088896341F, rounder);
   const float n = shifted - rounder;
   const float r = multiply_add(n, 2.12194440e-4F, multiply_add(n, -0.693359375F, x));
-  float y = multiply_add(1.9875691500e-4F, r, 1.3981999507e-3F);
-  y = multiply_add(y, r, 8.3334519073e-3F);
-  y = multiply_add(y, r, 4.1665795894e-2F);
-  y = multiply_add(y, r, 1.6666665459e-1F);
-  y = multiply_add(y, r, 5.0000001201e-1F);
-  y = multiply_add(y, r * r, r) + 1.0F;
+  const float y = exponential_series(r);
   // The rounder's own bits are shifted out.
   return zero_below(-87.3F, x, float_of(bits_of(y) + (bits_of(shifted) << 23)));
 }
