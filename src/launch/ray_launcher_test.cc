@@ -15,6 +15,17 @@ namespace {
 using ::testing::HasSubstr;
 
 // A shell script in place of chorus-ray: descriptor 3 is its socket.
+// The events until the end.
+std::vector<RayEvent> events_of(RayLauncher* launcher) {
+  std::vector<RayEvent> events;
+  while (events.empty() || events.back().kind != RayEvent::Kind::ended) {
+    pollfd item{launcher->descriptor(), POLLIN, 0};
+    if (::poll(&item, 1, 30'000) <= 0) break;
+    for (RayEvent& event : launcher->take()) events.push_back(std::move(event));
+  }
+  return events;
+}
+
 class RayLauncherTest : public ::testing::Test {
  protected:
   RayLauncherTest() {
@@ -32,20 +43,17 @@ class RayLauncherTest : public ::testing::Test {
     EXPECT_TRUE(launcher.ok()) << (launcher.ok() ? "" : launcher.error().message);
     return launcher.ok() ? std::move(*launcher) : nullptr;
   }
+  // A chorus-ray that does so ends at once, and says `said`.
+  void expect_end(const std::string& script, const char* said) {
+    const auto launcher = start(script, 30'000);
+    ASSERT_NE(launcher, nullptr);
+    const std::vector<RayEvent> events = events_of(launcher.get());
+    ASSERT_EQ(events.size(), 1U);
+    EXPECT_THAT(events[0].text, HasSubstr(said));
+  }
 
   std::filesystem::path directory_;
 };
-
-// The events until the end.
-std::vector<RayEvent> events_of(RayLauncher* launcher) {
-  std::vector<RayEvent> events;
-  while (events.empty() || events.back().kind != RayEvent::Kind::ended) {
-    pollfd item{launcher->descriptor(), POLLIN, 0};
-    if (::poll(&item, 1, 30'000) <= 0) break;
-    for (RayEvent& event : launcher->take()) events.push_back(std::move(event));
-  }
-  return events;
-}
 
 TEST_F(RayLauncherTest, SaysWhatToPlaceAndHearsOfEachPart) {
   const auto launcher = start(R"(
@@ -99,19 +107,11 @@ TEST_F(RayLauncherTest, OneThatDoesNotReadIsAnError) {
 }
 
 TEST_F(RayLauncherTest, OneThatEndsSaysHow) {
-  const auto launcher = start("exit 7\n", 30'000);
-  ASSERT_NE(launcher, nullptr);
-  const std::vector<RayEvent> events = events_of(launcher.get());
-  ASSERT_EQ(events.size(), 1U);
-  EXPECT_THAT(events[0].text, HasSubstr("exited with status 7"));
+  expect_end("exit 7\n", "exited with status 7");
 }
 
 TEST_F(RayLauncherTest, OneThatTheDynamicLinkerRefusesSaysWhatToInstall) {
-  const auto launcher = start("exit 127\n", 30'000);
-  ASSERT_NE(launcher, nullptr);
-  const std::vector<RayEvent> events = events_of(launcher.get());
-  ASSERT_EQ(events.size(), 1U);
-  EXPECT_THAT(events[0].text, HasSubstr("install the package ray-cpp"));
+  expect_end("exit 127\n", "install the package ray-cpp");
 }
 
 }  // namespace
