@@ -56,9 +56,7 @@ struct SplitBlock : AttentionBlock<dimensions, exact, 1, 4, blocks_of_a_processo
   static_assert(shared_bytes <= attention_shared_bytes_max);
 };
 
-struct alignas(16) Fragment {
-  std::uint32_t of[4];
-};
+using Fragment = simt::Bytes16;  // a thread's part of the left factor of mma_bf16
 
 // A block's work on its partition.
 template <typename Block>
@@ -153,7 +151,7 @@ struct Split {
     SIMT_UNROLL
     for (int k = 0; k < 2; ++k) {
       Fragment packed;
-      pack_weights(scores, k, packed.of);
+      pack_weights(scores, k, packed.words);
       weights[(simt::warp() * 2 + k) * simt::warp_lanes + simt::lane()] = packed;
     }
   }
@@ -172,7 +170,7 @@ struct Split {
       SIMT_UNROLL
       for (int k = 0; k < 2; ++k) {
         const Fragment packed = weights[(w * 2 + k) * simt::warp_lanes + simt::lane()];
-        add_values<Block>(packed.of, k, memory, values(chunk) + w * attention_step * Block::head_dim, state);
+        add_values<Block>(packed.words, k, memory, values(chunk) + w * attention_step * Block::head_dim, state);
       }
     }
   }

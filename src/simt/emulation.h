@@ -197,9 +197,6 @@ inline void wait_for_previous() {
   emulator_of_thread->wait_for_previous();
 }
 
-struct alignas(16) Bytes16 {
-  std::uint32_t words[4];
-};
 template <typename T>
 void store16(Shared<T> to, int at, const Bytes16& value) {
   std::memcpy(to.part(at, 16 / static_cast<int>(sizeof(T))), &value, 16);

@@ -21,4 +21,9 @@ struct Shape {
 
 inline constexpr int warp_lanes = 32;
 
+// 16 bytes that are read and written at once.
+struct alignas(16) Bytes16 {
+  std::uint32_t words[4];
+};
+
 }  // namespace simt

@@ -97,9 +97,6 @@ SIMT_DEVICE void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], std::uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-struct alignas(16) Bytes16 {
-  std::uint32_t words[4];
-};
 // To index `at`, a multiple of 16 bytes.
 template <typename T>
 SIMT_DEVICE void store16(Shared<T> to, int at, const Bytes16& value) {
