@@ -66,7 +66,12 @@ FiberStacks::FiberStacks(std::size_t count) : count_(count) {
 }
 
 FiberStacks::~FiberStacks() {
-  munmap(memory_, count_ * (bytes() + page_bytes));
+  const std::size_t all = count_ * (bytes() + page_bytes);
+#if defined(__SANITIZE_ADDRESS__)
+  // Frames that nobody returned from are still poisoned: whatever is mapped there next, a weights file even, is not.
+  __asan_unpoison_memory_region(memory_, all);
+#endif
+  munmap(memory_, all);
 }
 
 std::byte* FiberStacks::bottom(std::size_t index) const {
