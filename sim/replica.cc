@@ -18,6 +18,7 @@ ToyModel::Config toy_config(const SchedulerConfig& config) {
   toy.plans_in_flight_max = config.plans_in_flight_max;
   toy.kv_pools = config.kv_pools;
   toy.kv_pool_tokens = config.kv_pool_tokens;
+  toy.kv_window = config.kv_window;
   return toy;
 }
 

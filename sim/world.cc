@@ -28,7 +28,11 @@ SchedulerConfig draw_scheduler(Random* random) {
   const std::int32_t longest = prompt_max + static_cast<std::int32_t>(output_max);
   const std::int32_t sequence_blocks = (longest + config.block_size - 1) / config.block_size;
   std::int32_t needed = sequence_blocks;  // more when the pools' turns leave some blocks unused
-  while (kv_pools(config).short_of(sequence_blocks, needed) >= 0) ++needed;
+  if (config.kv_pools == 1 && random->chance(0.4)) {
+    config.kv_window.tables = static_cast<std::int32_t>(random->between(1, 3));
+    config.kv_window.keys = static_cast<std::int32_t>(random->between(1, longest));
+  }
+  while (kv_shape(config).short_of(sequence_blocks, needed) >= 0) ++needed;
   config.kv_blocks =
       needed + static_cast<std::int32_t>(random->between(0, std::int64_t{needed} * (random->chance(0.7) ? 2 : 16)));
   config.enable_prefix_caching = random->chance(0.8);

@@ -21,6 +21,7 @@ SchedulerConfig scheduler_config(const EngineConfig& config, const ModelConfig& 
   scheduler.plans_in_flight_max = info.plans_in_flight_max;
   scheduler.kv_pools = info.kv_pools;
   scheduler.kv_pool_tokens = info.kv_pool_tokens;
+  scheduler.kv_window = info.kv_window;
   scheduler.vocab_size = info.vocab_size;
   scheduler.enable_prefix_caching = config.enable_prefix_caching;
   scheduler.by_priority = config.scheduling_policy == SchedulingPolicy::priority;
@@ -123,8 +124,7 @@ class ScheduledEngine final : public EngineCore {
 std::unique_ptr<EngineCore> make_engine_core(const EngineConfig& config, const ModelConfig& model,
                                              std::unique_ptr<Executor> executor, const PrefixKey& prefix_key) {
   const SchedulerConfig scheduler = scheduler_config(config, model, executor->info(), prefix_key);
-  const KvPools pools = kv_pools(scheduler);
-  const std::int64_t kv_tokens = pools.longest_sequence(scheduler.kv_blocks) * scheduler.block_size;
+  const std::int64_t kv_tokens = kv_shape(scheduler).longest_sequence(scheduler.kv_blocks) * scheduler.block_size;
   if (kv_tokens + 1 < scheduler.max_model_len) {  // the last token's keys are never read
     log(LogLevel::warning,
         "the KV cache holds {} tokens, fewer than max_model_len {}: a request that may need more is refused; raise "

@@ -9,6 +9,7 @@
 
 #include "base/numerics.h"
 #include "base/result.h"
+#include "sched/kv_shape.h"
 #include "sched/step_plan.h"
 
 namespace chorus {
@@ -27,6 +28,7 @@ struct ExecutorInfo {
   // kv_pools.
   std::int32_t kv_pools = 1;
   std::int32_t kv_pool_tokens = attention_partition_keys;
+  KvWindow kv_window = {};  // of the layers that have a sliding window
 };
 
 class Executor {

@@ -5,10 +5,11 @@
 #include <vector>
 
 #include "base/log.h"
+#include "exec/kv_layout.h"
 #include "exec/load_weights.h"
 #include "exec/model_runner.h"
 #include "kernels/attention.h"
-#include "sched/kv_pools.h"
+#include "sched/kv_shape.h"
 
 namespace chorus {
 namespace {
@@ -33,21 +34,24 @@ Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConf
           "leave the option out",
           model.directory);
     }
-    shards.push_back({part.parameters.arena_bytes(), part.decoder.kv_block_bytes(config.block_size, dtype)});
+    const KvPlaces places(part.decoder.kv(), kv_window(model, config.parallel), config.block_size, dtype);
+    shards.push_back({part.parameters.arena_bytes(), places.block_bytes()});
   }
   return shards;
 }
 
 // A block is one on all stages, and each context-parallel worker has different blocks.
-std::int64_t tokens_in(const EngineConfig& config, const std::vector<Shard>& shards, std::uint64_t kv_cache_bytes) {
+std::int64_t tokens_in(const EngineConfig& config, const ModelConfig& model, const std::vector<Shard>& shards,
+                       std::uint64_t kv_cache_bytes) {
   const std::int32_t pools = config.parallel.decode_context_parallel_size;
   std::uint64_t blocks_of_pool = std::numeric_limits<std::uint64_t>::max();
   for (const Shard& shard : shards) blocks_of_pool = std::min(blocks_of_pool, kv_cache_bytes / shard.kv_block_bytes);
   const auto blocks = static_cast<std::int32_t>(
                           std::min<std::uint64_t>(blocks_of_pool, kv_blocks_max / static_cast<std::uint64_t>(pools))) *
                       pools;
-  const KvPools pool_shape{pools, pools == 1 ? 1 : attention_partition_keys / config.block_size};
-  return pool_shape.longest_sequence(blocks) * config.block_size;
+  const KvPools kv_pools{pools, pools == 1 ? 1 : attention_partition_keys / config.block_size};
+  const KvShape shape{kv_pools, kv_window(model, config.parallel), config.block_size, config.max_num_batched_tokens};
+  return shape.longest_sequence(blocks) * config.block_size;
 }
 
 }  // namespace
@@ -56,7 +60,7 @@ Result<KvCapacity> kv_capacity(const EngineConfig& given, const ModelConfig& mod
   const EngineConfig config = settled(given, model);
   CHORUS_TRY(const std::vector<Shard> shards, shards_of(config, model));
   KvCapacity capacity;
-  capacity.tokens = tokens_in(config, shards, kv_cache_bytes);
+  capacity.tokens = tokens_in(config, model, shards, kv_cache_bytes);
   for (const int shard : local_weight_shards(config.parallel)) {
     capacity.weight_bytes += shards[static_cast<std::size_t>(shard)].weight_bytes;
   }

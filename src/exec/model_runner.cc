@@ -113,7 +113,10 @@ ModelRunner::ModelRunner(const ModelConfig& model, const Options& options, const
       parameters_(options.isa, options.dtype, LinearFormats(options.quantization, model)),
       slots_(make_slots(options.isa, options.dtype, options.balancing, LinearFormats(options.quantization, model))),
       decoder_(make_decoder(parameters_, model_shard(model, parallel, shard, slots_ ? &*slots_ : nullptr), model)),
-      rotary_tables_(make_rotary_tables(model, options.max_model_len)) {
+      rotary_tables_(make_rotary_tables(model, options.max_model_len)),
+      kv_window_(chorus::kv_window(model, parallel)),
+      window_sequences_(static_cast<std::size_t>(kv_window_.tables)),
+      other_tables_(window_sequences_.size()) {
   for (int i = 0; i < pool_.size(); ++i) samplers_.emplace_back(host_isa(options.isa), model.vocab_size);
   tops_.resize(static_cast<std::size_t>(pool_.size()));
 }
@@ -154,7 +157,8 @@ Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
 }
 
 Result<void> ModelRunner::allocate_kv() {
-  const std::size_t block_bytes = decoder_.kv_block_bytes(options_.block_size, options_.dtype);
+  const KvPlaces places(decoder_.kv(), kv_window_, options_.block_size, options_.dtype);
+  const std::size_t block_bytes = places.block_bytes();
   CHORUS_TRY(kv_blocks_, agree_on_blocks(options_.kv_cache_bytes / block_bytes));
   if (kv_blocks_ < 1) {
     return fail(ErrorCode::invalid_argument,
@@ -166,11 +170,15 @@ Result<void> ModelRunner::allocate_kv() {
   if (!memory.ok()) {
     return fail(memory.error().code, "no memory for a KV cache of {}: lower --kv-cache-memory", memory.error().message);
   }
-  std::byte* next = *memory;
+  std::vector<std::byte*> slots = {*memory};
+  for (int slot = 0; slot < places.slots(); ++slot)
+    slots.push_back(slots.back() + places.slot_bytes(slot) * static_cast<std::size_t>(kv_blocks_));
   for (const KvCacheSpec& spec : decoder_.kv()) {
-    const KvLayout layout = spec.layout(options_.block_size, options_.dtype);
-    caches_.push_back({layout, next, {groups_.at.cp, groups_.cp_size}});
-    next += spec.block_bytes(options_.block_size, options_.dtype) * static_cast<std::size_t>(kv_blocks_);
+    const KvPlace& place = places.of(caches_.size());
+    caches_.push_back({spec.layout(options_.block_size, options_.dtype),
+                       slots[static_cast<std::size_t>(place.slot)],
+                       {groups_.at.cp, groups_.cp_size},
+                       place.table});
   }
   return {};
 }
@@ -214,7 +222,19 @@ void ModelRunner::lay_out(const StepPlan& plan) {
   if (groups_.cp_size > 1) lay_out_block_tables(plan);
   wanted_rows_.clear();
   for (const WantedRow& wanted : wanted_) wanted_rows_.push_back(wanted.row);
-  step_ = {tokens_, positions_, sequences_, wanted_rows_, {}};
+  lay_out_window_tables(plan);
+  step_ = {tokens_, positions_, sequences_, wanted_rows_, {}, other_tables_};
+}
+
+// The same rows, through the further tables.
+void ModelRunner::lay_out_window_tables(const StepPlan& plan) {
+  for (std::size_t table = 0; table < window_sequences_.size(); ++table) {
+    std::vector<AttentionSequence>& sequences = window_sequences_[table];
+    sequences.assign(sequences_.begin(), sequences_.end());
+    for (std::size_t i = 0; i < sequences.size(); ++i)
+      sequences[i].block_table = plan.sequences[i].window_tables[table];
+    other_tables_[table] = {tokens_, positions_, sequences, wanted_rows_};
+  }
 }
 
 Result<void> ModelRunner::execute(const StepPlan& plan, StepResult* result) {

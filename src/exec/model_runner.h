@@ -9,6 +9,7 @@
 
 #include "base/progress.h"
 #include "exec/executor.h"
+#include "exec/kv_layout.h"
 #include "exec/worker_groups.h"
 #include "kernels/sample.h"
 #include "layers/context.h"
@@ -48,7 +49,8 @@ class ModelRunner {
                                                      std::span<const std::byte> arena, const Checkpoint* checkpoint,
                                                      WorkerGroups groups);
 
-  std::int32_t kv_blocks() const { return kv_blocks_; }  // of each worker: the least of all
+  std::int32_t kv_blocks() const { return kv_blocks_; }     // of each worker: the least of all
+  const KvWindow& kv_window() const { return kv_window_; }  // the tables of its plans
   const WorkerGroups& groups() const { return groups_; }
   WorkerGroups& groups() { return groups_; }
   // This worker's weights: parameters().named_parameters().
@@ -67,6 +69,7 @@ class ModelRunner {
   Result<std::int32_t> agree_on_blocks(std::uint64_t own);
   void lay_out(const StepPlan& plan);
   void lay_out_block_tables(const StepPlan& plan);
+  void lay_out_window_tables(const StepPlan& plan);
   Result<void> pass_through_layers(const View& hidden);
   Result<void> sample_rows(const StepPlan& plan, const View& hidden, StepResult* result);
   // Of the rows wanted_[first, first + count): sampled on the device if all of them want the likeliest token alone.
@@ -99,6 +102,7 @@ class ModelRunner {
   Decoder decoder_;
   std::optional<ExpertBalancer> balancer_;
   std::vector<RotaryTable> rotary_tables_;
+  KvWindow kv_window_;
   std::int32_t kv_blocks_ = 0;
   std::vector<KvCacheLayer> caches_;
   std::vector<Sampler> samplers_;  // one per thread
@@ -106,6 +110,8 @@ class ModelRunner {
   // The step's rows; kept between steps for their capacity.
   std::vector<std::int32_t> tokens_, positions_, wanted_rows_, block_tables_;
   std::vector<AttentionSequence> sequences_;
+  std::vector<std::vector<AttentionSequence>> window_sequences_;  // by windowed table
+  std::vector<StepInput> other_tables_;
   StepInput step_;  // of the above
   std::vector<WantedRow> wanted_;
   StepResult samples_;  // of another tensor-parallel rank's rows, or of this one's for the first

@@ -10,7 +10,7 @@ namespace {
 
 // Only what changed goes out, so these two are written and read by hand: each member below, or found again as `rows`
 // is.
-static_assert(member_count<SequencePlan>() == 11 && member_count<StepPlan>() == 3);
+static_assert(member_count<SequencePlan>() == 12 && member_count<StepPlan>() == 3);
 
 enum Flags : std::uint8_t { is_new = 1, samples = 2, scores_prompt = 4, sends_banned = 8, uses_banned = 16 };
 constexpr std::uint8_t all_flags = 31;
@@ -72,11 +72,18 @@ void PlanEncoder::encode_sequence(const SequencePlan& sequence) {
   known.banned = known.banned || send_banned;
   write_tokens(&wire_, sequence.history.subspan(known.history));
   known.history = sequence.history.size();
-  const auto differ = std::ranges::mismatch(known.blocks, sequence.block_table);
-  const auto same = static_cast<std::size_t>(differ.in1 - known.blocks.begin());
+  encode_table(sequence.block_table, &known.blocks);
+  known.window_blocks.resize(sequence.window_tables.size());
+  for (std::size_t i = 0; i < sequence.window_tables.size(); ++i)
+    encode_table(sequence.window_tables[i], &known.window_blocks[i]);
+}
+
+void PlanEncoder::encode_table(std::span<const BlockId> table, std::vector<BlockId>* known) {
+  const auto differ = std::ranges::mismatch(*known, table);
+  const auto same = static_cast<std::size_t>(differ.in1 - known->begin());
   wire_.u32(static_cast<std::uint32_t>(same));
-  write_tokens(&wire_, sequence.block_table.subspan(same));
-  known.blocks.assign(sequence.block_table.begin(), sequence.block_table.end());
+  write_tokens(&wire_, table.subspan(same));
+  known->assign(table.begin(), table.end());
 }
 
 Result<const StepPlan*> PlanDecoder::decode(std::string_view message) {
@@ -115,13 +122,13 @@ void PlanDecoder::decode_sequence(WireReader* wire) {
   }
   if ((flags & sends_banned) != 0) read_tokens(wire, &held.banned);  // sampling looks for no id beyond the vocabulary
   read_indices(wire, limits_.vocab_size, "token", &held.history);
-  const std::uint32_t same = wire->u32();
-  if (same > held.blocks.size()) return wire->refuse("a block table that continues more than is known");
-  held.blocks.resize(same);
-  read_indices(wire, limits_.kv_blocks, "block", &held.blocks);
+  decode_table(wire, &held.blocks);
+  held.window_blocks.resize(static_cast<std::size_t>(limits_.window_tables));
+  for (auto& blocks : held.window_blocks) decode_table(wire, &blocks);
   check(sequence, held, wire);
   if (wire->failed()) return;
   sequence.block_table = held.blocks;
+  sequence.window_tables = held.window_blocks;
   sequence.history = held.history;
   sequence.prompt_length = held.prompt_length;
   sequence.sample = (flags & samples) != 0;
@@ -132,6 +139,13 @@ void PlanDecoder::decode_sequence(WireReader* wire) {
   if (__builtin_add_overflow(plan_.rows, sequence.count, &plan_.rows)) wire->refuse("more rows than 32 bits count");
 }
 
+void PlanDecoder::decode_table(WireReader* wire, std::vector<BlockId>* held) const {
+  const std::uint32_t same = wire->u32();
+  if (same > held->size()) return wire->refuse("a block table that continues more than is known");
+  held->resize(same);
+  read_indices(wire, limits_.kv_blocks, "block", held);
+}
+
 void PlanDecoder::check(const SequencePlan& sequence, const Held& held, WireReader* wire) const {
   const auto length = static_cast<std::int64_t>(held.history.size());
   const std::int64_t end = std::int64_t{sequence.start} + sequence.count;
@@ -139,8 +153,11 @@ void PlanDecoder::check(const SequencePlan& sequence, const Held& held, WireRead
       held.prompt_length > length) {
     return wire->refuse("rows outside of the sequence's tokens");
   }
-  const std::int64_t places = static_cast<std::int64_t>(held.blocks.size()) * limits_.block_size;
-  if (sequence.count > 0 && end > places) return wire->refuse("rows without a block");
+  const auto has_places = [&](const std::vector<BlockId>& blocks) {
+    return sequence.count == 0 || end <= static_cast<std::int64_t>(blocks.size()) * limits_.block_size;
+  };
+  if (!has_places(held.blocks) || !std::ranges::all_of(held.window_blocks, has_places))
+    return wire->refuse("rows without a block");
 }
 
 std::string encode_result(const StepResult& result) {

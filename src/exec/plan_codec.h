@@ -29,9 +29,11 @@ class PlanEncoder {
   struct Known {
     std::size_t history = 0;  // tokens that were sent
     std::vector<BlockId> blocks;
+    std::vector<std::vector<BlockId>> window_blocks;
     bool banned = false;
   };
   void encode_sequence(const SequencePlan& sequence);
+  void encode_table(std::span<const BlockId> table, std::vector<BlockId>* known);
 
   WireWriter wire_;
   std::unordered_map<std::uint64_t, Known> known_;
@@ -42,6 +44,7 @@ struct PlanLimits {
   std::int32_t vocab_size = INT32_MAX;
   std::int32_t kv_blocks = INT32_MAX;  // of the whole replica
   std::int32_t block_size = 16;
+  std::int32_t window_tables = 0;
 };
 
 class PlanDecoder {
@@ -54,6 +57,7 @@ class PlanDecoder {
   struct Held {
     std::vector<TokenId> history;
     std::vector<BlockId> blocks;
+    std::vector<std::vector<BlockId>> window_blocks;
     std::vector<TokenId> banned;
     SamplingParams params;
     std::int32_t prompt_length = 0;
@@ -61,6 +65,7 @@ class PlanDecoder {
     std::uint64_t plan = 0;  // the number of the last plan that named it
   };
   void decode_sequence(WireReader* wire);
+  void decode_table(WireReader* wire, std::vector<BlockId>* held) const;
   void check(const SequencePlan& sequence, const Held& held, WireReader* wire) const;
 
   PlanLimits limits_;

@@ -184,6 +184,7 @@ Result<std::unique_ptr<Executor>> make_replica_executor(const WorkerSetup& setup
   ExecutorInfo info;
   info.kv_pools = runner->groups().cp_size;
   info.kv_pool_tokens = attention_partition_keys;
+  info.kv_window = runner->kv_window();
   info.kv_blocks = runner->kv_blocks() * info.kv_pools;
   info.block_size = setup.config.block_size;
   info.vocab_size = setup.model.vocab_size;
@@ -201,7 +202,7 @@ Result<void> run_worker(const WorkerSetup& setup, const LoadedWeights& weights,
     FaultPoint fault = setup.fault;
     fault.pass("made");
     const PlanLimits limits{setup.model.vocab_size, runner->kv_blocks() * runner->groups().cp_size,
-                            setup.config.block_size};
+                            setup.config.block_size, runner->kv_window().tables};
     return follow(runner.get(), limits, fault, interrupted);
   }();
   if (!ran.ok() && setup.transport) setup.transport->abort(ran.error().message);

@@ -44,6 +44,7 @@ struct KvCacheLayer {
   KvLayout layout;
   std::byte* data = nullptr;  // 64-byte aligned; block b begins at data + b * block_bytes()
   KvShare share = {};
+  int table = 0;  // which of a sequence's block tables names its blocks
 };
 
 // The rows of one sequence in a step: query rows [row, row + count) stand at positions [start, start + count). Table

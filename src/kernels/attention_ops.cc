@@ -46,12 +46,19 @@ class Packing {
   std::size_t bytes_ = 0;
 };
 
-std::size_t packed_bytes(const StepInput& step) {
+// Of what differs from one block table to another.
+std::size_t table_bytes(const StepInput& step) {
   std::size_t blocks = 0;
   for (const AttentionSequence& sequence : step.sequences) blocks += sequence.block_table.size();
-  return (2 * step.tokens.size() + step.wanted.size() + blocks) * sizeof(std::int32_t) +
-         step.tokens.size() * sizeof(std::int64_t) + step.sequences.size() * sizeof(CudaSequence) +
-         6 * Packing::alignment;
+  return blocks * sizeof(std::int32_t) + step.tokens.size() * sizeof(std::int64_t) +
+         step.sequences.size() * sizeof(CudaSequence) + 3 * Packing::alignment;
+}
+
+std::size_t packed_bytes(const StepInput& step) {
+  std::size_t bytes =
+      (2 * step.tokens.size() + step.wanted.size()) * sizeof(std::int32_t) + 3 * Packing::alignment + table_bytes(step);
+  for (const StepInput& other : step.other_tables) bytes += table_bytes(other);
+  return bytes;
 }
 
 // Where each row's keys and values go.
@@ -85,6 +92,19 @@ void fill_sequences(const StepInput& step, CudaSequence* sequences, std::int32_t
   }
 }
 
+void pack_table(const StepInput& step, int block_size, Packing* packing, CudaStepInput* on_gpu) {
+  std::int64_t* slots = nullptr;
+  on_gpu->slots = packing->take(step.tokens.size(), &slots);
+  fill_slots(step, block_size, slots);
+  CudaSequence* sequences = nullptr;
+  on_gpu->sequences = packing->take(step.sequences.size(), &sequences);
+  std::size_t blocks = 0;
+  for (const AttentionSequence& sequence : step.sequences) blocks += sequence.block_table.size();
+  std::int32_t* tables = nullptr;
+  on_gpu->tables = packing->take(blocks, &tables);
+  fill_sequences(step, sequences, tables, on_gpu);
+}
+
 }  // namespace
 
 void upload(Device& device, StepInput* step, int block_size) {
@@ -97,14 +117,12 @@ void upload(Device& device, StepInput* step, int block_size) {
   on_gpu.tokens = packing.take_copy(step->tokens);
   on_gpu.positions = packing.take_copy(step->positions);
   on_gpu.wanted = packing.take_copy(step->wanted);
-  std::int64_t* slots = nullptr;
-  on_gpu.slots = packing.take(step->tokens.size(), &slots);
-  fill_slots(*step, block_size, slots);
-  CudaSequence* sequences = nullptr;
-  on_gpu.sequences = packing.take(step->sequences.size(), &sequences);
-  std::int32_t* tables = nullptr;
-  on_gpu.tables = packing.take(0, &tables);
-  fill_sequences(*step, sequences, tables, &on_gpu);
+  const CudaStepInput shared = on_gpu;
+  pack_table(*step, block_size, &packing, &on_gpu);
+  for (StepInput& other : step->other_tables) {
+    other.on_gpu = shared;
+    pack_table(other, block_size, &packing, &other.on_gpu);
+  }
   gpu.send(stage, packed_bytes(*step));
 }
 

@@ -31,7 +31,13 @@ struct StepInput {
   std::span<const AttentionSequence> sequences;
   std::span<const std::int32_t> wanted = {};
   CudaStepInput on_gpu = {};
+  // The same rows for layers that keep their keys elsewhere (KvCacheLayer::table): of each further block table of the
+  // sequences one input.
+  std::span<StepInput> other_tables = {};
 
+  const StepInput& of_table(int table) const {
+    return table == 0 ? *this : other_tables[static_cast<std::size_t>(table - 1)];
+  }
   std::int64_t rows() const { return static_cast<std::int64_t>(tokens.size()); }
 };
 

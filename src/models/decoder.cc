@@ -102,12 +102,6 @@ Decoder::Decoder(const ModelPart& part, const DecoderEnds& ends,
   if (shard.first_stage && tied) embedding_.emplace(*head_, shard.tp, config.vocab_size, config.hidden_size);
 }
 
-std::size_t Decoder::kv_block_bytes(int block_size, DType dtype) const {
-  std::size_t bytes = 0;
-  for (const KvCacheSpec& spec : kv_) bytes += spec.block_bytes(block_size, dtype);
-  return bytes;
-}
-
 std::string Decoder::needs_cpu() const {
   const auto need_of = [](const auto& layer) { return layer.needs_cpu(); };
   for (const Block& block : blocks_) {
@@ -129,7 +123,7 @@ Result<void> Decoder::forward(const LayerContext& context, const Parameters& par
     if (positions_) positions_->forward(context, parameters, step, hidden);
   }
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    const Step of_block{context, parameters, rotary_tables, caches[i], step};
+    const Step of_block{context, parameters, rotary_tables, caches[i], step.of_table(caches[i].table)};
     CHORUS_TRY_VOID(std::visit([&](const auto& block) { return run(of_block, block, hidden); }, blocks_[i]));
     context.progress.moved();
   }

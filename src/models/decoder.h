@@ -126,7 +126,6 @@ class Decoder {
   Decoder(const ModelPart& part, const DecoderEnds& ends, const std::function<Block(const LayerBuilder&)>& make_block);
 
   const std::vector<KvCacheSpec>& kv() const { return kv_; }       // of this rank, by layer of this stage
-  std::size_t kv_block_bytes(int block_size, DType dtype) const;   // of all these layers
   int layers() const { return static_cast<int>(blocks_.size()); }  // of this stage
   std::string needs_cpu() const;                                   // what of it no GPU computes; empty: it does
   // hidden: [rows, hidden_size]: what the stage before left (the first stage ignores it) becomes what this stage

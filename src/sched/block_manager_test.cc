@@ -69,7 +69,7 @@ TEST_P(BlockManagerPools, AgreesWithANaiveModel) {
       default:
         if (!users.contains(block) || known.contains(block)) break;
         PrefixLink link;
-        ASSERT_TRUE(cache.insert({}, std::vector<TokenId>{next_token}, block, &link));
+        ASSERT_EQ(cache.insert({}, std::vector<TokenId>{next_token}, block, &link), block);
         known[block] = next_token++;
     }
     ASSERT_EQ(blocks.free_in(pool), static_cast<std::int32_t>(free.size()));

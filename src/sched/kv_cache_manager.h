@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "sched/block_manager.h"
+#include "sched/kv_shape.h"
 #include "sched/prefix_cache.h"
 #include "sched/sequence.h"
 
@@ -17,7 +18,7 @@ class KvCacheManager {
     std::uint64_t queries = 0, hits = 0;  // tokens looked up, and found
   };
 
-  KvCacheManager(std::int32_t blocks, std::int32_t block_size, KvPools pools, bool enable_prefix_caching,
+  KvCacheManager(std::int32_t blocks, const KvShape& shape, bool enable_prefix_caching,
                  const std::array<std::uint64_t, 2>& key, PrefixHash hash = prefix_hash);
 
   // Where a sequence with this cache salt begins.
@@ -28,7 +29,8 @@ class KvCacheManager {
   // and no change, when there are not enough free blocks in a pool. A shared block is at the same index in all its
   // sequences, and so of the right pool.
   bool admit(Sequence* sequence, bool look_up, const Sequence* sibling);
-  // Blocks for `length` positions. False, and no change, when there are not enough.
+  // Blocks for `length` positions, of windowed tables for as many of them as a step can compute; their blocks that no
+  // row sees any more are given back first. False when there are not enough: then none was taken.
   bool grow(Sequence* sequence, std::int32_t length);
   // Lets the cache know the blocks that are full and computed.
   void remember(Sequence* sequence);
@@ -43,11 +45,24 @@ class KvCacheManager {
   const Counters& counters() const { return counters_; }
 
  private:
+  // A block that the cache has, and the place after it.
+  struct Found {
+    BlockId block = -1;
+    PrefixLink link;
+  };
+
   std::span<const TokenId> block_tokens(const Sequence& sequence, std::int32_t index) const;
   void take_cached(Sequence* sequence, std::int32_t blocks_max);
   void take_from_sibling(Sequence* sequence, const Sequence& sibling, std::int32_t blocks_max);
+  std::size_t usable() const;
+  template <typename BlockAt>
+  void share_windows(Sequence* sequence, std::int32_t end, const BlockAt& block_at);
+  void give_back_unseen(Sequence* sequence);
+  void release_windows(Sequence* sequence);
 
+  KvShape shape_;
   std::int32_t block_size_;
+  std::vector<Found> found_;  // by take_cached(); kept for its capacity
   std::optional<PrefixCache> cache_;
   BlockManager blocks_;
   Counters counters_;

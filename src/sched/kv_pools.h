@@ -24,21 +24,6 @@ struct KvPools {
     const std::int64_t begun = std::clamp<std::int64_t>(blocks % round - std::int64_t{pool} * turn, 0, turn);
     return blocks / round * turn + begun;
   }
-
-  // A pool of which a sequence of `needed_blocks` needs more than there are among `blocks`; -1: it fits.
-  std::int32_t short_of(std::int64_t needed_blocks, std::int32_t blocks) const {
-    for (std::int32_t pool = 0; pool < pools; ++pool) {
-      if (needed(needed_blocks, pool) > size(blocks, pool)) return pool;
-    }
-    return -1;
-  }
-
-  // Blocks of the longest sequence that fits among `blocks`: with several pools some may be left over.
-  std::int64_t longest_sequence(std::int32_t blocks) const {
-    std::int64_t longest = blocks;
-    while (short_of(longest, blocks) >= 0) --longest;
-    return longest;
-  }
 };
 
 }  // namespace chorus

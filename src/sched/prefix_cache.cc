@@ -8,12 +8,14 @@
 namespace chorus {
 
 PrefixCache::PrefixCache(std::int32_t blocks, std::int32_t block_size, const std::array<std::uint64_t, 2>& key,
-                         PrefixHash hash)
-    : block_size_(static_cast<std::size_t>(block_size)), key_(key), hash_(hash) {
+                         PrefixHash hash, std::int32_t window_tables)
+    : block_size_(static_cast<std::size_t>(block_size)), key_(key), hash_(hash), window_tables_(window_tables) {
   const auto count = static_cast<std::size_t>(blocks);
   buckets_.assign(std::bit_ceil(count + 1), -1);
   entries_.resize(count);
   tokens_.resize(count * block_size_);
+  companions_.assign(count * static_cast<std::size_t>(window_tables), -1);
+  if (window_tables > 0) companion_at_.assign(count, nowhere);
 }
 
 PrefixLink PrefixCache::root(std::string_view salt) const {
@@ -48,12 +50,13 @@ std::optional<BlockId> PrefixCache::find(const PrefixLink& parent, std::span<con
   return block;
 }
 
-bool PrefixCache::insert(const PrefixLink& parent, std::span<const TokenId> tokens, BlockId block, PrefixLink* link) {
+BlockId PrefixCache::insert(const PrefixLink& parent, std::span<const TokenId> tokens, BlockId block,
+                            PrefixLink* link) {
   CHECK(!contains(block), "block {} has an entry already", block);
   const Hash128 hash = hash_(key_, parent.hash, tokens);
   if (const BlockId known = find_entry(parent, hash, tokens); known >= 0) {
     *link = {hash, entries_[static_cast<std::size_t>(known)].identity};
-    return false;
+    return known;
   }
   BlockId& first = buckets_[bucket_of(hash)];
   entries_[static_cast<std::size_t>(block)] = {next_identity_, parent.entry, hash, first};
@@ -63,11 +66,27 @@ bool PrefixCache::insert(const PrefixLink& parent, std::span<const TokenId> toke
   *link = {hash, next_identity_++};
   ++size_;
   if (keeps_changes_) changes_.changes.push_back({hash.low, true});
-  return true;
+  return block;
+}
+
+void PrefixCache::attach(BlockId entry, std::int32_t table, BlockId block) {
+  CHECK(has_entry(entry) && !contains(block), "block {} of table {} cannot go with block {}", block, table, entry);
+  const std::size_t at = place(entry, table);
+  if (companions_[at] >= 0) return;
+  companions_[at] = block;
+  companion_at_[static_cast<std::size_t>(block)] = at;
+}
+
+void PrefixCache::detach(BlockId block) {
+  companions_[std::exchange(companion_at_[static_cast<std::size_t>(block)], nowhere)] = -1;
 }
 
 void PrefixCache::erase(BlockId block) {
   CHECK(contains(block), "block {} has no entry", block);
+  if (is_companion(block)) return detach(block);
+  for (std::int32_t table = 0; table < window_tables_; ++table) {
+    if (const BlockId gone = companion(block, table); gone >= 0) detach(gone);
+  }
   Entry& gone = entries_[static_cast<std::size_t>(block)];
   BlockId* at = &buckets_[bucket_of(gone.hash)];
   while (*at != block) at = &entries_[static_cast<std::size_t>(*at)].next;

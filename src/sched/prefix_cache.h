@@ -2,6 +2,9 @@
 // own tokens, so a prompt that begins like an earlier one finds the earlier one's blocks, block by block from the
 // front.
 //
+// Where layers with a sliding window keep blocks of their own (kv_shape.h), those are known as companions of the block
+// that holds the same tokens for the other layers: its entry is theirs, and they are forgotten with it.
+//
 // Found by a keyed 128-bit hash chain, believed only after comparing: an entry stores its tokens and the identity of
 // its parent entry (a number never used twice), so a colliding hash costs time and never gives another prompt's keys
 // and values. Everything is allocated by the constructor. Not thread-safe.
@@ -32,9 +35,10 @@ using PrefixHash = Hash128 (*)(const std::array<std::uint64_t, 2>& key, const Ha
 
 class PrefixCache {
  public:
-  // Entries for blocks 0..blocks-1, at most one per block. `hash` is another function only in tests.
+  // Entries for blocks 0..blocks-1, at most one per block, each with at most one companion in each of `window_tables`.
+  // `hash` is another function only in tests.
   PrefixCache(std::int32_t blocks, std::int32_t block_size, const std::array<std::uint64_t, 2>& key,
-              PrefixHash hash = prefix_hash);
+              PrefixHash hash = prefix_hash, std::int32_t window_tables = 0);
 
   // Before the first block of a request with this cache salt; no salt: PrefixLink(). Chains of different salts have
   // different roots, told apart by 191 bits of a keyed hash.
@@ -44,9 +48,15 @@ class PrefixCache {
   std::optional<BlockId> find(const PrefixLink& parent, std::span<const TokenId> tokens, PrefixLink* link) const;
 
   // Records that `block`, which has no entry yet (CHECK), holds `tokens` after `parent`. When another block is known to
-  // hold the same, that entry stays and `block` gets none. *link is the place after it either way. Returns whether it
-  // was recorded.
-  bool insert(const PrefixLink& parent, std::span<const TokenId> tokens, BlockId block, PrefixLink* link);
+  // hold the same, that entry stays and `block` gets none. *link is the place after it either way. Returns the block
+  // whose entry it is.
+  BlockId insert(const PrefixLink& parent, std::span<const TokenId> tokens, BlockId block, PrefixLink* link);
+
+  // The windowed block `block`, which is not known yet (CHECK), holds the same tokens as `entry`, which is in the cache
+  // (CHECK), for the layers of that table. Where one is known already it stays.
+  void attach(BlockId entry, std::int32_t table, BlockId block);
+  std::int32_t window_tables() const { return window_tables_; }
+  BlockId companion(BlockId entry, std::int32_t table) const { return companions_[place(entry, table)]; }  // -1: none
 
   // The block is about to hold something else.
   void erase(BlockId block);
@@ -54,7 +64,8 @@ class PrefixCache {
   void keep_changes() { keeps_changes_ = true; }
   PrefixFeed take_changes() { return std::exchange(changes_, {}); }
   PrefixFeed all() const;  // what is in it
-  bool contains(BlockId block) const { return entries_[static_cast<std::size_t>(block)].identity != 0; }
+  // With an entry, or as a companion of one.
+  bool contains(BlockId block) const { return has_entry(block) || is_companion(block); }
   std::int32_t size() const { return size_; }
 
  private:
@@ -66,6 +77,14 @@ class PrefixCache {
   };
 
   std::size_t bucket_of(const Hash128& hash) const { return hash.low & (buckets_.size() - 1); }
+  bool has_entry(BlockId block) const { return entries_[static_cast<std::size_t>(block)].identity != 0; }
+  bool is_companion(BlockId block) const {
+    return window_tables_ > 0 && companion_at_[static_cast<std::size_t>(block)] != nowhere;
+  }
+  std::size_t place(BlockId entry, std::int32_t table) const {
+    return static_cast<std::size_t>(entry) * static_cast<std::size_t>(window_tables_) + static_cast<std::size_t>(table);
+  }
+  void detach(BlockId block);
   BlockId find_entry(const PrefixLink& parent, const Hash128& hash, std::span<const TokenId> tokens) const;
   std::span<const TokenId> tokens_of(BlockId block) const;
 
@@ -75,6 +94,10 @@ class PrefixCache {
   std::vector<BlockId> buckets_;  // first entry of each chain; a power of two of them
   std::vector<Entry> entries_;    // by block
   std::vector<TokenId> tokens_;   // block_size a block
+  static constexpr std::size_t nowhere = SIZE_MAX;
+  std::int32_t window_tables_;
+  std::vector<BlockId> companions_;        // by entry and table
+  std::vector<std::size_t> companion_at_;  // by block: where in companions_ it stands, or nowhere
   std::uint64_t next_identity_ = 1;
   std::int32_t size_ = 0;
   bool keeps_changes_ = false;

@@ -47,9 +47,9 @@ class PrefixCacheTest : public testing::TestWithParam<PrefixHash> {
 
 TEST_P(PrefixCacheTest, FindsABlockOnlyAfterItsOwnPrefix) {
   PrefixLink a, b, ab, link;
-  EXPECT_TRUE(cache_.insert(root_, Tokens{1, 2}, 0, &a));
-  EXPECT_TRUE(cache_.insert(root_, Tokens{3, 4}, 1, &b));
-  EXPECT_TRUE(cache_.insert(a, Tokens{5, 6}, 2, &ab));
+  EXPECT_EQ(cache_.insert(root_, Tokens{1, 2}, 0, &a), 0);
+  EXPECT_EQ(cache_.insert(root_, Tokens{3, 4}, 1, &b), 1);
+  EXPECT_EQ(cache_.insert(a, Tokens{5, 6}, 2, &ab), 2);
   EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), 0);
   EXPECT_EQ(cache_.find(a, Tokens{5, 6}, &link), 2);
   EXPECT_EQ(cache_.find(b, Tokens{5, 6}, &link), std::nullopt) << "same tokens after another prefix";
@@ -59,10 +59,10 @@ TEST_P(PrefixCacheTest, FindsABlockOnlyAfterItsOwnPrefix) {
 
 TEST_P(PrefixCacheTest, KeepsTheFirstOfTwoEqualBlocks) {
   PrefixLink first, second, after, link;
-  EXPECT_TRUE(cache_.insert(root_, Tokens{1, 2}, 0, &first));
-  EXPECT_FALSE(cache_.insert(root_, Tokens{1, 2}, 1, &second));
+  EXPECT_EQ(cache_.insert(root_, Tokens{1, 2}, 0, &first), 0);
+  EXPECT_EQ(cache_.insert(root_, Tokens{1, 2}, 1, &second), 0);
   EXPECT_FALSE(cache_.contains(1));
-  EXPECT_TRUE(cache_.insert(second, Tokens{3, 4}, 2, &after));
+  EXPECT_EQ(cache_.insert(second, Tokens{3, 4}, 2, &after), 2);
   EXPECT_EQ(cache_.find(first, Tokens{3, 4}, &link), 2) << "both chains go on from the same place";
 }
 
@@ -82,7 +82,7 @@ TEST_P(PrefixCacheTest, ChainsOfDifferentSaltsShareNothing) {
   EXPECT_EQ(cache_.find(cache_.root(""), Tokens{1, 2}, &link), 0);
   for (const char* const salt : {"a", "b"})
     EXPECT_EQ(cache_.find(cache_.root(salt), Tokens{1, 2}, &link), std::nullopt);
-  EXPECT_TRUE(cache_.insert(cache_.root("a"), Tokens{1, 2}, 1, &link));
+  EXPECT_EQ(cache_.insert(cache_.root("a"), Tokens{1, 2}, 1, &link), 1);
   EXPECT_EQ(cache_.find(cache_.root("a"), Tokens{1, 2}, &link), 1);
   EXPECT_EQ(cache_.find(cache_.root("b"), Tokens{1, 2}, &link), std::nullopt);
   EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), 0);
@@ -101,9 +101,9 @@ TEST_P(PrefixCacheTest, AgreesWithANaiveMapUnderRandomInsertsAndErases) {
       cache_.erase(block);
       mine.clear();
     } else {
-      const bool known = std::ranges::find(held, tokens) != held.end();
-      EXPECT_EQ(cache_.insert(root_, tokens, block, &link), !known);
-      if (!known) mine = tokens;
+      const auto known = std::ranges::find(held, tokens);
+      EXPECT_EQ(cache_.insert(root_, tokens, block, &link), known == held.end() ? block : known - held.begin());
+      if (known == held.end()) mine = tokens;
     }
     const Tokens asked = {static_cast<TokenId>(random(4)), static_cast<TokenId>(random(4))};
     const auto at = std::ranges::find(held, asked);
@@ -118,6 +118,28 @@ TEST_P(PrefixCacheTest, AgreesWithANaiveMapUnderRandomInsertsAndErases) {
 
 INSTANTIATE_TEST_SUITE_P(Hashes, PrefixCacheTest, testing::Values(&prefix_hash, &everything_collides),
                          [](const auto& info) { return info.index == 0 ? "SipHash" : "EverythingCollides"; });
+
+// Goal: a windowed block is found by its entry alone, and goes when either of them goes.
+TEST(PrefixCache, KnowsTheCompanionsOfAnEntry) {
+  PrefixCache cache(8, 2, test_key, prefix_hash, 2);
+  PrefixLink link;
+  cache.insert({}, Tokens{1, 2}, 0, &link);
+  cache.attach(0, 0, 3);
+  cache.attach(0, 1, 4);
+  cache.attach(0, 1, 5);  // one is known already
+  EXPECT_EQ(cache.companion(0, 0), 3);
+  EXPECT_EQ(cache.companion(0, 1), 4);
+  EXPECT_TRUE(cache.contains(3) && cache.contains(4));
+  EXPECT_FALSE(cache.contains(5));
+  cache.erase(3);
+  EXPECT_EQ(cache.companion(0, 0), -1);
+  EXPECT_EQ(cache.companion(0, 1), 4);
+  cache.erase(0);
+  EXPECT_FALSE(cache.contains(4)) << "nothing leads to it";
+  cache.insert({}, Tokens{1, 2}, 0, &link);
+  EXPECT_EQ(cache.companion(0, 1), -1);
+  EXPECT_EQ(cache.size(), 1);
+}
 
 TEST(PrefixCache, TellsWhatChanges) {
   PrefixCache cache(4, 2, test_key);

@@ -22,8 +22,7 @@ class ContinuousBatching final : public Scheduler {
       : config_(config),
         by_rank_{config.by_priority},
         waiting_(by_rank_),
-        kv_(config.kv_blocks, config.block_size, kv_pools(config), config.enable_prefix_caching, config.prefix_hash_key,
-            hash),
+        kv_(config.kv_blocks, kv_shape(config), config.enable_prefix_caching, config.prefix_hash_key, hash),
         plans_(config.plans_in_flight_max) {
     CHECK(
         config.max_num_seqs > 0 && config.max_num_batched_tokens > 0 && config.block_size > 0 && config.kv_blocks >= 0,
@@ -33,6 +32,8 @@ class ContinuousBatching final : public Scheduler {
     CHECK(config.kv_pools == 1 ||
               (config.kv_pools > 1 && config.kv_pool_tokens > 0 && config.kv_pool_tokens % config.block_size == 0),
           "kv_pools {} kv_pool_tokens {} block_size {}", config.kv_pools, config.kv_pool_tokens, config.block_size);
+    CHECK(config.kv_window.tables == 0 || (config.kv_window.keys > 0 && config.kv_pools == 1),
+          "{} windowed tables of {} keys, {} pools", config.kv_window.tables, config.kv_window.keys, config.kv_pools);
     if (config.feeds_prefixes && kv_.cache() != nullptr) kv_.cache()->keep_changes();
   }
 
@@ -286,6 +287,7 @@ bool ContinuousBatching::admit(Sequence* sequence) {
   const std::int64_t length_max = state.prompt_length + state.output_limit;
   sequence->history.reserve(static_cast<std::size_t>(length_max));
   sequence->block_table.reserve(static_cast<std::size_t>(kv_.blocks_for(length_max)));
+  for (auto& table : sequence->window_tables) table.reserve(static_cast<std::size_t>(kv_.blocks_for(length_max)));
   return true;
 }
 
@@ -301,6 +303,7 @@ void ContinuousBatching::plan_rows(PlanSlot* slot, Sequence* sequence) {
   plan.start = sequence->computed;
   plan.count = std::min(budget_, sequence->length() - sequence->computed);
   plan.block_table = sequence->block_table;
+  plan.window_tables = sequence->window_tables;
   plan.history = sequence->history;
   plan.prompt_length = state.prompt_length;
   plan.sample = plan.start + plan.count == sequence->length();

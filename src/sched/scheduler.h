@@ -17,10 +17,11 @@
 //  * One token budget per step (max_num_batched_tokens), one row per token. Running sequences take from it first, by
 //    rank: one row when decoding, as many rows as are left when part of the prompt is still to be computed (chunked
 //    prefill). Then waiting sequences are admitted in rank order, none overtaking one that does not fit.
-//  * A sequence is admitted when blocks for all its known tokens are free. It takes one more block whenever it grows
-//    over the end of the last one. When none is free the running sequence of the last rank is preempted: its blocks
-//    are released (full ones stay in the prefix cache), its output is kept, and it waits again at its rank, that is in
-//    front of whatever came later. It computes its tokens again when it is its turn.
+//  * A sequence is admitted when blocks for all its known tokens are free; of layers with a window for those that the
+//    step reads and writes, and what no later row sees is given back as it goes on (kv_shape.h). It takes one more
+//    block whenever it grows over the end of the last one. When none is free the running sequence of the last rank is
+//    preempted: its blocks are released (full ones stay in the prefix cache), its output is kept, and it waits again at
+//    its rank, that is in front of whatever came later. It computes its tokens again when it is its turn.
 //  * The first running sequence is never preempted by another, and no request is accepted that would not fit alone: so
 //    every step makes progress and every request ends.
 //  * Of a request with several choices the first unfinished one computes the prompt. The others wait for it, then share
@@ -45,7 +46,7 @@
 #include "base/clock.h"
 #include "base/numerics.h"
 #include "request/request.h"
-#include "sched/kv_pools.h"
+#include "sched/kv_shape.h"
 #include "sched/prefix_cache.h"
 #include "sched/step_plan.h"
 
@@ -60,6 +61,7 @@ struct SchedulerConfig {
   std::int32_t plans_in_flight_max = 1;        // pipeline stages
   std::int32_t kv_pools = 1;                   // context ranks; a block belongs to one (exec/executor.h, kv_pools.h)
   std::int32_t kv_pool_tokens = attention_partition_keys;  // of a sequence on one before the next's turn; whole blocks
+  KvWindow kv_window;                                      // of the layers that have one (exec/executor.h)
   std::int32_t vocab_size = 0;
   bool enable_prefix_caching = true;
   bool by_priority = false;                           // else first come, first served
@@ -68,8 +70,9 @@ struct SchedulerConfig {
   bool feeds_prefixes = false;                        // take_prefix_changes() is asked now and then
 };
 
-inline KvPools kv_pools(const SchedulerConfig& config) {
-  return {config.kv_pools, config.kv_pools == 1 ? 1 : config.kv_pool_tokens / config.block_size};
+inline KvShape kv_shape(const SchedulerConfig& config) {
+  const KvPools pools{config.kv_pools, config.kv_pools == 1 ? 1 : config.kv_pool_tokens / config.block_size};
+  return {pools, config.kv_window, config.block_size, config.max_num_batched_tokens};
 }
 
 // Counters since the start, and what holds now.

@@ -103,6 +103,7 @@ struct Shape {
   bool caching, by_priority;
   PrefixHash hash = prefix_hash;
   std::int32_t plans = 1, pools = 1, pool_tokens = 4;
+  KvWindow window = {};
 };
 
 // 64 tokens are 16 blocks: with 18 nearly every sequence is preempted.
@@ -128,6 +129,15 @@ constexpr Shape shapes[] = {
     {"ThreePoolsTinyMemoryWithoutCache", 64, 2048, 18, false, true, prefix_hash, 1, 3, 4},
     {"TwoPlansTwoPoolsTinyMemory", 64, 16, 18, true, false, prefix_hash, 2, 2, 16},
     {"FourPlansFourPoolsExactlyOneFits", 8, 7, 16, true, true, prefix_hash, 4, 4, 4},
+    {"Window", 64, 2048, 512, true, false, prefix_hash, 1, 1, 4, {1, 8}},
+    {"ThreeWindowsSmallBudget", 64, 16, 512, true, false, prefix_hash, 1, 1, 4, {3, 5}},
+    {"WindowOfOneKeyWithoutCache", 64, 16, 512, false, false, prefix_hash, 1, 1, 4, {2, 1}},
+    {"WindowOfAllKeys", 64, 2048, 512, true, false, prefix_hash, 1, 1, 4, {1, 64}},
+    {"WindowTinyMemory", 64, 4, 22, true, false, prefix_hash, 1, 1, 4, {1, 6}},
+    {"WindowsTinyMemoryWithoutCache", 64, 4, 26, false, false, prefix_hash, 1, 1, 4, {2, 6}},
+    {"WindowsExactlyOneFits", 8, 7, 26, true, true, prefix_hash, 1, 1, 4, {2, 6}},
+    {"WindowHashesCollide", 64, 16, 60, true, false, everything_collides, 1, 1, 4, {1, 9}},
+    {"ThreePlansWindowsTinyMemory", 64, 4, 26, true, true, prefix_hash, 3, 1, 4, {2, 6}},
 };
 
 SchedulerConfig config_of(const Shape& shape) {
@@ -135,6 +145,7 @@ SchedulerConfig config_of(const Shape& shape) {
   config.max_num_seqs = shape.max_num_seqs, config.max_num_batched_tokens = shape.budget;
   config.kv_blocks = shape.kv_blocks, config.enable_prefix_caching = shape.caching;
   config.by_priority = shape.by_priority;
+  config.kv_window = shape.window;
   config.plans_in_flight_max = shape.plans, config.kv_pools = shape.pools, config.kv_pool_tokens = shape.pool_tokens;
   return config;
 }
@@ -170,7 +181,7 @@ TEST_P(SchedulerProperty, OutputIsAFunctionOfTheRequest) {
     shaped.begin();
     ASSERT_EQ(shaped.pipeline().known(), shaped.plan().sequences.size()) << "every end is told in the next plan";
   }
-  if (GetParam().kv_blocks <= 18 && GetParam().max_num_seqs > 1) {
+  if (GetParam().kv_blocks <= 26 && GetParam().max_num_seqs > 1) {
     EXPECT_GT(preemptions, 0U) << "the shape proves nothing";
   }
 }

@@ -24,6 +24,9 @@ struct Sequence {
   std::vector<TokenId> history;      // prompt and output so far
   std::int32_t computed = 0;         // of history, the tokens whose keys and values are in the blocks
   std::vector<BlockId> block_table;  // block i holds positions [i * block_size, (i + 1) * block_size)
+  // As in SequencePlan: equally long, with blocks from index window_first on. Empty before it is first admitted.
+  std::vector<std::vector<BlockId>> window_tables;
+  std::int32_t window_first = 0;
   // The first cached_blocks blocks are known to the prefix cache (themselves or an equal one), the chain being at
   // `link`.
   std::int32_t cached_blocks = 0;

@@ -27,8 +27,11 @@ struct SequencePlan {
   std::int32_t start = 0;                // absolute position of the first row
   std::int32_t count = 0;                // rows in this step
   std::span<const BlockId> block_table;  // block i holds positions [i * block_size, (i + 1) * block_size)
-  std::span<const TokenId> history;      // all known tokens; history.size() >= start + count
-  std::int32_t prompt_length = 0;        // history[0, prompt_length) is the prompt
+  // The same for layers with a sliding window, in KvWindow::tables tables. Entries of blocks that no row of the step
+  // sees are ids of blocks, and mean nothing.
+  std::span<const std::vector<BlockId>> window_tables;
+  std::span<const TokenId> history;  // all known tokens; history.size() >= start + count
+  std::int32_t prompt_length = 0;    // history[0, prompt_length) is the prompt
   bool sample = false;
   std::uint32_t choice = 0;  // Philox key
   const SamplingParams* params = nullptr;

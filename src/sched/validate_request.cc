@@ -50,13 +50,14 @@ std::optional<std::string> check_blocks(const Request& request, const SchedulerC
   const std::int64_t output = output_limit(request.params, prompt_length, config.max_model_len);
   // The last output token is told and never computed, so it needs no slot.
   const std::int64_t blocks = (prompt_length + output - 1 + config.block_size - 1) / config.block_size;
-  const KvPools pools = kv_pools(config);
-  const std::int32_t pool = pools.short_of(blocks, config.kv_blocks);
+  const KvShape shape = kv_shape(config);
+  const KvPools& pools = shape.pools;
+  const std::int32_t pool = shape.short_of(blocks, config.kv_blocks);
   if (pool < 0) return std::nullopt;
   return fmt::format(
       "prompt of {} tokens and {} output tokens need {} KV blocks of {} tokens{}, there are {}: lower max_tokens "
       "or raise --kv-cache-memory",
-      prompt_length, output, pools.needed(blocks, pool), config.block_size,
+      prompt_length, output, shape.needed(blocks, pool), config.block_size,
       pools.pools == 1 ? "" : fmt::format(" on context rank {}", pool), pools.size(config.kv_blocks, pool));
 }
 

@@ -32,7 +32,8 @@ class ToyEngine {
                    .vocab_size = config.vocab_size,
                    .plans_in_flight_max = config.plans_in_flight_max,
                    .kv_pools = config.kv_pools,
-                   .kv_pool_tokens = config.kv_pool_tokens}) {}
+                   .kv_pool_tokens = config.kv_pool_tokens,
+                   .kv_window = config.kv_window}) {}
 
   Scheduler& scheduler() { return *scheduler_; }
   const ToyModel& model() const { return pipeline_.model(); }

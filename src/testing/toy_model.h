@@ -16,6 +16,7 @@
 
 #include "base/check.h"
 #include "base/numerics.h"
+#include "sched/kv_shape.h"
 #include "sched/step_plan.h"
 
 namespace chorus {
@@ -31,6 +32,7 @@ class ToyModel {
     std::int32_t plans_in_flight_max = 1;
     std::int32_t kv_pools = 1;
     std::int32_t kv_pool_tokens = attention_partition_keys;
+    KvWindow kv_window = {};
   };
 
   explicit ToyModel(Config config)
@@ -81,8 +83,10 @@ class ToyModel {
     const auto end = static_cast<std::size_t>(sequence.start) + static_cast<std::size_t>(sequence.count);
     CHECK(sequence.history.size() >= end, "sequence {}: {} tokens known, rows up to {}", sequence.sequence,
           sequence.history.size(), end);
-    CHECK(sequence.block_table.size() * static_cast<std::size_t>(config_.block_size) >= end,
-          "sequence {}: {} blocks, rows up to {}", sequence.sequence, sequence.block_table.size(), end);
+    for_tables(sequence, [&](std::span<const BlockId> table, std::uint64_t, std::int32_t) {
+      CHECK(table.size() * static_cast<std::size_t>(config_.block_size) >= end, "sequence {}: {} blocks, rows up to {}",
+            sequence.sequence, table.size(), end);
+    });
     for (std::size_t i = 0; config_.kv_pools > 1 && i < sequence.block_table.size(); ++i) {
       const std::int64_t position = static_cast<std::int64_t>(i) * config_.block_size;
       CHECK(sequence.block_table[i] % config_.kv_pools == position / config_.kv_pool_tokens % config_.kv_pools,
@@ -92,8 +96,21 @@ class ToyModel {
     CHECK(!sequence.sample || sequence.history.size() == end, "sequence {}: sampled in the middle", sequence.sequence);
   }
 
-  std::size_t slot(const SequencePlan& sequence, std::int32_t position) const {
-    const BlockId block = sequence.block_table[static_cast<std::size_t>(position / config_.block_size)];
+  // visit(table, mark, first): each block table of the sequence, what marks its values as its own, and the first
+  // position that the rows see through it.
+  template <typename Visit>
+  void for_tables(const SequencePlan& sequence, const Visit& visit) const {
+    visit(sequence.block_table, std::uint64_t{0}, 0);
+    CHECK(sequence.window_tables.size() == static_cast<std::size_t>(config_.kv_window.tables),
+          "sequence {}: {} windowed tables", sequence.sequence, sequence.window_tables.size());
+    for (std::size_t table = 0; table < sequence.window_tables.size(); ++table) {
+      visit(std::span<const BlockId>(sequence.window_tables[table]), std::uint64_t{table + 1},
+            std::max(0, sequence.start + 1 - config_.kv_window.keys));
+    }
+  }
+
+  std::size_t slot(std::span<const BlockId> table, std::int32_t position) const {
+    const BlockId block = table[static_cast<std::size_t>(position / config_.block_size)];
     CHECK(block >= 0 && block < config_.kv_blocks, "block {} of {}", block, config_.kv_blocks);
     return static_cast<std::size_t>(block) * static_cast<std::size_t>(config_.block_size) +
            static_cast<std::size_t>(position % config_.block_size);
@@ -103,8 +120,10 @@ class ToyModel {
     std::uint64_t prefix = root();
     for (std::int32_t position = 0; position < sequence.start; ++position) {
       prefix = extend(prefix, sequence.history[static_cast<std::size_t>(position)]);
-      CHECK(kv_[slot(sequence, position)] == prefix, "sequence {} reads another prefix at position {}",
-            sequence.sequence, position);
+      for_tables(sequence, [&](std::span<const BlockId> table, std::uint64_t mark, std::int32_t first) {
+        CHECK(position < first || kv_[slot(table, position)] == (prefix ^ mark),
+              "sequence {} reads another prefix at position {}", sequence.sequence, position);
+      });
     }
   }
 
@@ -112,13 +131,15 @@ class ToyModel {
     result->token = -1;
     result->not_a_number = false;
     result->prompt_logprobs.clear();
-    std::uint64_t prefix = sequence.start == 0 ? root() : kv_[slot(sequence, sequence.start - 1)];
+    std::uint64_t prefix = sequence.start == 0 ? root() : kv_[slot(sequence.block_table, sequence.start - 1)];
     for (std::int32_t position = sequence.start; position < sequence.start + sequence.count; ++position) {
       prefix = extend(prefix, sequence.history[static_cast<std::size_t>(position)]);
-      const std::size_t at = slot(sequence, position);
-      CHECK(written_[at] != step_, "two rows of one step write slot {}", at);
-      written_[at] = step_;
-      kv_[at] = prefix;
+      for_tables(sequence, [&](std::span<const BlockId> table, std::uint64_t mark, std::int32_t) {
+        const std::size_t at = slot(table, position);
+        CHECK(written_[at] != step_, "two rows of one step write slot {}", at);
+        written_[at] = step_;
+        kv_[at] = prefix ^ mark;
+      });
       if (sequence.prompt_logprobs && position + 1 < sequence.prompt_length) {
         const TokenId predicted = sequence.history[static_cast<std::size_t>(position) + 1];
         result->prompt_logprobs.push_back({{predicted, logprob(prefix, predicted)}, {}});
