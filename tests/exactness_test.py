@@ -99,6 +99,33 @@ def test_families_over_ranks(model, tmp_path):
         assert run_tiny(path, model, "bfloat16", "--threads", "1", *variant) == expected, variant
 
 
+# Layers with a window keep no more than it: what would not fit otherwise does, prompts that begin alike find their beginnings again, and the
+# bytes are those of a cache where nothing is ever given back.
+@pytest.mark.parametrize("model", ["cohere2", "exaone4", "gemma2", "gemma3", "gpt_oss"])
+def test_windows_in_little_memory(model, tmp_path):
+    rng = random.Random(5)
+    common = [1] + [rng.randrange(3, 512) for _ in range(200)]
+    path = tmp_path / "rows.jsonl"
+    with open(path, "w", encoding="utf-8") as out:
+        for index in range(24):
+            ids = common[:rng.randrange(1, 200)] + [rng.randrange(3, 512) for _ in range(rng.randrange(1, 60))]
+            row = {"prompt_token_ids": ids, "max_tokens": 40, "temperature": index % 2, "seed": index, "n": 1 + index % 3, "ignore_eos": True}
+            out.write(json.dumps(row) + "\n")
+    expected = run_tiny(path, model, "bfloat16", "--no-enable-prefix-caching", "--kv-cache-memory", "64MiB")
+    small = kv_bytes_of(model, blocks=30)
+    for variant in ([], ["--no-enable-prefix-caching"], ["--max-num-batched-tokens", "24", "--max-num-seqs", "16"], ["-pp", "2", "-tp", "2"],
+                    ["-dp", "2", "--max-num-batched-tokens", "32", "--max-num-seqs", "16"]):
+        assert run_tiny(path, model, "bfloat16", "--threads", "1", "--kv-cache-memory", small, *variant) == expected, variant
+
+
+# Of so many blocks over all layers.
+def kv_bytes_of(model, blocks):
+    config = json.loads((TINY / model / "config.json").read_text())
+    config = config.get("text_config", config)
+    dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    return str(blocks * 16 * 2 * 2 * config["num_key_value_heads"] * dim * config["num_hidden_layers"])
+
+
 def test_states_are_not_spread_over_context_ranks():
     done = chorus("generate", TINY / "qwen3_next", "--prompt", "x", "-dcp", "2")
     assert done.returncode == 2 and b"--decode-context-parallel-size" in done.stderr

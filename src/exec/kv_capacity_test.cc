@@ -49,6 +49,26 @@ TEST_F(KvCapacityTest, ContextParallelWorkersTakeTurns) {
   EXPECT_EQ(tokens(20 * block_bytes), 512 + 64);
 }
 
+// Goal: layers with a window take no more of a long sequence than their window. Gemma 3 1B's shape: 26 layers, of which
+// each sixth sees all keys and the others 512.
+TEST_F(KvCapacityTest, WindowedLayersHoldTheirWindowAlone) {
+  config.model = std::string(CHORUS_TEST_DATA) + "/models/gemma3";
+  model = read_model_config(config.model, "auto").value();
+  model.num_hidden_layers = 26;
+  model.layer_window.clear();
+  for (int layer = 0; layer < 26; ++layer) model.layer_window.push_back(layer % 6 == 5 ? 0 : 512);
+  model.layer_is_rotary.assign(26, true);
+  config.max_num_batched_tokens = 2048;
+  const std::uint64_t layer_block = 2 * 16 * static_cast<std::uint64_t>(model.num_key_value_heads * model.head_dim) * 2;
+  // 4 layers that see all keys and 22 others in 6 tables: 4 slots. At 32,768 tokens 2,048 blocks of the first table and
+  // (512 + 2,048 + 16 tokens) 162 of each other one.
+  const std::uint64_t blocks = 2048 + 6 * 162;
+  EXPECT_EQ(tokens(blocks * 4 * layer_block), 32'768);
+  EXPECT_EQ(tokens((blocks - 1) * 4 * layer_block), 32'768 - 16);
+  EXPECT_LT(tokens(2048 * 26 * layer_block / 5), 32'768) << "of all layers, a fifth would hold it";
+  EXPECT_GE(tokens(2048 * 26 * layer_block / 4), 32'768);
+}
+
 TEST_F(KvCapacityTest, RefusesALengthThatWasGivenAndCannotBeHeld) {
   config.kv_cache_bytes = 10 * block_bytes;
   config.max_model_len = 161;  // the last token needs no place

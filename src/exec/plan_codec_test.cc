@@ -12,6 +12,7 @@ namespace {
 // What a plan points into.
 struct Sequence {
   std::vector<BlockId> blocks = {3, 4};
+  std::vector<std::vector<BlockId>> windows = {{5, 6}, {7, 8}};
   std::vector<TokenId> history = {10, 11, 12, 13};
   std::vector<TokenId> banned = {2};
   SamplingParams params;
@@ -21,6 +22,7 @@ struct Sequence {
     plan.start = 1;
     plan.count = 2;
     plan.block_table = blocks;
+    plan.window_tables = windows;
     plan.history = history;
     plan.prompt_length = 3;
     plan.choice = 1;
@@ -37,9 +39,9 @@ bool same(std::span<const T> a, std::span<const T> b) {
 
 bool same(const SequencePlan& a, const SequencePlan& b) {
   return a.sequence == b.sequence && a.start == b.start && a.count == b.count && same(a.block_table, b.block_table) &&
-         same(a.history, b.history) && a.prompt_length == b.prompt_length && a.sample == b.sample &&
-         a.choice == b.choice && *a.params == *b.params && a.prompt_logprobs == b.prompt_logprobs &&
-         same(a.banned, b.banned);
+         std::ranges::equal(a.window_tables, b.window_tables) && same(a.history, b.history) &&
+         a.prompt_length == b.prompt_length && a.sample == b.sample && a.choice == b.choice && *a.params == *b.params &&
+         a.prompt_logprobs == b.prompt_logprobs && same(a.banned, b.banned);
 }
 
 void expect_arrives(const SequencePlan& sent, const char* what) {
@@ -48,7 +50,7 @@ void expect_arrives(const SequencePlan& sent, const char* what) {
   plan.rows = sent.count;
   plan.ended = {5, 6};
   PlanEncoder encoder;
-  PlanDecoder decoder{PlanLimits()};
+  PlanDecoder decoder{PlanLimits{.window_tables = 2}};
   const auto received = decoder.decode(encoder.encode(plan));
   ASSERT_TRUE(received.ok()) << what << ": " << received.error().message;
   ASSERT_EQ((*received)->sequences.size(), 1U);
@@ -66,6 +68,8 @@ TEST(PlanCodec, SendsEveryMember) {
   plan.start = 0, expect_arrives(plan, "start"), plan = sequence.plan();
   plan.count = 3, expect_arrives(plan, "count"), plan = sequence.plan();
   plan.block_table = plan.block_table.first(1), expect_arrives(plan, "block_table"), plan = sequence.plan();
+  const std::vector<std::vector<BlockId>> windows = {{5, 6}, {7, 9}};
+  plan.window_tables = windows, expect_arrives(plan, "window_tables"), plan = sequence.plan();
   plan.history = plan.history.first(3), expect_arrives(plan, "history"), plan = sequence.plan();
   plan.prompt_length = 2, expect_arrives(plan, "prompt_length"), plan = sequence.plan();
   plan.sample = true, expect_arrives(plan, "sample"), plan = sequence.plan();
@@ -82,7 +86,7 @@ TEST(PlanCodec, SendsEveryMember) {
 // as it does while it is decoded.
 TEST(PlanCodec, ContinuesASequence) {
   PlanEncoder encoder;
-  PlanDecoder decoder{PlanLimits()};
+  PlanDecoder decoder{PlanLimits{.window_tables = 2}};
   Sequence sequence;
   for (int step = 0; step < 3; ++step) {
     SequencePlan sent = sequence.plan();
@@ -99,6 +103,8 @@ TEST(PlanCodec, ContinuesASequence) {
     sequence.history.push_back(20 + step);
     sequence.blocks.back() = 30 + step;
     sequence.blocks.push_back(40 + step);
+    sequence.windows[0].push_back(50 + step);
+    sequence.windows[1].push_back(60 + step);
   }
 }
 
@@ -108,7 +114,7 @@ std::string refusal_of(const std::vector<SequencePlan>& sequences) {
   StepPlan plan;
   plan.sequences = sequences;
   PlanEncoder encoder;
-  PlanDecoder decoder(PlanLimits{.vocab_size = 100, .kv_blocks = 10, .block_size = 2});
+  PlanDecoder decoder(PlanLimits{.vocab_size = 100, .kv_blocks = 10, .block_size = 2, .window_tables = 2});
   const auto received = decoder.decode(encoder.encode(plan));
   return received.ok() ? "" : received.error().message;
 }
@@ -128,6 +134,13 @@ TEST(PlanCodec, RefusesWhatAWorkerCannotCompute) {
   EXPECT_THAT(refusal_of({rows}), testing::HasSubstr("rows outside"));
   rows = plain.plan();
   rows.block_table = rows.block_table.first(1);
+  EXPECT_THAT(refusal_of({rows}), testing::HasSubstr("without a block"));
+  changed = plain;
+  changed.windows[1][0] = 10;
+  EXPECT_THAT(refusal_of({changed.plan()}), testing::HasSubstr("block id 10"));
+  changed = plain;
+  changed.windows[0].pop_back();
+  rows = changed.plan();
   EXPECT_THAT(refusal_of({rows}), testing::HasSubstr("without a block"));
 }
 
