@@ -239,6 +239,64 @@ TEST(Scheduler, SharesCachedPrefixesWithTheSameSaltAlone) {
   EXPECT_THAT(hits, testing::ElementsAre(0U, 0U, 8U, 8U, 16U));
 }
 
+SchedulerConfig windowed_config(std::int32_t tables) {
+  SchedulerConfig config = small_config();
+  config.max_num_batched_tokens = 8, config.kv_window = {tables, 6};
+  return config;
+}
+
+// Goal: what a windowed table holds does not grow with the sequence.
+TEST(Scheduler, AWindowedTableHoldsItsWindow) {
+  ToyEngine engine(windowed_config(2));
+  engine.scheduler().add(request_of(1, 24, 40));
+  std::int64_t most = 0;
+  while (engine.scheduler().has_work()) {
+    engine.step();
+    const SchedulerStats stats = engine.scheduler().stats();
+    most = std::max(most, static_cast<std::int64_t>(stats.kv_blocks_total - stats.kv_blocks_free));
+    // While it decodes: one row, the 5 keys before it and the 4 positions that are kept longer are on 3 or 4 blocks.
+    if (stats.output_tokens > 4 && stats.running > 0) {
+      const SequencePlan& plan = engine.plan().sequences.at(0);
+      EXPECT_LE(stats.kv_blocks_total - stats.kv_blocks_free, plan.block_table.size() + 2 * 4) << plan.start;
+    }
+  }
+  EXPECT_LE(most, kv_shape(windowed_config(2)).needed(16, 0));
+  EXPECT_GT(most, 16);
+}
+
+// Goal: a prefix is found as long as every table still has what the next row sees, and not otherwise.
+TEST(Scheduler, FindsAPrefixWhoseWindowIsStillThere) {
+  SchedulerConfig config = windowed_config(1);
+  ToyEngine engine(config);
+  const auto hits_of = [&](const Request& request) {
+    const std::uint64_t before = engine.scheduler().stats().prefix_cache_hits;
+    engine.scheduler().add(request);
+    engine.run();
+    engine.outcomes().clear();
+    return engine.scheduler().stats().prefix_cache_hits - before;
+  };
+  EXPECT_EQ(hits_of(request_of(1, 25, 3)), 0U);
+  EXPECT_EQ(hits_of(request_of(1, 25, 3)), 24U);
+  EXPECT_EQ(hits_of(request_of(1, 13, 3)), 12U) << "blocks that were given back are found until they are handed out";
+  // Takes most blocks, those unused for longest first.
+  hits_of(request_of(2, 40, 20));
+  const std::uint64_t left = hits_of(request_of(1, 25, 3));
+  EXPECT_LT(left, 24U);
+  EXPECT_EQ(hits_of(request_of(1, 25, 3)), 24U);
+}
+
+TEST(Scheduler, ChoicesShareWindowsWithTheCacheOff) {
+  SchedulerConfig config = windowed_config(1);
+  config.enable_prefix_caching = false;
+  ToyEngine engine(config);
+  engine.scheduler().add(request_of(1, 16, 6, 3));
+  for (int step = 0; step < 3; ++step) engine.step();
+  EXPECT_EQ(engine.scheduler().stats().running, 3U);
+  // The prompt once, and the tail of the two others: 16 + 2 x 4 rows.
+  engine.run();
+  EXPECT_EQ(engine.scheduler().stats().prompt_tokens, 24U);
+}
+
 TEST(SchedulerDeathTest, RefusesWrongCalls) {
   ToyEngine engine(small_config());
   engine.scheduler().add(request_of(1, 9, 3));
