@@ -10,10 +10,11 @@
 namespace chorus {
 namespace {
 
-class ModelRunnerOnGpu : public testing::Test {
+// One model whose layers see all keys, and one where three of four have a window.
+class ModelRunnerOnGpu : public testing::TestWithParam<const char*> {
  protected:
   static TinyModel load() {
-    return load_tiny_model(std::string(CHORUS_TEST_DATA) + "/models/llama", "auto", {}, "auto",
+    return load_tiny_model(std::string(CHORUS_TEST_DATA) + "/models/" + GetParam(), "auto", {}, "auto",
                            gpu::is_real() ? "cuda" : "cuda-emulation");
   }
   std::unique_ptr<ModelRunner> create() const {
@@ -38,7 +39,7 @@ class ModelRunnerOnGpu : public testing::Test {
   const TinyModel model = load();
 };
 
-TEST_F(ModelRunnerOnGpu, SequencesOfAStepAreIndependent) {
+TEST_P(ModelRunnerOnGpu, SequencesOfAStepAreIndependent) {
   PlannedSequence decoding = planned_sequence(4, 30, 5, 0);
   PlannedSequence halfway = planned_sequence(5, 40, 0, 10);
   PlannedSequence drawn = planned_sequence(7, 17, 0, 30);
@@ -55,7 +56,7 @@ TEST_F(ModelRunnerOnGpu, SequencesOfAStepAreIndependent) {
 }
 
 // More than a partition of keys: a decode gives each a block of its own.
-TEST_F(ModelRunnerOnGpu, ADecodedRowIsThatOfAPrefill) {
+TEST_P(ModelRunnerOnGpu, ADecodedRowIsThatOfAPrefill) {
   PlannedSequence sequence = planned_sequence(3, 270, 0);
   sequence.params.prompt_logprobs = 1;
   const auto whole_runner = create(), runner = create();
@@ -73,7 +74,7 @@ TEST_F(ModelRunnerOnGpu, ADecodedRowIsThatOfAPrefill) {
 }
 
 // Greedy choices are made on the device, unless logprobs are asked for.
-TEST_F(ModelRunnerOnGpu, TheDeviceChoosesAsTheSampler) {
+TEST_P(ModelRunnerOnGpu, TheDeviceChoosesAsTheSampler) {
   std::vector<PlannedSequence> sequences;
   for (int i = 0; i < 5; ++i) sequences.push_back(planned_sequence(static_cast<std::uint64_t>(i), 5 + i, 0, 2 * i));
   const auto tokens = [&] {
@@ -87,6 +88,8 @@ TEST_F(ModelRunnerOnGpu, TheDeviceChoosesAsTheSampler) {
   for (PlannedSequence& sequence : sequences) sequence.params.logprobs.reset();
   EXPECT_EQ(tokens(), sampled);
 }
+
+INSTANTIATE_TEST_SUITE_P(Models, ModelRunnerOnGpu, testing::Values("llama", "cohere2"));
 
 }  // namespace
 }  // namespace chorus
