@@ -140,7 +140,7 @@ INSTANTIATE_TEST_SUITE_P(
                       Expectation{PlantedFault::keep_peers, &Violations::stuck, true, 1, 0, 1000},
                       Expectation{PlantedFault::keep_world, &Violations::stuck, true},
                       Expectation{PlantedFault::await_departed, &Violations::stuck, false, 0, 20'000'000},
-                      Expectation{PlantedFault::take_any_answer, &Violations::other, false, 0, 20'000'000}),
+                      Expectation{PlantedFault::take_any_answer, &Violations::other, false, 0, 10'000'000, 500}),
     [](const auto& info) {
       for (const auto& [name, planted] : planted_faults) {
         if (planted != info.param.planted) continue;
