@@ -41,6 +41,15 @@ class OfflineFleet final : public HostedFleet {
     host_.act();
   }
 
+  std::uint64_t reset_prefix_caches() override {
+    const std::uint64_t number = client_.dispatcher().reset_prefix_caches();
+    host_.act();
+    return number;
+  }
+  bool prefix_caches_are_reset(std::uint64_t number) const override {
+    return client_.dispatcher().prefix_caches_are_reset(number);
+  }
+
   FleetHost& host() override { return host_; }
 
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;

@@ -85,6 +85,10 @@ class Fleet {
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
 
+  // As Dispatcher's: the prefix caches of all replicas.
+  virtual std::uint64_t reset_prefix_caches() = 0;
+  virtual bool prefix_caches_are_reset(std::uint64_t number) const = 0;
+
   // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.
   virtual Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) = 0;
 

@@ -61,6 +61,12 @@ Result<void> FleetClient::on_load(Placement from, const LoadMessage& message) {
   return {};
 }
 
+Result<void> FleetClient::on_prefix_cache_reset(Placement from, const std::string& payload) {
+  CHORUS_TRY(const PrefixCacheResetMessage message, decode_prefix_cache_reset(payload));
+  if (message.client == id_) dispatcher_.on_prefix_cache_reset(from, message.number);
+  return {};
+}
+
 std::optional<std::pair<MessageType, std::string>> FleetClient::next_message(Placement to) {
   const std::optional<ReplicaMessage> message = dispatcher_.take_message(to);
   if (!message) return std::nullopt;
@@ -71,6 +77,9 @@ std::optional<std::pair<MessageType, std::string>> FleetClient::next_message(Pla
       return std::pair(MessageType::abort, encode(AbortMessage{message->id, {}}));
     case ReplicaMessage::Kind::abort_choice:
       return std::pair(MessageType::abort, encode(AbortMessage{message->id, message->choice}));
+    case ReplicaMessage::Kind::reset_prefix_cache:
+      return std::pair(MessageType::prefix_cache_reset,
+                       encode(PrefixCacheResetMessage{message->id.client, message->id.number}));
   }
   return std::nullopt;
 }

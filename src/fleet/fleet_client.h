@@ -31,6 +31,7 @@ class FleetClient {
   // What this incarnation says. `events`: the payload of EVENTS. Errors: the engine breaks the protocol.
   Result<void> on_events(Placement from, const std::string& events);
   Result<void> on_load(Placement from, const LoadMessage& load);
+  Result<void> on_prefix_cache_reset(Placement from, const std::string& payload);
   // What is not read waits in the socket: the caller is to take the events that there are.
   bool has_room_for_frames() const { return dispatcher_.has_room_for_events(); }
   // What goes to this incarnation next, and its payload; nullopt: nothing.

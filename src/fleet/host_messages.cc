@@ -43,6 +43,9 @@ Result<void> FleetHost::handle(ReplicaLink& link, const Frame& frame) {
       return client_->on_events(link.replica(), frame.payload);
     case MessageType::load:
       return on_load(link, frame);
+    case MessageType::prefix_cache_reset:
+      if (client_ == nullptr) return fail(ErrorCode::invalid_argument, "PREFIX_CACHE_RESET, which nobody asked for");
+      return client_->on_prefix_cache_reset(link.replica(), frame.payload);
     case MessageType::heartbeat:
       return {};
     case MessageType::wave:

@@ -76,6 +76,7 @@ std::span<const Api::Route> Api::routes() {
       {"POST", "/tokenize", false, true, &Api::tokenize},
       {"POST", "/detokenize", false, true, &Api::detokenize},
       {"POST", "/abort_requests", false, true, &Api::abort_requests},
+      {"POST", "/reset_prefix_cache", false, false, &Api::reset_prefix_cache},
       {"GET", "/health", true, false, &Api::health},
       {"GET", "/ping", true, false, &Api::health},
       {"POST", "/ping", true, false, &Api::health},
@@ -294,6 +295,7 @@ void Api::forget(const std::shared_ptr<GenerationJob>& job) {
 }
 
 void Api::take(std::vector<TextDelta>* deltas) {
+  answer_resets();
   std::vector<std::shared_ptr<GenerationJob>> touched;
   const Nanoseconds now = monotonic_now();
   for (TextDelta& delta : *deltas) {
@@ -327,6 +329,9 @@ void Api::fail(const std::string& message) {
     const std::shared_ptr<GenerationJob> job = jobs_.begin()->second;
     job->fail(ErrorCode::internal, message);
     forget(job);
+  }
+  for (const auto& [number, exchange] : std::exchange(resets_, {})) {
+    if (exchange->is_open()) exchange->respond(error_response(500, message));
   }
 }
 
@@ -405,6 +410,23 @@ std::uint64_t Api::end_early(const std::vector<std::string>& ids) {
   }
   host_.wake();
   return named.size();
+}
+
+// As vLLM's: 200 without a body. Told when every replica has done it, so that whoever has the answer finds none of them
+// with anything, whichever front end he asks next.
+void Api::reset_prefix_cache(const std::shared_ptr<Exchange>& exchange) {
+  resets_.emplace_back(engine_.reset_prefix_caches(), exchange);
+  host_.wake();
+}
+
+void Api::answer_resets() {
+  std::erase_if(resets_, [this](const auto& reset) {
+    if (!engine_.prefix_caches_are_reset(reset.first)) return false;
+    HttpResponse response;
+    response.content_type.clear();
+    if (reset.second->is_open()) reset.second->respond(std::move(response));
+    return true;
+  });
 }
 
 void Api::health(const std::shared_ptr<Exchange>& exchange) {
