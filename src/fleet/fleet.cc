@@ -88,6 +88,15 @@ Result<void> OfflineFleet::poll(int timeout_ms, std::vector<FleetEvent>* events)
 
 }  // namespace
 
+Error no_such_rank(int rank, int first, int end) {
+  if (first == 0)
+    return fail(ErrorCode::invalid_argument, "there is no data parallel rank {}: there are {}", rank, end);
+  return fail(ErrorCode::invalid_argument,
+              "there is no data parallel rank {} at this server, which has {} to {}: ask the "
+              "server of that rank",
+              rank, first, end - 1);
+}
+
 const char* name_of(ReplicaCondition condition) {
   static constexpr const char* names[] = {"starting",   "ready",    "draining", "drained",
                                           "restarting", "given_up", "removed"};

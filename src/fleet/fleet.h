@@ -39,6 +39,9 @@ class FleetHost;
 // Ranks count on: those that are added come after those that there were, and none is used again.
 inline constexpr int replica_ids_max = 4096;
 
+// "no data parallel rank 5: there are 4", or which ones are here.
+Error no_such_rank(int rank, int first, int end);
+
 enum class ReplicaCondition : std::uint8_t {
   starting,
   ready,

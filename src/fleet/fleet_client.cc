@@ -31,12 +31,13 @@ Result<void> accept(const Judgement& judgement) {
 
 FleetClient::FleetClient(const EngineConfig& config, ClientId client, const PrefixKey& prefix_key)
     : id_(client),
-      ranks_(config.parallel.data_parallel_size),
+      first_rank_(config.parallel.door_begin()),
+      ranks_(config.parallel.door_end()),
       dispatcher_(dispatcher_config(config, client, prefix_key), make_load_balancer(config.load_balancer)) {}
 
 Result<void> FleetClient::check_rank(int dp_rank) const {
-  if (dp_rank >= 0 && dp_rank < ranks_) return {};
-  return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", dp_rank, ranks_);
+  if (dp_rank >= first_rank_ && dp_rank < ranks_) return {};
+  return no_such_rank(dp_rank, first_rank_, ranks_);
 }
 
 void FleetClient::on_news(const ReplicaNews& news, const std::string& reason) {

@@ -24,7 +24,9 @@ class FleetClient {
   // Whether a request may name this rank: there is one, or was.
   Result<void> check_rank(int dp_rank) const;
   void on_news(const ReplicaNews& news, const std::string& reason = {});
-  int ranks() const { return ranks_; }  // ever heard of, or configured
+  // Ever heard of, or configured: [first_rank(), ranks()).
+  int first_rank() const { return first_rank_; }
+  int ranks() const { return ranks_; }
   Dispatcher& dispatcher() { return dispatcher_; }
   const Dispatcher& dispatcher() const { return dispatcher_; }
 
@@ -39,7 +41,7 @@ class FleetClient {
 
  private:
   ClientId id_;
-  int ranks_;
+  int first_rank_, ranks_;
   Dispatcher dispatcher_;
 };
 

@@ -218,7 +218,7 @@ Result<void> FrontEndFleet::send() {
 
 std::vector<ReplicaStatus> FrontEndFleet::replicas() const {
   std::vector<ReplicaStatus> status;
-  for (int rank = 0; rank < client_.ranks(); ++rank) {
+  for (int rank = client_.first_rank(); rank < client_.ranks(); ++rank) {
     const auto found = replicas_.find(rank);
     ReplicaStatus& one = status.emplace_back();
     one.dp_rank = rank;

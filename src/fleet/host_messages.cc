@@ -1,4 +1,5 @@
 // What engines say, and what goes out to them.
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -63,7 +64,7 @@ EngineStart FleetHost::engine_start(Placement replica) const {
   EngineStart start;
   start.config = config_;
   start.model = model_;
-  start.config.parallel.data_parallel_size = ranks();
+  start.config.parallel.data_parallel_size = std::max(config_.parallel.data_parallel_size, ranks());
   start.dp_rank = replica.rank;
   start.epoch = replica.epoch;
   start.kv_cache_bytes = kv_cache_bytes_;

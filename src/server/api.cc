@@ -216,9 +216,10 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
   if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
   auto& request = std::get<GenerationRequest>(parsed);
   if (const auto rank = request.inputs.front().dp_rank) {
-    if (const int ranks = host_.replicas().ranks; *rank >= ranks) {
-      return exchange->respond(error_response(
-          400, fmt::format("there is no data parallel rank {}: there are {}", *rank, ranks), "X-data-parallel-rank"));
+    const ReplicaCounts there = host_.replicas();
+    if (*rank < there.first_rank || *rank >= there.end_rank) {
+      const Error error = no_such_rank(*rank, there.first_rank, there.end_rank);
+      return exchange->respond(error_response(400, error.message, "X-data-parallel-rank"));
     }
   }
   slot_.add(Metric::unknown_fields, request.unknown_fields);

@@ -40,7 +40,7 @@ struct ApiConfig {
 };
 
 struct ReplicaCounts {
-  int ranks = 0;  // that a request may name
+  int first_rank = 0, end_rank = 0;  // a request may name one from the first to before the end
   int alive = 0;
   int ready = 0;  // of those that live: they get requests
 };

@@ -78,7 +78,7 @@ class ApiTest : public testing::Test {
   void start() {
     api.emplace(config,
                 ApiHost{[this] {
-                          return ReplicaCounts{2, alive, ready};
+                          return ReplicaCounts{0, 2, alive, ready};
                         },
                         [this] { ++wakes; },
                         [this](std::function<void()> work) {
