@@ -84,7 +84,7 @@ def test_every_door_gives_the_same_and_a_death_at_one_is_nothing_to_the_other(se
     with concurrent.futures.ThreadPoolExecutor(64) as pool:
         begun = [streams(server, pool) for server in doors]
         while sum(stream.done() for stream in begun[0]) < 2:
-            pass
+            time.sleep(0.002)
         os.kill(engines_of(doors[0].process.pid)[0], signal.SIGKILL)
         for of_door in begun:
             assert [stream.result(timeout=120) for stream in of_door] == expected
@@ -146,7 +146,7 @@ def test_each_of_several_ports_is_its_own_replicas(doors, expected):
     with concurrent.futures.ThreadPoolExecutor(96) as pool:
         begun = [streams(door, pool) for door in server.doors]
         while sum(stream.done() for stream in begun[1]) < 2:
-            pass
+            time.sleep(0.002)
         os.kill(operator.replicas()[2]["pid"], signal.SIGKILL)
         for of_door in begun:
             assert [stream.result(timeout=120) for stream in of_door] == expected
@@ -163,7 +163,7 @@ def with_tokenizer(folder):
 def test_experts_over_the_replicas_of_several_ports(tmp_path):
     """They step together, each behind its door."""
     model = with_tokenizer(tmp_path)
-    row = {"prompt": list(range(5, 25)), "max_tokens": 12, "temperature": 0}
+    row = {"prompt": list(range(5, 25)), "max_tokens": 12, "temperature": 0, "ignore_eos": True}
     with serving(model, *FAST) as server:
         alone = server.post("/v1/completions", row)["choices"]
     with serving(model, "-dp", 2, "-ep", "-dpm", "--port", three_free_ports(), *FAST, doors=2) as server:
@@ -176,7 +176,8 @@ def test_experts_over_the_replicas_of_several_ports(tmp_path):
 
 def test_what_makes_no_sense_is_refused(tmp_path):
     def refused(*options):
-        done = chorus("serve", STORIES, "--port", "0", *map(str, options))
+        port = () if "--port" in options else ("--port", "0")
+        done = chorus("serve", STORIES, *port, *map(str, options))
         assert done.returncode == 2 and not done.stdout, done
         return done.stderr.decode()
     assert "--data-parallel-rank is 2; accepted: 0 to 1" in refused("-dp", 2, "-dpn", 2)
