@@ -2,6 +2,7 @@
 import concurrent.futures
 import contextlib
 import os
+import pathlib
 import shutil
 import signal
 import socket
@@ -156,7 +157,7 @@ def with_tokenizer(folder):
     """A model with experts, and a tokenizer of as many ids."""
     model = folder / "mixtral"
     shutil.copytree(TINY / "mixtral", model)
-    shutil.copy(STORIES / "tokenizer.json", model)
+    shutil.copy(pathlib.Path(STORIES) / "tokenizer.json", model)
     return model
 
 
