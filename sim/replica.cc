@@ -60,6 +60,9 @@ void Replica::take_in() {
       case ReplicaMessage::Kind::abort_choice:
         scheduler_->abort_choice(message.id, message.choice);
         break;
+      case ReplicaMessage::Kind::reset_prefix_cache:
+        scheduler_->reset_prefix_cache();
+        break;
     }
   }
 }

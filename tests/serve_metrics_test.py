@@ -1,4 +1,5 @@
 """chorus serve: what it counts, says in its log, and refuses."""
+import concurrent.futures
 import json
 import os
 import re
@@ -71,6 +72,18 @@ def test_tells_cached_tokens(server):
     assert cached % 16 == 0 and first["prompt_tokens"] - 17 <= cached < first["prompt_tokens"]
     chunks = server.stream("/v1/completions", {**row, "stream_options": {"include_usage": True}})
     assert "prompt_tokens_details" in chunks[-1]["usage"]
+
+
+def test_counts_preemptions_by_request():
+    """Eight answers that do not fit together: what the replica counts is what their requests add up to."""
+    with serving(STORIES, "--threads", "1", "--kv-cache-memory", "1MiB") as server, concurrent.futures.ThreadPoolExecutor(8) as pool:
+        row = {"prompt": "Once", "max_tokens": 300, "ignore_eos": True, "temperature": 0}
+        texts = {answer["choices"][0]["text"] for answer in pool.map(lambda _: server.post("/v1/completions", row), range(8))}
+        assert len(texts) == 1
+        deadline = time.monotonic() + 5
+        while not 0 < (of_replica := total(metrics(server), "vllm:num_preemptions_total")) == total(metrics(server), "vllm:request_num_preemptions_sum"):
+            assert time.monotonic() < deadline, of_replica
+        assert total(metrics(server), "vllm:request_num_preemptions_count") == 8
 
 
 def test_counts_deaths_and_what_they_cost():

@@ -12,42 +12,14 @@ import time
 
 from chorus_process import CHORUS, chorus
 
-LINE = re.compile(r"chorus: serving (\S+) at (?:https?://(\S+):(\d+)|unix:(\S+)) \((\d+) replicas\)\n")
+LINE = re.compile(r"chorus: serving (\S+) at (?:https?://(\S+):(\d+)|unix:(\S+)) \((\d+) replicas(?:, (ranks? .*))?\)\n")
 
 
-class Server:
-    def __init__(self, model, *arguments, env=None, within_s=60, start_new_session=False):
-        self.log = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
-        self.process = subprocess.Popen([CHORUS, "serve", model, "--port", "0", *map(str, arguments)], stdout=subprocess.PIPE, stderr=self.log,
-                                        env=dict(os.environ, CHORUS_LOG_LEVEL="info", **(env or {})), start_new_session=start_new_session)
-        begin = time.monotonic()
-        line = self.process.stdout.readline().decode()
-        self.ready_s = time.monotonic() - begin
-        match = LINE.fullmatch(line)
-        assert match and self.ready_s < within_s, f"{line!r} after {self.ready_s} s: {self.logged()}"
-        self.name, self.host, self.port, self.path, self.replicas = match[1], match[2], int(match[3] or 0), match[4], int(match[5])
+class Door:
+    """Where a server listens."""
 
-    def logged(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
-
-    def wait_for_log(self, text, within_s=30):
-        deadline = time.monotonic() + within_s
-        while text not in self.logged():
-            assert time.monotonic() < deadline and self.process.poll() is None, f"no {text!r}: {self.logged()}"
-            time.sleep(0.01)
-
-    def stop(self, within_s=30):
-        """The exit status after SIGTERM."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=within_s)
-
-    def close(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-        self.log.close()
+    def __init__(self, host, port, ranks):
+        self.host, self.port, self.ranks = host, port, ranks
 
     def connect(self):
         return socket.create_connection((self.host, self.port), timeout=60)
@@ -78,6 +50,48 @@ class Server:
         assert status == 200, answer
         assert headers["content-type"] == "text/event-stream; charset=utf-8"
         return events(answer)
+
+
+class Server(Door):
+    """`doors`: how many it has, each with a line; `prefix`: what runs a command elsewhere, in another network."""
+
+    def __init__(self, model, *arguments, env=None, within_s=60, start_new_session=False, doors=1, prefix=()):
+        self.log = tempfile.TemporaryFile()  # pylint: disable=consider-using-with
+        port = [] if "--port" in arguments else ["--port", "0"]
+        self.process = subprocess.Popen([*prefix, CHORUS, "serve", model, *port, *map(str, arguments)], stdout=subprocess.PIPE, stderr=self.log,
+                                        env=dict(os.environ, CHORUS_LOG_LEVEL="info", **(env or {})), start_new_session=start_new_session)
+        begin = time.monotonic()
+        self.doors = []
+        for _ in range(doors):
+            line = self.process.stdout.readline().decode()
+            match = LINE.fullmatch(line)
+            self.ready_s = time.monotonic() - begin
+            assert match and self.ready_s < within_s, f"{line!r} after {self.ready_s} s: {self.logged()}"
+            self.doors.append(Door(match[2], int(match[3] or 0), match[6]))
+        super().__init__(self.doors[0].host, self.doors[0].port, self.doors[0].ranks)
+        self.name, self.path, self.replicas = match[1], match[4], int(match[5])
+
+    def logged(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def wait_for_log(self, text, within_s=30):
+        deadline = time.monotonic() + within_s
+        while text not in self.logged():
+            assert time.monotonic() < deadline and self.process.poll() is None, f"no {text!r}: {self.logged()}"
+            time.sleep(0.01)
+
+    def stop(self, within_s=30):
+        """The exit status after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=within_s)
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
 
 
 class Operator:

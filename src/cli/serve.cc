@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/version.h"
+#include "config/outer_balancer.h"
 #include "exec/kv_capacity.h"
 #include "fleet/fleet_setup.h"
 #include "fleet/host.h"
@@ -60,26 +61,76 @@ struct Door {
   AccessRules access;
   std::vector<UniqueFd> listeners;        // one a front end
   std::optional<UnixListener> unix_file;  // as long as the server runs
-  std::string url;
+  std::vector<std::string> urls;          // one, or one a front end
 };
 
-Result<Door> open_door(const ServerOptions& server, int front_ends) {
+Result<void> open_unix_door(const ServerOptions& server, int front_ends, Door* door) {
+  CHORUS_TRY(UnixListener listener, UnixListener::open(server.uds, "--uds"));
+  CHORUS_TRY(door->listeners, listener.descriptors(front_ends));
+  door->unix_file.emplace(std::move(listener));
+  door->urls = {"unix:" + server.uds};
+  return {};
+}
+
+// A port for all front ends, or from it on one for each.
+Result<void> open_ports(const ServerOptions& server, const EngineConfig& engine, Door* door) {
+  const bool one_each = engine.parallel.data_parallel_multi_port_external_lb;
+  const int ports = one_each ? engine.front_ends() : 1;
+  if (server.port > 0 && server.port + ports - 1 > 65535) {
+    return fail(ErrorCode::invalid_argument,
+                "--port is {}, and {} replicas have a port each, the last one {}: at most 65535", server.port, ports,
+                server.port + ports - 1);
+  }
+  for (int i = 0; i < ports; ++i) {
+    ServerOptions one = server;
+    if (one.port > 0) one.port += i;
+    CHORUS_TRY(const tcp::Address address, address_of(one));
+    CHORUS_TRY(std::vector<UniqueFd> listeners, listen_at(address, one_each ? 1 : engine.front_ends()));
+    CHORUS_TRY(const tcp::Address bound, tcp::local_address(listeners.front().get()));
+    door->urls.push_back(url_of(server, bound.port()));
+    for (UniqueFd& listener : listeners) door->listeners.push_back(std::move(listener));
+  }
+  return {};
+}
+
+Result<Door> open_door(const ServerOptions& server, const EngineConfig& engine) {
   Door door;
   const auto key = environment_variable("CHORUS_API_KEY");
   if (!server.uds.empty()) {
+    if (engine.parallel.data_parallel_multi_port_external_lb) {
+      return fail(
+          ErrorCode::invalid_argument,
+          "--uds {} is one door, and --data-parallel-multi-port-external-lb a port for each replica: leave one of "
+          "them out",
+          server.uds);
+    }
     CHORUS_TRY(door.access, access_rules(server, key));
-    CHORUS_TRY(UnixListener listener, UnixListener::open(server.uds, "--uds"));
-    CHORUS_TRY(door.listeners, listener.descriptors(front_ends));
-    door.unix_file.emplace(std::move(listener));
-    door.url = "unix:" + server.uds;
+    CHORUS_TRY_VOID(open_unix_door(server, engine.front_ends(), &door));
     return door;
   }
   CHORUS_TRY(const tcp::Address address, address_of(server));
   CHORUS_TRY(door.access, access_rules(server, address, key));
-  CHORUS_TRY(door.listeners, listen_at(address, front_ends));
-  CHORUS_TRY(const tcp::Address bound, tcp::local_address(door.listeners.front().get()));
-  door.url = url_of(server, bound.port());
+  CHORUS_TRY_VOID(open_ports(server, engine, &door));
   return door;
+}
+
+// Nothing meets where replicas are independent; where they exchange tokens they have to be one server's.
+Result<void> check_world(const EngineConfig& engine, const ModelConfig& model) {
+  const ParallelConfig parallel = settled(engine, model).parallel;
+  if (!parallel.behind_outer_balancer()) return {};
+  if (parallel.replicas_step_together() && parallel.local_replicas() < parallel.data_parallel_size) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "--enable-expert-parallel spreads the experts over {} replicas, and this server has {} of them: behind an "
+        "outer load balancer one server must have all (--data-parallel-multi-port-external-lb), or give "
+        "--headless on the other nodes",
+        parallel.data_parallel_size, parallel.local_replicas());
+  }
+  if (!parallel.data_parallel_address.empty() || parallel.data_parallel_rpc_port != 0) {
+    log(LogLevel::info, "Replicas are independent: no server waits for another at --data-parallel-address {}, port {}",
+        parallel.head_address(), parallel.data_parallel_rpc_port);
+  }
+  return {};
 }
 
 // What a server has before its engines.
@@ -102,8 +153,9 @@ Result<Prepared> prepare(ServeOptions& options) {
     return fail(ErrorCode::not_found, "{}: no tokenizer.json, and a server speaks text", options.engine.model);
   }
   CHORUS_TRY_VOID(ChatFormat::load(options.engine.model));
+  CHORUS_TRY_VOID(check_world(options.engine, model.config));
   // Before the weights: a port that is taken is told at once.
-  CHORUS_TRY(Door door, open_door(server, options.engine.api_server_count));
+  CHORUS_TRY(Door door, open_door(server, options.engine));
   CHORUS_TRY(ServiceManager manager,
              ServiceManager::open(environment_variable("NOTIFY_SOCKET"), environment_variable("WATCHDOG_USEC"),
                                   environment_variable("WATCHDOG_PID")));
@@ -131,12 +183,26 @@ Result<Prepared> prepare(ServeOptions& options) {
                   !server.disable_log_stats};
 }
 
-void say_that_it_serves(const FrontEndStart& start, const std::string& url, ServiceManager& manager) {
-  const std::string what = fmt::format("serving {} at {} ({} replicas)", start.model_names.front(), url,
-                                       start.engine.parallel.data_parallel_size);
-  std::printf("chorus: %s\n", what.c_str());
+// "4 replicas"; of a server with some of them "1 replicas, rank 2 of 4".
+std::string replicas_behind(const ParallelConfig& door) {
+  std::string text = fmt::format("{} replicas", door.door_end() - door.door_begin());
+  if (!door.behind_outer_balancer()) return text;
+  const int last = door.door_end() - 1;
+  text += last == door.door_begin() ? fmt::format(", rank {}", last)
+                                    : fmt::format(", ranks {} to {}", door.door_begin(), last);
+  return text + fmt::format(" of {}", door.data_parallel_size);
+}
+
+// A line for each door.
+void say_that_it_serves(const FrontEndStart& start, const std::vector<std::string>& urls, ServiceManager& manager) {
+  for (std::size_t i = 0; i < urls.size(); ++i) {
+    const ParallelConfig door = engine_of_door(start.engine, static_cast<int>(i)).parallel;
+    std::printf("chorus: serving %s at %s (%s)\n", start.model_names.front().c_str(), urls[i].c_str(),
+                replicas_behind(door).c_str());
+  }
   std::fflush(stdout);
-  manager.serves(what);
+  manager.serves(fmt::format("serving {} at {} ({})", start.model_names.front(), fmt::join(urls, ", "),
+                             replicas_behind(start.engine.parallel)));
 }
 
 // What else is done whenever the server asks whether to stop, ten times a second: the operator's socket is looked at,
@@ -162,7 +228,7 @@ Result<void> serve_from_processes(Prepared prepared) {
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
-  say_that_it_serves(start, prepared.door.url, *prepared.manager);
+  say_that_it_serves(start, prepared.door.urls, *prepared.manager);
   return parent.run(stop_of(prepared, host));
 }
 
@@ -178,11 +244,12 @@ Result<void> serve_from_here(Prepared prepared) {
   config.log_stats = prepared.log_stats;
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
-  say_that_it_serves(start, prepared.door.url, *prepared.manager);
+  say_that_it_serves(start, prepared.door.urls, *prepared.manager);
   return front_end->run(stop_of(prepared, fleet->host()));
 }
 
 Result<int> serve(ServeOptions& options) {
+  CHORUS_TRY_VOID(settle_outer_balancer(&options.engine));
   if (options.engine.headless) return serve_headless(options.engine);
   CHORUS_TRY(Prepared prepared, prepare(options));
   raise_descriptor_limit();

@@ -7,7 +7,12 @@
 
 namespace chorus {
 
-Coordinator::Coordinator(const CoordinatorConfig& config) : config_(config), supervisor_(config.supervisor) {}
+Coordinator::Coordinator(const CoordinatorConfig& config) : config_(config), supervisor_(config.supervisor) {
+  CHECK(!config.step_together || config.first_replica == 0, "a world without its first {} replicas",
+        config.first_replica);
+  for (int other = 0; other < config.first_replica; ++other) supervisor_.add_absent();
+  replicas_.resize(static_cast<std::size_t>(config.first_replica));
+}
 
 Result<int> Coordinator::add_replica(ReplicaOrigin origin, Nanoseconds now) {
   const auto was_ready = [](const Replica& replica) { return replica.was_ready; };
@@ -130,11 +135,11 @@ void Coordinator::will_not_return(int replica) {
   at(replica).returns = false;
 }
 
-std::vector<ReplicaNews> Coordinator::client_joined(ClientId client) {
-  clients_.insert(client);
+std::vector<ReplicaNews> Coordinator::client_joined(ClientId client, RankRange serves) {
+  clients_.emplace(client, serves);
   std::vector<ReplicaNews> present;
   for (int replica = 0; replica < replicas(); ++replica) {
-    if (!is_ready(replica)) continue;
+    if (!is_ready(replica) || !serves.contains(replica)) continue;
     const bool drains = is_draining(replica) || lent(replica);
     present.push_back(drains ? draining_news(replica) : ReplicaNews{placement(replica), ReplicaNews::State::ready});
   }
@@ -355,9 +360,12 @@ void Coordinator::tell_draining(int replica, Nanoseconds now) {
   Replica& drained = at(replica);
   ++drained.drainings;
   news_.push_back(draining_news(replica));
-  drained.awaited = clients_;
+  drained.awaited.clear();
+  for (const auto& [client, serves] : clients_) {
+    if (serves.contains(replica)) drained.awaited.insert(client);
+  }
   drained.drain_deadline = now + config_.drain_timeout;
-  if (clients_.empty()) on_drained(replica, now);
+  if (drained.awaited.empty()) on_drained(replica, now);
 }
 
 // One front end less has something there.
@@ -380,21 +388,32 @@ void Coordinator::on_drained(int replica, Nanoseconds now) {
   news_.push_back(news);
 }
 
+// The first that it can use.
+std::optional<int> Coordinator::replica_for(ClientId borrower) const {
+  const auto known = clients_.find(borrower);
+  const RankRange serves = known == clients_.end() ? RankRange() : known->second;
+  for (int replica = 0; replica < replicas(); ++replica) {
+    if (is_ready(replica) && !is_draining(replica) && serves.contains(replica)) return replica;
+  }
+  return std::nullopt;
+}
+
 // Of a world all of it: a death there is everybody's. The first is the one that is used.
 void Coordinator::lend(Nanoseconds now) {
   if (loan_ || borrowers_.empty()) return;
-  std::optional<int> first;
-  for (int replica = 0; replica < replicas(); ++replica) {
-    if (!is_ready(replica) && config_.step_together) return;
-    if (!first && is_ready(replica) && !is_draining(replica)) first = replica;
-  }
-  if (!first) return;
-  std::vector<int> replicas_to_lend = {*first};
   for (int replica = 0; replica < replicas() && config_.step_together; ++replica) {
-    if (replica != *first) replicas_to_lend.push_back(replica);
+    if (!is_ready(replica)) return;
   }
-  loan_ = Loan{borrowers_.front(), replicas_to_lend, false};
-  borrowers_.pop_front();
+  const auto served = [this](ClientId borrower) { return replica_for(borrower).has_value(); };
+  const auto borrower = std::find_if(borrowers_.begin(), borrowers_.end(), served);
+  if (borrower == borrowers_.end()) return;
+  const int first = *replica_for(*borrower);
+  std::vector<int> replicas_to_lend = {first};
+  for (int replica = 0; replica < replicas() && config_.step_together; ++replica) {
+    if (replica != first) replicas_to_lend.push_back(replica);
+  }
+  loan_ = Loan{*borrower, replicas_to_lend, false};
+  borrowers_.erase(borrower);
   for (const int replica : replicas_to_lend) tell_draining(replica, now);
 }
 

@@ -2,8 +2,9 @@
 // and end together, and when one is drained or removed. It touches no request. It gives the host actions (spawn, kill,
 // begin a wave) and every front end the same news (replica_news.h).
 //
-// Membership: ids count 0, 1, 2, ... and are never used again. A replica is spawned by the host, or was there already
-// (connected by a launcher), or joins each time a node brings it.
+// Membership: ids count 0, 1, 2, ... (or from the first one of a server behind an outer load balancer, which has some
+// of the replicas alone) and are never used again. A replica is spawned by the host, or was there already (connected by
+// a launcher), or joins each time a node brings it.
 //
 // Replicas that step together (expert parallel) are one world: they all start in it, and its first death ends it for
 // all of them; each new start is in the next world. When one of them cannot come back none can go on: all are given up.
@@ -26,6 +27,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <optional>
 #include <set>
 #include <vector>
@@ -47,6 +49,7 @@ enum class ReplicaOrigin : std::uint8_t {
 struct CoordinatorConfig {
   SupervisorLimits supervisor;
   bool step_together = false;
+  int first_replica = 0;                         // those before it are other servers'; 0 where they step together
   Nanoseconds drain_timeout = 30'000'000'000;    // a removal, or a loan, waits so long for what runs there
   Nanoseconds rejoin_timeout = 600'000'000'000;  // with nobody left: how long a node may take to bring one back
   PlantedFault planted = PlantedFault::none;
@@ -85,7 +88,8 @@ class Coordinator {
   void will_not_return(int replica);
 
   // Front ends.
-  std::vector<ReplicaNews> client_joined(ClientId client);  // what it must know to begin with
+  // `serves`: it sends requests to these replicas alone, and hears of no other. What it must know to begin with.
+  std::vector<ReplicaNews> client_joined(ClientId client, RankRange serves = {});
   void client_left(ClientId client, Nanoseconds now);
   void on_note(ClientId client, const ClientNote& note, Nanoseconds now);
 
@@ -154,6 +158,7 @@ class Coordinator {
   void tell_draining(int replica, Nanoseconds now);
   void on_drained(int replica, Nanoseconds now);
   void begin_waves();
+  std::optional<int> replica_for(ClientId borrower) const;
   void lend(Nanoseconds now);
   void hold_loan();
   void end_loan();
@@ -163,7 +168,7 @@ class Coordinator {
   CoordinatorConfig config_;
   Supervisor supervisor_;
   std::vector<Replica> replicas_;
-  std::set<ClientId> clients_;
+  std::map<ClientId, RankRange> clients_;
   std::uint64_t world_ = 1;
   std::uint64_t wave_ = 0;  // the last that was begun in this world
   std::deque<ClientId> borrowers_;

@@ -220,6 +220,39 @@ TEST_F(CoordinatorTest, ASuspectGetsAReplicaAloneOneFrontEndAfterTheOther) {
   EXPECT_THAT(output(), ElementsAre("ready 1:1"));
 }
 
+TEST_F(CoordinatorTest, OfAServerWithSomeOfTheReplicasTheIdsBeginWithItsFirst) {
+  config_.first_replica = 2;
+  coordinator_.emplace(config_);
+  EXPECT_EQ(coordinator_->add_replica(ReplicaOrigin::spawned, now_).value(), 2);
+  EXPECT_EQ(coordinator_->state(1), ReplicaState::removed);
+  EXPECT_FALSE(coordinator_->is_over(now_));
+  EXPECT_THAT(output(), ElementsAre("spawn 2:1"));
+  coordinator_->ready({2, 1}, now_);
+  EXPECT_THAT(coordinator_->client_joined(7), ElementsAre(ReplicaNews{{2, 1}, ReplicaNews::State::ready}));
+  coordinator_->exited({2, 1}, killed_by_9, 5);
+  coordinator_->tick(20);
+  EXPECT_THAT(output(), ElementsAre("ready 2:1", "died 2:1", "spawn 2:2"));
+}
+
+// With a door for each replica nobody is waited for, and lent to, but those who serve it.
+TEST_F(CoordinatorTest, AFrontEndHasToDoWithTheReplicasThatItServes) {
+  make(2);
+  for (int i = 0; i < 2; ++i) coordinator_->ready({i, 1}, now_);
+  output();
+  EXPECT_THAT(coordinator_->client_joined(7, {0, 1}), ElementsAre(ReplicaNews{{0, 1}, ReplicaNews::State::ready}));
+  EXPECT_THAT(coordinator_->client_joined(8, {1, 2}), ElementsAre(ReplicaNews{{1, 1}, ReplicaNews::State::ready}));
+  coordinator_->drain(0, true, 4);
+  EXPECT_THAT(output(), ElementsAre("draining 0:1 move"));
+  note(7, ClientNote::Kind::drained, {0, 1});
+  EXPECT_TRUE(coordinator_->is_drained(0)) << "8 has nothing there";
+  note(7, ClientNote::Kind::wants_alone);
+  EXPECT_THAT(output(), IsEmpty()) << "the only one that it could use is drained";
+  note(8, ClientNote::Kind::wants_alone);
+  EXPECT_THAT(output(), ElementsAre("draining 1:1 move")) << "who can be served does not wait behind it";
+  note(8, ClientNote::Kind::drained, {1, 1});
+  EXPECT_THAT(output(), ElementsAre("lent 1:1 to 8"));
+}
+
 TEST_F(CoordinatorTest, AFrontEndThatGoesReturnsWhatItWasLent) {
   make_ready(1);
   note(7, ClientNote::Kind::wants_alone);

@@ -102,6 +102,29 @@ void Dispatcher::forget(RequestId request) {
   if (loan_ && loan_->suspect == request) return_loan();
 }
 
+std::uint64_t Dispatcher::reset_prefix_caches() {
+  const RequestId number{config_.client, ++prefix_cache_resets_};
+  for (auto& [rank, replica] : replicas_) {
+    replica.reset_asked = number.number;
+    // Of two in a row one does: its answer is for both.
+    const bool again =
+        !replica.messages.empty() && replica.messages.back().kind == ReplicaMessage::Kind::reset_prefix_cache;
+    if (again) replica.messages.pop_back();
+    replica.messages.push_back({ReplicaMessage::Kind::reset_prefix_cache, {}, number, 0});
+  }
+  return number.number;
+}
+
+bool Dispatcher::prefix_caches_are_reset(std::uint64_t number) const {
+  return std::none_of(replicas_.begin(), replicas_.end(), [number](const auto& entry) {
+    return entry.second.reset_asked >= number && entry.second.reset_done < number;
+  });
+}
+
+void Dispatcher::on_prefix_cache_reset(Placement from, std::uint64_t number) {
+  if (Replica* const replica = find(from)) replica->reset_done = std::max(replica->reset_done, number);
+}
+
 Dispatcher::Replica* Dispatcher::find(Placement placement) {
   const auto at = replicas_.find(placement.rank);
   return at != replicas_.end() && at->second.epoch == placement.epoch ? &at->second : nullptr;

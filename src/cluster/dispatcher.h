@@ -70,10 +70,10 @@ struct DispatcherCounters {
 };
 
 struct ReplicaMessage {
-  enum class Kind : std::uint8_t { add, abort, abort_choice };
+  enum class Kind : std::uint8_t { add, abort, abort_choice, reset_prefix_cache };
   Kind kind = Kind::add;
   Request request;           // add
-  RequestId id;              // every kind
+  RequestId id;              // every kind; reset_prefix_cache: its number in the place of a request's
   std::uint32_t choice = 0;  // abort_choice
 };
 
@@ -89,11 +89,17 @@ class Dispatcher {
   void abort(RequestId request);
   void abort_choice(RequestId request, std::uint32_t choice);
 
+  // Every replica that is known is to forget its prefix cache: before what is submitted from now on gets there. Gives
+  // the number by which it is asked whether all of them have; one that has died since has none.
+  std::uint64_t reset_prefix_caches();
+  bool prefix_caches_are_reset(std::uint64_t number) const;
+
   // `reason`: of a death, for the error of a request that ends by it ("was killed by SIGKILL").
   void on_news(const ReplicaNews& news, const std::string& reason = {});
   // Frames from a replica. `faulty`: have it killed; its news follows.
   Judgement on_event(Placement from, TokenEvent&& event);
   Judgement on_report(Placement from, const LoadReport& report);
+  void on_prefix_cache_reset(Placement from, std::uint64_t number);
   // What it says of its prefix cache.
   void on_prefixes(Placement from, const PrefixFeed& feed);
 
@@ -121,6 +127,7 @@ class Dispatcher {
     bool opens_when_empty = false;    // ready again since
     std::deque<ReplicaMessage> messages;
     LoadView load;
+    std::uint64_t reset_asked = 0, reset_done = 0;  // numbers
   };
   using Replicas = std::map<int, Replica>;
   struct Routing {
@@ -171,6 +178,7 @@ class Dispatcher {
   std::uint64_t next_number_ = 1;
   std::uint64_t admissions_ = 0;
   std::uint64_t finishes_ = 0;
+  std::uint64_t prefix_cache_resets_ = 0;
   DispatcherCounters counters_;
   std::vector<ReplicaLoad> loads_;  // pick()'s, and
   std::vector<int> ranks_;          // whose they are

@@ -55,7 +55,7 @@ class DispatcherTest : public ::testing::Test {
   }
   // "add 7", "abort 7" for each message to this replica since the last call.
   std::vector<std::string> messages(Placement to) {
-    static constexpr const char* kind_names[] = {"add", "abort", "abort_choice"};
+    static constexpr const char* kind_names[] = {"add", "abort", "abort_choice", "reset"};
     std::vector<std::string> described;
     while (auto message = dispatcher_->take_message(to)) {
       described.push_back(
@@ -84,6 +84,27 @@ class DispatcherTest : public ::testing::Test {
   std::optional<Dispatcher> dispatcher_;
   ReplicaMessage last_;
 };
+
+TEST_F(DispatcherTest, AResetGoesBeforeWhatIsSubmittedLaterAndIsDoneWhenAllThatLiveSaySo) {
+  make();
+  for (const int rank : {0, 1}) news(State::ready, {rank, 1});
+  submit(0, 1, 0);
+  EXPECT_EQ(dispatcher_->reset_prefix_caches(), 1U);
+  EXPECT_EQ(dispatcher_->reset_prefix_caches(), 2U);
+  submit(0, 1, 0);
+  EXPECT_THAT(messages({0, 1}), ElementsAre("add 1", "reset 2", "add 2"));
+  EXPECT_THAT(messages({1, 1}), ElementsAre("reset 2"));
+  EXPECT_FALSE(dispatcher_->prefix_caches_are_reset(1));
+  dispatcher_->on_prefix_cache_reset({0, 1}, 2);
+  EXPECT_FALSE(dispatcher_->prefix_caches_are_reset(1));
+  news(State::died, {1, 1});
+  EXPECT_TRUE(dispatcher_->prefix_caches_are_reset(2)) << "what died has nothing";
+  news(State::ready, {1, 2});
+  EXPECT_TRUE(dispatcher_->prefix_caches_are_reset(2)) << "what came since has nothing of before";
+  dispatcher_->on_prefix_cache_reset({1, 1}, 3);  // a late word
+  EXPECT_EQ(dispatcher_->reset_prefix_caches(), 3U);
+  EXPECT_FALSE(dispatcher_->prefix_caches_are_reset(3));
+}
 
 TEST_F(DispatcherTest, NumbersRequestsAndKeepsThemForTheFirstReadyReplica) {
   make();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "base/fields.h"
 
@@ -16,6 +17,13 @@ struct Placement {
   Epoch epoch = 0;
   bool operator==(const Placement&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.rank, self.epoch); }
+};
+
+// Data-parallel ranks from `begin` to before `end`; default: all.
+struct RankRange {
+  int begin = 0;
+  int end = std::numeric_limits<int>::max();
+  bool contains(int rank) const { return rank >= begin && rank < end; }
 };
 
 }  // namespace chorus

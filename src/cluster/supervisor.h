@@ -58,6 +58,8 @@ class Supervisor {
   // One more replica, stopped; returns its id: 0, 1, 2, ... Where it is not `restartable` nobody here could start it
   // again once it died (its process is another's): its next death is its last.
   int add(bool restartable);
+  // The next id is not one of ours: as if it had been removed.
+  void add_absent() { replicas_.emplace_back().state = ReplicaState::removed; }
 
   // What was seen. Of an epoch that is not the present one, or a state that it does not fit, it is ignored (a late
   // message).

@@ -155,6 +155,7 @@ Result<void> check_nodes(const EngineConfig& config) {
                 "--data-parallel-start-rank {} and --data-parallel-size-local {} go beyond --data-parallel-size {}",
                 first, parallel.local_replicas(), parallel.data_parallel_size);
   }
+  if (parallel.behind_outer_balancer()) return {};  // settle_outer_balancer() has said the rest
   if (config.headless && first == 0 && parallel.node_rank == 0 && !config.on_ray()) {
     if (parallel.nodes_per_replica > 1) {
       return fail(ErrorCode::invalid_argument,
@@ -231,14 +232,10 @@ Result<void> check_supported(const EngineConfig& config) {
        parallel.nodes_per_replica > 1 ? "nodes-per-replica under external_launcher"
                                       : "data-parallel-size-local below data-parallel-size under external_launcher",
        "has no meaning, the launcher places every rank; leave it out"},
-      {parallel.data_parallel_rank >= 0, "data-parallel-rank",
-       "needs an outer load balancer's mode, which this version does not run yet; leave it out"},
       {config.api_server_count > 1 && config.headless, "api-server-count",
        "asks for front ends, and a node with --headless has none: leave one of them out"},
       {config.api_server_count > 1 && (parallel.several_nodes() || config.on_ray()), "api-server-count",
        "is for replicas of this machine: where others are elsewhere the server has one front end"},
-      {parallel.data_parallel_external_lb, "data-parallel-external-lb", "is not part of this version; leave it out"},
-      {parallel.data_parallel_hybrid_lb, "data-parallel-hybrid-lb", "is not part of this version; leave it out"},
   };
   for (const auto& line : table) {
     if (line.asked) return fail(ErrorCode::invalid_argument, "--{} {}", line.option, line.reason);

@@ -65,12 +65,15 @@ struct ParallelConfig {
   int data_parallel_rank = -1;               // the one replica of this process behind an outer balancer; -1: not so
   std::string data_parallel_address = {};    // of the first node; empty: this machine
   int data_parallel_rpc_port = 0;            // 0: chosen and published
-  bool data_parallel_hybrid_lb = false;
-  bool data_parallel_external_lb = false;
-  bool all_remote = false;    // this node has no replicas: others bring them all
-  int nodes_per_replica = 1;  // the workers of a replica are spread evenly over so many nodes
-  int node_rank = 0;          // which part of its replicas this node has
-  int launched_workers = 0;   // workers that a launcher started on this node; 0: none did
+  // A load balancer outside stands before this server and others like it (config/outer_balancer.h); one of them at
+  // most.
+  bool data_parallel_hybrid_lb = false;               // one door for this node's replicas
+  bool data_parallel_external_lb = false;             // one door for one replica
+  bool data_parallel_multi_port_external_lb = false;  // a door for each of this node's replicas
+  bool all_remote = false;                            // this node has no replicas: others bring them all
+  int nodes_per_replica = 1;                          // the workers of a replica are spread evenly over so many nodes
+  int node_rank = 0;                                  // which part of its replicas this node has
+  int launched_workers = 0;                           // workers that a launcher started on this node; 0: none did
   int replica_size() const { return tensor_parallel_size * pipeline_parallel_size * decode_context_parallel_size; }
   int world_size() const { return data_parallel_size * replica_size(); }
   // Of each replica, this node has workers [first_local_worker(), first_local_worker() + workers_per_node()).
@@ -87,10 +90,23 @@ struct ParallelConfig {
   }
   // Workers of all replicas that share this node's cores and memory.
   int local_workers() const { return launched_workers > 0 ? launched_workers : local_replicas() * workers_per_node(); }
+  bool behind_outer_balancer() const {
+    return data_parallel_hybrid_lb || data_parallel_external_lb || data_parallel_multi_port_external_lb;
+  }
+  // Ranks that a request to this process may go to: [door_begin(), door_end()).
+  int door_begin() const { return behind_outer_balancer() ? data_parallel_start_rank : 0; }
+  int door_end() const { return behind_outer_balancer() ? door_begin() + local_replicas() : data_parallel_size; }
+  // The replicas of other servers are nothing to this one: none exchanges tensors with them.
+  bool fleet_is_local() const { return behind_outer_balancer() && !replicas_step_together(); }
+  // Ranks of this process's fleet.
+  int fleet_begin() const { return fleet_is_local() ? door_begin() : 0; }
+  int fleet_end() const { return fleet_is_local() ? door_end() : data_parallel_size; }
   bool is_local(int dp_rank) const {
     return dp_rank >= data_parallel_start_rank && dp_rank < data_parallel_start_rank + local_replicas();
   }
-  bool several_nodes() const { return local_replicas() < data_parallel_size || nodes_per_replica > 1; }
+  bool several_nodes() const {
+    return !fleet_is_local() && (local_replicas() < data_parallel_size || nodes_per_replica > 1);
+  }
   // Workers on different nodes compute together: every worker of every replica comes to the head by itself, which
   // brings them together.
   bool workers_join_singly() const { return several_nodes() && (nodes_per_replica > 1 || replicas_step_together()); }
@@ -127,17 +143,20 @@ struct ParallelConfig {
       option(self.data_parallel_start_rank, own, told, {.name = "data-parallel-start-rank", .short_name = "-dpr",
              .value_hint = "N", .max = ranks_max, .takes_none = true, .help = "first replica on this node"}),
       option(self.data_parallel_rank, own, unsaid, {.name = "data-parallel-rank", .short_name = "-dpn",
-             .value_hint = "N", .min = -1, .max = ranks_max, .takes_none = true,
-             .help = "not in this version (the one replica of a process behind an outer balancer)"}),
+             .value_hint = "N", .min = -1, .max = ranks_max, .takes_none = true, .of_serve = true,
+             .help = "of the one replica that this server has, an outer load balancer being before all of them"}),
       option(self.data_parallel_address, own, told, {.name = "data-parallel-address", .short_name = "-dpa",
              .value_hint = "ADDRESS", .takes_none = true, .help = "of the first node"}),
       option(self.data_parallel_rpc_port, own, told, {.name = "data-parallel-rpc-port", .short_name = "-dpp",
              .value_hint = "PORT", .max = 65535, .takes_none = true,
              .help = "of the first node; 0: it chooses one and logs it"}),
       option(self.data_parallel_hybrid_lb, own, unsaid, {.name = "data-parallel-hybrid-lb", .short_name = "-dph",
-             .help = "not in this version (an outer balancer between nodes)"}),
+             .of_serve = true, .help = "this node's replicas alone, an outer load balancer being before the nodes"}),
       option(self.data_parallel_external_lb, own, unsaid, {.name = "data-parallel-external-lb", .short_name = "-dpe",
-             .help = "not in this version (an outer balancer sees every rank)"}),
+             .of_serve = true, .help = "what --data-parallel-rank implies"}),
+      option(self.data_parallel_multi_port_external_lb, own, unsaid, {.name = "data-parallel-multi-port-external-lb",
+             .short_name = "-dpm", .of_serve = true,
+             .help = "a port for each replica of this node, from --port on, for an outer load balancer"}),
       option(self.all_remote, own, unsaid, {}),
       option(self.nodes_per_replica, agreed, told, {.name = "nodes-per-replica", .value_hint = "N", .min = 1,
              .max = ranks_max, .help = "machines that a replica's workers are spread over"}),
@@ -186,13 +205,17 @@ struct EngineConfig {
   AssignmentName assignment = AssignmentName::dynamic;
   std::string ray_address;                   // RAY_ADDRESS: HOST:PORT or auto; empty: starts its own cluster
   std::string ray_pack_strategy = "strict";  // CHORUS_RAY_DP_PACK_STRATEGY: strict | fill | span
-  // Ray places the replicas; with headless: this node is one that Ray has placed.
   // The model runs on GPUs, or an emulation of them.
   bool on_gpu() const { return device == "cuda" || device == "cuda-emulation"; }
   double gpu_memory_fraction() const;  // 0: gpu_memory_utilization is no number
+  // Ray places the replicas; with headless: this node is one that Ray has placed.
   bool on_ray() const { return data_parallel_backend == "ray" || distributed_executor_backend == "ray"; }
   ParallelConfig parallel;
   int api_server_count = 1;
+  // Of a server: one for each door where they are several.
+  int front_ends() const {
+    return parallel.data_parallel_multi_port_external_lb ? parallel.local_replicas() : api_server_count;
+  }
   std::string fault_point;               // config/fault_point.h; empty: none
   bool headless = false;                 // engines without a front end
   std::string cluster_key_file;          // what nodes prove to each other that they belong together with; empty: none

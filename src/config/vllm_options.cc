@@ -91,7 +91,6 @@ constexpr EngineOption options[] = {
     flag("dcp-q-replicate"),
     value("dcp-kv-cache-interleave-size"),
     value("cp-kv-cache-interleave-size"),
-    flag("data-parallel-multi-port-external-lb"),
     flag("enable-hc-sp"),
     flag("enable-batch-sharded-sampling"),
     flag("enable-ep-weight-filter"),

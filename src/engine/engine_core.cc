@@ -76,6 +76,7 @@ class ScheduledEngine final : public EngineCore {
     load.preemptions = stats.preemptions;
     load.prefix_cache_queries = stats.prefix_cache_queries;
     load.prefix_cache_hits = stats.prefix_cache_hits;
+    load.prefix_cache_resets = stats.prefix_cache_resets;
     load.steps = steps_;
     load.prompt_tokens = stats.prompt_tokens;
     load.output_tokens = stats.output_tokens;
@@ -84,6 +85,7 @@ class ScheduledEngine final : public EngineCore {
     return load;
   }
 
+  void reset_prefix_cache() override { scheduler_->reset_prefix_cache(); }
   bool feeds_prefixes() const override { return feeds_prefixes_; }
   PrefixFeed take_prefix_changes() override { return scheduler_->take_prefix_changes(); }
   PrefixFeed prefixes() override { return scheduler_->prefixes(); }

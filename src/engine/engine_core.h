@@ -46,6 +46,8 @@ class EngineCore {
   // One step, which begins at `now`; appends to `events`. An error is the death of the replica.
   virtual Result<void> step(Nanoseconds now, std::vector<TokenEvent>* events) = 0;
   virtual EngineLoad load() const = 0;
+  // As Scheduler::reset_prefix_cache().
+  virtual void reset_prefix_cache() = 0;
   // For clients that choose engines by it (LoadBalancerName::prefix_affinity): how the prefix cache has changed since
   // the last call, and all that is in it.
   virtual bool feeds_prefixes() const = 0;

@@ -5,6 +5,7 @@
 namespace chorus {
 
 void ClientLink::introduce(ReplicaLink* replica) {
+  if (!serves_.contains(replica->replica().rank)) return;
   auto pair = make_socket_pair();
   if (!pair.ok()) {
     error_ = pair.error();
@@ -15,6 +16,7 @@ void ClientLink::introduce(ReplicaLink* replica) {
 }
 
 void ClientLink::tell(const ReplicaNews& news, const std::string& reason) {
+  if (!serves_.contains(news.replica.rank)) return;
   const auto found = introductions_.find(news.replica.rank);
   const bool lives = news.state != ReplicaNews::State::died && news.state != ReplicaNews::State::removed;
   int socket = -1;

@@ -19,13 +19,15 @@ namespace chorus {
 
 class ClientLink {
  public:
-  ClientLink(ClientId client, std::unique_ptr<Connection> connection)
-      : client_(client), connection_(std::move(connection)) {}
+  // `serves`: the replicas that it sends requests to; it hears of no other.
+  ClientLink(ClientId client, std::unique_ptr<Connection> connection, RankRange serves)
+      : client_(client), connection_(std::move(connection)), serves_(serves) {}
 
   ClientId client() const { return client_; }
-  // The replica is READY: makes it a socket to this client. Once for each of its incarnations, before the news of it.
+  // The replica is READY: makes it a socket to this client, if this client serves it. Once for each of its
+  // incarnations, before the news of it.
   void introduce(ReplicaLink* replica);
-  // `reason`: of a death.
+  // `reason`: of a death. Of one that it does not serve it says nothing.
   void tell(const ReplicaNews& news, const std::string& reason);
 
   struct Said {
@@ -41,6 +43,7 @@ class ClientLink {
  private:
   ClientId client_;
   std::unique_ptr<Connection> connection_;
+  RankRange serves_;
   struct Introduction {
     Placement replica;
     UniqueFd socket;  // until the news of it takes it along

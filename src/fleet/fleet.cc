@@ -41,6 +41,15 @@ class OfflineFleet final : public HostedFleet {
     host_.act();
   }
 
+  std::uint64_t reset_prefix_caches() override {
+    const std::uint64_t number = client_.dispatcher().reset_prefix_caches();
+    host_.act();
+    return number;
+  }
+  bool prefix_caches_are_reset(std::uint64_t number) const override {
+    return client_.dispatcher().prefix_caches_are_reset(number);
+  }
+
   FleetHost& host() override { return host_; }
 
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
@@ -78,6 +87,15 @@ Result<void> OfflineFleet::poll(int timeout_ms, std::vector<FleetEvent>* events)
 }
 
 }  // namespace
+
+Error no_such_rank(int rank, int first, int end) {
+  if (first == 0)
+    return fail(ErrorCode::invalid_argument, "there is no data parallel rank {}: there are {}", rank, end);
+  return fail(ErrorCode::invalid_argument,
+              "there is no data parallel rank {} at this server, which has {} to {}: ask the "
+              "server of that rank",
+              rank, first, end - 1);
+}
 
 const char* name_of(ReplicaCondition condition) {
   static constexpr const char* names[] = {"starting",   "ready",    "draining", "drained",

@@ -39,6 +39,9 @@ class FleetHost;
 // Ranks count on: those that are added come after those that there were, and none is used again.
 inline constexpr int replica_ids_max = 4096;
 
+// "no data parallel rank 5: there are 4", or which ones are here.
+Error no_such_rank(int rank, int first, int end);
+
 enum class ReplicaCondition : std::uint8_t {
   starting,
   ready,
@@ -84,6 +87,10 @@ class Fleet {
   virtual Result<RequestId> submit(Request request, std::optional<int> dp_rank) = 0;
   virtual void abort(RequestId request) = 0;
   virtual void abort_choice(RequestId request, std::uint32_t choice) = 0;
+
+  // As Dispatcher's: the prefix caches of all replicas.
+  virtual std::uint64_t reset_prefix_caches() = 0;
+  virtual bool prefix_caches_are_reset(std::uint64_t number) const = 0;
 
   // Waits at most timeout_ms for events and appends them. Fails when no replica can be kept alive.
   virtual Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) = 0;

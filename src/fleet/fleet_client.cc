@@ -31,12 +31,13 @@ Result<void> accept(const Judgement& judgement) {
 
 FleetClient::FleetClient(const EngineConfig& config, ClientId client, const PrefixKey& prefix_key)
     : id_(client),
-      ranks_(config.parallel.data_parallel_size),
+      first_rank_(config.parallel.door_begin()),
+      ranks_(config.parallel.door_end()),
       dispatcher_(dispatcher_config(config, client, prefix_key), make_load_balancer(config.load_balancer)) {}
 
 Result<void> FleetClient::check_rank(int dp_rank) const {
-  if (dp_rank >= 0 && dp_rank < ranks_) return {};
-  return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", dp_rank, ranks_);
+  if (dp_rank >= first_rank_ && dp_rank < ranks_) return {};
+  return no_such_rank(dp_rank, first_rank_, ranks_);
 }
 
 void FleetClient::on_news(const ReplicaNews& news, const std::string& reason) {
@@ -61,6 +62,12 @@ Result<void> FleetClient::on_load(Placement from, const LoadMessage& message) {
   return {};
 }
 
+Result<void> FleetClient::on_prefix_cache_reset(Placement from, const std::string& payload) {
+  CHORUS_TRY(const PrefixCacheResetMessage message, decode_prefix_cache_reset(payload));
+  if (message.client == id_) dispatcher_.on_prefix_cache_reset(from, message.number);
+  return {};
+}
+
 std::optional<std::pair<MessageType, std::string>> FleetClient::next_message(Placement to) {
   const std::optional<ReplicaMessage> message = dispatcher_.take_message(to);
   if (!message) return std::nullopt;
@@ -71,6 +78,9 @@ std::optional<std::pair<MessageType, std::string>> FleetClient::next_message(Pla
       return std::pair(MessageType::abort, encode(AbortMessage{message->id, {}}));
     case ReplicaMessage::Kind::abort_choice:
       return std::pair(MessageType::abort, encode(AbortMessage{message->id, message->choice}));
+    case ReplicaMessage::Kind::reset_prefix_cache:
+      return std::pair(MessageType::prefix_cache_reset,
+                       encode(PrefixCacheResetMessage{message->id.client, message->id.number}));
   }
   return std::nullopt;
 }

@@ -24,13 +24,16 @@ class FleetClient {
   // Whether a request may name this rank: there is one, or was.
   Result<void> check_rank(int dp_rank) const;
   void on_news(const ReplicaNews& news, const std::string& reason = {});
-  int ranks() const { return ranks_; }  // ever heard of, or configured
+  // Ever heard of, or configured: [first_rank(), ranks()).
+  int first_rank() const { return first_rank_; }
+  int ranks() const { return ranks_; }
   Dispatcher& dispatcher() { return dispatcher_; }
   const Dispatcher& dispatcher() const { return dispatcher_; }
 
   // What this incarnation says. `events`: the payload of EVENTS. Errors: the engine breaks the protocol.
   Result<void> on_events(Placement from, const std::string& events);
   Result<void> on_load(Placement from, const LoadMessage& load);
+  Result<void> on_prefix_cache_reset(Placement from, const std::string& payload);
   // What is not read waits in the socket: the caller is to take the events that there are.
   bool has_room_for_frames() const { return dispatcher_.has_room_for_events(); }
   // What goes to this incarnation next, and its payload; nullopt: nothing.
@@ -38,7 +41,7 @@ class FleetClient {
 
  private:
   ClientId id_;
-  int ranks_;
+  int first_rank_, ranks_;
   Dispatcher dispatcher_;
 };
 

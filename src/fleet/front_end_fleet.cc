@@ -39,6 +39,11 @@ class FrontEndFleet final : public Fleet {
     client_.dispatcher().abort_choice(request, choice);
   }
 
+  std::uint64_t reset_prefix_caches() override { return client_.dispatcher().reset_prefix_caches(); }
+  bool prefix_caches_are_reset(std::uint64_t number) const override {
+    return client_.dispatcher().prefix_caches_are_reset(number);
+  }
+
   Result<void> poll(int timeout_ms, std::vector<FleetEvent>* events) override;
   FleetWait wait() override;
   std::vector<ReplicaStatus> replicas() const override;
@@ -174,6 +179,8 @@ Result<void> FrontEndFleet::take(Replica& replica, const Frame& frame) {
       replica.load = message.load;
       return client_.on_load(replica.link.replica(), message);
     }
+    case MessageType::prefix_cache_reset:
+      return client_.on_prefix_cache_reset(replica.link.replica(), frame.payload);
     default:
       return fail(ErrorCode::invalid_argument, "message of type {} is none that an engine sends", frame.type);
   }
@@ -211,7 +218,7 @@ Result<void> FrontEndFleet::send() {
 
 std::vector<ReplicaStatus> FrontEndFleet::replicas() const {
   std::vector<ReplicaStatus> status;
-  for (int rank = 0; rank < client_.ranks(); ++rank) {
+  for (int rank = client_.first_rank(); rank < client_.ranks(); ++rank) {
     const auto found = replicas_.find(rank);
     ReplicaStatus& one = status.emplace_back();
     one.dp_rank = rank;

@@ -21,6 +21,7 @@ CoordinatorConfig coordinator_config(const EngineConfig& config, const Superviso
   CoordinatorConfig coordinator;
   coordinator.supervisor = limits;
   coordinator.step_together = config.parallel.replicas_step_together();
+  coordinator.first_replica = config.parallel.fleet_begin();
   coordinator.rejoin_timeout = limits.start_timeout;
   return coordinator;
 }
@@ -38,8 +39,8 @@ FleetHost::FleetHost(const EngineConfig& config, const ModelConfig& model, const
       limits_(limits),
       client_(client),
       coordinator_(coordinator_config(config, limits)),
-      ranks_(static_cast<std::size_t>(config.parallel.data_parallel_size)),
-      starts_left_(config.parallel.data_parallel_size) {
+      ranks_(static_cast<std::size_t>(config.parallel.fleet_end())),
+      starts_left_(config.parallel.fleet_end() - config.parallel.fleet_begin()) {
   if (client != nullptr) coordinator_.client_joined(client->id());
 }
 
@@ -65,7 +66,7 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
   prefix_key_ = setup->prefix_key;
   if (sources_.empty()) sources_.push_back(std::make_unique<SpawnedReplicas>());
   for (const auto& source : sources_) CHORUS_TRY_VOID(source->prepare(*setup, model_, &config_));
-  for (int rank = 0; rank < ranks(); ++rank) {
+  for (int rank = first_rank(); rank < ranks(); ++rank) {
     const auto source = std::ranges::find_if(sources_, [&](const auto& one) { return one->brings(rank); });
     CHECK(source != sources_.end(), "no source brings rank {}", rank);
     at(rank).source = source->get();
@@ -74,10 +75,11 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
 }
 
 void FleetHost::add_replicas() {
-  const auto starts = [&](const Rank& rank) { return rank.source->starts(static_cast<int>(&rank - ranks_.data())); };
-  log(LogLevel::info, "Starting {} data parallel workers", std::ranges::count_if(ranks_, starts));
+  int starting = 0;
+  for (int rank = first_rank(); rank < ranks(); ++rank) starting += at(rank).source->starts(rank) ? 1 : 0;
+  log(LogLevel::info, "Starting {} data parallel workers", starting);
   for (const auto& source : sources_) source->open(this, config_, model_, weights_);
-  for (int rank = 0; rank < ranks(); ++rank) {
+  for (int rank = first_rank(); rank < ranks(); ++rank) {
     const auto added = coordinator_.add_replica(at(rank).source->origin(), monotonic_now());
     CHECK(added.ok() && *added == rank, "rank {}", rank);
   }
@@ -125,7 +127,7 @@ FleetHost::~FleetHost() {
 
 std::vector<ReplicaStatus> FleetHost::replicas() const {
   std::vector<ReplicaStatus> status;
-  for (int rank = 0; rank < ranks(); ++rank) {
+  for (int rank = first_rank(); rank < ranks(); ++rank) {
     const auto& link = at(rank).link;
     ReplicaStatus& one = status.emplace_back();
     one.dp_rank = rank;

@@ -44,13 +44,14 @@ class FleetHost final : private SourceHost {
   // Carries out what was decided, here and by the client, until nobody wants anything more; then sends.
   void act();
 
-  // A front end in another process, which has the other end. Its connection's end is the front end's end.
-  ClientId add_client(std::unique_ptr<Connection> connection);
+  // A front end in another process, which has the other end. Its connection's end is the front end's end. `serves`: the
+  // replicas that it sends requests to.
+  ClientId add_client(std::unique_ptr<Connection> connection, RankRange serves = {});
   void remove_client(ClientId client);
   bool has_client(ClientId client) const;
 
-  // An operator's commands, carried out as the loop goes on. Errors: no such rank, or one that was removed; replicas that
-  // step together, where the number of them would change.
+  // An operator's commands, carried out as the loop goes on. Errors: no such rank, or one that was removed; replicas
+  // that step together, where the number of them would change.
   //
   // One more replica, which gets requests once it is ready; its rank. Errors: replicas that others start; no memory for
   // its KV cache.
@@ -92,6 +93,7 @@ class FleetHost final : private SourceHost {
 
   // For the sources.
   int ranks() const override { return static_cast<int>(ranks_.size()); }
+  int first_rank() const { return config_.parallel.fleet_begin(); }
   ReplicaState state(int rank) const override { return coordinator_.state(rank); }
   bool was_ready(int rank) const override { return at(rank).was_ready; }
   ReplicaLink* link(int rank) override { return at(rank).link ? &*at(rank).link : nullptr; }
@@ -156,9 +158,9 @@ class FleetHost final : private SourceHost {
   std::vector<std::unique_ptr<ClientLink>> clients_;  // the others
   ClientId next_client_ = 1;
   Coordinator coordinator_;
-  LoadedWeights weights_;   // the sources hand out its descriptor
-  ReplicaSources sources_;  // none goes before the fleet's end
-  std::vector<Rank> ranks_;
+  LoadedWeights weights_;         // the sources hand out its descriptor
+  ReplicaSources sources_;        // none goes before the fleet's end
+  std::vector<Rank> ranks_;       // those before first_rank() are other servers', and have nothing
   int starts_left_;               // ranks that never were READY
   bool start_failed_ = false;     // one of them died
   bool waits_for_nodes_ = false;  // nobody is left, and that was said

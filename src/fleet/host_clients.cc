@@ -7,13 +7,13 @@
 
 namespace chorus {
 
-ClientId FleetHost::add_client(std::unique_ptr<Connection> connection) {
+ClientId FleetHost::add_client(std::unique_ptr<Connection> connection, RankRange serves) {
   const ClientId client = next_client_++;
-  ClientLink& link = *clients_.emplace_back(std::make_unique<ClientLink>(client, std::move(connection)));
+  ClientLink& link = *clients_.emplace_back(std::make_unique<ClientLink>(client, std::move(connection), serves));
   for (Rank& rank : ranks_) {
     if (rank.link && is_ready(rank.link->replica().rank)) link.introduce(&*rank.link);
   }
-  for (const ReplicaNews& news : coordinator_.client_joined(client)) link.tell(news, {});
+  for (const ReplicaNews& news : coordinator_.client_joined(client, serves)) link.tell(news, {});
   return client;
 }
 

@@ -1,4 +1,5 @@
 // What engines say, and what goes out to them.
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
@@ -43,6 +44,9 @@ Result<void> FleetHost::handle(ReplicaLink& link, const Frame& frame) {
       return client_->on_events(link.replica(), frame.payload);
     case MessageType::load:
       return on_load(link, frame);
+    case MessageType::prefix_cache_reset:
+      if (client_ == nullptr) return fail(ErrorCode::invalid_argument, "PREFIX_CACHE_RESET, which nobody asked for");
+      return client_->on_prefix_cache_reset(link.replica(), frame.payload);
     case MessageType::heartbeat:
       return {};
     case MessageType::wave:
@@ -60,7 +64,7 @@ EngineStart FleetHost::engine_start(Placement replica) const {
   EngineStart start;
   start.config = config_;
   start.model = model_;
-  start.config.parallel.data_parallel_size = ranks();
+  start.config.parallel.data_parallel_size = std::max(config_.parallel.data_parallel_size, ranks());
   start.dp_rank = replica.rank;
   start.epoch = replica.epoch;
   start.kv_cache_bytes = kv_cache_bytes_;

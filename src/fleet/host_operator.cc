@@ -8,9 +8,7 @@
 namespace chorus {
 
 Result<void> FleetHost::check_rank(int rank) const {
-  if (rank < 0 || rank >= ranks()) {
-    return fail(ErrorCode::invalid_argument, "no data parallel rank {}: there are {}", rank, ranks());
-  }
+  if (rank < first_rank() || rank >= ranks()) return no_such_rank(rank, first_rank(), ranks());
   if (coordinator_.state(rank) != ReplicaState::removed) return {};
   return fail(ErrorCode::invalid_argument, "data parallel rank {} was removed; ranks are not used again: add another",
               rank);
@@ -28,6 +26,13 @@ Result<void> FleetHost::check_memory() const {
 
 Result<int> FleetHost::add() {
   const int rank = ranks();
+  if (config_.parallel.behind_outer_balancer()) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "an outer load balancer is before this server and others, with {} replicas in all (--data-parallel-size), "
+        "and rank {} has no door: start all of them with a larger --data-parallel-size",
+        config_.parallel.data_parallel_size, rank);
+  }
   if (rank >= replica_ids_max) {
     return fail(ErrorCode::resource_exhausted, "{} ranks were given since the start, the limit: start anew", rank);
   }

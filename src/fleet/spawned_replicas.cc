@@ -52,7 +52,7 @@ void SpawnedReplicas::configure(ReplicaLink* engine) {
   EngineStart start = host_->engine_start(engine->replica());
   const int workers = parallel_.replica_size();
   const auto added = added_.find(start.dp_rank);
-  const int cores_of = added == added_.end() ? start.dp_rank : added->second;
+  const int cores_of = added == added_.end() ? start.dp_rank - parallel_.data_parallel_start_rank : added->second;
   for (int worker = 0; worker < workers && !cpu_sets_.empty(); ++worker) {
     const int set = cores_of * workers + worker;
     start.worker_cpus.push_back(set < 0 ? std::vector<int>() : cpu_sets_[static_cast<std::size_t>(set)]);

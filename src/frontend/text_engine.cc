@@ -246,6 +246,7 @@ void TextEngine::State::take(FleetEvent& fleet_event, std::vector<TextDelta>* de
   delta.choice = event.choice;
   delta.dp_rank = fleet_event.dp_rank;
   delta.prefill = event.prefill;
+  delta.preemptions = event.preemptions.value_or(0);
   if (event.finish == FinishReason::error) {
     delta.error = std::move(event.error);
     delta.finish = FinishReason::error;
@@ -342,6 +343,14 @@ void TextEngine::abort(TextRequestId request) {
   const auto at = std::find_if(state.unsubmitted.begin(), state.unsubmitted.end(),
                                [request](const auto& waiting) { return waiting->id == request; });
   if (at != state.unsubmitted.end()) state.forget(at);
+}
+
+std::uint64_t TextEngine::reset_prefix_caches() {
+  return state_->fleet.reset_prefix_caches();
+}
+
+bool TextEngine::prefix_caches_are_reset(std::uint64_t number) const {
+  return state_->fleet.prefix_caches_are_reset(number);
 }
 
 FleetWait TextEngine::wait() {

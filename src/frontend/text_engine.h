@@ -67,6 +67,7 @@ struct TextDelta {
   bool last = false;                              // the request has ended: no delta of it follows
   int dp_rank = -1;                               // who computed it; -1: nobody yet
   std::optional<PrefillReport> prefill;           // with a choice's first token; again where it has gone on elsewhere
+  std::uint32_t preemptions = 0;                  // of the choice, since its last delta
   // Of the request, all choices together, up to here.
   std::uint64_t prompt_tokens = 0, output_tokens = 0;
 };
@@ -97,6 +98,9 @@ class TextEngine {
   bool has_room() const;  // an add() would not fail
   // Ends a request: no delta of it comes any more. One that is not there has just ended.
   void abort(TextRequestId request);
+  // As Fleet's: every request that is added afterwards is computed from its first token on, or behind another such one.
+  std::uint64_t reset_prefix_caches();
+  bool prefix_caches_are_reset(std::uint64_t number) const;
   // Waits at most timeout_ms for deltas and appends them. An error: the fleet has failed.
   Result<void> poll(int timeout_ms, std::vector<TextDelta>* deltas);
 

@@ -14,11 +14,11 @@ namespace {
 template <typename T>
 class Fields : public testing::Test {};
 
-using Values =
-    testing::Types<SamplingParams, TokenLogprob, PositionLogprobs, ChoiceState, Request, TokenEvent, EngineLoad,
-                   RopeConfig, ModelConfig, ParallelConfig, EngineConfig, HelloMessage, EngineStart, WorkerStart,
-                   ReadyMessage, AbortMessage, JoinMessage, LoadMessage, ClientMessage, WaveMessage, WelcomeMessage,
-                   ContactMessage, WorldMessage, FatalMessage, NewsMessage, ClientNote, ReplicaFaultMessage>;
+using Values = testing::Types<SamplingParams, TokenLogprob, PositionLogprobs, ChoiceState, Request, TokenEvent,
+                              EngineLoad, RopeConfig, ModelConfig, ParallelConfig, EngineConfig, HelloMessage,
+                              EngineStart, WorkerStart, ReadyMessage, AbortMessage, JoinMessage, LoadMessage,
+                              ClientMessage, PrefixCacheResetMessage, WaveMessage, WelcomeMessage, ContactMessage,
+                              WorldMessage, FatalMessage, NewsMessage, ClientNote, ReplicaFaultMessage>;
 TYPED_TEST_SUITE(Fields, Values);
 
 TYPED_TEST(Fields, EachCrossesTheWire) {

@@ -39,6 +39,9 @@ std::string encode(const LoadMessage& message) {
 std::string encode(const ClientMessage& message) {
   return encode_value(message);
 }
+std::string encode(const PrefixCacheResetMessage& message) {
+  return encode_value(message);
+}
 std::string encode(const WaveMessage& message) {
   return encode_value(message);
 }
@@ -131,6 +134,9 @@ Result<LoadMessage> decode_load(std::string_view payload) {
 }
 Result<ClientMessage> decode_client(std::string_view payload) {
   return decode_value<ClientMessage>(payload, "CLIENT");
+}
+Result<PrefixCacheResetMessage> decode_prefix_cache_reset(std::string_view payload) {
+  return decode_value<PrefixCacheResetMessage>(payload, "PREFIX_CACHE_RESET");
 }
 Result<WaveMessage> decode_wave(std::string_view payload) {
   return decode_value<WaveMessage>(payload, "WAVE");

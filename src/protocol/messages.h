@@ -18,7 +18,7 @@
 //
 //   engine -> client                        client -> engine
 //   EVENTS  after each step                 ADD, ABORT
-//   LOAD    now and then
+//   LOAD    now and then                    PREFIX_CACHE_RESET  is answered by the same, once it is done
 //
 // Between a front end in a separate process and the host of the fleet (fleet/client_link.h), over a third connection:
 //
@@ -54,7 +54,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 9;
+inline constexpr std::uint32_t protocol_version = 10;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -79,6 +79,7 @@ enum class MessageType : std::uint8_t {
   note,
   replica_fault,
   metrics,
+  prefix_cache_reset,
 };
 
 struct HelloMessage {
@@ -172,6 +173,14 @@ struct ClientMessage {
   static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client); }
 };
 
+// To an engine: its prefix cache is to forget everything; from it: it has.
+struct PrefixCacheResetMessage {
+  ClientId client = 0;
+  std::uint64_t number = 0;  // of that client's
+  bool operator==(const PrefixCacheResetMessage&) const = default;
+  static constexpr auto fields(auto& self, auto&& visit) { return visit(self.client, self.number); }
+};
+
 // To engines that step together: the wave begins; from each: it has ended (engine/engine_core.h).
 struct WaveMessage {
   std::uint64_t wave = 0;
@@ -227,6 +236,7 @@ std::string encode(const AbortMessage& message);
 std::string encode(const JoinMessage& message);
 std::string encode(const LoadMessage& message);
 std::string encode(const ClientMessage& message);
+std::string encode(const PrefixCacheResetMessage& message);
 std::string encode(const WaveMessage& message);
 std::string encode(const WelcomeMessage& message);
 std::string encode(const ContactMessage& message);
@@ -252,6 +262,7 @@ Result<AbortMessage> decode_abort(std::string_view payload);
 Result<JoinMessage> decode_join(std::string_view payload);
 Result<LoadMessage> decode_load(std::string_view payload);
 Result<ClientMessage> decode_client(std::string_view payload);
+Result<PrefixCacheResetMessage> decode_prefix_cache_reset(std::string_view payload);
 Result<WaveMessage> decode_wave(std::string_view payload);
 Result<WelcomeMessage> decode_welcome(std::string_view payload);
 Result<ContactMessage> decode_contact(std::string_view payload);

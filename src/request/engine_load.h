@@ -18,6 +18,7 @@ struct EngineLoad {
   std::uint64_t kv_blocks_total = 0;
   std::uint64_t preemptions = 0;                                  // since start
   std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens since start
+  std::uint64_t prefix_cache_resets = 0;                          // since start
   std::uint64_t steps = 0;                                        // since start: the progress heartbeat
   std::uint64_t prompt_tokens = 0, output_tokens = 0;             // computed since start
   std::uint64_t rows = 0;                                         // of all steps since start: tokens computed
@@ -25,8 +26,8 @@ struct EngineLoad {
   bool operator==(const EngineLoad&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.waiting, self.running, self.kv_blocks_free, self.kv_blocks_total, self.preemptions,
-                 self.prefix_cache_queries, self.prefix_cache_hits, self.steps, self.prompt_tokens, self.output_tokens,
-                 self.rows, self.steps_by_rows);
+                 self.prefix_cache_queries, self.prefix_cache_hits, self.prefix_cache_resets, self.steps,
+                 self.prompt_tokens, self.output_tokens, self.rows, self.steps_by_rows);
   }
 };
 

@@ -131,10 +131,12 @@ struct TokenEvent {
   std::optional<TokenId> stop_token;     // the EOS or stop id that ended it
   std::string error;                     // with FinishReason::error: what, limit, what next
   std::optional<PrefillReport> prefill;  // with the first token that this engine gives of the choice
+  // How often the choice had to give up its KV blocks and wait again since its last event; absent: never.
+  std::optional<std::uint32_t> preemptions;
   bool operator==(const TokenEvent&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.request, self.choice, self.position, self.token, self.logprobs, self.prompt_logprobs, self.finish,
-                 self.stop_token, self.error, self.prefill);
+                 self.stop_token, self.error, self.prefill, self.preemptions);
   }
 };
 

@@ -96,6 +96,12 @@ void PrefixCache::erase(BlockId block) {
   --size_;
 }
 
+void PrefixCache::clear() {
+  for (std::size_t block = 0; block < entries_.size(); ++block) {
+    if (entries_[block].identity != 0) erase(static_cast<BlockId>(block));
+  }
+}
+
 PrefixFeed PrefixCache::all() const {
   PrefixFeed feed;
   feed.whole = true;

@@ -60,6 +60,8 @@ class PrefixCache {
 
   // The block is about to hold something else.
   void erase(BlockId block);
+  // Every block is about to hold something else: nothing is found any more.
+  void clear();
   // From now on what changes is kept for take_changes(), and so grows until it is asked for.
   void keep_changes() { keeps_changes_ = true; }
   PrefixFeed take_changes() { return std::exchange(changes_, {}); }

@@ -76,6 +76,18 @@ TEST_P(PrefixCacheTest, ABlockWhoseParentWasReplacedIsNotFoundAgain) {
   EXPECT_EQ(cache_.find(again, Tokens{3, 4}, &link), std::nullopt) << "block 0 is another parent now";
 }
 
+TEST_P(PrefixCacheTest, ClearedItHasNothingAndTakesEverythingAnew) {
+  PrefixLink parent, child, link;
+  cache_.insert(root_, Tokens{1, 2}, 0, &parent);
+  cache_.insert(parent, Tokens{3, 4}, 1, &child);
+  cache_.clear();
+  EXPECT_EQ(cache_.size(), 0);
+  EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), std::nullopt);
+  EXPECT_TRUE(cache_.insert(root_, Tokens{1, 2}, 1, &link));
+  EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), 1);
+  EXPECT_EQ(cache_.find(parent, Tokens{3, 4}, &link), std::nullopt);
+}
+
 TEST_P(PrefixCacheTest, ChainsOfDifferentSaltsShareNothing) {
   PrefixLink link;
   cache_.insert(root_, Tokens{1, 2}, 0, &link);

@@ -49,6 +49,7 @@ class ContinuousBatching final : public Scheduler {
   void complete(const StepResult& result, Nanoseconds now, std::vector<TokenEvent>* events) override;
   std::int32_t plans_in_flight() const override { return plans_.in_flight(); }
   SchedulerStats stats() const override;
+  void reset_prefix_cache() override;
   PrefixFeed take_prefix_changes() override {
     return kv_.cache() == nullptr ? PrefixFeed() : kv_.cache()->take_changes();
   }
@@ -241,6 +242,7 @@ void ContinuousBatching::preempt(Sequence* sequence) {
   sequence->status = SequenceStatus::waiting;
   waiting_.insert(sequence);
   ++counters_.preemptions;
+  ++sequence->preemptions_untold;
 }
 
 void ContinuousBatching::admit_waiting(PlanSlot* slot) {
@@ -394,6 +396,7 @@ TokenEvent* ContinuousBatching::tell(Sequence* sequence, std::vector<TokenEvent>
     event.prompt_logprobs = std::exchange(state->prompt_logprobs, {});
     state->prompt_logprobs_told = true;
   }
+  if (const std::uint32_t preemptions = std::exchange(sequence->preemptions_untold, 0)) event.preemptions = preemptions;
   return &event;
 }
 
@@ -402,6 +405,13 @@ void ContinuousBatching::tell_prefill(Sequence* sequence, TokenEvent* event) con
   const Nanoseconds duration = std::max<Nanoseconds>(now_ - sequence->begun_at, 0);
   event->prefill =
       PrefillReport{static_cast<std::uint64_t>(sequence->found_cached), static_cast<std::uint64_t>(duration / 1'000)};
+}
+
+void ContinuousBatching::reset_prefix_cache() {
+  ++counters_.prefix_cache_resets;
+  if (kv_.cache() == nullptr) return;
+  kv_.cache()->clear();
+  for (Sequence* sequence : running_) sequence->link_lost = true;
 }
 
 SchedulerStats ContinuousBatching::stats() const {

@@ -81,6 +81,7 @@ struct SchedulerStats {
   std::uint64_t kv_blocks_free = 0, kv_blocks_total = 0;  // cached but unused ones count as free
   std::uint64_t preemptions = 0;
   std::uint64_t prefix_cache_queries = 0, prefix_cache_hits = 0;  // tokens
+  std::uint64_t prefix_cache_resets = 0;
   std::uint64_t prompt_tokens = 0,
                 output_tokens = 0;  // prompt rows computed (again after a preemption), tokens sampled
   std::uint64_t rows = 0;           // of all plans that were completed
@@ -115,6 +116,9 @@ class Scheduler {
   virtual std::int32_t plans_in_flight() const = 0;
 
   virtual SchedulerStats stats() const = 0;
+  // No later request, and no sequence that is admitted anew, finds a block that was computed before. What runs keeps
+  // its blocks for itself.
+  virtual void reset_prefix_cache() = 0;
   // How the prefix cache has changed since the last call, or all that is in it; where `feeds_prefixes`.
   virtual PrefixFeed take_prefix_changes() = 0;
   virtual PrefixFeed prefixes() = 0;

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "testing/request_testing.h"
 #include "testing/sched_testing.h"
 
@@ -69,6 +71,53 @@ TEST(Scheduler, TellsOfThePrefillWithTheFirstToken) {
   };
   first_report(1);
   first_report(2);
+}
+
+// What ran when the cache was reset goes on with its own blocks, and nobody finds what it had or computes later.
+TEST(Scheduler, FindsNothingOfBeforeAReset) {
+  ToyEngine engine(small_config());
+  engine.scheduler().add(request_of(1, 20, 1));
+  engine.run();
+  Request again = request_of(1, 20, 12);
+  again.id = {0, 2};
+  engine.scheduler().add(again);
+  engine.step();
+  EXPECT_EQ(engine.scheduler().stats().prefix_cache_hits, 16U);
+  engine.scheduler().reset_prefix_cache();
+  engine.scheduler().check_invariants();
+  engine.run();
+  again.id = {0, 3};
+  engine.scheduler().add(again);
+  engine.run();
+  EXPECT_EQ(engine.scheduler().stats().prefix_cache_hits, 16U);
+  EXPECT_EQ(engine.scheduler().stats().prefix_cache_resets, 1U);
+  EXPECT_EQ(engine.outcomes().at({2_id, 0}), engine.outcomes().at({3_id, 0}));
+  again.id = {0, 4};
+  engine.scheduler().add(again);
+  engine.run();
+  EXPECT_GT(engine.scheduler().stats().prefix_cache_hits, 16U) << "what was computed since is found";
+}
+
+// Each is told once, with the choice's next token; together they are all that there were.
+TEST(Scheduler, TellsOfPreemptions) {
+  SchedulerConfig config = small_config();
+  config.kv_blocks = 8;
+  ToyEngine engine(config);
+  for (std::uint64_t number = 1; number <= 3; ++number) engine.scheduler().add(request_of(number, 6, 20));
+  std::uint64_t told = 0;
+  std::set<std::uint64_t> whose;
+  while (engine.scheduler().has_work()) {
+    engine.step();
+    for (const TokenEvent& event : engine.events()) {
+      if (!event.preemptions) continue;
+      EXPECT_GT(*event.preemptions, 0U);
+      told += *event.preemptions;
+      whose.insert(event.request.number);
+    }
+  }
+  EXPECT_GT(told, 0U);
+  EXPECT_EQ(told, engine.scheduler().stats().preemptions);
+  EXPECT_FALSE(whose.contains(1)) << "the first is never preempted";
 }
 
 TEST(Scheduler, ChoicesShareTheFullPromptBlocksWithTheCacheOff) {

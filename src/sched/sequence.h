@@ -38,7 +38,8 @@ struct Sequence {
   bool prefill_told = false;
   Nanoseconds begun_at = 0;       // first planned
   std::int32_t found_cached = 0;  // tokens that were computed already when it was first admitted
-  bool link_lost = false;  // blocks were taken from a sibling that the cache no longer knows: add none behind them
+  bool link_lost = false;         // the cache no longer knows blocks that it has: add none behind them
+  std::uint32_t preemptions_untold = 0;
 
   bool in_flight() const { return plan_slot >= 0; }
   std::int32_t length() const { return static_cast<std::int32_t>(history.size()); }

@@ -76,6 +76,7 @@ std::span<const Api::Route> Api::routes() {
       {"POST", "/tokenize", false, true, &Api::tokenize},
       {"POST", "/detokenize", false, true, &Api::detokenize},
       {"POST", "/abort_requests", false, true, &Api::abort_requests},
+      {"POST", "/reset_prefix_cache", false, false, &Api::reset_prefix_cache},
       {"GET", "/health", true, false, &Api::health},
       {"GET", "/ping", true, false, &Api::health},
       {"POST", "/ping", true, false, &Api::health},
@@ -215,9 +216,10 @@ void Api::generate(const std::shared_ptr<Exchange>& exchange, Parsed<GenerationR
   if (draining_) return exchange->respond(error_response(503, "this server is shutting down"));
   auto& request = std::get<GenerationRequest>(parsed);
   if (const auto rank = request.inputs.front().dp_rank) {
-    if (const int ranks = host_.replicas().ranks; *rank >= ranks) {
-      return exchange->respond(error_response(
-          400, fmt::format("there is no data parallel rank {}: there are {}", *rank, ranks), "X-data-parallel-rank"));
+    const ReplicaCounts there = host_.replicas();
+    if (*rank < there.first_rank || *rank >= there.end_rank) {
+      const Error error = no_such_rank(*rank, there.first_rank, there.end_rank);
+      return exchange->respond(error_response(400, error.message, "X-data-parallel-rank"));
     }
   }
   slot_.add(Metric::unknown_fields, request.unknown_fields);
@@ -294,6 +296,7 @@ void Api::forget(const std::shared_ptr<GenerationJob>& job) {
 }
 
 void Api::take(std::vector<TextDelta>* deltas) {
+  answer_resets();
   std::vector<std::shared_ptr<GenerationJob>> touched;
   const Nanoseconds now = monotonic_now();
   for (TextDelta& delta : *deltas) {
@@ -327,6 +330,9 @@ void Api::fail(const std::string& message) {
     const std::shared_ptr<GenerationJob> job = jobs_.begin()->second;
     job->fail(ErrorCode::internal, message);
     forget(job);
+  }
+  for (const auto& [number, exchange] : std::exchange(resets_, {})) {
+    if (exchange->is_open()) exchange->respond(error_response(500, message));
   }
 }
 
@@ -405,6 +411,23 @@ std::uint64_t Api::end_early(const std::vector<std::string>& ids) {
   }
   host_.wake();
   return named.size();
+}
+
+// As vLLM's: 200 without a body. Told when every replica has done it, so that whoever has the answer finds none of them
+// with anything, whichever front end he asks next.
+void Api::reset_prefix_cache(const std::shared_ptr<Exchange>& exchange) {
+  resets_.emplace_back(engine_.reset_prefix_caches(), exchange);
+  host_.wake();
+}
+
+void Api::answer_resets() {
+  std::erase_if(resets_, [this](const auto& reset) {
+    if (!engine_.prefix_caches_are_reset(reset.first)) return false;
+    HttpResponse response;
+    response.content_type.clear();
+    if (reset.second->is_open()) reset.second->respond(std::move(response));
+    return true;
+  });
 }
 
 void Api::health(const std::shared_ptr<Exchange>& exchange) {

@@ -40,7 +40,7 @@ struct ApiConfig {
 };
 
 struct ReplicaCounts {
-  int ranks = 0;  // that a request may name
+  int first_rank = 0, end_rank = 0;  // a request may name one from the first to before the end
   int alive = 0;
   int ready = 0;  // of those that live: they get requests
 };
@@ -92,6 +92,8 @@ class Api {
   void tokenize(const std::shared_ptr<Exchange>& exchange);
   void detokenize(const std::shared_ptr<Exchange>& exchange);
   void abort_requests(const std::shared_ptr<Exchange>& exchange);
+  void reset_prefix_cache(const std::shared_ptr<Exchange>& exchange);
+  void answer_resets();
   void health(const std::shared_ptr<Exchange>& exchange);
   void ready(const std::shared_ptr<Exchange>& exchange);
   void version(const std::shared_ptr<Exchange>& exchange);
@@ -139,6 +141,7 @@ class Api {
   Admission admission_;
   Prompts prompts_;
   std::unordered_map<GenerationJob*, std::shared_ptr<GenerationJob>> jobs_;
+  std::vector<std::pair<std::uint64_t, std::shared_ptr<Exchange>>> resets_;  // of prefix caches, by number; not done
   bool draining_ = false;
   std::uint64_t id_key_, ids_ = 0;
   std::size_t bytes_beside_ = 0;        // of bodies that are read beside this thread

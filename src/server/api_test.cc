@@ -78,7 +78,7 @@ class ApiTest : public testing::Test {
   void start() {
     api.emplace(config,
                 ApiHost{[this] {
-                          return ReplicaCounts{2, alive, ready};
+                          return ReplicaCounts{0, 2, alive, ready};
                         },
                         [this] { ++wakes; },
                         [this](std::function<void()> work) {
@@ -305,6 +305,26 @@ TEST_F(ApiTest, AbortedRequestsEndWhereTheyAre) {
   EXPECT_EQ(chunks(*streamed).back()["choices"][0]["finish_reason"], "abort");
   EXPECT_EQ(api->generations(), 0U);
   EXPECT_EQ(ask("POST", "/abort_requests", R"({"request_ids": [5]})")->response->status, 400);
+}
+
+TEST_F(ApiTest, AResetIsAnsweredWhenTheReplicasHaveDoneIt) {
+  const auto turn = [&] {
+    std::vector<TextDelta> deltas;
+    api->take(&deltas);
+  };
+  const auto first = ask("POST", "/reset_prefix_cache"), second = ask("POST", "/reset_prefix_cache");
+  EXPECT_EQ(fleet.resets, 2U);
+  turn();
+  EXPECT_FALSE(first->response);
+  fleet.resets_done = 1;
+  turn();
+  ASSERT_TRUE(first->response);
+  EXPECT_EQ(first->response->status, 200);
+  EXPECT_EQ(first->response->body, "");
+  EXPECT_FALSE(second->response);
+  api->fail("no replica could be kept alive");
+  EXPECT_EQ(second->response->status, 500);
+  EXPECT_EQ(ask("GET", "/reset_prefix_cache")->response->status, 405);
 }
 
 TEST_F(ApiTest, ErrorsInOpenAisForm) {

@@ -100,7 +100,7 @@ class FrontEndLoop final : public FrontEnd {
         fleet_waits_(loop_),
         timer_(loop_) {
     slot_.clear_gauges();
-    if (config.has_host) replicas_.emplace(metrics.parent(), config.engine.parallel.data_parallel_size);
+    if (config.has_host) replicas_.emplace(metrics.parent(), config.engine.parallel.fleet_end());
   }
   ~FrontEndLoop() override {
     if (fleet_waits_.is_open()) fleet_waits_.release();
@@ -117,8 +117,10 @@ class FrontEndLoop final : public FrontEnd {
   }
   ReplicaCounts replicas() const {
     ReplicaCounts counts;
-    for (const ReplicaStatus& replica : fleet_.replicas()) {
-      ++counts.ranks;
+    const std::vector<ReplicaStatus> all = fleet_.replicas();
+    if (!all.empty()) counts.first_rank = all.front().dp_rank;
+    for (const ReplicaStatus& replica : all) {
+      counts.end_rank = replica.dp_rank + 1;
       counts.alive += replica.alive ? 1 : 0;
       counts.ready += replica.condition == ReplicaCondition::ready ? 1 : 0;
     }

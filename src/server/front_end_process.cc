@@ -64,10 +64,10 @@ Result<void> serve(Connection* parent, Told told) {
   CHORUS_TRY(const FrontEndJoin join, decode_front_end_join(frame.payload));
   FleetTimes times;
   times.profile = join.profile;
-  CHORUS_TRY(const auto fleet, make_front_end_fleet(start.engine, join.client, std::move(frame.descriptor),
+  const FrontEndConfig config = front_end_config(start);
+  CHORUS_TRY(const auto fleet, make_front_end_fleet(config.engine, join.client, std::move(frame.descriptor),
                                                     std::move(times), join.prefix_key));
-  CHORUS_TRY(const auto front_end,
-             FrontEnd::make(front_end_config(start), tokenizer, *fleet, told.metrics, start.index));
+  CHORUS_TRY(const auto front_end, FrontEnd::make(config, tokenizer, *fleet, told.metrics, start.index));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(told.listener)));
   CHORUS_TRY_VOID(send_message(parent, MessageType::ready, 0, {}));
   return front_end->run([parent] { return is_to_end(parent); });
@@ -75,9 +75,19 @@ Result<void> serve(Connection* parent, Told told) {
 
 }  // namespace
 
+EngineConfig engine_of_door(EngineConfig engine, int front_end) {
+  ParallelConfig& parallel = engine.parallel;
+  if (!parallel.data_parallel_multi_port_external_lb) return engine;
+  parallel.data_parallel_multi_port_external_lb = false;
+  parallel.data_parallel_external_lb = true;
+  parallel.data_parallel_start_rank += front_end;
+  parallel.data_parallel_size_local = 1;
+  return engine;
+}
+
 FrontEndConfig front_end_config(const FrontEndStart& start) {
   FrontEndConfig config;
-  config.engine = start.engine;
+  config.engine = engine_of_door(start.engine, start.index);
   config.model = start.model;
   config.model_names = start.model_names;
   config.access = start.access;
@@ -91,8 +101,8 @@ FrontEndConfig front_end_config(const FrontEndStart& start) {
 
 MetricShape metric_shape(const EngineConfig& engine, const ModelConfig& model) {
   const int longest = engine.max_model_len > 0 ? engine.max_model_len : model.max_position_embeddings;
-  return {engine.parallel.data_parallel_size, std::max(engine.api_server_count, 1), static_cast<std::uint32_t>(longest),
-          replica_ids_max};
+  return {engine.parallel.fleet_end(), std::max(engine.front_ends(), 1), static_cast<std::uint32_t>(longest),
+          replica_ids_max, engine.parallel.fleet_begin()};
 }
 
 std::string encode(const FrontEndStart& message) {

@@ -36,12 +36,14 @@ struct FrontEndStart {
   TlsFiles tls;
   std::uint32_t log_level = 1;  // a LogLevel
   FrontEndOptions options;
-  std::int32_t index = 0;  // 0 to engine.api_server_count - 1
+  std::int32_t index = 0;  // 0 to engine.front_ends() - 1
   static constexpr auto fields(auto& self, auto&& visit) {
     return visit(self.engine, self.model, self.model_names, self.access, self.version, self.shutdown_timeout_s,
                  self.formats, self.tls, self.log_level, self.options, self.index);
   }
 };
+// What this front end of a server has to do with: with a port for each replica that replica, else all of them.
+EngineConfig engine_of_door(EngineConfig engine, int front_end);
 // What it is made of, in the process that is told so or in the parent's own.
 FrontEndConfig front_end_config(const FrontEndStart& start);
 // Of its METRICS.

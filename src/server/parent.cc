@@ -27,7 +27,7 @@ ServerParent::ServerParent(FleetHost* host, FrontEndStart start, std::vector<Uni
     : host_(host),
       start_(std::move(start)),
       metrics_(std::move(metrics)),
-      replicas_(metrics_.parent(), start_.engine.parallel.data_parallel_size),
+      replicas_(metrics_.parent(), start_.engine.parallel.fleet_end()),
       log_stats_(log_stats) {
   for (UniqueFd& listener : listeners) children_.emplace_back().listener = std::move(listener);
 }
@@ -58,7 +58,7 @@ Result<void> ServerParent::begin(std::size_t index) {
 
 Result<void> ServerParent::connect(const std::function<bool()>& stop) {
   fleet_is_there_ = true;
-  for (FrontEndChild& child : children_) join_fleet(child);
+  for (std::size_t index = 0; index < children_.size(); ++index) join_fleet(children_[index], index);
   while (!std::ranges::all_of(children_, &FrontEndChild::serves)) {
     if (stop()) return fail(ErrorCode::cancelled, "interrupted");
     turn(look_interval_ms);
@@ -70,13 +70,15 @@ Result<void> ServerParent::connect(const std::function<bool()>& stop) {
   return {};
 }
 
-void ServerParent::join_fleet(FrontEndChild& child) {
+void ServerParent::join_fleet(FrontEndChild& child, std::size_t index) {
   if (!fleet_is_there_ || !child.configured || child.client != 0) return;
   auto pair = make_socket_pair();
   if (!pair.ok()) return child.process.kill();
   auto connection = make_socket_connection(std::move(pair->first));
   if (!connection.ok()) return child.process.kill();
-  child.client = host_->add_client(std::move(*connection));
+  const ParallelConfig door = engine_of_door(start_.engine, static_cast<int>(index)).parallel;
+  const RankRange serves = door.behind_outer_balancer() ? RankRange{door.door_begin(), door.door_end()} : RankRange();
+  child.client = host_->add_client(std::move(*connection), serves);
   const auto sent = child.control->send(static_cast<std::uint8_t>(MessageType::client), 0,
                                         encode(FrontEndJoin{child.client, host_->times().profile, host_->prefix_key()}),
                                         pair->second.get());
@@ -179,7 +181,7 @@ void ServerParent::take(FrontEndChild& child, std::size_t index, Frame frame) {
     case MessageType::hello:
       if (!configure(child, index).ok()) return child.process.kill();
       child.configured = true;
-      return join_fleet(child);
+      return join_fleet(child, index);
     case MessageType::ready:
       child.serves = true;
       return;

@@ -56,7 +56,7 @@ class ServerParent {
   void read(FrontEndChild& child, std::size_t index);
   void take(FrontEndChild& child, std::size_t index, Frame frame);
   Result<void> configure(FrontEndChild& child, std::size_t index) const;
-  void join_fleet(FrontEndChild& child);
+  void join_fleet(FrontEndChild& child, std::size_t index);
   void on_exit(FrontEndChild& child, std::size_t index, const ExitStatus& status);
   void begin_again();
   Result<void> check() const;

@@ -74,6 +74,8 @@ class EchoFleet final : public Fleet {
   }
   void abort(RequestId request) override { aborted.push_back(request); }
   void abort_choice(RequestId request, std::uint32_t) override { aborted.push_back(request); }
+  std::uint64_t reset_prefix_caches() override { return ++resets; }
+  bool prefix_caches_are_reset(std::uint64_t number) const override { return number <= resets_done; }
   Result<void> poll(int, std::vector<FleetEvent>* events) override {
     for (int i = 0; i < 3 && !pending.empty(); ++i) {
       events->push_back(pending.front());
@@ -89,6 +91,7 @@ class EchoFleet final : public Fleet {
   std::string answer = "one two three";
   bool silent = false;
   std::uint64_t submitted = 0;
+  std::uint64_t resets = 0, resets_done = 0;
   std::deque<FleetEvent> pending;
   std::vector<RequestId> aborted;
   std::vector<std::optional<int>> ranks;

@@ -39,9 +39,15 @@ Result<void> ClientTable::take_shared(const Frame& frame) {
   return take(frame, nullptr);
 }
 
-Result<ClientTable::Client*> ClientTable::sender_of(RequestId request, const Connection* source) {
-  const auto at = clients_.find(request.client);
+Result<ClientTable::Client*> ClientTable::client_of(ClientId id, const Connection* source) {
+  const auto at = clients_.find(id);
   if (at != clients_.end() && at->second.connection.get() == source) return &at->second;
+  return fail(ErrorCode::invalid_argument, "this is not the connection of client {}", id);
+}
+
+Result<ClientTable::Client*> ClientTable::sender_of(RequestId request, const Connection* source) {
+  const auto client = client_of(request.client, source);
+  if (client.ok()) return client;
   return fail(ErrorCode::invalid_argument, "request {} came over a connection that is not its client's", request);
 }
 
@@ -68,6 +74,13 @@ Result<void> ClientTable::take(const Frame& frame, const Connection* source) {
         core_->abort(message.request);
       }
       return {};
+    }
+    case MessageType::prefix_cache_reset: {
+      CHORUS_TRY(const PrefixCacheResetMessage message, decode_prefix_cache_reset(frame.payload));
+      CHORUS_TRY(Client* const client, client_of(message.client, source));
+      core_->reset_prefix_cache();
+      has_unreported_ = true;
+      return send(client, MessageType::prefix_cache_reset, frame.payload);
     }
     default:
       return fail(ErrorCode::invalid_argument, "message of type {} is none that a client sends", frame.type);

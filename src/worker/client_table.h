@@ -47,7 +47,7 @@ class ClientTable {
   // CLIENT_GONE: its requests are aborted. Ids that are not here are ignored: its connection may have ended first.
   void gone(ClientId client);
 
-  // An ADD or ABORT that came over the control connection.
+  // An ADD, ABORT or PREFIX_CACHE_RESET that came over the control connection.
   Result<void> take_shared(const Frame& frame);
   // Takes what has come over the others, and sends on what waits there.
   void serve();
@@ -59,7 +59,7 @@ class ClientTable {
   Result<void> tell(std::vector<TokenEvent>* events);
   // LOAD to every client and to the parent.
   Result<void> report(const EngineLoad& load);
-  // A request came since: also where it is aborted already, its client waits to hear of it.
+  // A request came since (also where it is aborted already, its client waits to hear of it), or a reset.
   bool has_unreported() const { return has_unreported_; }
 
   // The descriptors that serve() reads and writes.
@@ -77,6 +77,7 @@ class ClientTable {
 
   // `source`: the connection it came over, null: the shared one.
   Result<void> take(const Frame& frame, const Connection* source);
+  Result<Client*> client_of(ClientId id, const Connection* source);
   Result<Client*> sender_of(RequestId request, const Connection* source);
   Result<void> receive(Client* client);
   static Result<void> flush(Client* client);

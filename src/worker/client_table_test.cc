@@ -44,6 +44,7 @@ class ClientEnd {
   std::uint32_t finished() const { return collector_.finished(); }
   const Outputs& outputs() const { return collector_.outputs(); }
   const std::vector<LoadMessage>& loads() const { return loads_; }
+  const std::vector<std::uint64_t>& resets() const { return resets_; }  // that it was told of
 
  private:
   void take(const Frame& frame) {
@@ -51,6 +52,10 @@ class ClientEnd {
       const auto load = decode_load(frame.payload);
       ASSERT_TRUE(load.ok());
       loads_.push_back(*load);
+      return;
+    }
+    if (frame.type == static_cast<std::uint8_t>(MessageType::prefix_cache_reset)) {
+      resets_.push_back(decode_prefix_cache_reset(frame.payload).value().number);
       return;
     }
     ASSERT_EQ(frame.type, static_cast<std::uint8_t>(MessageType::events));
@@ -66,6 +71,7 @@ class ClientEnd {
   std::unique_ptr<Connection> connection_;
   Collector collector_;
   std::vector<LoadMessage> loads_;
+  std::vector<std::uint64_t> resets_;
 };
 
 // A toy engine in this thread with clients 1, 2, ... over connections in memory, and what the parent hears.
@@ -159,6 +165,21 @@ TEST_F(ClientTableTest, FeedsEachClientWithThePrefixCache) {
 
 // Goal: an engine that is faster than a front end waits for it, but not for one that has stopped reading. Method: a
 // client that reads nothing, then a part, then nothing again.
+TEST_F(ClientTableTest, AResetIsDoneAndTheClientThatAskedIsTold) {
+  ClientEnd one = join(1), two = join(2);
+  one.send(MessageType::prefix_cache_reset, encode(PrefixCacheResetMessage{1, 4}));
+  table_.serve();
+  for (ClientEnd* client : {&one, &two}) client->hear();
+  EXPECT_THAT(one.resets(), ElementsAre(4));
+  EXPECT_THAT(two.resets(), testing::IsEmpty());
+  EXPECT_EQ(core_->load().prefix_cache_resets, 1U);
+  EXPECT_TRUE(table_.has_unreported()) << "the count is to be reported";
+  two.send(MessageType::prefix_cache_reset, encode(PrefixCacheResetMessage{1, 5}));
+  table_.serve();
+  EXPECT_EQ(table_.size(), 1U) << "in another's name: it is dropped";
+  EXPECT_EQ(core_->load().prefix_cache_resets, 1U);
+}
+
 TEST_F(ClientTableTest, AReaderThatIsBehindIsWaitedForAndOneThatStoppedIsNot) {
   auto pair = make_socket_pair().value();
   const int small = 4096;  // of the kernel's buffer

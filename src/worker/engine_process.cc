@@ -113,6 +113,7 @@ class EngineProcess {
     switch (static_cast<MessageType>(frame.type)) {
       case MessageType::add:
       case MessageType::abort:
+      case MessageType::prefix_cache_reset:
         return clients_.take_shared(frame);
       case MessageType::client: {
         CHORUS_TRY(const ClientMessage message, decode_client(frame.payload));

@@ -105,6 +105,10 @@ Result<void> settle_parallel_sizes(const std::string& engine_name, const Workflo
                 "{}: inference_engine chorus is one replica, data_parallel_size is {}; use chorus_dp", where,
                 parallel.data_parallel_size);
   }
+  if (parallel.behind_outer_balancer() || parallel.data_parallel_rank >= 0) {
+    return fail(ErrorCode::invalid_argument,
+                "{}: data_parallel_rank and the load balancers' modes are chorus serve's; leave them out", where);
+  }
   if (!extra.enable_data_parallel) parallel.data_parallel_size = 1;
   if (extra.gpus_per_dp_rank > 0 && !extra.has_tensor_parallel_size)
     parallel.tensor_parallel_size = extra.gpus_per_dp_rank;

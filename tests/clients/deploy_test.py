@@ -1,4 +1,5 @@
 """The files of deploy/ as they are: nginx and haproxy before two servers, the rules and the dashboard over the metrics that there are."""
+import contextlib
 import json
 import pathlib
 import re
@@ -23,8 +24,14 @@ BALANCERS = {"nginx": (["nginx", "-c", str(DEPLOY / "nginx.conf"), "-g", "daemon
              "haproxy": (["haproxy", "-f", str(DEPLOY / "haproxy.cfg")], 8081)}
 
 
-def start(port):
-    command = [CHORUS, "serve", STORIES, "--port", str(port), "--threads", "1", "--kv-cache-memory", "16MiB", "--served-model-name", "stories"]
+# What is before ports 8001 and 8002, as deploy/README.md has it.
+SERVERS = {"external": [["-dp", "2", "-dpn", "0", "--port", "8001"], ["-dp", "2", "-dpn", "1", "--port", "8002"]],
+           "hybrid": [["-dp", "4", "-dph", "-dpl", "2", "--port", "8001"], ["-dp", "4", "-dph", "-dpl", "2", "-dpr", "2", "--port", "8002"]],
+           "multi-port": [["-dp", "2", "-dpm", "--port", "8001"]]}
+
+
+def start(options):
+    command = [CHORUS, "serve", STORIES, *options, "--threads", "1", "--kv-cache-memory", "16MiB", "--served-model-name", "stories"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout.readline()
     return process
@@ -51,16 +58,17 @@ def wait_for(port, balancer):
             time.sleep(0.1)
 
 
-@pytest.fixture(params=BALANCERS)
-def door(request):
-    """The port of a balancer before two running servers, and the servers."""
-    command, port = BALANCERS[request.param]
+@contextlib.contextmanager
+def balanced(balancer, mode):
+    """The port of a balancer before running servers, and the servers."""
+    command, port = BALANCERS[balancer]
     processes = []
     try:
-        processes += [start(8001), start(8002)]
+        for options in SERVERS[mode]:
+            processes.append(start(options))
         processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
         wait_for(port, processes[-1])
-        yield port, processes[:2]
+        yield port, processes[:-1]
     finally:
         for process in processes:
             process.terminate()
@@ -68,10 +76,26 @@ def door(request):
             process.wait(timeout=40)
 
 
-def test_every_answer_is_the_same_whichever_server_gave_it(door):
-    port, _ = door
-    answers = {text_of(ask(port)) for _ in range(20)}
-    assert len(answers) == 1
+@pytest.fixture(params=BALANCERS)
+def door(request):
+    with balanced(request.param, "external") as running:
+        yield running
+
+
+def tokens_by_rank(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        found = re.findall(r'^vllm:generation_tokens_total\{engine="(\d+)".* (\d+)$', answer.read().decode(), re.M)
+    return {int(rank): int(tokens) for rank, tokens in found}
+
+
+@pytest.mark.parametrize("balancer", BALANCERS)
+@pytest.mark.parametrize("mode", SERVERS)
+def test_every_answer_is_the_same_whichever_server_gave_it(balancer, mode):
+    with balanced(balancer, mode) as (port, _):
+        answers = {text_of(ask(port)) for _ in range(20)}
+        assert len(answers) == 1
+        tokens = {**tokens_by_rank(8001), **tokens_by_rank(8002)}
+    assert set(tokens) == set(range(4 if mode == "hybrid" else 2)) and min(tokens.values()) > 0, tokens
 
 
 def test_a_stream_comes_as_it_is_made(door):

@@ -135,7 +135,11 @@ def start_on_ray(arguments, address=None, strategy=None, prefix=()):
 
 def part_processes(head):
     """Process ids of the nodes that Ray's actors run for this head, by rank and part."""
-    port = head.wait_for(r"Waiting for ranks .* at \S+ port (\d+)").group(1)
+    return parts_at(head.wait_for(r"Waiting for ranks .* at \S+ port (\d+)").group(1))
+
+
+def parts_at(port):
+    """The same of the head that listens at this port."""
     found = {}
     for entry in pathlib.Path("/proc").iterdir():
         command = command_of(int(entry.name)) if entry.name.isdigit() else []

@@ -14,6 +14,7 @@ void add_counters(EngineLoad* sum, const EngineLoad& added) {
   sum->preemptions += added.preemptions;
   sum->prefix_cache_queries += added.prefix_cache_queries;
   sum->prefix_cache_hits += added.prefix_cache_hits;
+  sum->prefix_cache_resets += added.prefix_cache_resets;
   sum->steps += added.steps;
   sum->prompt_tokens += added.prompt_tokens;
   sum->output_tokens += added.output_tokens;
@@ -70,6 +71,7 @@ void EngineMeter::write(const Engine& engine, int rank) const {
   slot_.set_counter(Metric::replica_deaths, engine.now.deaths, series);
   slot_.set_counter(Metric::prefix_cache_queries, total.prefix_cache_queries, series);
   slot_.set_counter(Metric::prefix_cache_hits, total.prefix_cache_hits, series);
+  slot_.set_counter(Metric::prefix_cache_resets, total.prefix_cache_resets, series);
   slot_.set_counter(Metric::preemptions, total.preemptions, series);
   if (total.steps_by_rows.size() != std::size(step_rows_bounds) + 1) return;
   slot_.set_histogram(Metric::step_rows, total.steps_by_rows, static_cast<double>(total.rows), series);

@@ -28,6 +28,7 @@ MetricLayout::MetricLayout(const MetricShape& shape) : shape_(shape) {
   };
   of(MetricBuckets::tokens) = token_bounds(shape.max_model_len);
   of(MetricBuckets::choices) = {1, 2, 5, 10, 20};
+  of(MetricBuckets::preemptions) = {1, 2, 3, 4, 5, 10, 20};
   of(MetricBuckets::step_rows).assign(std::begin(step_rows_bounds), std::end(step_rows_bounds));
   of(MetricBuckets::first_token) = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
                                     1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};

@@ -16,6 +16,7 @@ struct MetricShape {
   int front_ends = 1;
   std::uint32_t max_model_len = 0;  // the largest bucket of tokens
   int engines_max = 0;              // with those that are added; never fewer than at the start
+  int first_engine = 0;             // those before it are other servers'
 };
 
 // One series: of an engine (0 where the metric has no engine), of one of the row's values (0 likewise).

@@ -11,7 +11,17 @@
 namespace chorus {
 
 enum class MetricKind : std::uint8_t { counter, gauge, histogram };
-enum class MetricBuckets : std::uint8_t { none, tokens, choices, step_rows, first_token, per_token, request, http };
+enum class MetricBuckets : std::uint8_t {
+  none,
+  tokens,
+  choices,
+  preemptions,
+  step_rows,
+  first_token,
+  per_token,
+  request,
+  http
+};
 enum class MetricLabels : std::uint8_t { none, model, engine };  // engine: model_name too, and a series a replica
 
 // In the order of the table. First what the parent writes, then what each front end does.
@@ -25,6 +35,7 @@ enum class Metric : std::uint8_t {
   prefix_cache_hits,
   preemptions,
   step_rows,
+  prefix_cache_resets,
   kv_blocks,
   replica_ready,
   replica_state,
@@ -41,6 +52,7 @@ enum class Metric : std::uint8_t {
   request_max_num_generation_tokens,
   request_params_max_tokens,
   request_params_n,
+  request_num_preemptions,
   request_prefill_computed_tokens,
   time_to_first_token,
   inter_token_latency,

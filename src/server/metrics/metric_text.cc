@@ -66,7 +66,7 @@ class TextWriter {
   bool is_there(int engine) const {
     const std::size_t states = layout_.at(Metric::replica_state, {engine, 0});
     if (store_.value(states + metric_value::removed) > 0) return false;
-    bool has_state = engine < layout_.shape().engines;
+    bool has_state = engine >= layout_.shape().first_engine && engine < layout_.shape().engines;
     for (std::size_t state = 0; state < metric_value::removed; ++state) {
       has_state = has_state || store_.value(states + state) > 0;
     }

@@ -110,6 +110,16 @@ TEST(MetricText, HasVllmsNamesAndBuckets) {
   EXPECT_EQ(samples.of("vllm:request_success_total", 0, ",finished_reason=\"repetition\""), 0);
 }
 
+// Of a server behind an outer load balancer: the ranks of the others are not its own to speak of.
+TEST(MetricText, ShowsTheReplicasOfThisServerAlone) {
+  const MetricStore store = MetricStore::create({4, 1, 2048, 16, 2}).value();
+  const Samples samples(store);
+  EXPECT_EQ(samples.of("vllm:generation_tokens_total", 3), 0);
+  EXPECT_EQ(samples.of("chorus:replica_ready", 2), 0);
+  EXPECT_THAT(samples.text(),
+              AllOf(Not(HasSubstr("engine=\"0\"")), Not(HasSubstr("engine=\"1\"")), Not(HasSubstr("engine=\"4\""))));
+}
+
 TEST(MetricTable, CountsRoutesButNotThoseThatMachinesPoll) {
   const auto value = [](std::string_view method, std::string_view path, int status) {
     return row_of(Metric::http_requests).values[http_request_value(method, path, status)];
@@ -129,6 +139,26 @@ TextDelta token_delta(std::uint32_t choice, FinishReason finish = FinishReason::
   delta.dp_rank = 1;
   delta.prompt_tokens = 100;
   return delta;
+}
+
+TEST(RequestMeter, CountsPreemptionsOfAllChoicesOnceARequest) {
+  const MetricStore store = store_of(2, 1);
+  const MetricSlot slot = store.front_end(0);
+  SamplingParams params;
+  params.n = 2;
+  RequestMeter meter(slot, params, 0);
+  TextDelta one = token_delta(0), other = token_delta(1);
+  one.preemptions = 2;
+  other.preemptions = 1;
+  meter.take(one, second);
+  meter.take(other, second);
+  meter.take(token_delta(0, FinishReason::length), 2 * second);
+  meter.take(token_delta(1, FinishReason::length, true), 2 * second);
+  const Samples samples(store);
+  const std::string name = "vllm:request_num_preemptions";
+  EXPECT_EQ(samples.of(name + "_bucket", 1, ",le=\"2.0\""), 0);
+  EXPECT_EQ(samples.of(name + "_bucket", 1, ",le=\"3.0\""), 1);
+  EXPECT_EQ(samples.of(name + "_sum", 1), 3);
 }
 
 TEST(RequestMeter, CountsTokensTimesAndFinishes) {

@@ -34,6 +34,7 @@ void RequestMeter::take(const TextDelta& delta, Nanoseconds now) {
   if (engine_ < 0) return;
   if (delta.error) return finish_all(metric_value::error);
   Choice& choice = choices_[delta.choice];
+  preemptions_ += delta.preemptions;
   if (delta.token) take_token(choice, delta, now);
   if (delta.finish != FinishReason::none) finish(choice, reason_of(delta.finish));
   if (delta.last) end(now);
@@ -101,6 +102,7 @@ void RequestMeter::end(Nanoseconds now) {
   slot_->observe(Metric::request_prefill_computed_tokens, static_cast<double>(prompt_tokens_ - cached_tokens_), series);
   slot_->observe(Metric::request_params_n, static_cast<double>(choices_.size()), series);
   slot_->observe(Metric::request_params_max_tokens, max_tokens_, series);
+  slot_->observe(Metric::request_num_preemptions, static_cast<double>(preemptions_), series);
   const auto longest = std::ranges::max_element(choices_, {}, &Choice::tokens);
   slot_->observe(Metric::request_max_num_generation_tokens, static_cast<double>(longest->tokens), series);
 }

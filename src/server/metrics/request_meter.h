@@ -41,6 +41,7 @@ class RequestMeter {
   std::uint64_t prompt_tokens_ = 0, cached_tokens_ = 0;
   double prefill_s_ = 0;
   std::uint32_t max_tokens_;
+  std::uint64_t preemptions_ = 0;
   int engine_ = -1;  // the last one; -1: none yet
   std::vector<Choice> choices_;
 };
