@@ -107,7 +107,7 @@ Result<void> look_into_checkpoint(const EngineConfig& config, const ModelConfig&
     inspection->no_checkpoint = "--load-format dummy";
     return {};
   }
-  const auto checkpoint = open_checkpoint(config.model, model.tie_word_embeddings);
+  const auto checkpoint = open_checkpoint(config.model, model.tie_word_embeddings, model.quantization);
   if (!checkpoint.ok() && checkpoint.error().code == ErrorCode::not_found) {
     inspection->no_checkpoint = checkpoint.error().message;
     return {};

@@ -53,7 +53,7 @@ std::string numerics_profile(Isa isa, DType dtype, Quantization quantization) {
 
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype) {
   if (config.load_format == LoadFormat::dummy) return make_dummy_checkpoint(config.seed, dtype);
-  return open_checkpoint(config.model, model.tie_word_embeddings);
+  return open_checkpoint(config.model, model.tie_word_embeddings, model.quantization);
 }
 
 std::vector<int> local_weight_shards(const ParallelConfig& parallel) {

@@ -18,10 +18,6 @@ bool is_output(const std::vector<ParameterSource>& sources) {
 
 }  // namespace
 
-bool holds_groups_of(LinearFormat::Kind to, LinearFormat::Kind from) {
-  return to == from || (from == LinearFormat::int4 && to == LinearFormat::int8);
-}
-
 LinearFormats::LinearFormats(Quantization quantization, const ModelConfig& model) : quantization_(quantization) {
   for (const StoredFormat& stored : model.stored_formats) stored_.emplace(stored.tensor, stored.kind);
   if (!model.tie_word_embeddings) return;
@@ -54,7 +50,7 @@ LinearFormat LinearFormats::stored(const std::vector<ParameterSource>& sources, 
   std::optional<LinearFormat::Kind> common;
   for (const ParameterSource& source : sources) {
     const auto found = stored_.find(name_of_all_experts(source.tensor));
-    if (found == stored_.end()) return dtype;
+    if (found == stored_.end() || found->second == LinearFormat::plain) return dtype;
     const LinearFormat::Kind kind = found->second;
     if (!common || holds_groups_of(kind, *common)) {
       common = kind;

@@ -21,8 +21,8 @@ class LinearFormats {
   // automatic: those of model.stored_formats.
   LinearFormats(Quantization quantization, const ModelConfig& model);
 
-  // Of a matrix of the model's dtype with rows from `sources`. automatic: of blocks that segments would cut, or rows of
-  // which no format has all, the dtype.
+  // Of a matrix of the model's dtype with rows from `sources`. automatic: of blocks that segments would cut, rows of
+  // which no format has all, or what is stored as plain, the dtype.
   LinearFormat of(const LinearShape& shape, const std::vector<ParameterSource>& sources, DType dtype) const;
 
  private:
@@ -31,8 +31,5 @@ class LinearFormats {
   Quantization quantization_ = Quantization::none;
   std::unordered_map<std::string, LinearFormat::Kind> stored_;
 };
-
-// Whether groups of `from` are groups of `to` with other codes and the same numbers.
-bool holds_groups_of(LinearFormat::Kind to, LinearFormat::Kind from);
 
 }  // namespace chorus

@@ -397,7 +397,7 @@ TEST(ModelConfig, RefusesWithKeyValueAndWhatIsAccepted) {
       {R"({"rope_scaling":{"rope_type":"llama3","factor":8}})", "original_max_position_embeddings"},
       {R"({"rope_theta":0})", "rope_theta is 0"},
       {R"({"partial_rotary_factor":0.5})", "partial_rotary_factor is 0.5"},
-      {R"({"quantization_config":{"quant_method":"awq"}})", "quantization_config (awq) is not supported"},
+      {R"({"quantization_config":{"quant_method":"hqq"}})", "quantization_config (hqq) is not supported"},
       {R"({"architectures":[]})", "architectures"},
       {R"({"architectures":"LlamaForCausalLM"})", "architectures"},
       {R"({"architectures":[1]})", "architectures"},
