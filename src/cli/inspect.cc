@@ -86,7 +86,7 @@ Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* 
     InspectedTensor& tensor = (*tensors)[named.name];
     tensor.name = named.name;
     tensor.shape = named.shape;
-    tensor.dtype = inspection->dtype;
+    tensor.dtype = name_of(inspection->dtype);
     tensor.slices.resize(inspection->shards.size());
     shard.elements += named.row_count * named.column_count;
     std::optional<InspectedSlice>& slice = tensor.slices[index];
@@ -98,6 +98,18 @@ Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* 
     add_rows(rows, &slice->rows);
   }
   return {};
+}
+
+// How the checkpoint has a tensor, whose shape must be that of the model.
+Result<std::string> stored_as(const Checkpoint& checkpoint, const ModelConfig& model, const InspectedTensor& tensor) {
+  CHORUS_TRY(const SharedQuantizedMatrix matrix, checkpoint.quantized(tensor.name));
+  if (matrix != nullptr) {
+    std::int64_t elements = 1;
+    for (const std::int64_t size : tensor.shape) elements *= size;
+    if (elements == matrix->rows() * matrix->columns()) return std::string(name_of(model.quantization.method));
+  }
+  CHORUS_TRY(const TensorView view, checkpoint.tensor(tensor.name, tensor.shape));
+  return std::string(name_of(view.dtype));
 }
 
 // What the checkpoint says of the tensors: their dtypes, and what it has besides. A model without one is inspected by
@@ -115,8 +127,7 @@ Result<void> look_into_checkpoint(const EngineConfig& config, const ModelConfig&
   if (!checkpoint.ok()) return checkpoint.error();
   std::set<std::string> used;
   for (InspectedTensor& tensor : inspection->tensors) {
-    CHORUS_TRY(const TensorView view, (*checkpoint)->tensor(tensor.name, tensor.shape));
-    tensor.dtype = view.dtype;
+    CHORUS_TRY(tensor.dtype, stored_as(**checkpoint, model, tensor));
     used.insert(tensor.name);
   }
   for (const std::string& name : (*checkpoint)->names()) {

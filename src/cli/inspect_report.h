@@ -40,7 +40,7 @@ struct InspectedSlice {
 struct InspectedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
-  DType dtype = DType::float32;                       // in the checkpoint
+  std::string dtype;  // in the checkpoint: of its elements, or how it is quantised
   std::vector<std::optional<InspectedSlice>> slices;  // one per shard; nullopt: it has nothing of it
 };
 

@@ -46,6 +46,12 @@ LinearFormat LinearFormats::of(const LinearShape& shape, const std::vector<Param
   return shape.columns / shape.segments % group_columns == 0 ? stored(sources, dtype) : LinearFormat(dtype);
 }
 
+bool LinearFormats::is_quantized(const std::vector<ParameterSource>& sources) const {
+  return std::ranges::any_of(sources, [this](const ParameterSource& source) {
+    return stored_.contains(name_of_all_experts(source.tensor));
+  });
+}
+
 LinearFormat LinearFormats::stored(const std::vector<ParameterSource>& sources, DType dtype) const {
   std::optional<LinearFormat::Kind> common;
   for (const ParameterSource& source : sources) {
