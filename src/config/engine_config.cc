@@ -1,5 +1,6 @@
 #include "config/engine_config.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>

@@ -19,6 +19,8 @@ ModelConfig stored_model() {
                           {"k", LinearFormat::int4},
                           {"v", LinearFormat::int8},
                           {"up", LinearFormat::int4_minimum},
+                          {"gate", LinearFormat::int4_zero},
+                          {"down", LinearFormat::plain},
                           {"l.experts.*.up", LinearFormat::int4},
                           {"model.embed_tokens.weight", LinearFormat::int8}};
   return model;
@@ -49,6 +51,11 @@ TEST(LinearFormats, StackedTensorsShareAFormatThatLosesNothing) {
   EXPECT_EQ(of({"v", "q"}), LinearFormat(LinearFormat::int8));
   EXPECT_EQ(of({"up"}), LinearFormat(LinearFormat::int4_minimum));
   EXPECT_EQ(of({"up", "q"}), LinearFormat(DType::bfloat16));
+  EXPECT_EQ(of({"gate", "q"}), LinearFormat(LinearFormat::int4_zero));
+  EXPECT_EQ(of({"q", "gate"}), LinearFormat(LinearFormat::int4_zero));
+  EXPECT_EQ(of({"q", "gate", "v"}), LinearFormat(LinearFormat::int8));
+  EXPECT_EQ(of({"gate", "up"}), LinearFormat(DType::bfloat16));
+  EXPECT_EQ(of({"down"}), LinearFormat(DType::bfloat16));
   EXPECT_EQ(of({"q", "unknown"}), LinearFormat(DType::bfloat16));
   EXPECT_EQ(of({"l.experts.12.up"}), LinearFormat(LinearFormat::int4));
 }

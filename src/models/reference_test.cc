@@ -29,6 +29,9 @@ class PerturbedCheckpoint final : public Checkpoint {
   std::vector<std::string> names() const override { return inner_.names(); }
   std::string digest() const override { return inner_.digest(); }
   void release(const std::string& name) const override { inner_.release(name); }
+  Result<SharedQuantizedMatrix> quantized(const std::string& name) const override {
+    return draw_ == 0 ? inner_.quantized(name) : SharedQuantizedMatrix();
+  }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override {
     CHORUS_TRY(TensorView view, inner_.tensor(name, shape));
     if (draw_ == 0 || shape.size() < 2) return view;
@@ -63,7 +66,7 @@ class RunningModel {
     EXPECT_TRUE(family.ok());
     parameters_.emplace(isa, dtype);
     decoder_.emplace((*family)->make({*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_}));
-    const auto checkpoint = open_checkpoint(directory);
+    const auto checkpoint = open_checkpoint(directory, false, config_.quantization);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
     const PerturbedCheckpoint perturbed(**checkpoint, perturbation);
     arena_.resize(parameters_->arena_bytes() + 64);
@@ -191,11 +194,11 @@ class TinyModel : public testing::TestWithParam<Case> {
   std::string directory() const { return model_directory(GetParam().model); }
 };
 
-TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
-  const Json reference = read_reference(directory());
+void expect_the_reference(const std::string& directory, Isa isa) {
+  const Json reference = read_reference(directory);
   ASSERT_FALSE(reference["prompts"].empty());
   for (const Json& prompt : reference["prompts"]) {
-    RunningModel model(directory(), GetParam().isa, DType::float32);
+    RunningModel model(directory, isa, DType::float32);
     std::vector<float> row =
         last_row(model.extend(prompt["ids"].get<std::vector<std::int32_t>>()), model.config().vocab_size);
     EXPECT_LE(largest_difference(row, prompt["logits_last"].get<std::vector<float>>()), tolerance) << prompt["name"];
@@ -206,6 +209,10 @@ TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
       row = last_row(model.extend({greedy[step]}), model.config().vocab_size);
     }
   }
+}
+
+TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
+  expect_the_reference(directory(), GetParam().isa);
 }
 
 void expect_chunks_change_no_bit(const std::string& directory, Isa isa, DType dtype,
@@ -275,6 +282,16 @@ void expect_bfloat16_within_bound(const std::string& directory, Isa exact_isa, I
 TEST_P(TinyModel, Bfloat16StaysWithinTheDerivedBound) {
   const auto ids = read_reference(directory())["prompts"][1]["ids"].get<std::vector<std::int32_t>>();
   expect_bfloat16_within_bound(directory(), GetParam().isa, GetParam().isa, ids);
+}
+
+// Goal: a quantised folder, de-quantised, gives what transformers gives over the same de-quantised weights.
+TEST(QuantizedFolders, LogitsAndGreedyTokensMatchTheReference) {
+  for (const char* folder : {"gptq_sym4", "gptq_asym4_v2", "gptq_act_order", "gptq_sym8", "gptq_moe", "awq",
+                             "packed_sym4", "packed_asym4", "packed_int8", "w8a8_int8", "fp8_channel", "fp8_tensor",
+                             "fp8_block", "mxfp4"}) {
+    const testing::ScopedTrace trace(__FILE__, __LINE__, folder);
+    expect_the_reference(std::string(CHORUS_TEST_DATA) + "/quantized/" + folder, available_isas().front());
+  }
 }
 
 // The same families on a GPU: its emulation, or, in a build with CUDA, the card. Experts are not computed there.
