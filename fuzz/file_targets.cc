@@ -63,7 +63,8 @@ void run_config(std::string_view input) {
 void run_quantized(std::string_view input) {
   static const Folder folder;
   const std::size_t cut = std::min(input.find('\0'), input.size());
-  const std::string config = R"({"architectures": ["unknown"], "quantization_config": )" + std::string(input.substr(0, cut)) + "}";
+  const std::string config =
+      R"({"architectures": ["unknown"], "quantization_config": )" + std::string(input.substr(0, cut)) + "}";
   folder.write("config.json", config);
   folder.write("model.safetensors", cut < input.size() ? input.substr(cut + 1) : "");
   const auto model = read_model_config(folder.path());

@@ -140,9 +140,9 @@ void read_config_groups(ConfigFields* fields, WeightQuantization* quantization) 
 }
 
 void read_compressed_tensors(ConfigFields* fields, WeightQuantization* quantization) {
-  const std::string format = one_of(fields, "format",
-                                    {"pack-quantized", "int-quantized", "float-quantized", "naive-quantized",
-                                     "mixed-precision", "dense"});
+  const std::string format =
+      one_of(fields, "format",
+             {"pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense"});
   refuse_unless_empty(fields, "transform_config");
   if (const Json* sparsity = fields->find("sparsity_config"); sparsity != nullptr && sparsity->is_object()) {
     ConfigFields sparse(*sparsity, fields->where() + ": sparsity_config");
@@ -193,8 +193,9 @@ Result<void> read_quantization(const std::string& path, const ConfigFields& fiel
   const std::string name = ascii_lower(own.text("quant_method").value_or(""));
   const auto method = std::ranges::find(methods, name, &Method::name);
   if (method == std::end(methods)) {
-    return fail(ErrorCode::invalid_argument, "{}: quantization_config ({}) is not supported; quant_method may be {}: {}",
-                path, name.empty() ? "no quant_method" : name.substr(0, 40), names_of_methods(), remedy);
+    return fail(ErrorCode::invalid_argument,
+                "{}: quantization_config ({}) is not supported; quant_method may be {}: {}", path,
+                name.empty() ? "no quant_method" : name.substr(0, 40), names_of_methods(), remedy);
   }
   model->quantization.method = method->method;
   method->read(&own, &model->quantization);

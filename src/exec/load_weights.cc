@@ -59,8 +59,8 @@ void tell_of_quantized(const std::vector<DeclaredModel>& shards, const std::vect
     if (offsets[shard] == offsets[shard + 1]) continue;
     for (const ParameterSpec& spec : shards[shard].parameters.specs()) {
       if (!formats.is_quantized(spec.sources)) continue;
-      PackedCount& count = counts[spec.format.in_groups() ? name_of(spec.format)
-                                                          : fmt::format("de-quantised into {}", name_of(dtype))];
+      PackedCount& count =
+          counts[spec.format.in_groups() ? name_of(spec.format) : fmt::format("de-quantised into {}", name_of(dtype))];
       ++count.matrices;
       count.bytes += spec.bytes;
     }

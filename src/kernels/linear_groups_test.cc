@@ -209,7 +209,7 @@ class ExtremeGroups final : public LinearGroups {
       const bool odd = (row % 2 + first / group_columns + k) % 2 != 0;
       group.codes[k] = static_cast<std::int8_t>(kind == LinearFormat::int8 ? (odd ? 127 : -128) : (odd ? 15 : 0));
     }
-    group.scale = 0x3c00;                             // 1
+    group.scale = 0x3c00;                           // 1
     if (has_minimum(kind)) group.minimum = 0xc000;  // -2
     return group;
   }

@@ -24,6 +24,8 @@ class LinearFormats {
   // Of a matrix of the model's dtype with rows from `sources`. automatic: of blocks that segments would cut, rows of
   // which no format has all, or what is stored as plain, the dtype.
   LinearFormat of(const LinearShape& shape, const std::vector<ParameterSource>& sources, DType dtype) const;
+  // The same of the matrix that gives the logits, which is the embedding too where they are tied.
+  LinearFormat of_output(const LinearShape& shape, const std::vector<ParameterSource>& sources, DType dtype) const;
   // Whether the checkpoint has some of them quantised, in whatever form.
   bool is_quantized(const std::vector<ParameterSource>& sources) const;
 

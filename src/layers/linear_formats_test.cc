@@ -35,9 +35,10 @@ TEST(LinearFormats, NothingIsQuantisedUnlessAsked) {
 TEST(LinearFormats, FourBitsLeaveTheOutputMatrixInEight) {
   const LinearFormats formats(Quantization::int4, {});
   EXPECT_EQ(formats.of({8, 64, 1}, rows_of({"q"}), DType::bfloat16), LinearFormat(LinearFormat::int4));
-  EXPECT_EQ(formats.of({8, 64, 1}, rows_of({"lm_head.weight"}), DType::bfloat16), LinearFormat(LinearFormat::int8));
-  EXPECT_EQ(formats.of({8, 64, 1}, rows_of({"model.embed_tokens.weight"}), DType::bfloat16),
+  EXPECT_EQ(formats.of_output({8, 64, 1}, rows_of({"transformer.wte.weight"}), DType::bfloat16),
             LinearFormat(LinearFormat::int8));
+  EXPECT_EQ(LinearFormats(Quantization::none, {}).of_output({8, 64, 1}, rows_of({"lm_head.weight"}), DType::bfloat16),
+            LinearFormat(DType::bfloat16));
 }
 
 // Goal: rows of several tensors get a format that holds the numbers of all, and floats where there is none.

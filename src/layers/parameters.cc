@@ -243,6 +243,11 @@ ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<Paramet
   return add_linear(format, shape, std::move(sources));
 }
 
+ParameterId Parameters::add_output(const LinearShape& shape, std::vector<ParameterSource> sources) {
+  const LinearFormat format = formats_.of_output(shape, sources, dtype_);
+  return add_linear(format, shape, std::move(sources));
+}
+
 ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype) {
   return add_linear(LinearFormat(dtype), shape, std::move(sources));
 }

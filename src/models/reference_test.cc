@@ -286,9 +286,9 @@ TEST_P(TinyModel, Bfloat16StaysWithinTheDerivedBound) {
 
 // Goal: a quantised folder, de-quantised, gives what transformers gives over the same de-quantised weights.
 TEST(QuantizedFolders, LogitsAndGreedyTokensMatchTheReference) {
-  for (const char* folder : {"gptq_sym4", "gptq_asym4_v2", "gptq_act_order", "gptq_sym8", "gptq_moe", "awq",
-                             "packed_sym4", "packed_asym4", "packed_int8", "w8a8_int8", "fp8_channel", "fp8_tensor",
-                             "fp8_block", "mxfp4"}) {
+  for (const char* folder :
+       {"gptq_sym4", "gptq_asym4_v2", "gptq_act_order", "gptq_sym8", "gptq_moe", "awq", "packed_sym4", "packed_asym4",
+        "packed_int8", "w8a8_int8", "fp8_channel", "fp8_tensor", "fp8_block", "mxfp4"}) {
     const testing::ScopedTrace trace(__FILE__, __LINE__, folder);
     expect_the_reference(std::string(CHORUS_TEST_DATA) + "/quantized/" + folder, available_isas().front());
   }

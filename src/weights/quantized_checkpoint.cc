@@ -15,11 +15,24 @@ namespace {
 enum class Storage : std::uint8_t { gptq_or_awq, packed, int8, fp8, mxfp4 };
 
 // Beside the matrices: what a format keeps for them, and the scales of activations and KV caches, which are not used.
-constexpr std::string_view part_endings[] = {
-    ".qweight",      ".qzeros",       ".scales",        ".g_idx",           ".weight_packed",
-    ".weight_scale", ".weight_shape", ".weight_g_idx",  ".weight_zero_point", ".weight_scale_inv",
-    ".input_scale",  ".input_zero_point", ".activation_scale", ".output_scale", ".k_scale", ".v_scale",
-    "_blocks",       "_scales"};
+constexpr std::string_view part_endings[] = {".qweight",
+                                             ".qzeros",
+                                             ".scales",
+                                             ".g_idx",
+                                             ".weight_packed",
+                                             ".weight_scale",
+                                             ".weight_shape",
+                                             ".weight_g_idx",
+                                             ".weight_zero_point",
+                                             ".weight_scale_inv",
+                                             ".input_scale",
+                                             ".input_zero_point",
+                                             ".activation_scale",
+                                             ".output_scale",
+                                             ".k_scale",
+                                             ".v_scale",
+                                             "_blocks",
+                                             "_scales"};
 
 // "a.b" of "a.b.qweight".
 std::optional<std::string> without(const std::string& name, std::string_view ending) {
@@ -40,9 +53,9 @@ class QuantizedCheckpoint final : public Checkpoint {
     CHORUS_TRY(const SharedQuantizedMatrix matrix, quantized(name));
     if (matrix == nullptr) return files_->tensor(name, shape);
     const bool stacked = storage_.at(name) == Storage::mxfp4;
-    const bool fits = stacked ? shape.size() == 3 && shape[1] == matrix->columns() &&
-                                    shape[0] * shape[2] == matrix->rows()
-                              : shape == std::vector{matrix->rows(), matrix->columns()};
+    const bool fits = stacked
+                          ? shape.size() == 3 && shape[1] == matrix->columns() && shape[0] * shape[2] == matrix->rows()
+                          : shape == std::vector{matrix->rows(), matrix->columns()};
     if (!fits) {
       return fail(ErrorCode::invalid_argument, "{}: tensor {} ({}) is of {} rows of {}; config.json asks for [{}]",
                   files_->source(), name, name_of(quantization_.method), matrix->rows(), matrix->columns(),

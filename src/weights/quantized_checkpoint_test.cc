@@ -1,5 +1,5 @@
-// Goal: quantised folders are read as the packages read them that made them. tests/tools/make_quantized_models.py packed
-// and de-quantised tests/data/quantized with those packages.
+// Goal: quantised folders are read as the packages read them that made them. tests/tools/make_quantized_models.py
+// packed and de-quantised tests/data/quantized with those packages.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,13 +26,13 @@ struct Case {
   const char* folder;
   LinearFormat::Kind kind;  // of most of its matrices
 };
-constexpr Case cases[] = {{"gptq_sym4", LinearFormat::int4},        {"gptq_asym4_v2", LinearFormat::int4_zero},
-                          {"gptq_act_order", LinearFormat::plain},  {"gptq_sym8", LinearFormat::int8},
-                          {"gptq_moe", LinearFormat::int4},         {"awq", LinearFormat::int4_zero},
-                          {"packed_sym4", LinearFormat::int4},      {"packed_asym4", LinearFormat::int4_zero},
-                          {"packed_int8", LinearFormat::int8},      {"w8a8_int8", LinearFormat::int8},
-                          {"fp8_channel", LinearFormat::plain},     {"fp8_tensor", LinearFormat::plain},
-                          {"fp8_block", LinearFormat::plain},       {"mxfp4", LinearFormat::int8}};
+constexpr Case cases[] = {{"gptq_sym4", LinearFormat::int4},       {"gptq_asym4_v2", LinearFormat::int4_zero},
+                          {"gptq_act_order", LinearFormat::plain}, {"gptq_sym8", LinearFormat::int8},
+                          {"gptq_moe", LinearFormat::int4},        {"awq", LinearFormat::int4_zero},
+                          {"packed_sym4", LinearFormat::int4},     {"packed_asym4", LinearFormat::int4_zero},
+                          {"packed_int8", LinearFormat::int8},     {"w8a8_int8", LinearFormat::int8},
+                          {"fp8_channel", LinearFormat::plain},    {"fp8_tensor", LinearFormat::plain},
+                          {"fp8_block", LinearFormat::plain},      {"mxfp4", LinearFormat::int8}};
 
 Result<WeightQuantization> quantization_of(const std::string& folder) {
   const Json document = read_json_file(folder + "/config.json").value();
@@ -91,7 +91,8 @@ TEST_P(QuantizedFolder, HasTheValuesOfTheReferenceBitForBit) {
 float value_of(LinearFormat::Kind kind, const LinearGroup& group, int k) {
   const float scale = half_to_float(group.scale), minimum = half_to_float(group.minimum);
   const auto code = static_cast<float>(group.codes[k]);
-  return kind == LinearFormat::int4_zero ? scale * (code + minimum) : scale * (kind == LinearFormat::int4 ? code - 8 : code);
+  return kind == LinearFormat::int4_zero ? scale * (code + minimum)
+                                         : scale * (kind == LinearFormat::int4 ? code - 8 : code);
 }
 
 void expect_groups_are_the_floats(const QuantizedMatrix& matrix, LinearFormat::Kind kind) {
@@ -133,7 +134,8 @@ TEST_P(QuantizedFolder, PartsOfARowAreThoseOfTheWhole) {
     for (const std::int64_t first : {std::int64_t{1}, std::int64_t{31}, matrix->columns() / 2}) {
       const std::int64_t count = matrix->columns() - first;
       matrix->read_floats(row, first, count, part.data());
-      EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, static_cast<std::size_t>(count) * 4), 0) << name << " " << first;
+      EXPECT_EQ(std::memcmp(part.data(), whole.data() + first, static_cast<std::size_t>(count) * 4), 0)
+          << name << " " << first;
     }
   }
 }
@@ -220,16 +222,16 @@ class ChangedFolder {
 const std::string up = "model.layers.0.mlp.up_proj", down = "model.layers.0.mlp.down_proj";
 
 TEST(WrongQuantizedFolder, PartsThatAreMissingAreNamed) {
-  for (const auto& [folder, part] : std::initializer_list<std::pair<const char*, const char*>>{
-           {"gptq_sym4", ".scales"},
-           {"gptq_asym4_v2", ".qzeros"},
-           {"awq", ".qzeros"},
-           {"packed_sym4", ".weight_scale"},
-           {"packed_asym4", ".weight_zero_point"},
-           {"packed_int8", ".weight_shape"},
-           {"w8a8_int8", ".weight_scale"},
-           {"fp8_channel", ".weight_scale"},
-           {"fp8_block", ".weight_scale_inv"}}) {
+  for (const auto& [folder, part] :
+       std::initializer_list<std::pair<const char*, const char*>>{{"gptq_sym4", ".scales"},
+                                                                  {"gptq_asym4_v2", ".qzeros"},
+                                                                  {"awq", ".qzeros"},
+                                                                  {"packed_sym4", ".weight_scale"},
+                                                                  {"packed_asym4", ".weight_zero_point"},
+                                                                  {"packed_int8", ".weight_shape"},
+                                                                  {"w8a8_int8", ".weight_scale"},
+                                                                  {"fp8_channel", ".weight_scale"},
+                                                                  {"fp8_block", ".weight_scale_inv"}}) {
     ChangedFolder changed(folder);
     ASSERT_EQ(changed.error(), "no error") << folder;
     changed.erase(up + part);

@@ -133,9 +133,7 @@ class Fp8Matrix final : public QuantizedMatrix {
     }
   }
 
-  LinearGroup read(std::int64_t, std::int64_t, LinearFormat::Kind) const override {
-    CHECK(false, "FP8 has no groups");
-  }
+  LinearGroup read(std::int64_t, std::int64_t, LinearFormat::Kind) const override { CHECK(false, "FP8 has no groups"); }
 
  private:
   float scale_of(std::int64_t row, std::int64_t block) const {
@@ -185,12 +183,22 @@ class Mxfp4Matrix final : public QuantizedMatrix {
   const std::byte* scales_;
 };
 
+// Whether all zero points are `zero`; those that fill up a word count too.
 bool has_one_zero(const IntegerParts& parts, int zero) {
-  if (parts.zeros.data == nullptr) return parts.zero == zero;
-  for (std::int64_t row = 0; row < parts.zeros.rows; ++row) {
-    for (std::int64_t group = 0; group < parts.zeros.columns; ++group) {
-      if (parts.zero_at(row, group) != zero) return false;
-    }
+  const Integers& zeros = parts.zeros;
+  const int stored = zero - parts.zero;
+  if (zeros.data == nullptr) return stored == 0;
+  if (zeros.layout == IntegerLayout::bytes) {
+    const auto* first = reinterpret_cast<const std::int8_t*>(zeros.data);
+    return std::all_of(first, first + zeros.rows * zeros.columns, [=](std::int8_t code) { return code == stored; });
+  }
+  std::uint32_t expected = 0;
+  for (int bit = 0; bit < 32; bit += zeros.bits) expected |= static_cast<std::uint32_t>(stored) << bit;
+  const std::int64_t n = 32 / zeros.bits, words = (zeros.rows + n - 1) / n * zeros.columns;
+  for (std::int64_t i = 0; i < words; ++i) {
+    std::uint32_t word;
+    std::memcpy(&word, zeros.data + i * 4, sizeof(word));
+    if (word != expected) return false;
   }
   return true;
 }

@@ -11,7 +11,8 @@
 
 namespace chorus {
 
-// How integers of 4 or 8 bits lie. Words are of 32 bits, little-endian, and have their integers from the lowest bits on.
+// How integers of 4 or 8 bits lie. Words are of 32 bits, little-endian, and have their integers from the lowest bits
+// on.
 enum class IntegerLayout : std::uint8_t {
   down,         // word [column / n][row]: n integers of one row. GPTQ's qweight
   across,       // word [column][row / n]: of n rows. GPTQ's qzeros, with groups as columns

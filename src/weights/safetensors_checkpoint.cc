@@ -143,7 +143,8 @@ Result<ShardTensors> read_index(const std::string& path) {
 
 // A tensor that is not there is an error when it is asked for: an index may list more than the model needs (a tied
 // head, inv_freq of old rotary embeddings, layers for multi-token prediction).
-void place_tensors(const SafetensorsShard& shard, const std::vector<std::string>& names, SafetensorsCheckpoint* checkpoint) {
+void place_tensors(const SafetensorsShard& shard, const std::vector<std::string>& names,
+                   SafetensorsCheckpoint* checkpoint) {
   std::unordered_map<std::string_view, const SafetensorsEntry*> by_name;
   for (const SafetensorsEntry& entry : shard.header.entries) by_name.emplace(entry.name, &entry);
   for (const std::string& name : names) {

@@ -42,7 +42,9 @@ class SafetensorsCheckpoint final : public Checkpoint {
     shards_.push_back(std::make_unique<SafetensorsShard>(std::move(shard)));
     return *shards_.back();
   }
-  void place(const SafetensorsShard& shard, const SafetensorsEntry& entry) { places_.emplace(entry.name, Place{&shard, &entry}); }
+  void place(const SafetensorsShard& shard, const SafetensorsEntry& entry) {
+    places_.emplace(entry.name, Place{&shard, &entry});
+  }
   // The index puts `name` into `file`, which does not have it.
   void note_absent(const std::string& name, const std::string& file) { absent_.emplace(name, file); }
   // `alias` is the tensor `name` where it is none itself.
