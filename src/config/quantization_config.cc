@@ -122,7 +122,7 @@ void read_config_groups(ConfigFields* fields, WeightQuantization* quantization) 
     return;
   }
   for (const auto& [name, group] : groups->items()) {
-    const std::string where = fmt::format("{}: config_groups.{}", fields->where(), name.substr(0, 40));
+    const std::string where = fmt::format("config_groups.{}", name.substr(0, 40));
     ConfigFields own(group, where);
     if (own.find("weights") == nullptr) continue;  // of activations alone
     if (!own.find("weights")->is_object()) {
@@ -145,7 +145,7 @@ void read_compressed_tensors(ConfigFields* fields, WeightQuantization* quantizat
              {"pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "mixed-precision", "dense"});
   refuse_unless_empty(fields, "transform_config");
   if (const Json* sparsity = fields->find("sparsity_config"); sparsity != nullptr && sparsity->is_object()) {
-    ConfigFields sparse(*sparsity, fields->where() + ": sparsity_config");
+    ConfigFields sparse(*sparsity, "sparsity_config");
     one_of(&sparse, "format", {"dense"});
     if (const auto finished = sparse.finish(); !finished.ok()) fields->refuse(finished.error().message);
   }

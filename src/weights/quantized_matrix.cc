@@ -152,7 +152,9 @@ class Mxfp4Matrix final : public QuantizedMatrix {
 
   void read_floats(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const override {
     for (std::int64_t column = first; column < first + count; ++column) {
-      *out++ = 0.5F * static_cast<float>(twice(row, column)) * power_of(scale(row, column));
+      const int code = code_of(row, column), twice = twice_of(code);
+      const float value = 0.5F * static_cast<float>(twice) * power_of(scale(row, column));
+      *out++ = code == 8 ? -value : value;  // -0
     }
   }
 
@@ -164,7 +166,7 @@ class Mxfp4Matrix final : public QuantizedMatrix {
     const float half_scale = 0.5F * power_of(static_cast<std::byte>(exponent + lost));
     read.scale = half_scale > 32768 ? std::uint16_t{0x7c00} : float_to_half(half_scale);
     for (int k = 0; k < group_columns; ++k) {
-      const float code = std::nearbyint(std::ldexp(static_cast<float>(twice(row, first + k)), -lost));
+      const float code = std::nearbyint(std::ldexp(static_cast<float>(twice_of(code_of(row, first + k))), -lost));
       read.codes[k] = static_cast<std::int8_t>(code);
     }
     return read;
@@ -172,10 +174,12 @@ class Mxfp4Matrix final : public QuantizedMatrix {
 
  private:
   std::byte scale(std::int64_t row, std::int64_t column) const { return scales_[(row * columns() + column) / 32]; }
-  int twice(std::int64_t row, std::int64_t column) const {
-    constexpr std::int8_t values[] = {0, 1, 2, 3, 4, 6, 8, 12};
+  int code_of(std::int64_t row, std::int64_t column) const {
     const int both = static_cast<int>(blocks_[(row * columns() + column) / 2]);
-    const int code = column % 2 == 0 ? both & 15 : both >> 4;
+    return column % 2 == 0 ? both & 15 : both >> 4;
+  }
+  static int twice_of(int code) {
+    constexpr std::int8_t values[] = {0, 1, 2, 3, 4, 6, 8, 12};
     return code < 8 ? values[code] : -values[code - 8];
   }
 

@@ -1,7 +1,7 @@
 """Writes tests/data/quantized: folders of tiny models with quantised weights, each packed and de-quantised by the package whose format it is.
 
     pip install torch transformers==5.24.0 compressed-tensors==0.20.0 && pip install --no-deps auto-gptq==0.7.1 autoawq==0.2.5
-    python3 tests/tools/make_quantized_models.py tests/data/quantized
+    python3 tests/tools/make_quantized_models.py tests/data/quantized [NAME ..]
 
 reference.json: as that of tests/data/models, by transformers in float32 over the de-quantised weights; "weights": of each quantised matrix the
 CRC-32 of those float32 values and the first of them. AutoGPTQ and AutoAWQ are of the format alone: their modules are loaded without the package."""
@@ -54,14 +54,17 @@ def auto_awq():
 
 
 def ranges(weight, bits, group, symmetric):
-    """Scales (binary16, as float32) and zero points by row and group, by the least and the greatest of each."""
+    """Scales (binary16, as float32) and zero points by row and group, by the least and the greatest of each; and the weight cut to what they reach."""
     parts = weight.unflatten(1, (-1, group))
     low, high, levels = parts.amin(2).clamp(max=0), parts.amax(2).clamp(min=0), 2**bits - 1
     if symmetric:
-        scales = (2 * torch.maximum(-low, high) / levels).half().float()
-        return scales, torch.full_like(scales, 2 ** (bits - 1))
-    scales = ((high - low) / levels).half().float()
-    return scales, torch.round(-low / scales).clamp(1, levels - 1)
+        scales = (torch.maximum(-low, high) / (2 ** (bits - 1) - 1)).half().float()
+        zeros = torch.full_like(scales, 2 ** (bits - 1))
+    else:
+        scales = ((high - low) / levels).half().float()
+        zeros = torch.round(-low / scales).clamp(1, levels - 1)
+    least, most = -zeros * scales, (levels - zeros) * scales
+    return scales, zeros, torch.minimum(torch.maximum(parts, least[..., None]), most[..., None]).flatten(1)
 
 
 def gptq(bits, group, symmetric, version=1, act_order=False):
@@ -71,11 +74,11 @@ def gptq(bits, group, symmetric, version=1, act_order=False):
         rows, columns = weight.shape
         size = columns if group == -1 else group
         order = torch.from_numpy(rng.permutation(columns)) if act_order else torch.arange(columns)
-        scales, zeros = ranges(weight[:, order], bits, size, symmetric)
+        scales, zeros, cut = ranges(weight[:, order], bits, size, symmetric)
         g_idx = torch.empty(columns, dtype=torch.int32)
         g_idx[order] = torch.arange(columns, dtype=torch.int32) // size
         linear = torch.nn.Linear(columns, rows, bias=False)
-        linear.weight.data = weight
+        linear.weight.data[:, order] = cut
         layer = qlinear.QuantLinear(bits, size, columns, rows, False, weight_dtype=torch.float32)
         layer.pack(linear, scales, zeros.clone(), g_idx)
         values = layer(torch.eye(columns)).T.contiguous()
@@ -92,9 +95,9 @@ def awq(group):
     gemm, packing = auto_awq()
 
     def quantise(weight, _):
-        scales, zeros = ranges(weight, 4, group, False)
+        scales, zeros, cut = ranges(weight, 4, group, False)
         linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-        linear.weight.data = weight
+        linear.weight.data = cut
         layer = gemm.WQLinear_GEMM.from_linear(linear, 4, group, scales=scales.T.contiguous(), zeros=zeros.T.contiguous())
         values = packing.dequantize_gemm(layer.qweight, layer.qzeros, layer.scales.float(), 4, group)
         return {".qweight": layer.qweight, ".qzeros": layer.qzeros, ".scales": layer.scales}, values.T.contiguous()
@@ -276,8 +279,8 @@ def write_case(folder, make, quantise, quantization, kept):
 
 def main():
     out = pathlib.Path(sys.argv[1])
-    for name, case in CASES.items():
-        write_case(out / name, *case)
+    for name in sys.argv[2:] or CASES:
+        write_case(out / name, *CASES[name])
 
 
 main()
