@@ -24,6 +24,7 @@ TARGETS = {
     'safetensors': (['weights'], JSON),
     'gguf': (['gguf'], []),
     'config': (['config/model', 'config/rope', 'config/generation', 'models'], JSON),
+    'quantized': (['config/quantization', 'weights'], JSON),
     'tokenizer_load': (['tokenizer'], JSON + REGEX),
     'tokenize': ([], ['<s>', '</s>', '<unk>', '<0x0A>', '\u2581', '\ufffd']),
     'pattern': (['tokenizer/pattern', 'tokenizer/regex'], REGEX),

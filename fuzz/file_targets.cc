@@ -59,6 +59,33 @@ void run_config(std::string_view input) {
   (void)read_model_config(folder.path());
 }
 
+// A quantization_config, and behind a 0 byte model.safetensors: every matrix read in every form.
+void run_quantized(std::string_view input) {
+  static const Folder folder;
+  const std::size_t cut = std::min(input.find('\0'), input.size());
+  const std::string config =
+      R"({"architectures": ["unknown"], "quantization_config": )" + std::string(input.substr(0, cut)) + "}";
+  folder.write("config.json", config);
+  folder.write("model.safetensors", cut < input.size() ? input.substr(cut + 1) : "");
+  const auto model = read_model_config(folder.path());
+  if (!model) return;
+  const auto checkpoint = open_checkpoint(folder.path(), false, model->quantization);
+  if (!checkpoint) return;
+  for (const std::string& name : (*checkpoint)->names()) {
+    const auto matrix = (*checkpoint)->quantized(name);
+    if (!matrix.ok() || *matrix == nullptr) continue;
+    std::vector<float> row(static_cast<std::size_t>((*matrix)->columns()));
+    for (std::int64_t i = 0; i < (*matrix)->rows(); ++i) {
+      (*matrix)->read_floats(i, 0, (*matrix)->columns(), row.data());
+      if ((*matrix)->kind() == LinearFormat::plain) continue;
+      for (std::int64_t first = 0; first + group_columns <= (*matrix)->columns(); first += group_columns) {
+        (void)(*matrix)->read(i, first, (*matrix)->kind());
+      }
+    }
+    (void)(*checkpoint)->tensor(name, {(*matrix)->rows(), (*matrix)->columns()});
+  }
+}
+
 void run_chat(std::string_view input) {
   static const Folder folder;
   folder.write("tokenizer_config.json", input);

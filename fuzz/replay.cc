@@ -18,11 +18,12 @@ struct Target {
   void (*run)(std::string_view input);
 };
 
-constexpr std::array<Target, 24> targets = {{
+constexpr std::array<Target, 25> targets = {{
     {"json", chorus::fuzz::run_json},
     {"safetensors", chorus::fuzz::run_safetensors},
     {"gguf", chorus::fuzz::run_gguf},
     {"config", chorus::fuzz::run_config},
+    {"quantized", chorus::fuzz::run_quantized},
     {"tokenizer_load", chorus::fuzz::run_tokenizer_load},
     {"tokenize", chorus::fuzz::run_tokenize},
     {"pattern", chorus::fuzz::run_pattern},

@@ -14,6 +14,7 @@ void run_json(std::string_view input);
 void run_safetensors(std::string_view input);
 void run_gguf(std::string_view input);
 void run_config(std::string_view input);
+void run_quantized(std::string_view input);
 void run_tokenizer_load(std::string_view input);
 void run_tokenize(std::string_view input);
 void run_pattern(std::string_view input);

@@ -86,7 +86,7 @@ Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* 
     InspectedTensor& tensor = (*tensors)[named.name];
     tensor.name = named.name;
     tensor.shape = named.shape;
-    tensor.dtype = inspection->dtype;
+    tensor.dtype = name_of(inspection->dtype);
     tensor.slices.resize(inspection->shards.size());
     shard.elements += named.row_count * named.column_count;
     std::optional<InspectedSlice>& slice = tensor.slices[index];
@@ -100,6 +100,18 @@ Result<void> add_shard(const ModelConfig& model, std::size_t index, Inspection* 
   return {};
 }
 
+// How the checkpoint has a tensor, whose shape must be that of the model.
+Result<std::string> stored_as(const Checkpoint& checkpoint, const ModelConfig& model, const InspectedTensor& tensor) {
+  CHORUS_TRY(const SharedQuantizedMatrix matrix, checkpoint.quantized(tensor.name));
+  if (matrix != nullptr) {
+    std::int64_t elements = 1;
+    for (const std::int64_t size : tensor.shape) elements *= size;
+    if (elements == matrix->rows() * matrix->columns()) return std::string(name_of(model.quantization.method));
+  }
+  CHORUS_TRY(const TensorView view, checkpoint.tensor(tensor.name, tensor.shape));
+  return std::string(name_of(view.dtype));
+}
+
 // What the checkpoint says of the tensors: their dtypes, and what it has besides. A model without one is inspected by
 // its config.json alone.
 Result<void> look_into_checkpoint(const EngineConfig& config, const ModelConfig& model, Inspection* inspection) {
@@ -107,7 +119,7 @@ Result<void> look_into_checkpoint(const EngineConfig& config, const ModelConfig&
     inspection->no_checkpoint = "--load-format dummy";
     return {};
   }
-  const auto checkpoint = open_checkpoint(config.model, model.tie_word_embeddings);
+  const auto checkpoint = open_checkpoint(config.model, model.tie_word_embeddings, model.quantization);
   if (!checkpoint.ok() && checkpoint.error().code == ErrorCode::not_found) {
     inspection->no_checkpoint = checkpoint.error().message;
     return {};
@@ -115,8 +127,7 @@ Result<void> look_into_checkpoint(const EngineConfig& config, const ModelConfig&
   if (!checkpoint.ok()) return checkpoint.error();
   std::set<std::string> used;
   for (InspectedTensor& tensor : inspection->tensors) {
-    CHORUS_TRY(const TensorView view, (*checkpoint)->tensor(tensor.name, tensor.shape));
-    tensor.dtype = view.dtype;
+    CHORUS_TRY(tensor.dtype, stored_as(**checkpoint, model, tensor));
     used.insert(tensor.name);
   }
   for (const std::string& name : (*checkpoint)->names()) {

@@ -160,7 +160,7 @@ Json tensor_json(const InspectedTensor& tensor) {
   for (const auto& slice : tensor.slices) slices.push_back(slice_json(tensor, slice));
   return {{"name", tensor.name},
           {"shape", tensor.shape},
-          {"dtype", name_of(tensor.dtype)},
+          {"dtype", tensor.dtype},
           {"replicated", is_replicated(tensor)},
           {"slices", slices}};
 }
@@ -213,7 +213,7 @@ std::int64_t InspectedSlice::elements() const {
 std::string text_of(const Inspection& inspection) {
   std::vector<std::vector<std::string>> rows = {{"PARAMETER", "SHAPE", "DTYPE", "SLICES"}};
   for (const InspectedTensor& tensor : inspection.tensors) {
-    rows.push_back({tensor.name, fmt::format("[{}]", fmt::join(tensor.shape, ", ")), name_of(tensor.dtype),
+    rows.push_back({tensor.name, fmt::format("[{}]", fmt::join(tensor.shape, ", ")), tensor.dtype,
                     slices_text(inspection, tensor)});
   }
   std::string text = head_text(inspection) + table_text(rows) + "\n";

@@ -40,7 +40,7 @@ struct InspectedSlice {
 struct InspectedTensor {
   std::string name;
   std::vector<std::int64_t> shape;
-  DType dtype = DType::float32;                       // in the checkpoint
+  std::string dtype;                                  // in the checkpoint: of its elements, or how it is quantised
   std::vector<std::optional<InspectedSlice>> slices;  // one per shard; nullopt: it has nothing of it
 };
 
@@ -48,7 +48,7 @@ struct Inspection {
   std::string model, architecture;
   ParallelConfig parallel;
   Isa isa = Isa::scalar;
-  DType dtype = DType::float32;              // of the computation
+  DType dtype = DType::float32;  // of the computation
   Quantization quantization = Quantization::none;
   std::optional<std::string> no_checkpoint;  // why dtypes are those of the computation
   std::vector<InspectedShard> shards;

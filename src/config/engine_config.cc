@@ -1,5 +1,6 @@
 #include "config/engine_config.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -341,7 +342,8 @@ DType compute_dtype(const EngineConfig& config, const ModelConfig& model) {
 
 Quantization compute_quantization(const EngineConfig& config, const ModelConfig& model) {
   if (config.on_gpu()) return Quantization::none;
-  const bool has_none = model.stored_formats.empty();
+  const bool has_none = std::ranges::all_of(
+      model.stored_formats, [](const StoredFormat& stored) { return stored.kind == LinearFormat::plain; });
   return config.quantization == Quantization::automatic && has_none ? Quantization::none : config.quantization;
 }
 

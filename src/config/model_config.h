@@ -9,6 +9,7 @@
 
 #include "base/fields.h"
 #include "base/result.h"
+#include "config/weight_quantization.h"
 #include "tensor/linear_format.h"
 
 namespace chorus {
@@ -49,7 +50,8 @@ struct OwnNumber {
 };
 
 // A matrix that the checkpoint has quantised, by its name with the number of an expert written *; and the format in
-// groups that it is packed in: that of its blocks, or for other kinds of blocks the next that loses little.
+// groups that it is packed in: one that has its numbers, or for other blocks of a GGUF file the next that loses little;
+// plain: its numbers are packed as floats.
 struct StoredFormat {
   std::string tensor;
   LinearFormat::Kind kind = LinearFormat::plain;
@@ -96,6 +98,7 @@ struct ModelConfig {
   double own(std::string_view name) const;
   DType dtype =
       DType::float32;  // of the checkpoint, as declared (float32 if not); safetensors headers decide for each tensor
+  WeightQuantization quantization;
   std::vector<StoredFormat> stored_formats;
   std::vector<std::int32_t> bos_token_ids;
   // Each ends a choice: generation_config.json's (else config.json's), and the tokenizer's own once
@@ -118,7 +121,7 @@ struct ModelConfig {
         self.partial_rotary_factor, self.layer_is_rotary, self.tie_word_embeddings, self.attention_bias,
         self.attention_output_bias, self.mlp_bias, self.lm_head_bias, self.layer_window, self.attention_scale,
         self.num_experts, self.num_experts_per_tok, self.moe_intermediate_size, self.norm_topk_prob, self.layer_is_moe,
-        self.own_numbers, self.dtype, self.stored_formats, self.bos_token_ids,
+        self.own_numbers, self.dtype, self.quantization, self.stored_formats, self.bos_token_ids,
         // What ends a choice is the head's to say: a node need not have the tokenizer.
         Noted{self.eos_token_ids, OfFrontEnd{}}, Noted{self.eos_token_id, OfFrontEnd{}},
         Noted{self.default_temperature, OfFrontEnd{}}, Noted{self.default_top_p, OfFrontEnd{}},

@@ -8,7 +8,10 @@
 
 namespace chorus {
 
-// Sets model->stored_formats. `path`: of the config.json, for messages. Errors: a method that is not read here.
+// Sets model->quantization, and of a GGUF file model->stored_formats. Which matrices a folder has quantised its files
+// say, and not the lists of exempt modules here, which every tool matches in a way of its own. `path`: of the
+// config.json, for messages. Errors: a method, or a kind of it, that is not read here.
+// Keys: transformers, utils/quantization_config.py; compressed-tensors, quantization/quant_config.py and quant_args.py.
 Result<void> read_quantization(const std::string& path, const ConfigFields& fields, ModelConfig* model);
 
 }  // namespace chorus

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -43,6 +44,37 @@ void warn_of_unread_tensors(const Checkpoint& checkpoint, const std::vector<Decl
       model.architecture, fmt::join(unread, ", "), count > named_max ? ", .." : "");
 }
 
+// How many matrices, and the bytes that they are packed in.
+struct PackedCount {
+  int matrices = 0;
+  std::size_t bytes = 0;
+};
+
+// What became of the matrices that the checkpoint has quantised, on this node.
+void tell_of_quantized(const std::vector<DeclaredModel>& shards, const std::vector<std::uint64_t>& offsets,
+                       const ModelConfig& model, DType dtype) {
+  const LinearFormats formats(Quantization::automatic, model);
+  std::map<std::string, PackedCount> counts;
+  for (std::size_t shard = 0; shard < shards.size(); ++shard) {
+    if (offsets[shard] == offsets[shard + 1]) continue;
+    for (const ParameterSpec& spec : shards[shard].parameters.specs()) {
+      if (!formats.is_quantized(spec.sources)) continue;
+      PackedCount& count =
+          counts[spec.format.in_groups() ? name_of(spec.format) : fmt::format("de-quantised into {}", name_of(dtype))];
+      ++count.matrices;
+      count.bytes += spec.bytes;
+    }
+  }
+  std::vector<std::string> parts;
+  for (const auto& [what, count] : counts) {
+    parts.push_back(fmt::format("{} {} ({:.1f} MiB)", count.matrices, what, static_cast<double>(count.bytes) / 0x1p20));
+  }
+  if (parts.empty()) return;
+  log(LogLevel::info, "{}: matrices quantised by {} are packed as: {}{}", model.directory,
+      name_of(model.quantization.method), fmt::join(parts, ", "),
+      model.quantization.rounds_activations ? "; activations are not rounded as its own kernels would" : "");
+}
+
 }  // namespace
 
 std::string numerics_profile(Isa isa, DType dtype, Quantization quantization) {
@@ -53,7 +85,7 @@ std::string numerics_profile(Isa isa, DType dtype, Quantization quantization) {
 
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype) {
   if (config.load_format == LoadFormat::dummy) return make_dummy_checkpoint(config.seed, dtype);
-  return open_checkpoint(config.model, model.tie_word_embeddings);
+  return open_checkpoint(config.model, model.tie_word_embeddings, model.quantization);
 }
 
 std::vector<int> local_weight_shards(const ParallelConfig& parallel) {
@@ -105,6 +137,7 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
     CHORUS_TRY_VOID(declared[shard].parameters.pack(*checkpoint, pool, weights.arena.writable_data() + offsets[shard],
                                                     interrupted));
   }
+  tell_of_quantized(declared, offsets, model, dtype);
   if (offsets.back() > 0) CHORUS_TRY_VOID(weights.arena.seal());
   weights.shard_offsets = std::move(offsets);
   return weights;

@@ -18,7 +18,7 @@ namespace {
 // is wrong with the checkpoint itself is said by whoever loads it.
 Result<void> untie_own_head(const EngineConfig& engine, ModelConfig* model) {
   if (!model->tie_word_embeddings || engine.load_format == LoadFormat::dummy) return {};
-  const auto checkpoint = open_checkpoint(engine.model);
+  const auto checkpoint = open_checkpoint(engine.model, false, model->quantization);
   if (!checkpoint.ok()) return {};
   CHORUS_TRY(const bool own, has_own_head(**checkpoint, model->vocab_size, model->hidden_size));
   if (!own) return {};

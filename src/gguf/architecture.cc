@@ -197,7 +197,8 @@ std::string name_of_all_experts(const std::string& name) {
   constexpr std::string_view part = ".experts.";
   const std::size_t at = name.find(part);
   if (at == std::string::npos) return name;
-  const std::size_t begin = at + part.size(), end = std::min(name.find('.', begin), name.size());
+  const std::size_t begin = at + part.size(), end = std::min(name.find_first_not_of("0123456789", begin), name.size());
+  if (end == begin || (end < name.size() && name[end] != '.')) return name;  // of all experts already
   return name.substr(0, begin) + "*" + name.substr(end);
 }
 

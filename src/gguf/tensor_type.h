@@ -11,6 +11,9 @@
 
 namespace chorus {
 
+// Of the block that begins at column `first` of a row, as `kind` has it.
+using ReadGgufGroup = LinearGroup (*)(const std::byte* row, std::int64_t first, LinearFormat::Kind kind);
+
 struct GgufTensorType {
   std::uint32_t id;  // as in the file
   const char* name;
@@ -22,7 +25,7 @@ struct GgufTensorType {
   // How its matrices are packed where kernels compute in groups: as they are where `read_group` gives a block's own
   // codes, else through their floats.
   LinearFormat::Kind kind = LinearFormat::plain;
-  ReadLinearGroup read_group = nullptr;
+  ReadGgufGroup read_group = nullptr;
   // Whether Chorus can read it: the others are known by size alone.
   bool is_readable() const { return dtype.has_value() || to_float != nullptr; }
 };

@@ -51,9 +51,9 @@ struct SourceRows {
   const std::byte* data = nullptr;
   DType dtype = DType::bfloat16;
   std::int64_t row_stride = 0;  // elements between rows
-  // Not null: `data` is a row of blocks; segments are whole groups.
-  ReadLinearGroup read_group = nullptr;
-  std::int64_t first_column = 0;  // of the row in those blocks
+  // Not null, in place of the above: a row of groups, from a column on; segments are whole groups.
+  const LinearGroups* groups = nullptr;
+  std::int64_t row = 0, first_column = 0;
 };
 // Packs rows [panel * P, min((panel + 1) * P, rows)) of the matrix into `out` (the start of the whole packed matrix).
 // `row_source(context, row)` gives the `columns` source elements of one row: a row of W may come from any tensor

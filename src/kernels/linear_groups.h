@@ -4,7 +4,7 @@
 // the nearest (ties to even). A group with a NaN or an infinity has a scale that is NaN. For each output and segment,
 // from +0, groups in ascending order:
 //   sum = fma(float(sum over k of q_w q_x), s_w s_x, sum), and with a minimum sum = fma(m_w, s_x float(sum of q_x),
-//   sum)
+//   sum); of a zero point z it is m_w = s_w (-z), which is exact
 // then the segments' tree of linear.h. The sums over k are of integers, so exact in any order, and every product and
 // sum of floats is one IEEE operation: all instruction sets give the same bits.
 //
@@ -13,7 +13,7 @@
 //            turn; int4: 4 lines, line j has columns 4 j .. in the low halves of its bytes, 16 + 4 j .. in the high
 //            ones
 //   scales   [32] binary16
-//   minima   [32] binary16, int4_minimum alone
+//   minima   [32] binary16, int4_minimum and int4_zero (-z) alone
 // Missing rows and columns are such that they add +0.
 #pragma once
 
@@ -32,7 +32,7 @@ constexpr std::int64_t scales_offset(LinearFormat::Kind kind) {
   return 2 * half_code_bytes(kind);
 }
 constexpr std::int64_t record_bytes(LinearFormat::Kind kind) {
-  return scales_offset(kind) + (kind == LinearFormat::int4_minimum ? 2 : 1) * line_bytes;
+  return scales_offset(kind) + (has_minimum(kind) ? 2 : 1) * line_bytes;
 }
 constexpr std::int64_t segment_groups(const LinearShape& shape) {
   return round_up(segment_columns(shape), group_columns) / group_columns;

@@ -70,12 +70,15 @@ HalfPanel ready_half(const LinearCall& call, std::int64_t panel, std::int64_t ha
     ready = {record + half * signed_code_bytes, record_bytes(kind), scales, minima};
   for (std::int64_t group = 0; group < groups; ++group, record += record_bytes(kind)) {
     const std::byte* from = record + scales_offset(kind) + half * group_half_rows * 2;
-    Vnni::store(scales + group * group_half_rows, Vnni::load_half(from));
+    const __m512 scale = Vnni::load_half(from);
+    Vnni::store(scales + group * group_half_rows, scale);
     if constexpr (kind != LinearFormat::int8) {
       unpack_codes<kind>(record + half * half_code_bytes(kind), workspace + group * signed_code_bytes);
     }
-    if constexpr (kind == LinearFormat::int4_minimum) {
-      Vnni::store(minima + group * group_half_rows, Vnni::load_half(from + line_bytes));
+    if constexpr (has_minimum(kind)) {
+      const __m512 minimum = Vnni::load_half(from + line_bytes);
+      Vnni::store(minima + group * group_half_rows,
+                  kind == LinearFormat::int4_zero ? _mm512_mul_ps(scale, minimum) : minimum);
     }
   }
   return ready;
@@ -122,7 +125,7 @@ class HalfTile {
       const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(x_.scales[cell + i]));
       sum[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(sums[i])), factor, sum[i]);
     }
-    if constexpr (kind == LinearFormat::int4_minimum) {
+    if constexpr (has_minimum(kind)) {
       const __m512 minimum = Vnni::load(w_.minima + group * group_half_rows);
 #pragma GCC unroll 16
       for (int i = 0; i < tile_rows; ++i) {
@@ -204,6 +207,8 @@ void compute(const LinearCall& call, const LinearRectangle& all, std::byte* work
       return compute_all<LinearFormat::int8>(call, all, workspace);
     case LinearFormat::int4:
       return compute_all<LinearFormat::int4>(call, all, workspace);
+    case LinearFormat::int4_zero:
+      return compute_all<LinearFormat::int4_zero>(call, all, workspace);
     default:
       return compute_all<LinearFormat::int4_minimum>(call, all, workspace);
   }

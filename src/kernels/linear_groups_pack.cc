@@ -11,24 +11,6 @@
 namespace chorus {
 namespace {
 
-constexpr std::uint16_t half_infinity = 0x7c00;
-
-// To the nearest, ties to even; subnormals too. Beyond the range the largest finite one: the codes then are cut off.
-std::uint16_t to_half(float value) {
-  constexpr float largest = 65504.0F;
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000U);
-  if (std::isnan(value)) return static_cast<std::uint16_t>(sign | half_infinity | 0x200U);
-  const float magnitude = std::min(std::abs(value), largest);
-  // Below 2^-14 the steps are of 2^-24: adding 0.5 rounds to them.
-  if (magnitude < 0x1p-14F) {
-    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(magnitude + 0.5F) & 0x7ffU));
-  }
-  const auto rounded = std::bit_cast<std::uint32_t>(magnitude);
-  const std::uint32_t even = rounded >> 13 & 1U;
-  return static_cast<std::uint16_t>(sign | ((rounded + 0xfffU + even - (112U << 23)) >> 13));
-}
-
 struct Range {
   float least = 0, most = 0;
   bool is_finite = true;
@@ -75,7 +57,7 @@ void put_group(LinearFormat::Kind kind, const LinearGroup& group, std::int64_t r
   }
   std::byte* scale = record + scales_offset(kind) + row * 2;
   std::memcpy(scale, &group.scale, 2);
-  if (kind == LinearFormat::int4_minimum) std::memcpy(scale + line_bytes, &group.minimum, 2);
+  if (has_minimum(kind)) std::memcpy(scale + line_bytes, &group.minimum, 2);
 }
 
 // Codes of a row's group, less what they are stored with.
@@ -107,7 +89,7 @@ void load_floats(const SourceRows& source, std::int64_t first, std::int64_t coun
 }
 
 LinearGroup read_source(LinearFormat::Kind kind, const SourceRows& source, std::int64_t first, std::int64_t count) {
-  if (source.read_group != nullptr) return source.read_group(source.data, source.first_column + first, kind);
+  if (source.groups != nullptr) return source.groups->read(source.row, source.first_column + first, kind);
   alignas(64) float values[group_columns] = {};
   load_floats(source, first, count, values);
   return quantise_group(kind, values, static_cast<int>(count));
@@ -121,22 +103,28 @@ LinearGroup quantise_group(LinearFormat::Kind kind, const float* values, int cou
   const Range range = range_of(padded);
   LinearGroup group;
   if (!range.is_finite) {
-    group.scale = to_half(std::numeric_limits<float>::quiet_NaN());
+    group.scale = float_to_half(std::numeric_limits<float>::quiet_NaN());
     return group;
   }
   const float largest = std::max(-range.least, range.most);
   if (kind == LinearFormat::int8) {
-    group.scale = to_half(largest / 127);
+    group.scale = float_to_half(largest / 127);
     encode(padded, half_to_float(group.scale), 0, 0, -127, 127, group.codes);
   } else if (kind == LinearFormat::int4) {
     // The element of the largest magnitude is -8 or, of the other sign, its opposite: the scale may be below 0.
-    group.scale = to_half((range.most > -range.least ? range.most : range.least) / -8);
+    group.scale = float_to_half((range.most > -range.least ? range.most : range.least) / -8);
     encode(padded, half_to_float(group.scale), 0, 8, 0, 15, group.codes);
+  } else if (kind == LinearFormat::int4_zero) {
+    group.scale = float_to_half((range.most - range.least) / 15);
+    const float scale = half_to_float(group.scale);
+    const float zero = scale == 0 ? 0 : std::min(15.0F, std::nearbyint(-range.least / scale));
+    group.minimum = float_to_half(-zero);
+    encode(padded, scale, 0, static_cast<int>(zero), 0, 15, group.codes);
   } else {
     // Zeros that fill up a group are in no way of its minimum: their x is 0.
     const auto [least, most] = std::minmax_element(padded, padded + count);
-    group.minimum = to_half(*least);
-    group.scale = to_half((*most - *least) / 15);
+    group.minimum = float_to_half(*least);
+    group.scale = float_to_half((*most - *least) / 15);
     encode(padded, half_to_float(group.scale), half_to_float(group.minimum), 0, 0, 15, group.codes);
   }
   return group;
@@ -149,7 +137,7 @@ void pack_group_panel(LinearFormat::Kind kind, const LinearShape& shape, std::in
   const std::int64_t columns = segment_columns(shape), groups = segment_groups(shape);
   for (std::int64_t row = 0; row < count; ++row) {
     const SourceRows source = row_source(context, first + row);
-    CHECK(source.read_group == nullptr || columns % group_columns == 0, "segments of {} columns cut blocks", columns);
+    CHECK(source.groups == nullptr || columns % group_columns == 0, "segments of {} columns cut blocks", columns);
     for (std::int64_t group = 0; group < groups_of(shape); ++group) {
       const std::int64_t begin = group % groups * group_columns;
       const std::int64_t width = std::min<std::int64_t>(group_columns, columns - begin);
@@ -168,9 +156,9 @@ void unpack_group_row(LinearFormat::Kind kind, const LinearShape& shape, const s
     const std::byte* record = panel + group * record_bytes(kind);
     const std::byte* scales = record + scales_offset(kind);
     const float scale = load_as_float(scales, DType::float16, static_cast<std::size_t>(row));
-    const float minimum = kind == LinearFormat::int4_minimum
-                              ? load_as_float(scales + line_bytes, DType::float16, static_cast<std::size_t>(row))
-                              : 0;
+    float minimum =
+        has_minimum(kind) ? load_as_float(scales + line_bytes, DType::float16, static_cast<std::size_t>(row)) : 0;
+    if (kind == LinearFormat::int4_zero) minimum *= scale;
     const std::int64_t width = std::min<std::int64_t>(group_columns, columns - group % groups * group_columns);
     int codes[group_columns];
     read_codes(kind, record, row, codes);

@@ -41,9 +41,10 @@ WeightGroup weight_group(LinearFormat::Kind kind, const std::byte* record, std::
   }
   const std::byte* scales = record + scales_offset(kind);
   group.scale = load_as_float(scales, DType::float16, static_cast<std::size_t>(row));
-  if (kind == LinearFormat::int4_minimum) {
+  if (has_minimum(kind)) {
     group.minimum = load_as_float(scales + line_bytes, DType::float16, static_cast<std::size_t>(row));
   }
+  if (kind == LinearFormat::int4_zero) group.minimum *= group.scale;
   return group;
 }
 
@@ -59,7 +60,7 @@ float segment_sum(const LinearCall& call, const GroupRows& x, std::int64_t row, 
     std::int32_t product = 0;
     for (int k = 0; k < group_columns; ++k) product += w.codes[k] * x.codes[cell * group_columns + k];
     sum = std::fma(static_cast<float>(product), w.scale * x.scales[cell], sum);
-    if (kind == LinearFormat::int4_minimum) sum = std::fma(w.minimum, x.scaled_sums[cell], sum);
+    if (has_minimum(kind)) sum = std::fma(w.minimum, x.scaled_sums[cell], sum);
   }
   return sum;
 }

@@ -11,7 +11,8 @@
 namespace chorus {
 namespace {
 
-constexpr LinearFormat::Kind kinds[] = {LinearFormat::int8, LinearFormat::int4, LinearFormat::int4_minimum};
+constexpr LinearFormat::Kind kinds[] = {LinearFormat::int8, LinearFormat::int4, LinearFormat::int4_minimum,
+                                        LinearFormat::int4_zero};
 
 struct NamedKernel {
   const char* name;
@@ -51,8 +52,8 @@ TEST(LinearGroups, AllKernelsGiveTheBitsOfTheScalarOne) {
   for (int round = 0; round < 120; ++round) {
     const int segments = 1 << draw(0, 3);
     const LinearShape shape{draw(1, 100), segments * draw(1, 400 / segments), segments};
-    const std::int64_t m = draw(1, round % 4 == 0 ? 80 : 20), ldx = shape.columns + draw(0, 3);
-    const LinearFormat format = kinds[round % 3];
+    const std::int64_t m = draw(1, round % 3 == 0 ? 80 : 20), ldx = shape.columns + draw(0, 3);
+    const LinearFormat format = kinds[round % 4];
     const SourceMatrix source(DType::bfloat16, shape.rows, shape.columns, static_cast<std::uint32_t>(round));
     const PackedMatrix packed(Isa::scalar, format, shape, source);
     const std::vector<float> x = random_floats(m * ldx, 99), bias = random_floats(shape.rows, 7);
@@ -156,9 +157,10 @@ TEST(LinearGroups, AGroupIsWithinHalfAStep) {
     for (float& value : values) value *= magnitude;
     for (const LinearFormat::Kind kind : kinds) {
       const LinearGroup group = quantise_group(kind, values.data(), group_columns);
-      const float scale = half_to_float(group.scale), minimum = half_to_float(group.minimum);
-      // int4 cuts off what is at the other end of 15 steps than its largest.
-      const float steps = kind == LinearFormat::int8 ? 0.51F : kind == LinearFormat::int4 ? 1.01F : 0.55F;
+      const float scale = half_to_float(group.scale);
+      const float minimum = half_to_float(group.minimum) * (kind == LinearFormat::int4_zero ? scale : 1.0F);
+      // int4 cuts off what is at the other end of 15 steps than its largest; a zero point is rounded to a step.
+      const float steps = kind == LinearFormat::int8 ? 0.51F : kind == LinearFormat::int4_minimum ? 0.55F : 1.01F;
       for (int k = 0; k < group_columns; ++k) {
         const int code = group.codes[k] - (kind == LinearFormat::int4 ? 8 : 0);
         EXPECT_NEAR(static_cast<float>(code) * scale + minimum, values[static_cast<std::size_t>(k)],
@@ -198,27 +200,30 @@ TEST(LinearGroups, WhatIsNoNumberStaysInItsRow) {
   }
 }
 
-// Blocks of a file: codes at both ends, -128 too.
-LinearGroup extreme_group(const std::byte* row, std::int64_t first, LinearFormat::Kind kind) {
-  LinearGroup group;
-  for (int k = 0; k < group_columns; ++k) {
-    const bool odd = (static_cast<int>(row[0]) + first / group_columns + k) % 2 != 0;
-    group.codes[k] = static_cast<std::int8_t>(kind == LinearFormat::int8 ? (odd ? 127 : -128) : (odd ? 15 : 0));
+// Groups of a file: codes at both ends, -128 too.
+class ExtremeGroups final : public LinearGroups {
+ public:
+  LinearGroup read(std::int64_t row, std::int64_t first, LinearFormat::Kind kind) const override {
+    LinearGroup group;
+    for (int k = 0; k < group_columns; ++k) {
+      const bool odd = (row % 2 + first / group_columns + k) % 2 != 0;
+      group.codes[k] = static_cast<std::int8_t>(kind == LinearFormat::int8 ? (odd ? 127 : -128) : (odd ? 15 : 0));
+    }
+    group.scale = 0x3c00;                           // 1
+    if (has_minimum(kind)) group.minimum = 0xc000;  // -2
+    return group;
   }
-  group.scale = 0x3c00;                                            // 1
-  if (kind == LinearFormat::int4_minimum) group.minimum = 0xc000;  // -2
-  return group;
-}
+};
 
 // Goal: the largest codes against the largest x leave no kernel's range. Method: rows of +-1, and the sums by hand.
 TEST(LinearGroups, ExtremeCodesFitEveryKernel) {
   constexpr LinearShape shape{32, 96, 1};
-  std::vector<std::byte> rows(32);
-  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<std::byte>(i % 2);
+  const ExtremeGroups groups;
   const auto source = [](const void* context, std::int64_t row) {
-    SourceRows blocks{static_cast<const std::byte*>(context) + row};
-    blocks.read_group = extreme_group;
-    return blocks;
+    SourceRows rows;
+    rows.groups = static_cast<const ExtremeGroups*>(context);
+    rows.row = row;
+    return rows;
   };
   std::vector<float> x(17 * 96);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = i / 96 % 2 == 0 ? 1.0F : (i % 2 == 0 ? 1.0F : -1.0F);
@@ -227,7 +232,7 @@ TEST(LinearGroups, ExtremeCodesFitEveryKernel) {
   kernels.push_back({"scalar", &group_kernel_scalar()});
   for (const LinearFormat::Kind kind : kinds) {
     AlignedBytes bytes(packed_linear_bytes(Isa::scalar, kind, shape));
-    pack_linear_panel(Isa::scalar, kind, shape, 0, source, rows.data(), bytes.data());
+    pack_linear_panel(Isa::scalar, kind, shape, 0, source, &groups, bytes.data());
     const PackedLinear weight{shape, kind, Isa::scalar, bytes.data()};
     std::vector<float> w(96);
     unpack_linear_row(weight, 1, w.data());

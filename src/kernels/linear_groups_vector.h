@@ -86,8 +86,9 @@ class GroupTile {
     for (int i = 0; i < rows; ++i) {
       const Register factor = Vector::multiply(scale, Vector::broadcast(x.scales[cell + i]));
       sum[i][j] = Vector::fma(Vector::template finish<kind>(dots[i], x.sums[cell + i]), factor, sum[i][j]);
-      if constexpr (kind == LinearFormat::int4_minimum) {
-        const Register minimum = Vector::load_half(scales + line_bytes);
+      if constexpr (has_minimum(kind)) {
+        Register minimum = Vector::load_half(scales + line_bytes);
+        if constexpr (kind == LinearFormat::int4_zero) minimum = Vector::multiply(scale, minimum);
         sum[i][j] = Vector::fma(minimum, Vector::broadcast(x.scaled_sums[cell + i]), sum[i][j]);
       }
     }
@@ -110,6 +111,8 @@ struct GroupProduct {
         return compute_all<LinearFormat::int8>(call, all);
       case LinearFormat::int4:
         return compute_all<LinearFormat::int4>(call, all);
+      case LinearFormat::int4_zero:
+        return compute_all<LinearFormat::int4_zero>(call, all);
       default:
         return compute_all<LinearFormat::int4_minimum>(call, all);
     }

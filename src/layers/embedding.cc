@@ -26,7 +26,7 @@ ParallelLmHead::ParallelLmHead(Parameters& parameters, TensorParallel tp, const 
     : vocab_size_(vocab_size), own_rows_(own_rows(vocab_size, tp)), has_bias_(!bias_tensor.empty()) {
   const std::int64_t first = tp.rank * rows_a_rank(vocab_size, tp);
   weight_ =
-      parameters.add_linear({own_rows_, hidden_size, 1}, {{tensor, {vocab_size, hidden_size}, first, own_rows_, 0}});
+      parameters.add_output({own_rows_, hidden_size, 1}, {{tensor, {vocab_size, hidden_size}, first, own_rows_, 0}});
   if (has_bias_) bias_ = parameters.add_vector(own_rows_, {{bias_tensor, {vocab_size}, first, own_rows_, 0}});
 }
 
@@ -88,7 +88,7 @@ VocabParallelEmbedding::VocabParallelEmbedding(Parameters& parameters, TensorPar
       own_rows_(own_rows(vocab_size, tp)),
       is_packed_(is_output) {
   std::vector<ParameterSource> rows = {{tensor, {vocab_size, hidden_size}, first_row_, own_rows_, 0}};
-  weight_ = is_packed_ ? parameters.add_linear({own_rows_, hidden_size, 1}, std::move(rows))
+  weight_ = is_packed_ ? parameters.add_output({own_rows_, hidden_size, 1}, std::move(rows))
                        : parameters.add_table(own_rows_, hidden_size, std::move(rows));
 }
 

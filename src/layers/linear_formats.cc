@@ -8,20 +8,6 @@
 #include "weights/tied_head.h"
 
 namespace chorus {
-namespace {
-
-bool is_output(const std::vector<ParameterSource>& sources) {
-  return std::ranges::any_of(sources, [](const ParameterSource& source) {
-    return source.tensor == head_name || source.tensor == embedding_name;
-  });
-}
-
-}  // namespace
-
-bool holds_groups_of(LinearFormat::Kind to, LinearFormat::Kind from) {
-  return to == from || (from == LinearFormat::int4 && to == LinearFormat::int8);
-}
-
 LinearFormats::LinearFormats(Quantization quantization, const ModelConfig& model) : quantization_(quantization) {
   for (const StoredFormat& stored : model.stored_formats) stored_.emplace(stored.tensor, stored.kind);
   if (!model.tie_word_embeddings) return;
@@ -43,18 +29,28 @@ LinearFormat LinearFormats::of(const LinearShape& shape, const std::vector<Param
     case Quantization::int8:
       return LinearFormat::int8;
     case Quantization::int4:
-      return is_output(sources) ? LinearFormat::int8 : LinearFormat::int4;
+      return LinearFormat::int4;
     case Quantization::automatic:
       break;
   }
   return shape.columns / shape.segments % group_columns == 0 ? stored(sources, dtype) : LinearFormat(dtype);
 }
 
+LinearFormat LinearFormats::of_output(const LinearShape& shape, const std::vector<ParameterSource>& sources,
+                                      DType dtype) const {
+  return quantization_ == Quantization::int4 ? LinearFormat(LinearFormat::int8) : of(shape, sources, dtype);
+}
+
+bool LinearFormats::is_quantized(const std::vector<ParameterSource>& sources) const {
+  return std::ranges::any_of(
+      sources, [this](const ParameterSource& source) { return stored_.contains(name_of_all_experts(source.tensor)); });
+}
+
 LinearFormat LinearFormats::stored(const std::vector<ParameterSource>& sources, DType dtype) const {
   std::optional<LinearFormat::Kind> common;
   for (const ParameterSource& source : sources) {
     const auto found = stored_.find(name_of_all_experts(source.tensor));
-    if (found == stored_.end()) return dtype;
+    if (found == stored_.end() || found->second == LinearFormat::plain) return dtype;
     const LinearFormat::Kind kind = found->second;
     if (!common || holds_groups_of(kind, *common)) {
       common = kind;

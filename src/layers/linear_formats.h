@@ -21,9 +21,13 @@ class LinearFormats {
   // automatic: those of model.stored_formats.
   LinearFormats(Quantization quantization, const ModelConfig& model);
 
-  // Of a matrix of the model's dtype with rows from `sources`. automatic: of blocks that segments would cut, or rows of
-  // which no format has all, the dtype.
+  // Of a matrix of the model's dtype with rows from `sources`. automatic: of blocks that segments would cut, rows of
+  // which no format has all, or what is stored as plain, the dtype.
   LinearFormat of(const LinearShape& shape, const std::vector<ParameterSource>& sources, DType dtype) const;
+  // The same of the matrix that gives the logits, which is the embedding too where they are tied.
+  LinearFormat of_output(const LinearShape& shape, const std::vector<ParameterSource>& sources, DType dtype) const;
+  // Whether the checkpoint has some of them quantised, in whatever form.
+  bool is_quantized(const std::vector<ParameterSource>& sources) const;
 
  private:
   LinearFormat stored(const std::vector<ParameterSource>& sources, DType dtype) const;
@@ -31,8 +35,5 @@ class LinearFormats {
   Quantization quantization_ = Quantization::none;
   std::unordered_map<std::string, LinearFormat::Kind> stored_;
 };
-
-// Whether groups of `from` are groups of `to` with other codes and the same numbers.
-bool holds_groups_of(LinearFormat::Kind to, LinearFormat::Kind from);
 
 }  // namespace chorus

@@ -19,6 +19,8 @@ ModelConfig stored_model() {
                           {"k", LinearFormat::int4},
                           {"v", LinearFormat::int8},
                           {"up", LinearFormat::int4_minimum},
+                          {"gate", LinearFormat::int4_zero},
+                          {"down", LinearFormat::plain},
                           {"l.experts.*.up", LinearFormat::int4},
                           {"model.embed_tokens.weight", LinearFormat::int8}};
   return model;
@@ -33,9 +35,10 @@ TEST(LinearFormats, NothingIsQuantisedUnlessAsked) {
 TEST(LinearFormats, FourBitsLeaveTheOutputMatrixInEight) {
   const LinearFormats formats(Quantization::int4, {});
   EXPECT_EQ(formats.of({8, 64, 1}, rows_of({"q"}), DType::bfloat16), LinearFormat(LinearFormat::int4));
-  EXPECT_EQ(formats.of({8, 64, 1}, rows_of({"lm_head.weight"}), DType::bfloat16), LinearFormat(LinearFormat::int8));
-  EXPECT_EQ(formats.of({8, 64, 1}, rows_of({"model.embed_tokens.weight"}), DType::bfloat16),
+  EXPECT_EQ(formats.of_output({8, 64, 1}, rows_of({"transformer.wte.weight"}), DType::bfloat16),
             LinearFormat(LinearFormat::int8));
+  EXPECT_EQ(LinearFormats(Quantization::none, {}).of_output({8, 64, 1}, rows_of({"lm_head.weight"}), DType::bfloat16),
+            LinearFormat(DType::bfloat16));
 }
 
 // Goal: rows of several tensors get a format that holds the numbers of all, and floats where there is none.
@@ -49,6 +52,11 @@ TEST(LinearFormats, StackedTensorsShareAFormatThatLosesNothing) {
   EXPECT_EQ(of({"v", "q"}), LinearFormat(LinearFormat::int8));
   EXPECT_EQ(of({"up"}), LinearFormat(LinearFormat::int4_minimum));
   EXPECT_EQ(of({"up", "q"}), LinearFormat(DType::bfloat16));
+  EXPECT_EQ(of({"gate", "q"}), LinearFormat(LinearFormat::int4_zero));
+  EXPECT_EQ(of({"q", "gate"}), LinearFormat(LinearFormat::int4_zero));
+  EXPECT_EQ(of({"q", "gate", "v"}), LinearFormat(LinearFormat::int8));
+  EXPECT_EQ(of({"gate", "up"}), LinearFormat(DType::bfloat16));
+  EXPECT_EQ(of({"down"}), LinearFormat(DType::bfloat16));
   EXPECT_EQ(of({"q", "unknown"}), LinearFormat(DType::bfloat16));
   EXPECT_EQ(of({"l.experts.12.up"}), LinearFormat(LinearFormat::int4));
 }

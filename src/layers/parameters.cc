@@ -1,10 +1,10 @@
 #include "layers/parameters.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <mutex>
-#include <optional>
+#include <unordered_map>
 
 #include "base/check.h"
 
@@ -24,16 +24,22 @@ struct ResolvedSource {
   DType dtype = DType::float32;
   std::int64_t stride = 0;  // elements
   HeadRows heads;
-  std::vector<std::byte> turned;  // of a transposed tensor: its part, with rows as rows
-  // With blocks, in place of the above: the row of the tensor that `first` is, and the tensor.
+  std::vector<std::byte> made;  // what `data` is of a transposed tensor, and of a quantised one that is read as floats
+  // Where groups are read, in place of the above: the row of the matrix that `first` is.
+  SharedQuantizedMatrix groups;
   std::int64_t first_row = 0, first_column = 0;
-  GroupedTensor grouped;
+  int row_step = 1;
 
-  SourceRows grouped_row(std::int64_t row) const {
-    SourceRows rows{grouped.row(first_row + heads.source_of(row - first))};
-    rows.read_group = grouped.read;
-    rows.first_column = first_column;
-    return rows;
+  SourceRows row(std::int64_t row) const {
+    const std::int64_t from = heads.source_of(row - first);
+    if (groups != nullptr) {
+      SourceRows rows;
+      rows.groups = groups.get();
+      rows.row = first_row + from * row_step;
+      rows.first_column = first_column;
+      return rows;
+    }
+    return {data + static_cast<std::size_t>(from * stride) * bytes_of(dtype), dtype, stride};
   }
 };
 
@@ -42,12 +48,7 @@ struct ResolvedParameter {
 
   static SourceRows row(const void* context, std::int64_t row) {
     for (const ResolvedSource& source : static_cast<const ResolvedParameter*>(context)->sources) {
-      if (row < source.end && source.grouped.read != nullptr) return source.grouped_row(row);
-      if (row < source.end) {
-        const std::int64_t from = source.heads.source_of(row - source.first);
-        const auto skip = static_cast<std::size_t>(from * source.stride) * bytes_of(source.dtype);
-        return {source.data + skip, source.dtype, source.stride};
-      }
+      if (row < source.end) return source.row(row);
     }
     CHECK(false, "row {} has no source", row);
   }
@@ -57,15 +58,15 @@ struct ResolvedParameter {
 void turn(const ParameterSource& source, std::int64_t columns, ResolvedSource* resolved) {
   const std::size_t element = bytes_of(resolved->dtype);
   const auto stride = source.tensor_shape.back();
-  resolved->turned.resize(static_cast<std::size_t>(source.row_count * columns) * element);
-  std::byte* to = resolved->turned.data();
+  resolved->made.resize(static_cast<std::size_t>(source.row_count * columns) * element);
+  std::byte* to = resolved->made.data();
   for (std::int64_t row = 0; row < source.row_count; ++row) {
     for (std::int64_t column = 0; column < columns; ++column, to += element) {
       const std::int64_t at = (source.first_column + column) * stride + source.first_row + row * source.row_step;
       std::memcpy(to, resolved->data + static_cast<std::size_t>(at) * element, element);
     }
   }
-  resolved->data = resolved->turned.data();
+  resolved->data = resolved->made.data();
   resolved->stride = columns;
 }
 
@@ -76,56 +77,88 @@ std::string stored_name(const Checkpoint& checkpoint, const std::string& name) {
   return checkpoint.has(rest) ? rest : name;
 }
 
-// The source's own blocks, if the parameter can have their numbers.
-std::optional<GroupedTensor> blocks_for(const Checkpoint& checkpoint, const ParameterSpec& spec,
-                                        const ParameterSource& source) {
-  if (!spec.format.in_groups() || source.transposed || spec.shape.columns / spec.shape.segments % group_columns != 0 ||
-      source.first_column % group_columns != 0) {
-    return std::nullopt;
+// The rows and the columns of a quantised matrix, whose rows are outputs, that a source stands for.
+Result<void> place_in(const QuantizedMatrix& matrix, const ParameterSource& source, ResolvedSource* resolved) {
+  const std::vector<std::int64_t>& shape = source.tensor_shape;
+  resolved->first_row = source.first_row;
+  resolved->first_column = source.first_column;
+  resolved->row_step = source.row_step;
+  if (shape.size() == 3 && source.transposed && shape[1] == matrix.columns() && shape[0] * shape[2] == matrix.rows()) {
+    resolved->first_row += source.first_column / shape[1] * shape[2];
+    resolved->first_column %= shape[1];
+    return {};
   }
-  auto grouped = checkpoint.grouped(stored_name(checkpoint, source.tensor));
-  if (!grouped || !holds_groups_of(spec.format.kind, grouped->kind) || grouped->shape != source.tensor_shape) {
-    return std::nullopt;
-  }
-  return grouped;
+  const auto outputs = shape.size() == 2 ? shape[source.transposed ? 1 : 0] : 0;
+  if (outputs == matrix.rows() && shape[source.transposed ? 0 : 1] == matrix.columns()) return {};
+  return fail(ErrorCode::invalid_argument, "tensor {} is quantised as {} rows of {}; config.json asks for [{}]{}",
+              source.tensor, matrix.rows(), matrix.columns(), fmt::join(shape, ", "),
+              source.transposed ? " with columns first" : "");
 }
 
-Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterSpec& spec) {
+// Groups, if the parameter can have their numbers.
+bool takes_groups(const ParameterSpec& spec, const QuantizedMatrix& matrix, std::int64_t first_column) {
+  return spec.format.in_groups() && holds_groups_of(spec.format.kind, matrix.kind()) &&
+         spec.shape.columns / spec.shape.segments % group_columns == 0 && first_column % group_columns == 0;
+}
+
+Result<void> resolve_quantized(const SharedQuantizedMatrix& matrix, const ParameterSpec& spec,
+                               const ParameterSource& source, ThreadPool& pool, ResolvedSource* resolved) {
+  CHORUS_TRY_VOID(place_in(*matrix, source, resolved));
+  if (takes_groups(spec, *matrix, resolved->first_column)) {
+    resolved->groups = matrix;
+    return {};
+  }
+  const std::int64_t columns = spec.shape.columns;
+  resolved->made.resize(static_cast<std::size_t>(source.row_count * columns) * sizeof(float));
+  auto* values = reinterpret_cast<float*>(resolved->made.data());
+  pool.for_range(source.row_count, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      matrix->read_floats(resolved->first_row + row * resolved->row_step, resolved->first_column, columns,
+                          values + row * columns);
+    }
+  });
+  resolved->data = resolved->made.data();
+  resolved->stride = columns;
+  return {};
+}
+
+Result<void> resolve_floats(const Checkpoint& checkpoint, const std::string& name, const ParameterSpec& spec,
+                            const ParameterSource& source, ResolvedSource* resolved) {
+  CHORUS_TRY(const TensorView view, checkpoint.tensor(name, source.tensor_shape));
+  resolved->dtype = view.dtype;
+  resolved->stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
+  const std::int64_t skip = source.transposed ? 0 : source.first_row * resolved->stride + source.first_column;
+  resolved->data = view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype);
+  if (source.transposed) turn(source, spec.shape.columns, resolved);
+  return {};
+}
+
+Result<ResolvedParameter> resolve(const Checkpoint& checkpoint, const ParameterSpec& spec, ThreadPool& pool) {
   ResolvedParameter resolved;
   std::int64_t first = 0;
   for (const ParameterSource& source : spec.sources) {
-    auto grouped = blocks_for(checkpoint, spec, source);
-    if (grouped) {
-      resolved.sources.push_back({first,
-                                  first + source.row_count,
-                                  nullptr,
-                                  DType::float32,
-                                  0,
-                                  source.heads,
-                                  {},
-                                  source.first_row,
-                                  source.first_column,
-                                  std::move(*grouped)});
-      first += source.row_count;
-      continue;
+    ResolvedSource& added = resolved.sources.emplace_back();
+    added.first = first;
+    added.end = first += source.row_count;
+    added.heads = source.heads;
+    const std::string name = stored_name(checkpoint, source.tensor);
+    CHORUS_TRY(const SharedQuantizedMatrix matrix, checkpoint.quantized(name));
+    if (matrix != nullptr) {
+      CHORUS_TRY_VOID(resolve_quantized(matrix, spec, source, pool, &added));
+    } else {
+      CHORUS_TRY_VOID(resolve_floats(checkpoint, name, spec, source, &added));
     }
-    CHORUS_TRY(const TensorView view, checkpoint.tensor(stored_name(checkpoint, source.tensor), source.tensor_shape));
-    const std::int64_t stride = source.tensor_shape.size() == 1 ? 1 : source.tensor_shape.back();
-    const std::int64_t skip = source.transposed ? 0 : source.first_row * stride + source.first_column;
-    resolved.sources.push_back({first,
-                                first + source.row_count,
-                                view.data + static_cast<std::size_t>(skip) * bytes_of(view.dtype),
-                                view.dtype,
-                                stride,
-                                source.heads,
-                                {},
-                                0,
-                                0,
-                                {}});
-    if (source.transposed) turn(source, spec.shape.columns, &resolved.sources.back());
-    first += source.row_count;
   }
   return resolved;
+}
+
+// After which parameter nothing is read of a tensor: experts may share one.
+std::unordered_map<std::string, std::size_t> last_uses(const std::vector<ParameterSpec>& specs) {
+  std::unordered_map<std::string, std::size_t> last;
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    for (const ParameterSource& source : specs[i].sources) last[source.tensor] = i;
+  }
+  return last;
 }
 
 void copy_row(const SourceRows& source, std::int64_t columns, DType dtype, std::byte* out) {
@@ -210,6 +243,11 @@ ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<Paramet
   return add_linear(format, shape, std::move(sources));
 }
 
+ParameterId Parameters::add_output(const LinearShape& shape, std::vector<ParameterSource> sources) {
+  const LinearFormat format = formats_.of_output(shape, sources, dtype_);
+  return add_linear(format, shape, std::move(sources));
+}
+
 ParameterId Parameters::add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype) {
   return add_linear(LinearFormat(dtype), shape, std::move(sources));
 }
@@ -236,9 +274,11 @@ Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, st
                               const std::function<bool()>& interrupted) const {
   const std::uint64_t hash = layout_hash();
   std::memcpy(arena, &hash, sizeof hash);
-  for (const ParameterSpec& spec : specs_) {
+  const auto last = last_uses(specs_);
+  for (std::size_t i = 0; i < specs_.size(); ++i) {
+    const ParameterSpec& spec = specs_[i];
     if (interrupted && interrupted()) return fail(ErrorCode::cancelled, "interrupted");
-    CHORUS_TRY(const ResolvedParameter resolved, resolve(checkpoint, spec));
+    CHORUS_TRY(const ResolvedParameter resolved, resolve(checkpoint, spec, pool));
     if (spec.kind == ParameterKind::linear) {
       pack_panels(isa_, spec, resolved, pool, arena + spec.offset);
     } else {
@@ -246,7 +286,9 @@ Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, st
         pack_rows(isa_, dtype_, spec, resolved, begin, end, arena + spec.offset);
       });
     }
-    for (const ParameterSource& source : spec.sources) checkpoint.release(source.tensor);
+    for (const ParameterSource& source : spec.sources) {
+      if (last.at(source.tensor) == i) checkpoint.release(source.tensor);
+    }
   }
   return {};
 }

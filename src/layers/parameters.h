@@ -94,6 +94,8 @@ class Parameters {
   // In the format that is the matrix's by `formats`; with `dtype` as floats of it (a router stays in float32).
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources);
   ParameterId add_linear(const LinearShape& shape, std::vector<ParameterSource> sources, DType dtype);
+  // The matrix that gives the logits.
+  ParameterId add_output(const LinearShape& shape, std::vector<ParameterSource> sources);
   ParameterId add_table(std::int64_t rows, std::int64_t columns, std::vector<ParameterSource> sources);
   // `gated_segments`: as in LinearShape, of the bias of such a matrix: it is packed as its rows are.
   // `added`: to each element.

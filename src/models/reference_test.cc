@@ -29,6 +29,9 @@ class PerturbedCheckpoint final : public Checkpoint {
   std::vector<std::string> names() const override { return inner_.names(); }
   std::string digest() const override { return inner_.digest(); }
   void release(const std::string& name) const override { inner_.release(name); }
+  Result<SharedQuantizedMatrix> quantized(const std::string& name) const override {
+    return draw_ == 0 ? inner_.quantized(name) : SharedQuantizedMatrix();
+  }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override {
     CHORUS_TRY(TensorView view, inner_.tensor(name, shape));
     if (draw_ == 0 || shape.size() < 2) return view;
@@ -54,16 +57,16 @@ class PerturbedCheckpoint final : public Checkpoint {
 class RunningModel {
  public:
   RunningModel(const std::string& directory, Isa isa, DType dtype, unsigned perturbation = 0,
-               Group group = Group::of_one(), int threads = 2)
+               Group group = Group::of_one(), int threads = 2, Quantization quantization = Quantization::none)
       : group_(std::move(group)), isa_(isa), pool_(threads) {
     const auto config = read_model_config(directory);
     EXPECT_TRUE(config.ok()) << config.error().message;
     config_ = *config;
     const auto family = find_family(config_);
     EXPECT_TRUE(family.ok());
-    parameters_.emplace(isa, dtype);
+    parameters_.emplace(isa, dtype, LinearFormats(quantization, config_));
     decoder_.emplace((*family)->make({*parameters_, whole_model(config_, {group_.rank(), group_.size()}), config_}));
-    const auto checkpoint = open_checkpoint(directory);
+    const auto checkpoint = open_checkpoint(directory, false, config_.quantization);
     EXPECT_TRUE(checkpoint.ok()) << checkpoint.error().message;
     const PerturbedCheckpoint perturbed(**checkpoint, perturbation);
     arena_.resize(parameters_->arena_bytes() + 64);
@@ -191,11 +194,11 @@ class TinyModel : public testing::TestWithParam<Case> {
   std::string directory() const { return model_directory(GetParam().model); }
 };
 
-TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
-  const Json reference = read_reference(directory());
+void expect_the_reference(const std::string& directory, Isa isa) {
+  const Json reference = read_reference(directory);
   ASSERT_FALSE(reference["prompts"].empty());
   for (const Json& prompt : reference["prompts"]) {
-    RunningModel model(directory(), GetParam().isa, DType::float32);
+    RunningModel model(directory, isa, DType::float32);
     std::vector<float> row =
         last_row(model.extend(prompt["ids"].get<std::vector<std::int32_t>>()), model.config().vocab_size);
     EXPECT_LE(largest_difference(row, prompt["logits_last"].get<std::vector<float>>()), tolerance) << prompt["name"];
@@ -206,6 +209,10 @@ TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
       row = last_row(model.extend({greedy[step]}), model.config().vocab_size);
     }
   }
+}
+
+TEST_P(TinyModel, LogitsAndGreedyTokensMatchTheReference) {
+  expect_the_reference(directory(), GetParam().isa);
 }
 
 void expect_chunks_change_no_bit(const std::string& directory, Isa isa, DType dtype,
@@ -276,6 +283,61 @@ TEST_P(TinyModel, Bfloat16StaysWithinTheDerivedBound) {
   const auto ids = read_reference(directory())["prompts"][1]["ids"].get<std::vector<std::int32_t>>();
   expect_bfloat16_within_bound(directory(), GetParam().isa, GetParam().isa, ids);
 }
+
+// tests/data/quantized, and whether its matrices are computed in their own integers.
+struct QuantizedCase {
+  const char* folder;
+  bool is_native;
+};
+constexpr QuantizedCase quantized_cases[] = {{"gptq_sym4", true},   {"gptq_asym4_v2", true}, {"gptq_act_order", false},
+                                             {"gptq_sym8", true},   {"gptq_moe", true},      {"awq", true},
+                                             {"packed_sym4", true}, {"packed_asym4", true},  {"packed_int8", true},
+                                             {"w8a8_int8", true},   {"fp8_channel", false},  {"fp8_tensor", false},
+                                             {"fp8_block", false},  {"mxfp4", true}};
+
+class QuantizedFolderModel : public testing::TestWithParam<QuantizedCase> {
+ protected:
+  std::string directory() const { return std::string(CHORUS_TEST_DATA) + "/quantized/" + GetParam().folder; }
+  std::vector<std::int32_t> ids() const {
+    return read_reference(directory())["prompts"][1]["ids"].get<std::vector<std::int32_t>>();
+  }
+  RunningModel native(Group group = Group::of_one(), int threads = 2) const {
+    return RunningModel(directory(), available_isas().front(), DType::float32, 0, std::move(group), threads,
+                        Quantization::automatic);
+  }
+};
+
+// Goal: de-quantised it gives what transformers gives over the weights that the format's own package de-quantised.
+TEST_P(QuantizedFolderModel, LogitsAndGreedyTokensMatchTheReference) {
+  expect_the_reference(directory(), available_isas().front());
+}
+
+// Goal: in its own integers only the rounding of x is left, to 8 bits in groups of 32; else it is de-quantised.
+TEST_P(QuantizedFolderModel, ItsOwnIntegersStayNearItsFloats) {
+  RunningModel exact(directory(), available_isas().front(), DType::float32), stored = native();
+  const float difference = largest_difference(stored.extend(ids()), exact.extend(ids()));
+  EXPECT_LE(difference, 0.15F);
+  EXPECT_EQ(difference > 0, GetParam().is_native);
+}
+
+TEST_P(QuantizedFolderModel, ChunksAndTheTensorParallelSizeChangeNoBit) {
+  RunningModel whole = native(), chunked = native(Group::of_one(), 1);
+  const std::vector<std::int32_t> all = ids();
+  const std::vector<float> expected = whole.extend(all);
+  std::vector<float> got = chunked.extend({all.begin(), all.begin() + 7});
+  const std::vector<float> rest = chunked.extend({all.begin() + 7, all.end()});
+  got.insert(got.end(), rest.begin(), rest.end());
+  EXPECT_EQ(got, expected);
+  auto groups = make_thread_groups(2, 60000);
+  std::vector<float> ranks[2];
+  std::thread other([&] { ranks[1] = native(std::move(groups[1]), 1).extend(all); });
+  ranks[0] = native(std::move(groups[0]), 1).extend(all);
+  other.join();
+  for (const std::vector<float>& logits : ranks) EXPECT_EQ(logits, expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Formats, QuantizedFolderModel, testing::ValuesIn(quantized_cases),
+                         [](const auto& info) { return std::string(info.param.folder); });
 
 // The same families on a GPU: its emulation, or, in a build with CUDA, the card. Experts are not computed there.
 class TinyModelOnGpu : public testing::TestWithParam<std::string> {};

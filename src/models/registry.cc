@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "config/nearest_name.h"
+#include "weights/checkpoint.h"
 
 namespace chorus {
 
@@ -49,7 +50,11 @@ Result<const Family*> find_family(const ModelConfig& config) {
 }
 
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config) {
-  return read_model_config(directory, generation_config, readers());
+  CHORUS_TRY(ModelConfig model, read_model_config(directory, generation_config, readers()));
+  if (model.quantization.method != QuantizationMethod::gguf) {
+    CHORUS_TRY(model.stored_formats, read_stored_formats(directory, model.quantization));
+  }
+  return model;
 }
 
 }  // namespace chorus

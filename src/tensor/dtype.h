@@ -68,6 +68,22 @@ inline float half_to_float(std::uint16_t value) {
   return std::bit_cast<float>(sign | ((exponent + 112U) << 23) | (mantissa << 13));
 }
 
+// To the nearest, ties to even; subnormals too. Beyond the range the largest finite one; NaN stays NaN.
+inline std::uint16_t float_to_half(float value) {
+  constexpr float largest = 65504.0F;
+  const auto bits = std::bit_cast<std::uint32_t>(value);
+  const auto sign = static_cast<std::uint16_t>(bits >> 16 & 0x8000U);
+  if (value != value) return static_cast<std::uint16_t>(sign | 0x7e00U);
+  const float positive = std::bit_cast<float>(bits & 0x7fffffffU), magnitude = positive < largest ? positive : largest;
+  // Below 2^-14 the steps are of 2^-24: adding 0.5 rounds to them.
+  if (magnitude < 0x1p-14F) {
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(magnitude + 0.5F) & 0x7ffU));
+  }
+  const auto rounded = std::bit_cast<std::uint32_t>(magnitude);
+  const std::uint32_t even = rounded >> 13 & 1U;
+  return static_cast<std::uint16_t>(sign | ((rounded + 0xfffU + even - (112U << 23)) >> 13));
+}
+
 // One element of an array of `dtype` at `index` as float32. `data` needs no alignment.
 inline float load_as_float(const std::byte* data, DType dtype, std::size_t index) {
   const auto bits16 = [&] {

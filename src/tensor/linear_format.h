@@ -2,11 +2,13 @@
 // "Integer products").
 //
 // Groups. A row of a segment is cut into groups of 32 neighbouring columns (the last one of a segment may have fewer).
-// A group has a scale s in binary16, int4_minimum a minimum m too; column k of it stands for
+// A group has a scale s in binary16, int4_minimum a minimum m too, int4_zero a zero point z; column k of it stands for
 //   int8          s q           q in [-128, 127]
 //   int4          s (q - 8)     q in [0, 15]
 //   int4_minimum  s q + m       q in [0, 15]
-// These are the blocks of GGUF's Q8_0, Q4_0 and Q4_1 (ggml-org/ggml, src/ggml-common.h), whose numbers are kept.
+//   int4_zero     s (q - z)     q in [0, 15], z an integer in [0, 16]; -z is kept as the minimum in units of s
+// The first three are the blocks of GGUF's Q8_0, Q4_0 and Q4_1 (ggml-org/ggml, src/ggml-common.h), whose numbers are
+// kept; the last is what GPTQ, AWQ and compressed-tensors have without symmetry.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +19,7 @@
 namespace chorus {
 
 struct LinearFormat {
-  enum Kind : std::uint8_t { plain, int8, int4, int4_minimum } kind = plain;
+  enum Kind : std::uint8_t { plain, int8, int4, int4_minimum, int4_zero } kind = plain;
   DType dtype = DType::bfloat16;  // of plain elements: float32 or bfloat16
 
   constexpr LinearFormat() = default;
@@ -28,7 +30,19 @@ struct LinearFormat {
 };
 
 constexpr auto enumeration_of(LinearFormat::Kind) {
-  return Enumeration{"a format in groups", LinearFormat::int4_minimum};
+  return Enumeration{"a format in groups", LinearFormat::int4_zero};
+}
+
+// Whether a group has a second number beside its scale.
+constexpr bool has_minimum(LinearFormat::Kind kind) {
+  return kind == LinearFormat::int4_minimum || kind == LinearFormat::int4_zero;
+}
+
+// Whether groups of `from` are groups of `to` with other codes and the same numbers.
+constexpr bool holds_groups_of(LinearFormat::Kind to, LinearFormat::Kind from) {
+  if (to == from) return true;
+  if (from == LinearFormat::int4) return to == LinearFormat::int4_zero || to == LinearFormat::int8;
+  return from == LinearFormat::int4_zero && to == LinearFormat::int8;
 }
 
 constexpr const char* name_of(LinearFormat format) {
@@ -41,19 +55,26 @@ constexpr const char* name_of(LinearFormat format) {
       return "int4";
     case LinearFormat::int4_minimum:
       return "int4 with minimum";
+    case LinearFormat::int4_zero:
+      return "int4 with zero point";
   }
   return "unknown";
 }
 
 inline constexpr int group_columns = 32;
 
-// One group of one row, as it is packed: q as above, the scale and the minimum (0 where there is none) in binary16.
+// One group of one row, as it is packed: q as above, the scale and the minimum (-z of int4_zero, else 0) in binary16.
 struct LinearGroup {
   std::int8_t codes[group_columns] = {};
   std::uint16_t scale = 0, minimum = 0;
 };
 
-// Of the group that begins at column `first` of a row of a file's blocks, as `kind` has it.
-using ReadLinearGroup = LinearGroup (*)(const std::byte* row, std::int64_t first, LinearFormat::Kind kind);
+// A matrix whose rows can be had as groups, however it is stored. Any number of threads.
+class LinearGroups {
+ public:
+  virtual ~LinearGroups() = default;
+  // The group that begins at column `first` of the row, as `kind` has it, which must hold its numbers.
+  virtual LinearGroup read(std::int64_t row, std::int64_t first, LinearFormat::Kind kind) const = 0;
+};
 
 }  // namespace chorus

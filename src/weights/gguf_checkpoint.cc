@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <unordered_map>
 
@@ -47,6 +48,41 @@ void make_rows(const HfTensor& tensor, std::byte* out) {
   }
 }
 
+// A quantised matrix; groups are those of its type, where it has some that a format holds.
+class GgufMatrix final : public QuantizedMatrix {
+ public:
+  explicit GgufMatrix(const HfTensor& tensor)
+      : QuantizedMatrix(tensor.shape[0], tensor.shape[1],
+                        type_of(tensor).read_group != nullptr ? type_of(tensor).kind : LinearFormat::plain),
+        tensor_(tensor) {}
+
+  LinearGroup read(std::int64_t row, std::int64_t first, LinearFormat::Kind kind) const override {
+    return type_of(tensor_).read_group(data_of(row), first, kind);
+  }
+
+  void read_floats(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const override {
+    const GgufTensorType& type = type_of(tensor_);
+    std::array<float, block_elements_max> block;
+    for (std::int64_t column = first; column < first + count;) {
+      const std::int64_t skipped = column % type.block_elements;
+      const std::int64_t width = std::min(type.block_elements - skipped, first + count - column);
+      type.to_float(data_of(row) + static_cast<std::size_t>(column / type.block_elements) * type.block_bytes,
+                    block.data());
+      out = std::copy_n(block.begin() + skipped, width, out);
+      column += width;
+    }
+  }
+
+ private:
+  static constexpr std::size_t block_elements_max = 256;
+  static const GgufTensorType& type_of(const HfTensor& tensor) { return *tensor.source->type; }
+  const std::byte* data_of(std::int64_t row) const {
+    return tensor_.source->data + static_cast<std::size_t>(source_row(tensor_, row)) * row_bytes(tensor_);
+  }
+
+  const HfTensor& tensor_;
+};
+
 class GgufCheckpoint final : public Checkpoint {
  public:
   GgufCheckpoint(GgufFile file, bool tied_head) : file_(std::move(file)), tied_head_(tied_head) {}
@@ -87,13 +123,12 @@ class GgufCheckpoint final : public Checkpoint {
     return TensorView{bytes, dtype, shape, path};
   }
 
-  std::optional<GroupedTensor> grouped(const std::string& name) const override {
+  Result<SharedQuantizedMatrix> quantized(const std::string& name) const override {
     const HfTensor* const found = find(name);
-    if (found == nullptr || found->shape.size() != 2 || found->source->type->read_group == nullptr) return std::nullopt;
-    const auto row = [found, bytes = row_bytes(*found)](std::int64_t index) {
-      return found->source->data + static_cast<std::size_t>(source_row(*found, index)) * bytes;
-    };
-    return GroupedTensor{found->source->type->kind, found->shape, found->source->type->read_group, row};
+    if (found == nullptr || found->shape.size() != 2 || found->source->type->to_float == nullptr) {
+      return SharedQuantizedMatrix();
+    }
+    return SharedQuantizedMatrix(std::make_shared<GgufMatrix>(*found));
   }
 
   std::vector<std::string> names() const override {
