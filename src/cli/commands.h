@@ -11,6 +11,7 @@ namespace chorus {
 std::function<Result<int>()> declare_generate(Options& options);
 std::function<Result<int>()> declare_serve(Options& options);
 std::function<Result<int>()> declare_chat(Options& options);
+std::function<Result<int>()> declare_complete(Options& options);
 std::function<Result<int>()> declare_ctl(Options& options);
 std::function<Result<int>()> declare_run(Options& options);
 std::vector<Command> bench_commands();  // throughput, latency, scaling
