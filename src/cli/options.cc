@@ -197,10 +197,6 @@ void Options::flag(const char* name, bool* value, const char* help) {
   impl_.app->add_flag(name, *value, help);
 }
 
-void Options::ignore_the_rest() {
-  impl_.app->allow_extras();
-}
-
 namespace {
 
 bool is_given(const std::vector<std::string>& arguments, const EngineOption& option) {

@@ -32,7 +32,6 @@ class Options {
   void list(const char* name, std::vector<std::string>* values, const char* help);  // repeatable, in order
   // One or several values behind one name, as argparse's nargs="+" has them.
   void words(const char* name, std::vector<std::string>* values, const char* help);
-  void ignore_the_rest();  // arguments that were not declared are no error
   void flag(const char* name, bool* value, const char* help);
   // The engine options of interface.md. They are applied to *config when the command line has been read.
   void engine(EngineConfig* config);
