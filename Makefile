@@ -7,6 +7,7 @@
 # make fuzz TARGET=pattern SECONDS=60   one fuzzer under the sanitizers; what is new lies in build-fuzz/corpus (docs/security.md)
 # make wheel   build-wheel/dist/chorus-*.whl: the Python package, with the program; make test-python: its tests, in a virtual environment
 # make deb     build/chorus_VERSION_ARCHITECTURE.deb: the program, manual page, completions, systemd unit; `cmake --install build` puts the same anywhere
+# make check-deb   the package in a bare Debian 12: installed, serving, removed (as root)
 # make bench   the kernels' benchmarks
 # make format  clang-format over our sources; make tidy: clang-tidy over all of them, make tidy-changed: over what changed since BASE (default: the
 #              last tag, else main)
@@ -27,7 +28,7 @@ export UBSAN_OPTIONS ?= halt_on_error=1:print_stacktrace=1
 LAUNCHER = $(if $(shell command -v ccache),-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
 CONFIGURE = cmake --preset $(1) $(LAUNCHER) $(2) > build-$(1).log 2>&1 || { cat build-$(1).log; exit 1; }
 
-.PHONY: build deb demo test ray test-launchers test-server test-page wheel test-python tidy-python fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
+.PHONY: build deb check-deb demo test ray test-launchers test-server test-page wheel test-python tidy-python fast asan tsan fuzz bench format tidy tidy-changed install-packages install-dev-packages clean
 
 build: install-packages
 	@$(call CONFIGURE,release)
@@ -40,6 +41,11 @@ deb: build
 	@tools/install_packages.sh packages-deb.txt
 	@ninja -C build chorus_shell_files
 	@cd build && cpack -G DEB
+
+# In a bare Debian 12 that mmdebstrap makes; as root.
+check-deb: deb
+	@command -v mmdebstrap > /dev/null || { apt-get install -y -qq mmdebstrap; }
+	@tools/check_deb.py
 
 demo: build
 	@tools/demo.py

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import subprocess
+import xml.etree.ElementTree
 
 import pytest
 
@@ -50,6 +51,8 @@ def bench(tmp_path, *arguments):
     path = tmp_path / "bench.json"
     done = chorus("bench", *arguments, *SMALL, "--output-json", path)
     assert done.returncode == 0, done.stderr.decode()
+    plot = xml.etree.ElementTree.parse(path.with_suffix(".svg")).getroot()
+    assert len(plot.findall(".//{*}polyline")) >= 1 and f"bench {arguments[0]}" in plot.find("{*}title").text
     return json.loads(path.read_text()), done.stdout.decode()
 
 
@@ -111,7 +114,6 @@ def test_scaling(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, words", [
-    (["serve", STORIES, "--port", "1"], "not in this release"),
     (["throughput", "nowhere"], "nowhere"),
     (["throughput", STORIES, "--input-len", "500", "--output-len", "500"], "max_model_len"),
     (["throughput", STORIES, "--num-prompts", "-1"], "--num-prompts"),

@@ -1,22 +1,18 @@
 """chorus chat: conversations over a pipe and at a terminal, with a running server and with one of its own."""
-import contextlib
 import json
 import os
-import pathlib
 import pty
 import select
 import shutil
 import signal
-import socket
 import subprocess
-import threading
 import time
 
 import pytest
 
-from chorus_process import CHORUS, STORIES, chorus, gone_within, other_lines
+from chorus_process import CHORUS, STORIES, chorus, descendants, gone_within, other_lines
 from script_model import script_model
-from serving import serving
+from serving import answering, serving
 
 FAST = ["--threads", "1", "--kv-cache-memory", "32MiB"]
 SCRIPTS = {"hello": "Good day, my friend.", "bye": "See you later!"}
@@ -39,15 +35,11 @@ def stories(tmp_path_factory):
     return model
 
 
-def url_of(server):
-    return f"unix:{server.path}" if server.path else f"http://{server.host}:{server.port}"
-
-
 def test_a_conversation_over_a_pipe(scripted, tmp_path):
     saved = tmp_path / "saved.json"
     with serving(scripted, *FAST) as server:
         lines = f"<hello>\n/set max_tokens 50\n\n<bye>\n/save {saved}\n/reset\n/system\n/set max_tokens\n<hello>"
-        done = chorus("chat", url_of(server), "--system", "Be nice.", *GREEDY, stdin=lines.encode())
+        done = chorus("chat", server.url(), "--system", "Be nice.", *GREEDY, stdin=lines.encode())
         assert (done.returncode, done.stdout.decode()) == (0, "Good day, my friend.\nSee you later!\nGood day, my friend.\n"), done.stderr
         assert not other_lines(done.stderr)
     conversation = json.loads(saved.read_text())
@@ -60,39 +52,23 @@ def test_a_key_and_a_unix_socket(scripted, tmp_path):
     key = tmp_path / "key"
     key.write_text("secret-key\n")
     with serving(scripted, *FAST, "--uds", tmp_path / "socket", "--api-key-file", key) as server:
-        refused = chorus("chat", url_of(server), stdin=b"<hello>\n")
+        refused = chorus("chat", server.url(), stdin=b"<hello>\n")
         assert refused.returncode == 2 and b"401" in refused.stderr and not refused.stdout
         for arguments, env in ((["--api-key-file", key], {}), ([], {"CHORUS_API_KEY": "secret-key"})):
-            done = chorus("chat", url_of(server), *GREEDY, *arguments, stdin=b"<hello>\n", env=env)
+            done = chorus("chat", server.url(), *GREEDY, *arguments, stdin=b"<hello>\n", env=env)
             assert (done.returncode, done.stdout) == (0, b"Good day, my friend.\n"), done.stderr
 
 
 def test_what_is_wrong_is_said(scripted):
     with serving(scripted, *FAST) as server:
         for line, words in (("/sett x", "unknown command /sett"), ("/set stream true", "cannot be set"), ("/save", "name is missing"), ("/set temperature -1", "temperature")):
-            done = chorus("chat", url_of(server), stdin=f"{line}\n<hello>\n".encode())
+            done = chorus("chat", server.url(), stdin=f"{line}\n<hello>\n".encode())
             assert done.returncode == 2 and words in done.stderr.decode() and not done.stdout, done
-        done = chorus("chat", url_of(server), "-dp", "2")
+        done = chorus("chat", server.url(), "-dp", "2")
         assert done.returncode == 2 and b"chorus serve" in done.stderr
-    for target, status, words in ((url_of(server), 1, "no server at"), ("https://localhost", 2, "plain HTTP"), ("/nowhere", 2, "ended with status 2"), ("ftp://x", 2, "no server's URL")):
+    for target, status, words in ((server.url(), 1, "no server at"), ("https://localhost", 2, "plain HTTP"), ("/nowhere", 2, "ended with status 2"), ("ftp://x", 2, "no server's URL")):
         done = chorus("chat", target, stdin=b"<hello>\n")
         assert done.returncode == status and words in done.stderr.decode() and not done.stdout, done
-
-
-@contextlib.contextmanager
-def answering(*answers):
-    """A server that sends these bytes, one a connection, and closes; yields its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        def serve():
-            for answer in answers:
-                connection = listener.accept()[0]
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(answer)
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(timeout=10)
 
 
 def test_servers_that_answer_nonsense():
@@ -115,7 +91,7 @@ def long_chat(*arguments, **options):
 
 
 def test_a_server_that_is_killed_in_the_middle_of_an_answer(stories):
-    with serving(stories, *FAST) as server, long_chat(url_of(server)) as chat:
+    with serving(stories, *FAST) as server, long_chat(server.url()) as chat:
         chat.stdin.write(b"Once upon a time\n")
         chat.stdin.flush()
         assert chat.stdout.read(1)
@@ -129,19 +105,13 @@ def test_a_server_that_is_killed_in_the_middle_of_an_answer(stories):
 
 
 def test_a_server_whose_parent_is_killed_says_so(stories):
-    with serving(stories, *FAST) as server, long_chat(url_of(server)) as chat:
+    with serving(stories, *FAST) as server, long_chat(server.url()) as chat:
         chat.stdin.write(b"Once upon a time\n")
         chat.stdin.flush()
         assert chat.stdout.read(1)
         server.process.kill()
         _, stderr = chat.communicate(timeout=30)
         assert chat.returncode == 1 and (b"broke off" in stderr or b"the parent: the peer closed the connection" in stderr)
-
-
-def descendants(pid):
-    """Process ids of all below it."""
-    children = [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return children + [below for child in children for below in descendants(child)]
 
 
 @pytest.mark.parametrize("how", [None, signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -198,7 +168,7 @@ class Terminal:
 
 def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(stories):
     with serving(stories, *FAST, "-dp", "1") as server:
-        chat = Terminal(url_of(server), "--set", "ignore_eos=true", "--set", "max_tokens=480", "--set", "temperature=0")
+        chat = Terminal(server.url(), "--set", "ignore_eos=true", "--set", "max_tokens=480", "--set", "temperature=0")
         chat.read_until(lambda shown: shown.endswith(b"> "))
         for _ in range(3):
             chat.write(b"Once upon a time\n")
@@ -216,7 +186,7 @@ def test_at_a_terminal_ctrl_c_stops_the_answer_and_ctrl_d_ends(stories):
 
 def test_ctrl_d_may_be_typed_ahead(stories):
     with serving(stories, *FAST, "-dp", "1") as server:
-        chat = Terminal(url_of(server), "--set", "ignore_eos=true", "--set", "max_tokens=200", "--set", "temperature=0")
+        chat = Terminal(server.url(), "--set", "ignore_eos=true", "--set", "max_tokens=200", "--set", "temperature=0")
         chat.read_until(lambda shown: shown.endswith(b"> "))
         chat.write(b"Once upon a time\n")
         chat.read_until(lambda shown: len(shown) > 60)

@@ -58,6 +58,12 @@ def wait_for_engines(process, count, within_s=30):
     raise AssertionError(f"no {count} engines under process {process.pid} (exit status {process.returncode})")
 
 
+def descendants(pid):
+    """Process ids of all below it."""
+    children = [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
 def is_running(pid):
     """A zombie that nobody has waited for yet runs no more."""
     try:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
 from chorus_process import CHORUS, chorus
@@ -71,6 +72,9 @@ class Server(Door):
         super().__init__(self.doors[0].host, self.doors[0].port, self.doors[0].ranks)
         self.name, self.path, self.replicas = match[1], match[4], int(match[5])
 
+    def url(self):
+        return f"unix:{self.path}" if self.path else f"http://{self.host}:{self.port}"
+
     def logged(self):
         self.log.seek(0)
         return self.log.read().decode(errors="replace")
@@ -124,6 +128,22 @@ def serving(model, *arguments, **options):
         yield server
     finally:
         server.close()
+
+
+@contextlib.contextmanager
+def answering(*answers):
+    """A server that sends these bytes, one a connection, and closes; yields its URL."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        def serve():
+            for answer in answers:
+                connection = listener.accept()[0]
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(answer)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(timeout=10)
 
 
 def receive_all(connection):

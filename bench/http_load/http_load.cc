@@ -8,7 +8,6 @@
 //
 // A refused client (429, 503) waits --retry-ms before it asks again.
 #include <sys/epoll.h>
-#include <sys/resource.h>
 
 #include <algorithm>
 #include <cmath>
@@ -20,6 +19,7 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "base/descriptor_limit.h"
 #include "load_stream.h"
 
 namespace chorus::http_load {
@@ -183,13 +183,6 @@ class Load {
   Nanoseconds begun_at_ = 0, measured_from_ = 0;
   std::vector<char> buffer_ = std::vector<char>(std::size_t{1} << 20);
 };
-
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 // "--NAME VALUE" pairs and flags. False: what that was not is told.
 bool parse(int argc, char** argv, LoadOptions* options) {

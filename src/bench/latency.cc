@@ -105,6 +105,17 @@ std::string table(const Json& result, const LatencyOptions& options) {
   return text;
 }
 
+Plot plot_of(const Latencies& latencies, const LatencyOptions& options) {
+  const auto panel = [](const char* title, const std::vector<double>& values) {
+    return PlotPanel{title, "percentile", "ms", {{"", percentile_curve(values, 1000)}}};
+  };
+  return {"bench latency",
+          fmt::format("{}, batches of {}, {} + {} tokens, {} iterations", options.engine.model, options.batch_size,
+                      options.shape.input_len, options.shape.output_len, options.shape.num_iters),
+          {panel("Prefill", latencies.prefill_s), panel("Between two tokens", latencies.gap_s),
+           panel("Whole batch", latencies.latency_s)}};
+}
+
 }  // namespace
 
 Result<BenchResult> measure_latency(const LatencyOptions& options, BenchModel model, const BenchHooks& hooks) {
@@ -130,6 +141,7 @@ Result<BenchResult> measure_latency(const LatencyOptions& options, BenchModel mo
   BenchResult result;
   result.json = json_of(latencies, fleet->fleet().times(), options);
   result.table = table(result.json, options);
+  result.plot = plot_of(latencies, options);
   return result;
 }
 

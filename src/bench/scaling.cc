@@ -101,6 +101,27 @@ std::string table(const Json& result, const ScalingOptions& options) {
   return text;
 }
 
+// Against the smallest size times as many replicas.
+Plot plot_of(const std::vector<SizeResult>& results, const ScalingOptions& options, int threads) {
+  std::vector<SizeResult> ascending = results;
+  std::ranges::sort(ascending, {}, &SizeResult::data_parallel_size);
+  const double one = ascending.front().middle().output_tokens_per_second() / ascending.front().data_parallel_size;
+  PlotSeries measured{"measured", {}}, ideal{"ideal", {}, true}, efficiencies{"measured", {}}, all{"ideal", {}, true};
+  for (const SizeResult& result : ascending) {
+    const double size = result.data_parallel_size;
+    measured.points.emplace_back(size, result.middle().output_tokens_per_second());
+    ideal.points.emplace_back(size, one * size);
+    efficiencies.points.emplace_back(size, efficiency(result, results));
+    all.points.emplace_back(size, 1);
+  }
+  return {"bench scaling",
+          fmt::format("{}, {} prompts of {} + {} tokens, {} threads a replica, median of {} runs", options.engine.model,
+                      options.num_prompts, options.shape.input_len, options.shape.output_len, threads,
+                      options.shape.num_iters),
+          {{"Throughput", "replicas", "output tokens/s", {std::move(measured), std::move(ideal)}},
+           {"Efficiency", "replicas", "of the smallest size's", {std::move(efficiencies), std::move(all)}}}};
+}
+
 }  // namespace
 
 Result<BenchResult> measure_scaling(const ScalingOptions& options, const BenchModel& model, const BenchHooks& hooks) {
@@ -128,6 +149,7 @@ Result<BenchResult> measure_scaling(const ScalingOptions& options, const BenchMo
   BenchResult result;
   result.json = json_of(results, options, threads, cores);
   result.table = table(result.json, options);
+  result.plot = plot_of(results, options, threads);
   return result;
 }
 

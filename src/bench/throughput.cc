@@ -56,6 +56,20 @@ std::string table(const BenchRun& run, const FleetTimes& times, std::uint64_t rs
   return text;
 }
 
+// Each run, and the one that counts.
+Plot plot_of(const std::vector<BenchRun>& runs, const BenchRun& middle, const ThroughputOptions& options) {
+  PlotSeries measured{"a run", {}}, median{"the median", {}, true};
+  for (const BenchRun& run : runs) {
+    const auto number = static_cast<double>(measured.points.size() + 1);
+    measured.points.emplace_back(number, run.output_tokens_per_second());
+    median.points.emplace_back(number, middle.output_tokens_per_second());
+  }
+  return {"bench throughput",
+          fmt::format("{}, {} requests, {} replicas", options.engine.model, middle.requests,
+                      options.engine.parallel.data_parallel_size),
+          {{"Output tokens per second", "run", "tokens/s", {std::move(measured), std::move(median)}}}};
+}
+
 }  // namespace
 
 Result<BenchResult> measure_throughput(const ThroughputOptions& options, const BenchModel& model,
@@ -74,7 +88,7 @@ Result<BenchResult> measure_throughput(const ThroughputOptions& options, const B
   const BenchRun middle = median_run(runs);
   const FleetTimes times = fleet->fleet().times();
   return BenchResult{json_of(middle, times, rss_bytes, options), table(middle, times, rss_bytes, options),
-                     middle.failed, middle.first_error};
+                     middle.failed, middle.first_error, plot_of(runs, middle, options)};
 }
 
 }  // namespace chorus

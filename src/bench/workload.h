@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "bench/plot.h"
 #include "config/engine_config.h"
 #include "config/model_config.h"
 #include "fleet/fleet.h"
@@ -97,6 +98,7 @@ struct BenchResult {
   std::string table;
   std::uint64_t failed = 0;  // requests
   std::string first_error;
+  Plot plot = {};  // without panels: there is none
 };
 
 // "  name    value" with the names in one column.

@@ -1,17 +1,14 @@
 // chorus bench: the options of its subcommands. What they measure is in bench/.
 #include <algorithm>
 #include <charconv>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 
-#include "base/log.h"
 #include "bench/kernels.h"
 #include "bench/latency.h"
 #include "bench/scaling.h"
 #include "bench/throughput.h"
+#include "cli/bench_report.h"
 #include "cli/commands.h"
-#include "cli/output_file.h"
-#include "cli/progress.h"
 #include "cli/prompt_rows.h"
 #include "frontend/prompt_line.h"
 #include "frontend/read_model.h"
@@ -19,15 +16,12 @@
 namespace chorus {
 namespace {
 
-// What every subcommand takes beside its own.
-struct BenchOptions {
-  std::string output_json;
-  std::string input;  // of throughput
-  bool disable_progress_bars = false;
+// What the subcommands that start a fleet of their own take beside their own.
+struct FleetBenchOptions : BenchOptions {
   std::vector<Options::GivenOption> sampling;
 };
 
-void declare_shared(Options& options, EngineConfig* engine, BenchShape* shape, BenchOptions* values,
+void declare_shared(Options& options, EngineConfig* engine, BenchShape* shape, FleetBenchOptions* values,
                     const char* num_iters_help, const char* warmup_help) {
   options.positional(
       "MODEL", &engine->model,
@@ -36,13 +30,13 @@ void declare_shared(Options& options, EngineConfig* engine, BenchShape* shape, B
   options.number("--output-len", &shape->output_len, "tokens generated for each prompt, whatever the model says");
   options.number("--num-iters", &shape->num_iters, num_iters_help);
   options.number("--warmup", &shape->warmup, warmup_help);
-  options.text("--output-json", &values->output_json, "where the result goes as one JSON object");
-  options.flag("--disable-progress-bars", &values->disable_progress_bars, "no progress on stderr");
+  values->declare(options);
   options.engine(engine);
   options.sampling(&values->sampling);
 }
 
-Result<BenchModel> prepare_model(const EngineConfig& engine, const BenchShape& shape, const BenchOptions& options) {
+Result<BenchModel> prepare_model(const EngineConfig& engine, const BenchShape& shape,
+                                 const FleetBenchOptions& options) {
   CHORUS_TRY_VOID(check_at_least("--num-iters", shape.num_iters, 1));
   CHORUS_TRY_VOID(check_at_least("--warmup", shape.warmup, 0));
   BenchModel model;
@@ -55,39 +49,10 @@ Result<BenchModel> prepare_model(const EngineConfig& engine, const BenchShape& s
   return model;
 }
 
-BenchHooks hooks_of(const BenchOptions& options) {
-  BenchHooks hooks;
-  hooks.interrupted = interrupted;
-  hooks.begin_progress = [disabled = options.disable_progress_bars](const std::string& what, std::size_t total) {
-    return [line = std::make_shared<ProgressLine>(what, disabled, total)](const GenerationProgress& now) {
-      line->update(now);
-    };
-  };
-  return hooks;
-}
-
-// Measures, prints the table and writes the JSON object, whose file is opened before anything is measured, so that a
-// wrong name does not cost a run.
-Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure) {
-  std::optional<OutputFile> file;
-  if (!options.output_json.empty()) {
-    CHORUS_TRY(OutputFile opened, OutputFile::open(options.output_json, {options.input}));
-    file.emplace(std::move(opened));
-  }
-  CHORUS_TRY(const BenchResult result, measure(hooks_of(options)));
-  std::fputs(result.table.c_str(), stdout);
-  if (file) {
-    CHORUS_TRY_VOID(file->write(result.json.dump(2) + "\n"));
-    CHORUS_TRY_VOID(file->commit());
-  }
-  if (result.failed == 0) return exit_done;
-  log(LogLevel::error, "{} requests failed; the first one: {}", result.failed, result.first_error);
-  return exit_rows_failed;
-}
-
 // --- throughput
 
-struct ThroughputCommand : BenchOptions {
+struct ThroughputCommand : FleetBenchOptions {
+  std::string input;
   ThroughputOptions what;
 };
 
@@ -128,6 +93,7 @@ Result<void> complete(ThroughputCommand* command, const BenchModel& model) {
 Result<int> run(ThroughputCommand& command) {
   CHORUS_TRY(const BenchModel model, prepare_model(command.what.engine, command.what.shape, command));
   CHORUS_TRY_VOID(complete(&command, model));
+  command.inputs = {command.input};
   return report(command, [&](const BenchHooks& hooks) { return measure_throughput(command.what, model, hooks); });
 }
 
@@ -146,7 +112,7 @@ std::function<Result<int>()> declare_bench_throughput(Options& options) {
 
 // --- latency
 
-struct LatencyCommand : BenchOptions {
+struct LatencyCommand : FleetBenchOptions {
   LatencyOptions what;
 };
 
@@ -166,7 +132,7 @@ std::function<Result<int>()> declare_bench_latency(Options& options) {
 
 // --- scaling
 
-struct ScalingCommand : BenchOptions {
+struct ScalingCommand : FleetBenchOptions {
   ScalingOptions what;
   std::string sizes = "1,2";
 };
@@ -227,15 +193,6 @@ std::function<Result<int>()> declare_bench_kernels(Options& options) {
   return [command] { return run(*command); };
 }
 
-std::function<Result<int>()> declare_bench_serve(Options& options) {
-  options.ignore_the_rest();
-  return []() -> Result<int> {
-    return fail(ErrorCode::invalid_argument,
-                "bench serve is not in this release, which has no server: measure offline with bench throughput, "
-                "latency or scaling");
-  };
-}
-
 }  // namespace
 
 std::vector<Command> bench_commands() {
@@ -244,7 +201,7 @@ std::vector<Command> bench_commands() {
       {"latency", "one batch at a time: prefill time, time per output token", declare_bench_latency},
       {"scaling", "the same work at several data-parallel sizes, with efficiency", declare_bench_scaling},
       {"kernels", "the products of a layer against the machine's limits", declare_bench_kernels},
-      {"serve", "not in this release", declare_bench_serve},
+      {"serve", "the load of many clients on a server: latencies and throughput as they see them", declare_bench_serve},
   };
 }
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <fstream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,14 +14,11 @@
 #include "cli/commands.h"
 #include "cli/conversation.h"
 #include "cli/line_input.h"
-#include "cli/read_line.h"
-#include "client/chat_stream.h"
-#include "client/own_server.h"
+#include "cli/server_choice.h"
+#include "client/error_text.h"
 
 namespace chorus {
 namespace {
-
-constexpr std::size_t key_bytes_max = 4096;
 
 constexpr const char* help_text =
     "/system TEXT     what the model is told ahead of the conversation; without TEXT: nothing\n"
@@ -33,13 +29,13 @@ constexpr const char* help_text =
     "//TEXT           says /TEXT\n"
     "Ctrl-C stops an answer, Ctrl-D ends the chat.\n";
 
+// Of a terminal (ECMA-48, SGR): what the model thinks is faint.
+constexpr std::string_view faint = "\x1b[2m", plain = "\x1b[22m";
+
 struct ChatOptions {
-  std::string target = "http://127.0.0.1:8000";
-  std::string api_key_file;
+  ServerChoice server;
   std::string system;
   std::vector<std::string> settings;
-  EngineConfig engine;  // checks the engine options; the server reads their words
-  const std::vector<std::string>* engine_words = nullptr;
 };
 
 std::atomic<bool> answer_stopped{false};
@@ -58,20 +54,6 @@ void take_interrupts() {
 
 bool must_stop() {
   return interrupted() || answer_stopped.load(std::memory_order_relaxed);
-}
-
-Result<std::string> read_key(const std::string& path) {
-  std::string key = environment_variable("CHORUS_API_KEY").value_or("");
-  if (!path.empty()) {
-    std::ifstream file(path);
-    if (!file) return fail(ErrorCode::not_found, "--api-key-file {}: cannot be read", path);
-    CHORUS_TRY(const bool found, read_line(file, path, 1, key_bytes_max, &key));
-    if (!found || key.empty()) return fail(ErrorCode::invalid_argument, "--api-key-file {}: no key in line 1", path);
-  }
-  for (const char c : key) {
-    if (c <= ' ' || c > '~') return fail(ErrorCode::invalid_argument, "the API key holds a character that none may");
-  }
-  return key;
 }
 
 class Chat {
@@ -106,19 +88,32 @@ class Chat {
     std::fflush(stdout);
   }
 
+  static std::string style(std::string_view sequence) {
+    return environment_variable("TERM").value_or("dumb") == "dumb" ? "" : std::string(sequence);
+  }
+
   Result<void> take(const std::string& line) {
     if (line.empty()) return {};
     if (line.starts_with("//")) return say(line.substr(1));
     return line.starts_with('/') ? command(line) : say(line);
   }
 
+  // A terminal shows the model's thoughts too; a pipe gets the answer alone.
   Result<void> say(const std::string& text) {
-    const bool spells = ::isatty(STDOUT_FILENO) == 1;
-    bool has_text = false;
-    const Result<void> said = conversation_.say(text, must_stop, [spells, &has_text](std::string_view piece) {
+    const bool is_terminal = ::isatty(STDOUT_FILENO) == 1;
+    bool has_text = false, thinks = false;
+    const auto show = [&](const AnswerPiece& piece) {
+      if (is_terminal && !piece.reasoning.empty()) {
+        if (!std::exchange(thinks, true)) write_out(style(faint));
+        write_out(terminal_text(piece.reasoning));
+      }
+      if (piece.text.empty()) return;
+      if (std::exchange(thinks, false)) write_out(style(plain) + "\n");
       has_text = true;
-      write_out(spells ? terminal_text(piece) : std::string(piece));
-    });
+      write_out(is_terminal ? terminal_text(piece.text) : std::string(piece.text));
+    };
+    const Result<void> said = conversation_.say(text, must_stop, show);
+    if (thinks) write_out(style(plain));
     if (said.ok() || has_text) write_out("\n");
     return said;
   }
@@ -134,7 +129,7 @@ class Chat {
     if (name == "/help") return std::fputs(help_text, stderr), Result<void>();
     if (name == "/set") {
       const std::size_t end = std::min(rest.find(' '), rest.size());
-      return conversation_.set(rest.substr(0, end), end == rest.size() ? "" : rest.substr(end + 1));
+      return conversation_.parameters().set(rest.substr(0, end), end == rest.size() ? "" : rest.substr(end + 1));
     }
     return fail(ErrorCode::invalid_argument, "unknown command {}; see /help. A text that begins so: /{}",
                 terminal_text(name), terminal_text(line));
@@ -144,42 +139,13 @@ class Chat {
   LineInput* input_;
 };
 
-Result<Endpoint> running_server(const ChatOptions& options) {
-  CHORUS_TRY(Endpoint endpoint, parse_url(options.target));
-  if (!options.engine_words->empty()) {
-    return fail(ErrorCode::invalid_argument, "{} is an engine's option, and {} has engines: give it to chorus serve",
-                options.engine_words->front(), options.target);
-  }
-  CHORUS_TRY(endpoint.key, read_key(options.api_key_file));
-  return endpoint;
-}
-
-Result<OwnServer> own_server(const ChatOptions& options) {
-  std::vector<std::string> words = *options.engine_words;
-  words.insert(words.end(), {"--", options.target});
-  std::fprintf(stderr, "chorus: loading %s\n", options.target.c_str());
-  return OwnServer::start(words, environment_variable("CHORUS_LOG_LEVEL").value_or("warning"), must_stop);
-}
-
 Result<int> chat(const ChatOptions& options) {
   LineInput input(must_stop);
   if (input.is_terminal()) take_interrupts();
-  std::optional<OwnServer> server;
-  Endpoint endpoint;
-  if (is_url(options.target)) {
-    CHORUS_TRY(endpoint, running_server(options));
-  } else {
-    CHORUS_TRY(OwnServer started, own_server(options));
-    server.emplace(std::move(started));
-    endpoint = server->endpoint();
-  }
-  CHORUS_TRY(Conversation conversation, Conversation::open(std::move(endpoint), must_stop));
+  CHORUS_TRY(const ChosenServer server, ChosenServer::open(options.server, must_stop));
+  CHORUS_TRY(Conversation conversation, Conversation::open(server.endpoint(), must_stop));
   conversation.set_system(options.system);
-  for (const std::string& setting : options.settings) {
-    const std::size_t equals = setting.find('=');
-    if (equals == setting.npos) return fail(ErrorCode::invalid_argument, "--set {}: give NAME=VALUE", setting);
-    CHORUS_TRY_VOID(conversation.set(setting.substr(0, equals), setting.substr(equals + 1)));
-  }
+  CHORUS_TRY_VOID(conversation.parameters().set_all(options.settings));
   if (input.is_terminal()) std::fputs("/help shows the commands; Ctrl-D ends\n", stderr);
   return Chat(std::move(conversation), &input).run();
 }
@@ -188,16 +154,9 @@ Result<int> chat(const ChatOptions& options) {
 
 std::function<Result<int>()> declare_chat(Options& options) {
   auto values = std::make_shared<ChatOptions>();
-  options.positional("SERVER", &values->target,
-                     "http://HOST:PORT or unix:PATH of a running server (http://127.0.0.1:8000), or a MODEL: then chat "
-                     "starts a server with the engine options, and ends it with the chat",
-                     false);
-  options.text("--api-key-file", &values->api_key_file,
-               "the running server's API key, in line 1; it may also be in the environment, as CHORUS_API_KEY");
   options.text("--system", &values->system, "the system prompt");
   options.list("--set", &values->settings, "NAME=VALUE: a sampling parameter by its name in the API; repeatable");
-  options.engine(&values->engine);
-  values->engine_words = options.engine_words();
+  values->server.declare(options, "chat");
   return [values] { return chat(*values); };
 }
 

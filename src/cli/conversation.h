@@ -7,6 +7,8 @@
 #include <string_view>
 
 #include "base/result.h"
+#include "cli/request_parameters.h"
+#include "client/answer_stream.h"
 #include "client/http_client.h"
 #include "json/json.h"
 
@@ -19,14 +21,13 @@ class Conversation {
 
   void set_system(const std::string& text);  // ahead of all turns; "": none
   void reset();                              // forgets the turns; the system prompt and the parameters stay
-  // A parameter of the API: "temperature", "0.5". The value is JSON, or else a string; "": no longer given.
-  Result<void> set(const std::string& name, const std::string& value);
+  RequestParameters& parameters() { return parameters_; }
   Result<void> save(const std::string& path) const;  // as JSON; the file is whole or as it was
 
-  // Asks and streams the answer to `on_text`. After an error neither is part of the conversation, but that an answer
+  // Asks and streams the answer to `on_piece`. After an error neither is part of the conversation, but that an answer
   // that was stopped (`cancelled`) stays as far as it came.
   Result<void> say(const std::string& text, const std::function<bool()>& stop,
-                   const std::function<void(std::string_view)>& on_text);
+                   const std::function<void(const AnswerPiece&)>& on_piece);
 
  private:
   Json all_messages() const;
@@ -35,7 +36,7 @@ class Conversation {
   std::string model_;
   std::string system_;
   Json turns_ = Json::array();
-  Json parameters_ = Json::object();
+  RequestParameters parameters_;
 };
 
 }  // namespace chorus

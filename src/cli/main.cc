@@ -23,6 +23,8 @@ int main(int argc, char** argv) {
           {"serve", "OpenAI's API before N replicas; --headless: a node of replicas alone", chorus::declare_serve},
           {"chat", "a conversation with a running server, or with a model, for which it starts one",
            chorus::declare_chat},
+          {"complete", "one text's continuation, by a running server, or by a model, for which it starts one",
+           chorus::declare_complete},
           {"ctl", "what an operator asks of a running server: list, add, drain, resume, remove, restart, pause",
            chorus::declare_ctl},
           {"run", "a JSON workflow: load records, generate text for each", chorus::declare_run},

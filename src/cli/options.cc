@@ -20,6 +20,8 @@
 namespace chorus {
 namespace {
 
+constexpr int words_max = 1000;  // behind one option
+
 std::atomic<bool> signal_came{false};
 
 void on_signal(int number) {
@@ -147,6 +149,7 @@ struct Options::Impl {
   EngineConfig* engine_config = nullptr;
   std::vector<GivenOption> engine_given;
   std::vector<std::string> engine_words;
+  const std::string* log_level_word = nullptr;
   std::deque<std::string> names;
 };
 
@@ -163,6 +166,24 @@ void Options::number(const char* name, int* value, const char* help) {
   impl_.app->add_option(name, *value, help)->capture_default_str();
 }
 
+void Options::number(const char* name, std::optional<int>* value, const char* help) {
+  impl_.app->add_option_function<int>(
+      name, [value](int given) { *value = given; }, help);
+}
+
+void Options::real(const char* name, std::optional<double>* value, const char* help) {
+  impl_.app->add_option_function<double>(
+      name, [value](double given) { *value = given; }, help);
+}
+
+void Options::real(const char* name, double* value, const char* help) {
+  impl_.app->add_option(name, *value, help)->capture_default_str();
+}
+
+void Options::words(const char* name, std::vector<std::string>* values, const char* help) {
+  impl_.app->add_option(name, *values, help)->expected(1, words_max);
+}
+
 void Options::list(const char* name, std::vector<std::string>* values, const char* help) {
   impl_.app
       ->add_option_function<std::string>(
@@ -174,10 +195,6 @@ void Options::list(const char* name, std::vector<std::string>* values, const cha
 
 void Options::flag(const char* name, bool* value, const char* help) {
   impl_.app->add_flag(name, *value, help);
-}
-
-void Options::ignore_the_rest() {
-  impl_.app->allow_extras();
 }
 
 namespace {
@@ -226,6 +243,10 @@ void Options::engine(EngineConfig* config) {
 
 const std::vector<std::string>* Options::engine_words() {
   return &impl_.engine_words;
+}
+
+const std::string* Options::log_level_word() {
+  return impl_.log_level_word;
 }
 
 void Options::sampling(std::vector<GivenOption>* given, bool with_seed) {
@@ -321,6 +342,7 @@ void declare_commands(const std::vector<Command>& commands, std::span<char* cons
     Declared& entry = line->declared.emplace_back();
     entry.impl.app = subcommand;
     entry.impl.arguments = &line->arguments;
+    entry.impl.log_level_word = &line->log_level;
     Options options(entry.impl);
     entry.run = command.declare(options);
   }

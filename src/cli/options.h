@@ -26,13 +26,19 @@ class Options {
   void positional(const char* name, std::string* value, const char* help, bool required = true);
   void text(const char* name, std::string* value, const char* help);
   void number(const char* name, int* value, const char* help);
+  void number(const char* name, std::optional<int>* value, const char* help);
+  void real(const char* name, double* value, const char* help);  // "inf" too
+  void real(const char* name, std::optional<double>* value, const char* help);
   void list(const char* name, std::vector<std::string>* values, const char* help);  // repeatable, in order
+  // One or several values behind one name, as argparse's nargs="+" has them.
+  void words(const char* name, std::vector<std::string>* values, const char* help);
   void flag(const char* name, bool* value, const char* help);
-  void ignore_the_rest();  // arguments that were not declared are no error
   // The engine options of interface.md. They are applied to *config when the command line has been read.
   void engine(EngineConfig* config);
   // The engine options that were given, as words for another `chorus`. To be read when the command runs.
   const std::vector<std::string>* engine_words();
+  // --log-level as it was given; "": it was not. To be read when the command runs.
+  const std::string* log_level_word();
   // The sampling options; kept as given, to be applied over the model's defaults: see apply_given().
   struct GivenOption {
     std::string name, value;

@@ -1,6 +1,5 @@
 // chorus serve MODEL: OpenAI's API before N replicas; with --headless the engines of a node without a front end, for a
 // fleet on another machine.
-#include <sys/resource.h>
 
 #include <cstdio>
 #include <memory>
@@ -8,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/descriptor_limit.h"
 #include "base/log.h"
 #include "cli/commands.h"
 #include "cli/version.h"
@@ -34,14 +34,6 @@ struct ServeOptions {
   EngineConfig engine;
   ServerOptions server;
 };
-
-// A connection is a descriptor: as many as the system lets this process have.
-void raise_descriptor_limit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  (void)::setrlimit(RLIMIT_NOFILE, &limit);
-}
 
 Result<int> serve_headless(const EngineConfig& engine) {
   CHORUS_TRY(const ModelConfig model, read_model(engine));

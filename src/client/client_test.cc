@@ -1,7 +1,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "client/chat_stream.h"
+#include "client/answer_stream.h"
+#include "client/error_text.h"
 #include "client/http_client.h"
 #include "client/sse_reader.h"
 
@@ -41,11 +42,11 @@ TEST(SseReader, RefusesALineAndAnEventOverTheLimit) {
   EXPECT_THAT(fed.error().message, HasSubstr("an event is longer"));
 }
 
-TEST(ChatStream, GivesTheSameTextWhereverAPieceEnds) {
+TEST(AnswerStream, GivesTheSameTextWhereverAPieceEnds) {
   const std::string_view whole = hello;
   for (std::size_t cut = 0; cut <= whole.size(); ++cut) {
     std::string text;
-    ChatStream stream([&text](std::string_view piece) { text += piece; });
+    AnswerStream stream([&text](const AnswerPiece& piece) { text += piece.text; });
     ASSERT_TRUE(stream.feed(whole.substr(0, cut)).ok());
     ASSERT_TRUE(stream.feed(whole.substr(cut)).ok());
     EXPECT_EQ(text, "H\xc3\xa9llo");
@@ -53,9 +54,9 @@ TEST(ChatStream, GivesTheSameTextWhereverAPieceEnds) {
   }
 }
 
-TEST(ChatStream, SaysWhatIsWrongWithAStream) {
+TEST(AnswerStream, SaysWhatIsWrongWithAStream) {
   const auto fed = [](std::string_view bytes) {
-    ChatStream stream([](std::string_view) {});
+    AnswerStream stream([](const AnswerPiece&) {});
     const Result<void> result = stream.feed(bytes);
     return result.ok() ? stream.finish() : result;
   };
@@ -68,6 +69,30 @@ TEST(ChatStream, SaysWhatIsWrongWithAStream) {
     EXPECT_EQ(result.error().code, ErrorCode::invalid_argument) << broken;
   }
   EXPECT_TRUE(fed("data: {\"choices\":[7]}\n\ndata: {\"choices\":[{\"delta\":[]}]}\n\ndata: [DONE]\n\n").ok());
+}
+
+TEST(AnswerStream, ReadsCompletionsThoughtsAndUsage) {
+  std::string text, reasoning;
+  std::vector<bool> choices;
+  std::optional<TokenUsage> usage;
+  AnswerStream stream([&](const AnswerPiece& piece) {
+    text += piece.text;
+    reasoning += piece.reasoning;
+    choices.push_back(piece.has_choice);
+    if (piece.usage) usage = piece.usage;
+  });
+  ASSERT_TRUE(
+      stream
+          .feed("data: {\"choices\":[{\"text\":\"Once\"}]}\n\ndata: {\"choices\":[{\"text\":null}],\"usage\":null}\n\n"
+                "data: {\"choices\":[{\"delta\":{\"reasoning\":\"Hm.\"}}]}\n\n"
+                "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":-1}}\n\ndata: [DONE]\n\n")
+          .ok());
+  EXPECT_EQ(text, "Once");
+  EXPECT_EQ(reasoning, "Hm.");
+  EXPECT_THAT(choices, ElementsAre(true, true, true, false));
+  ASSERT_TRUE(usage.has_value());
+  EXPECT_EQ(usage->prompt_tokens, 7U);
+  EXPECT_EQ(usage->completion_tokens, 0U);
 }
 
 TEST(TerminalText, SpellsControlCharacters) {

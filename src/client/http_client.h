@@ -5,23 +5,16 @@
 #include <functional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
+#include "client/endpoint.h"
+#include "net/unique_fd.h"
 
 namespace chorus {
 
-struct Endpoint {
-  std::string host;  // a name or an address
-  int port = 0;
-  std::string path;  // of a Unix socket, in the place of both
-  std::string key;   // sent as a bearer token; "": none
-  std::string host_field() const;
-  std::string text() const;  // as a URL
-};
-
-bool is_url(std::string_view text);
-// http://HOST[:PORT][/] or unix:PATH. invalid_argument: anything else; the message says what to do about https.
-Result<Endpoint> parse_url(std::string_view url);
+// Between two pieces of an answer; the first one waits in the server's queue.
+inline constexpr int answer_timeout_ms = 600'000;
 
 struct HttpCall {
   std::string method = "GET";
@@ -34,5 +27,17 @@ struct HttpCall {
 // deadline_exceeded, unavailable (no connection, or it broke), cancelled, what on_body fails with; and for a status
 // other than 200: invalid_argument (4xx) or unavailable, with the server's words.
 Result<void> call(const Endpoint& endpoint, const HttpCall& call);
+
+// The whole answer to a GET (`body` empty) or a POST. invalid_argument: it is longer than 16 MiB; else call()'s errors.
+Result<std::string> fetch(const Endpoint& endpoint, const std::string& target, const std::string& body,
+                          const std::function<bool()>& stop);
+
+// What call() is made of, for those who have many requests under way (client/http_exchange.h).
+// `stop` is asked ten times a second while it connects, to the first address that takes it. unavailable: none does;
+// deadline_exceeded, cancelled.
+Result<UniqueFd> connect_to(const Endpoint& endpoint, const std::function<bool()>& stop);
+// Head and body. `headers`: more lines of the head, without their ends.
+std::string request_text(const Endpoint& endpoint, const std::string& method, const std::string& target,
+                         const std::string& body, const std::vector<std::string>& headers = {});
 
 }  // namespace chorus

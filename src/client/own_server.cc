@@ -110,9 +110,9 @@ Error OwnServer::ended() {
   int status = 0;
   if (has_ended(std::exchange(pid_, 0), &status, end_timeout_ms) && WIFEXITED(status)) {
     return fail(WEXITSTATUS(status) == 2 ? ErrorCode::invalid_argument : ErrorCode::unavailable,
-                "the server of this chat ended with status {} before it was ready", WEXITSTATUS(status));
+                "the server that was started ended with status {} before it was ready", WEXITSTATUS(status));
   }
-  return fail(ErrorCode::unavailable, "the server of this chat was killed before it was ready");
+  return fail(ErrorCode::unavailable, "the server that was started was killed before it was ready");
 }
 
 // "chorus: serving NAME at http://HOST:PORT (N replicas)"; a name may hold " at ".

@@ -83,7 +83,7 @@ TEST_P(PrefixCacheTest, ClearedItHasNothingAndTakesEverythingAnew) {
   cache_.clear();
   EXPECT_EQ(cache_.size(), 0);
   EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), std::nullopt);
-  EXPECT_TRUE(cache_.insert(root_, Tokens{1, 2}, 1, &link));
+  EXPECT_EQ(cache_.insert(root_, Tokens{1, 2}, 1, &link), 1);
   EXPECT_EQ(cache_.find(root_, Tokens{1, 2}, &link), 1);
   EXPECT_EQ(cache_.find(parent, Tokens{3, 4}, &link), std::nullopt);
 }

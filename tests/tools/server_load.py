@@ -3,6 +3,7 @@
 
   azure TRACE.csv   512 clients over four replicas, lengths of the Azure trace: how evenly the tokens are spread
   hostile           2,000 slow or hostile connections beside 100 good streams: what the good ones notice
+  page              256 streams, and beside them the page's look at /metrics, often: what one look costs the server's own processes
   doors             two replicas behind one door against two servers alone
 """
 import argparse
@@ -20,7 +21,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from chorus_process import STORIES  # noqa: E402  pylint: disable=wrong-import-position
+from chorus_process import STORIES, descendants  # noqa: E402  pylint: disable=wrong-import-position
 from serving import serving  # noqa: E402  pylint: disable=wrong-import-position
 
 
@@ -229,6 +230,49 @@ def doors(options):
           f"of {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
 
 
+def cpu_s(pids):
+    """Processor time of all threads of these processes, in seconds."""
+    ticks = [sum(map(int, pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:13])) for pid in pids]
+    return sum(ticks) / os.sysconf("SC_CLK_TCK")
+
+
+async def streams_and_looks(port, pids, options):
+    """[(processor time a second without looks, with them)] of each round, and the bytes of a look."""
+    rounds, stop, size = [], False, 0
+
+    async def one(index):
+        client, body = Client(port), {"prompt": "Once upon a time", "max_tokens": 400, "ignore_eos": True, "seed": index, "stream": True}
+        while not stop:
+            await client.ask(request("/v1/completions", body))
+
+    async def spent(looks_per_s):
+        nonlocal size
+        client, begin, before, looks = Client(port), time.monotonic(), cpu_s(pids), 0
+        while (now := time.monotonic() - begin) < options.seconds:
+            if looks < now * looks_per_s:
+                size, looks = len((await client.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"))[0]), looks + 1
+            else:
+                await asyncio.sleep(0.005)
+        return (cpu_s(pids) - before) / (time.monotonic() - begin), looks / (time.monotonic() - begin)
+
+    streams = [asyncio.create_task(one(i)) for i in range(256)]
+    await asyncio.sleep(3)
+    for _ in range(options.rounds):
+        calm, (busy, looks_per_s) = (await spent(0))[0], await spent(options.looks)
+        rounds.append((busy - calm) / looks_per_s)
+    stop = True
+    await asyncio.gather(*streams)
+    return rounds, size
+
+
+def page(options):
+    with serving(STORIES, "-dp", "2", "--threads", "1", "--kv-cache-memory", "512MiB", "--max-num-seqs", "128") as server:
+        pids = [server.process.pid, *(pid for pid in descendants(server.process.pid) if b"front-end" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())]
+        rounds, size = asyncio.run(streams_and_looks(server.port, pids, options))
+    print(f"page: 256 streams over two replicas; a look at /metrics ({size} bytes) costs parent and front end {statistics.median(rounds) * 1000:.2f} ms (of {len(rounds)} rounds "
+          f"{min(rounds) * 1000:.2f} to {max(rounds) * 1000:.2f}); the page looks once a second, so that is {statistics.median(rounds) * 100:.2f} % of a core")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -240,6 +284,11 @@ def main():
     attack = commands.add_parser("hostile")
     attack.add_argument("--seconds", type=int, default=15)
     attack.set_defaults(run=hostile)
+    look = commands.add_parser("page")
+    look.add_argument("--seconds", type=int, default=10)
+    look.add_argument("--rounds", type=int, default=5)
+    look.add_argument("--looks", type=int, default=50, help="a second")
+    look.set_defaults(run=page)
     pair = commands.add_parser("doors")
     pair.add_argument("--answers", type=int, default=600)
     pair.add_argument("--rounds", type=int, default=5)
