@@ -8,6 +8,8 @@
 namespace chorus {
 namespace {
 
+using namespace std::string_literals;
+
 using Step = RequestReader::Step;
 using Phase = RequestReader::Phase;
 
@@ -78,7 +80,7 @@ std::vector<Case> cases() {
       {"bare LF", "GET / HTTP/1.1\nHost: a\n\n", "400"},
       {"bare LF in a value", "GET / HTTP/1.1\r\nHost: a\nX: y\r\n\r\n", "400"},
       {"bare CR", "GET / HTTP/1.1\r\nHost: a\rX: y\r\n\r\n", "400"},
-      {"NUL", std::string("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", 37), "400"},
+      {"NUL", "GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n"s, "400"},
       {"empty name", "GET / HTTP/1.1\r\nHost: a\r\n: b\r\n\r\n", "400"},
       {"space before the colon", "GET / HTTP/1.1\r\nHost : a\r\n\r\n", "400"},
       {"no host", "GET / HTTP/1.1\r\n\r\n", "400"},
