@@ -36,7 +36,7 @@ class BareDebian:
 
     def command(self, words, user=0):
         """In namespaces of its own, so that nothing stays mounted or running."""
-        inside = f'mount -t proc proc "{self.folder}/proc" && exec chroot --userspec={user}:{user} "{self.folder}" "$@"'
+        inside = f'mount -t proc proc "{self.folder}/proc" && exec /usr/sbin/chroot --userspec={user}:{user} "{self.folder}" "$@"'
         return ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", inside, "sh", *words]
 
     def run(self, words, user=0, **options):

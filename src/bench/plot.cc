@@ -54,6 +54,10 @@ std::string text_at(double x, double y, std::string_view anchor, std::string_vie
                      escaped(text));
 }
 
+std::string number(double value) {
+  return value < 10'000 ? fmt::format("{:.6g}", value) : fmt::format("{:.6g}k", value / 1000);
+}
+
 std::string line_between(double x1, double y1, double x2, double y2, std::string_view kind) {
   return fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" class=\"{}\"/>\n", x1, y1, x2, y2,
                      kind);
@@ -92,7 +96,8 @@ class Panel {
         y_max = std::max(y_max, value);
       }
     }
-    x_ticks_ = ticks_up_to(x_max, std::max(2, static_cast<int>((right_ - left_) / tick_width)));
+    x_ticks_ =
+        ticks_up_to(x_max, std::max(2, static_cast<int>((right_ - left_) / tick_width)), panel.has_whole_x ? 1 : 0);
     y_ticks_ = ticks_up_to(y_max, y_ticks);
   }
 
@@ -100,11 +105,11 @@ class Panel {
     std::string out = text_at(left_, top_ - 38, "start", "panel", panel_.title);
     for (const double tick : y_ticks_) {
       out += line_between(left_, y(tick), right_, y(tick), tick == 0 ? "axis" : "grid");
-      out += text_at(left_ - 8, y(tick) + 4, "end", "quiet", fmt::format("{:.6g}", tick));
+      out += text_at(left_ - 8, y(tick) + 4, "end", "quiet", number(tick));
     }
     for (const double tick : x_ticks_) {
       out += line_between(x(tick), bottom_, x(tick), bottom_ + 4, "axis");
-      out += text_at(x(tick), bottom_ + 18, "middle", "quiet", fmt::format("{:.6g}", tick));
+      out += text_at(x(tick), bottom_ + 18, "middle", "quiet", number(tick));
     }
     out += text_at((left_ + right_) / 2, bottom_ + 40, "middle", "", panel_.x_label);
     const double middle = (top_ + bottom_) / 2;
@@ -152,9 +157,9 @@ class Panel {
 
 }  // namespace
 
-std::vector<double> ticks_up_to(double high, int count) {
+std::vector<double> ticks_up_to(double high, int count, double least) {
   if (!(high > 0)) high = 1;
-  const double rough = high / count;
+  const double rough = std::max(high / count, least);
   const double power = std::pow(10, std::floor(std::log10(rough)));
   double step = 10 * power;
   for (const double factor : {5, 2, 1}) {

@@ -18,6 +18,7 @@ struct PlotSeries {
 struct PlotPanel {
   std::string title, x_label, y_label;
   std::vector<PlotSeries> series;  // up to four
+  bool has_whole_x = false;        // the x axis counts something: no tick between two whole numbers
 };
 
 struct Plot {
@@ -27,7 +28,8 @@ struct Plot {
 
 std::string svg_of(const Plot& plot);
 
-// Multiples of 1, 2 or 5 times a power of ten from nought on, the last one at or above `high`: about `count` of them.
-std::vector<double> ticks_up_to(double high, int count);
+// Multiples of 1, 2 or 5 times a power of ten from nought on, the last one at or above `high`: about `count` of them,
+// no closer than `least`.
+std::vector<double> ticks_up_to(double high, int count, double least = 0);
 
 }  // namespace chorus

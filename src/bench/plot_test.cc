@@ -14,6 +14,7 @@ TEST(Plot, TicksAreRoundAndReachTheTop) {
   EXPECT_THAT(ticks_up_to(16, 5), ElementsAre(0, 5, 10, 15, 20));
   EXPECT_THAT(ticks_up_to(100, 5), ElementsAre(0, 20, 40, 60, 80, 100));
   EXPECT_THAT(ticks_up_to(1, 2), ElementsAre(0, 0.5, 1));
+  EXPECT_THAT(ticks_up_to(2, 8, 1), ElementsAre(0, 1, 2));
   EXPECT_THAT(ticks_up_to(0, 1), ElementsAre(0, 1));
   for (const double high : {1e-9, 0.3, 0.9999, 7.0, 123456.0, 3e12}) {
     const auto ticks = ticks_up_to(high, 5);

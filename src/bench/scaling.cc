@@ -118,8 +118,8 @@ Plot plot_of(const std::vector<SizeResult>& results, const ScalingOptions& optio
           fmt::format("{}, {} prompts of {} + {} tokens, {} threads a replica, median of {} runs", options.engine.model,
                       options.num_prompts, options.shape.input_len, options.shape.output_len, threads,
                       options.shape.num_iters),
-          {{"Throughput", "replicas", "output tokens/s", {std::move(measured), std::move(ideal)}},
-           {"Efficiency", "replicas", "of the smallest size's", {std::move(efficiencies), std::move(all)}}}};
+          {{"Throughput", "replicas", "output tokens/s", {std::move(measured), std::move(ideal)}, true},
+           {"Efficiency", "replicas", "of the smallest size's", {std::move(efficiencies), std::move(all)}, true}}};
 }
 
 }  // namespace

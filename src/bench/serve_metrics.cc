@@ -133,9 +133,11 @@ Peaks peaks_of(const std::vector<LoadOutcome>& outcomes) {
   };
   for (const LoadOutcome& outcome : outcomes) {
     if (!outcome.success) continue;
+    // An event may have several tokens; vLLM counts it as one, which would make the peak lower than the mean.
+    const double per_event = static_cast<double>(outcome.output_tokens) / static_cast<double>(outcome.itl_s.size() + 1);
     double at = outcome.start_s + outcome.ttft_s;
-    ++tokens[second_of(at)];
-    for (const double gap : outcome.itl_s) ++tokens[second_of(at += gap)];
+    tokens[second_of(at)] += per_event;
+    for (const double gap : outcome.itl_s) tokens[second_of(at += gap)] += per_event;
     const std::size_t end = second_of(outcome.start_s + outcome.latency_s);
     for (std::size_t second = second_of(outcome.start_s); second <= end; ++second) ++requests[second];
   }

@@ -67,7 +67,7 @@ Plot plot_of(const std::vector<BenchRun>& runs, const BenchRun& middle, const Th
   return {"bench throughput",
           fmt::format("{}, {} requests, {} replicas", options.engine.model, middle.requests,
                       options.engine.parallel.data_parallel_size),
-          {{"Output tokens per second", "run", "tokens/s", {std::move(measured), std::move(median)}}}};
+          {{"Output tokens per second", "run", "tokens/s", {std::move(measured), std::move(median)}, true}}};
 }
 
 }  // namespace
