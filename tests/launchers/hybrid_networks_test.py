@@ -17,7 +17,7 @@ from networks import FAR, FAR_ADDRESS, NEAR, NEAR_ADDRESS, inside, set_cable, tw
 from serving import serving
 
 OPTIONS = ["-dp", 4, "-dph", "-dpl", 2, "-dpa", NEAR_ADDRESS, "-dpp", 29550, "--threads", "1", "--kv-cache-memory", "32MiB"]
-KEY = "a key for this test"
+KEY = "a-key-for-this-test"
 ROWS = [{"prompt": f"Once upon a time, {name}", "max_tokens": 60, "seed": seed, "temperature": seed % 2} for seed, name in enumerate(("Lily", "Tom", "a dog", "Mom"))]
 ASK = """
 import json, sys, urllib.request
