@@ -78,10 +78,11 @@ TEST(Messages, ReadBackExactly) {
   EXPECT_EQ(start->model.rope.attention_factor, 1.25);
   EXPECT_EQ(start->isa, Isa::amx_bf16);
 
-  const auto load = decode_load(encode(LoadMessage{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, {12, 13}}, {{0, 11}, {7, 12}}}));
+  const auto load =
+      decode_load(encode(LoadMessage{{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, {13, 14}}, {{0, 11}, {7, 12}}}));
   ASSERT_TRUE(load.ok());
-  EXPECT_EQ(load->load.output_tokens, 10U);
-  EXPECT_EQ(load->load.steps_by_rows, (std::vector<std::uint64_t>{12, 13}));
+  EXPECT_EQ(load->load.output_tokens, 11U);
+  EXPECT_EQ(load->load.steps_by_rows, (std::vector<std::uint64_t>{13, 14}));
   EXPECT_EQ(load->submissions_received[1], std::pair(ClientId{7}, std::uint64_t{12}));
 
   const auto join = decode_join(encode(JoinMessage{3, 1, "node b", {{"block_size", "16"}, {"version", "1"}}}));
