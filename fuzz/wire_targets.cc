@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <numeric>
 
 #include "base/check.h"
 #include "net/authenticated_connection.h"
@@ -75,8 +76,8 @@ void run_messages(std::string_view input) {
   }
 }
 
-void run_plan(std::string_view input) {
-  PlanDecoder decoder(PlanLimits{.vocab_size = 512, .kv_blocks = 64, .block_size = 16});
+static void run_plan_of(std::string_view input, std::int32_t window_tables) {
+  PlanDecoder decoder(PlanLimits{.vocab_size = 512, .kv_blocks = 64, .block_size = 16, .window_tables = window_tables});
   // Plans one after another, each behind two bytes of its length.
   while (input.size() >= 2) {
     const std::size_t size =
@@ -89,6 +90,7 @@ void run_plan(std::string_view input) {
     std::int64_t sum = 0;
     for (const SequencePlan& sequence : (*plan)->sequences) {
       for (const BlockId block : sequence.block_table) sum += block;
+      for (const auto& table : sequence.window_tables) sum += std::accumulate(table.begin(), table.end(), 0LL);
       for (std::int32_t row = 0; row < sequence.count; ++row) {
         sum += sequence.history[static_cast<std::size_t>(sequence.start) + static_cast<std::size_t>(row)];
       }
@@ -96,6 +98,10 @@ void run_plan(std::string_view input) {
     }
     [[maybe_unused]] volatile std::int64_t read = sum;  // so that the compiler keeps the reads
   }
+}
+
+void run_plan(std::string_view input) {
+  for (const std::int32_t window_tables : {0, 2}) run_plan_of(input, window_tables);
 }
 
 void run_handshake(std::string_view input) {

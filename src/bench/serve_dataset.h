@@ -46,12 +46,11 @@ inline constexpr std::size_t dataset_bytes_max = std::size_t{1} << 30;
 inline constexpr const char* dataset_names = "random, sharegpt, custom, timed_trace";
 
 // The prompts in order. invalid_argument: an option, or the file, whose line is named; else the tokenizer's errors.
-//   random       ids without structure, lengths even in [len * (1 - ratio), len * (1 + ratio)], behind one common
-//   prefix sharegpt     JSON: the first turn of each conversation of two; the second gives the output's length custom
-//   JSON lines: {"prompt", "output_tokens"?} timed_trace  JSON lines: {"timestamp", "input_length", "output_length",
-//   "hash_ids"?}, equal hashes are equal tokens;
-//                or the Azure trace's CSV: TIMESTAMP,ContextTokens,GeneratedTokens, whose times are taken from the
-//                first
+// * random: ids without structure, lengths even in [len * (1 - ratio), len * (1 + ratio)], behind one common prefix.
+// * sharegpt: JSON; the first turn of each conversation of two or more, the second gives the output's length.
+// * custom: JSON lines {"prompt", "output_tokens"?}.
+// * timed_trace: JSON lines {"timestamp", "input_length", "output_length", "hash_ids"?}, where equal hashes are equal
+//   tokens; or the Azure trace's CSV TIMESTAMP,ContextTokens,GeneratedTokens, whose times count from the first.
 Result<std::vector<ServePrompt>> load_dataset(const DatasetOptions& options, const ServeTokenizer& tokenizer);
 
 }  // namespace chorus

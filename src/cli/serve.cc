@@ -139,6 +139,7 @@ Result<Prepared> prepare(ServeOptions& options) {
   ServerOptions& server = options.server;
   CHORUS_TRY_VOID(validate(server));
   CHORUS_TRY(const ModelConfig config, read_model(options.engine));
+  options.engine = settled(std::move(options.engine), config);
   CHORUS_TRY(options.engine, fit_to_kv_memory(options.engine, config, detect_node()));
   CHORUS_TRY(TextModel model, with_tokenizer(config));
   if (model.tokenizer == nullptr) {

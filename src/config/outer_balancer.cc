@@ -92,6 +92,10 @@ Result<void> settle_hybrid(ParallelConfig* parallel) {
   const int local = parallel->local_replicas();
   parallel->data_parallel_hybrid_lb = local > 1 && local < parallel->data_parallel_size;
   parallel->data_parallel_external_lb = local == 1;
+  if (local == parallel->data_parallel_size) {  // no mode: nobody else is there to be met
+    parallel->data_parallel_address.clear();
+    parallel->data_parallel_rpc_port = 0;
+  }
   return {};
 }
 

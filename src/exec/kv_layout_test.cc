@@ -30,11 +30,17 @@ TEST(KvWindow, HasATableForAsManyLayersAsSeeAllKeys) {
 }
 
 TEST(KvWindow, IsOneForAllStages) {
-  // The first stage has no layer that sees all keys: its six are spread over what the other needs, or all there are.
-  EXPECT_EQ(kv_window(model_of({8, 8, 8, 0}), stages(2)), (KvWindow{2, 8}));
-  std::vector<int> windows(20, 8);
-  windows.resize(40, 0);
-  EXPECT_EQ(kv_window(model_of(windows), stages(2)), (KvWindow{8, 8}));
+  EXPECT_EQ(kv_window(model_of({8, 8, 0, 8, 8, 8, 8, 0}), stages(2)), (KvWindow{3, 8}));
+}
+
+TEST(KvWindow, IsNoneWhereTablesWouldBeUnlike) {
+  std::vector<int> windows(21, 0);
+  windows.resize(28, 8);  // Qwen2's upper layers
+  EXPECT_EQ(kv_window(model_of(windows), {}), KvWindow());
+  EXPECT_EQ(kv_window(model_of({8, 8, 8, 0}), stages(2)), KvWindow()) << "a stage without a layer that sees all keys";
+  windows.assign(62, 8);  // Gemma 3 27B: 52 windowed layers in 6 tables of 10 slots
+  for (std::size_t layer = 5; layer < windows.size(); layer += 6) windows[layer] = 0;
+  EXPECT_EQ(kv_window(model_of(windows), {}), (KvWindow{6, 8}));
 }
 
 TEST(KvWindow, IsNoneWhereContextRanksShareTheKeys) {

@@ -99,13 +99,13 @@ Result<WeightScheme> scheme_of(const Parts& parts, const WeightQuantization& qua
                      is_float ? "float" : "int", groups, columns);
 }
 
-// MODULE.weight_scale of a matrix without blocks: a scale a group of a row, a row, or one for all. Its groups.
+// The tensor MODULE.weight_scale (or what `part` says) of a matrix without blocks: a scale a group of a row, a row, or
+// one for all. Its groups.
 struct RowScales {
   Scales scales;
   std::int64_t groups = 1;
 };
-Result<RowScales> read_row_scales(const Parts& parts, std::int64_t rows, std::int64_t columns) {
-  constexpr const char* part = ".weight_scale";
+Result<RowScales> read_row_scales(const Parts& parts, const char* part, std::int64_t rows, std::int64_t columns) {
   for (const Shape& one : {Shape{}, Shape{1}, Shape{1, 1}}) {
     if (const auto tensor = parts.get(part, floats, one)) return RowScales{scales_of(*tensor, 0, 0)};
   }
@@ -180,7 +180,7 @@ Result<SharedQuantizedMatrix> read_packed(const SafetensorsCheckpoint& files, co
   if (codes.shape != Shape{rows, words_for(columns, bits)}) {
     return parts.refuse(".weight_packed", codes, fmt::format("4 or 8 bits for [{}, {}]", rows, columns));
   }
-  CHORUS_TRY(const RowScales scales, read_row_scales(parts, rows, columns));
+  CHORUS_TRY(const RowScales scales, read_row_scales(parts, ".weight_scale", rows, columns));
   CHORUS_TRY(const WeightScheme scheme, scheme_of(parts, quantization, bits, false, columns, scales.groups));
   IntegerParts made;
   made.codes = {codes.data, IntegerLayout::along, bits, rows, columns};
@@ -204,7 +204,7 @@ Result<SharedQuantizedMatrix> read_int8(const SafetensorsCheckpoint& files, cons
   const Parts parts(files, module, quantization);
   CHORUS_TRY(const StoredTensor codes, parts.get(".weight", signed_bytes, 2));
   const std::int64_t rows = codes.shape[0], columns = codes.shape[1];
-  CHORUS_TRY(const RowScales scales, read_row_scales(parts, rows, columns));
+  CHORUS_TRY(const RowScales scales, read_row_scales(parts, ".weight_scale", rows, columns));
   bool has_zeros = parts.has(".weight_zero_point");
   for (const int bits : {8, 4}) {
     const auto scheme = scheme_of(parts, quantization, bits, false, columns, scales.groups);
@@ -236,7 +236,7 @@ Result<SharedQuantizedMatrix> read_fp8(const SafetensorsCheckpoint& files, const
   const char* const part = is_inverse ? ".weight_scale_inv" : ".weight_scale";
   const auto blocks = std::ranges::find_if(quantization.schemes, [](const auto& s) { return s.block_rows > 0; });
   if (blocks == quantization.schemes.end()) {
-    CHORUS_TRY(const RowScales scales, read_row_scales(parts, made.rows, made.columns));
+    CHORUS_TRY(const RowScales scales, read_row_scales(parts, part, made.rows, made.columns));
     CHORUS_TRY_VOID(scheme_of(parts, quantization, 8, true, made.columns, scales.groups));
     made.scales = scales.scales;
     made.block_rows = 1;
