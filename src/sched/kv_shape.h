@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <ranges>
 
 #include "sched/kv_pools.h"
 
@@ -55,9 +54,12 @@ struct KvShape {
   }
   // Blocks of the longest sequence that fits among `blocks`: with several pools some may be left over.
   std::int64_t longest_sequence(std::int32_t blocks) const {
-    const auto lengths = std::views::iota(1, blocks + 1);
-    const auto fits = [&](std::int32_t length) { return short_of(length, blocks) < 0; };
-    return std::ranges::partition_point(lengths, fits) - lengths.begin();
+    std::int32_t fits = 0, too_long = blocks + 1;
+    while (too_long - fits > 1) {
+      const std::int32_t middle = fits + (too_long - fits) / 2;
+      (short_of(middle, blocks) < 0 ? fits : too_long) = middle;
+    }
+    return fits;
   }
 };
 
