@@ -118,6 +118,8 @@ TEST(EngineCore, EachMemberOfTheLoadTellsSomething) {
     ASSERT_TRUE(engine->step(0, &events).ok());
     look();
   }
+  engine->reset_prefix_cache();
+  look();
   for (std::size_t member = 0; member < seen.size(); ++member) EXPECT_TRUE(seen[member]) << "member " << member;
   EXPECT_EQ(engine->load().kv_blocks_free, 16U);
   EXPECT_EQ(engine->load().output_tokens, 90U);
