@@ -9,9 +9,9 @@
 #include "base/clock.h"
 #include "bench/serve_load.h"
 #include "bench/statistics.h"
-#include "client/error_text.h"
 #include "client/http_client.h"
 #include "client/model_name.h"
+#include "json/member.h"
 
 namespace chorus {
 namespace {

@@ -96,7 +96,7 @@ TEST(ServeMetrics, TheBlockIsVllms) {
   EXPECT_THAT(figures_of(small_run(), report, "").table, HasSubstr("Client-side Queueing"));
 }
 
-TEST(ServeMetrics, WithoutAnAnswerAllIsNought) {
+TEST(ServeMetrics, WithoutAnAnswerAllIsZero) {
   const ServeFigures figures = figures_of({{failed(3)}, 2.0}, {}, "");
   EXPECT_EQ(figures.json["completed"], 0);
   EXPECT_EQ(figures.json["mean_ttft_ms"], 0.0);

@@ -1,7 +1,6 @@
 #include "bench/trace_file.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "base/text_values.h"
 #include "json/file.h"
 #include "json/json.h"
 
@@ -22,29 +22,14 @@ bool is_enough(const std::vector<TraceEntry>& trace, const DatasetOptions& optio
   return options.num_prompts > 0 && trace.size() >= static_cast<std::size_t>(options.num_prompts);
 }
 
-std::string_view next_part(std::string_view* text, char separator) {
-  const std::size_t end = std::min(text->find(separator), text->size());
-  const std::string_view part = text->substr(0, end);
-  text->remove_prefix(std::min(end + 1, text->size()));
-  return part;
-}
-
-template <typename T>
-std::optional<T> number_of(std::string_view text) {
-  T value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 // "2023-11-16 18:15:46.6805900": seconds since 1970.
 std::optional<double> time_of(std::string_view text) {
   const auto number_at = [text](std::size_t at, std::size_t count) -> std::optional<int> {
-    return at + count <= text.size() ? number_of<int>(text.substr(at, count)) : std::nullopt;
+    return at + count <= text.size() ? number_in<int>(text.substr(at, count)) : std::nullopt;
   };
   const auto year = number_at(0, 4), month = number_at(5, 2), day = number_at(8, 2), hour = number_at(11, 2),
              minute = number_at(14, 2);
-  const auto second = text.size() > 17 ? number_of<double>(text.substr(17)) : std::nullopt;
+  const auto second = text.size() > 17 ? number_in<double>(text.substr(17)) : std::nullopt;
   if (!year || !month || !day || !hour || !minute || !second) return std::nullopt;
   const std::chrono::year_month_day date(std::chrono::year(*year), std::chrono::month(static_cast<unsigned>(*month)),
                                          std::chrono::day(static_cast<unsigned>(*day)));
@@ -62,8 +47,8 @@ Result<std::vector<TraceEntry>> read_azure(std::string_view text, const DatasetO
     if (row.ends_with('\r')) row.remove_suffix(1);
     if (row.empty()) continue;
     const auto time = time_of(next_part(&row, ','));
-    const auto input = number_of<int>(next_part(&row, ','));
-    const auto output = number_of<int>(row);
+    const auto input = number_in<int>(next_part(&row, ','));
+    const auto output = number_in<int>(row);
     if (!time || !input || !output || *input < 1 || *output < 1 || *input > tokens_max || *output > tokens_max) {
       return fail(ErrorCode::invalid_argument, "{} line {}: not a time and two whole numbers from 1", options.path,
                   line);

@@ -1,6 +1,5 @@
 // chorus bench serve: vLLM's options for a load on a server, a running one or one that it starts.
 #include <algorithm>
-#include <charconv>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -9,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/text_values.h"
 #include "bench/serve.h"
 #include "cli/bench_report.h"
 #include "cli/commands.h"
@@ -147,15 +147,13 @@ Result<std::vector<Pair>> parse_pairs(const char* option, const std::vector<std:
 
 Result<std::vector<double>> parse_rates(const std::string& text) {
   std::vector<double> rates;
-  for (std::size_t begin = 0; !text.empty() && begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    double rate = 0;
-    const auto parsed = std::from_chars(text.data() + begin, text.data() + end, rate);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + end || !(rate > 0)) {
+  if (text.empty()) return rates;
+  for (const std::string_view part : split(text, ',')) {
+    const auto rate = number_in<double>(part);
+    if (!rate || *rate <= 0) {
       return fail(ErrorCode::invalid_argument, "--request-rate {}: give numbers above 0, or inf, as in 1,2,4", text);
     }
-    rates.push_back(rate);
-    begin = end + 1;
+    rates.push_back(*rate);
   }
   return rates;
 }
