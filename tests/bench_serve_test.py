@@ -266,3 +266,10 @@ def test_a_wrong_trace_is_refused(tmp_path, server, text, words):
     (tmp_path / "trace").write_text(text)
     done = chorus("bench", "serve", server.url(), *TRACE, "--dataset-path", tmp_path / "trace")
     assert done.returncode == 2 and words in done.stderr.decode() and not done.stdout, done
+
+
+@pytest.mark.parametrize("turns", [["a", "b"], [{"from": "human"}, {"value": "b"}], [{"value": "a"}, {"value": 1}]])
+def test_a_turn_without_a_text_is_refused(tmp_path, server, turns):
+    (tmp_path / "chats.json").write_text(json.dumps([{}, {"conversations": turns}]))
+    done = chorus("bench", "serve", server.url(), "--dataset-name", "sharegpt", "--dataset-path", tmp_path / "chats.json")
+    assert done.returncode == 2 and "chats.json entry 2" in done.stderr.decode() and not done.stdout, done

@@ -10,6 +10,7 @@
 #include "bench/trace_file.h"
 #include "json/file.h"
 #include "json/json.h"
+#include "json/member.h"
 
 namespace chorus {
 namespace {
@@ -50,12 +51,17 @@ Result<std::vector<Conversation>> read_conversations(const std::string& path) {
   CHORUS_TRY(const Json entries, read_json_file(path, {.bytes_max = dataset_bytes_max}));
   std::vector<Conversation> conversations;
   if (!entries.is_array()) return fail(ErrorCode::invalid_argument, "{}: not a JSON array of conversations", path);
-  for (const Json& entry : entries) {
-    const auto turns = entry.find("conversations");
-    if (turns == entry.end() || !turns->is_array() || turns->size() < 2) continue;
-    const Json& prompt = (*turns)[0]["value"];
-    const Json& answer = (*turns)[1]["value"];
-    if (prompt.is_string() && answer.is_string()) conversations.push_back({prompt, answer});
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const Json& turns = member(entries[i], "conversations");
+    if (!turns.is_array() || turns.size() < 2) continue;
+    const Json& prompt = member(turns[0], "value");
+    const Json& answer = member(turns[1], "value");
+    if (!prompt.is_string() || !answer.is_string()) {
+      return fail(ErrorCode::invalid_argument,
+                  "{} entry {}: a turn of its \"conversations\" has no string \"value\": leave the entry out", path,
+                  i + 1);
+    }
+    conversations.push_back({prompt, answer});
   }
   return conversations;
 }
