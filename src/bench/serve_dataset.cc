@@ -8,6 +8,7 @@
 #include "base/philox.h"
 #include "bench/random_prompts.h"
 #include "bench/trace_file.h"
+#include "bench/workload.h"
 #include "json/file.h"
 #include "json/json.h"
 #include "json/member.h"
@@ -72,6 +73,9 @@ bool is_of_common_length(std::size_t prompt, std::size_t output, bool is_given) 
 }
 
 Result<std::vector<ServePrompt>> sharegpt(const DatasetOptions& options, const ServeTokenizer& tokenizer) {
+  if (options.sharegpt_output_len) {
+    CHORUS_TRY_VOID(check_between("--sharegpt-output-len", *options.sharegpt_output_len, 1, length_max));
+  }
   CHORUS_TRY(std::vector<Conversation> conversations, read_conversations(options.path));
   if (options.shuffle) shuffle(&conversations, options.seed);
   std::vector<ServePrompt> prompts;
@@ -93,13 +97,15 @@ Result<std::vector<ServePrompt>> sharegpt(const DatasetOptions& options, const S
 
 Result<int> output_len_of(const Json& row, const DatasetOptions& options) {
   if (options.custom_output_len > 0) return options.custom_output_len;
-  const auto tokens = row.find("output_tokens");
-  if (tokens != row.end() && tokens->is_number_integer() && *tokens >= 1) return tokens->get<int>();
+  if (const auto tokens = length_in(row, "output_tokens")) return *tokens;
   return fail(ErrorCode::invalid_argument,
-              "no whole number \"output_tokens\" from 1: give one, or --custom-output-len");
+              "no whole number \"output_tokens\" from 1 to {}: give one, or --custom-output-len", length_max);
 }
 
 Result<std::vector<ServePrompt>> custom(const DatasetOptions& options) {
+  if (options.custom_output_len != -1) {
+    CHORUS_TRY_VOID(check_between("--custom-output-len", options.custom_output_len, 1, length_max));
+  }
   CHORUS_TRY(const std::string text, read_text_file(options.path, dataset_bytes_max));
   std::vector<ServePrompt> prompts;
   const auto take = [&](std::size_t, Json&& row) -> Result<void> {
@@ -140,7 +146,14 @@ Result<std::vector<ServePrompt>> timed_trace(const DatasetOptions& options, cons
 
 }  // namespace
 
+std::optional<int> length_in(const Json& row, const std::string& name) {
+  const Json& value = member(row, name);
+  const bool is_length = value.is_number_integer() && value >= 1 && value <= length_max;
+  return is_length ? std::optional(value.get<int>()) : std::nullopt;
+}
+
 Result<std::vector<ServePrompt>> load_dataset(const DatasetOptions& options, const ServeTokenizer& tokenizer) {
+  CHORUS_TRY_VOID(check_at_least("--num-prompts", options.num_prompts, 0));
   if (options.name == "random") {
     if (options.path.empty()) return random_prompts(options, tokenizer);
     return fail(ErrorCode::invalid_argument,
