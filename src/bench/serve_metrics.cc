@@ -296,6 +296,24 @@ Result<std::vector<std::pair<std::string, double>>> parse_goodput(const std::vec
   return bounds;
 }
 
+Result<void> check_metadata(const ServeReport& report) {
+  ServeReport fullest = report;  // the one with all fields
+  fullest.metadata.clear();
+  fullest.arrivals.request_rate = 1;
+  fullest.arrivals.ramp_up.strategy = "linear";
+  fullest.max_concurrency = 1;
+  fullest.detailed = true;
+  fullest.metrics.clear();
+  for (const Metric& known : known_metrics) fullest.metrics.emplace_back(known.name);
+  const Json fields = figures_of({{}, 1}, fullest, "").json;
+  for (const auto& [name, value] : report.metadata) {
+    if (!fields.contains(name)) continue;
+    return fail(ErrorCode::invalid_argument, "--metadata {}={}: the result has a field of that name: give another one",
+                name, value);
+  }
+  return {};
+}
+
 std::string python_number(double value) {
   const std::string text = fmt::format("{}", value);
   return text.find_first_of(".en") == text.npos ? text + ".0" : text;
@@ -304,6 +322,7 @@ std::string python_number(double value) {
 ServeFigures figures_of(const LoadRun& run, const ServeReport& report, const std::string& date) {
   const Measured measured(run, report);
   ServeFigures figures;
+  figures.completed = measured.samples.completed;
   figures.failed = measured.failed;
   for (const LoadOutcome& outcome : run.outcomes) {
     if (figures.first_error.empty() && !outcome.success) figures.first_error = outcome.error;

@@ -106,6 +106,17 @@ TEST(ServeMetrics, WithoutAnAnswerAllIsZero) {
   EXPECT_THAT(figures.json.dump(), HasSubstr("latencies"));
 }
 
+TEST(ServeMetrics, MetadataHasNamesOfItsOwn) {
+  ServeReport report;
+  report.metadata = {{"model", "m"}, {"version", "1"}, {"p50_ttft_ms", "no percentile that is asked for"}};
+  EXPECT_TRUE(check_metadata(report).ok());
+  for (const char* taken : {"date", "num_prompts", "burstiness", "ramp_up_end_rps", "duration", "itls", "rtfx",
+                            "p99_e2el_ms", "mean_client_queue_time_ms"}) {
+    report.metadata = {{"a", "b"}, {taken, "5"}};
+    EXPECT_THAT(check_metadata(report).error().message, HasSubstr(taken));
+  }
+}
+
 TEST(ServeMetrics, WrongWordsAreRefused) {
   EXPECT_THAT(parse_metrics("ttft,x").error().message, HasSubstr("e2el_including_client_queue"));
   EXPECT_EQ(*parse_percentiles("25,99.9"), (std::vector<double>{25, 99.9}));
