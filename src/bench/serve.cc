@@ -171,11 +171,10 @@ class ServeBench {
     if (options_.self_timed) std::ranges::transform(prompts_, times.begin(), &ServePrompt::at_s);
     const auto late = std::ranges::find_if(times, [](double time) { return !(time <= arrival_max_s); });
     if (late == times.end()) return times;
-    return fail(
-        ErrorCode::invalid_argument,
-        "request {} of {} would begin after {:.3g} s, more than a year: give a higher --request-rate, "
-        "--ramp-up-start-rps or --burstiness, or fewer --num-prompts",
-        late - times.begin() + 1, times.size(), *late);
+    return fail(ErrorCode::invalid_argument,
+                "request {} of {} would begin after {:.3g} s, more than a year: give a higher --request-rate, "
+                "--ramp-up-start-rps or --burstiness, or fewer --num-prompts",
+                late - times.begin() + 1, times.size(), *late);
   }
 
   Result<LoadRun> load(const std::vector<LoadRequest>& requests, const std::string& what) {

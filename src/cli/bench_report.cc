@@ -61,8 +61,8 @@ Result<int> report(const BenchOptions& options, const std::function<Result<Bench
   const Result<void> saved = save ? save(result.json) : Result<void>();
   const Result<void> written = file ? write(result, options, &*file) : Result<void>();
   if (!saved.ok() && !written.ok()) log(LogLevel::error, "{}", written.error().message);
-  CHORUS_TRY_VOID(saved);
-  CHORUS_TRY_VOID(written);
+  if (!saved.ok()) return saved.error();
+  if (!written.ok()) return written.error();
   if (result.failed == 0) return exit_done;
   log(LogLevel::error, "{} requests failed; the first one: {}", result.failed, result.first_error);
   return exit_rows_failed;
