@@ -148,6 +148,7 @@ def test_texts_and_chats(tmp_path, server):
     assert result["completed"] == 12 and result["output_lens"][:5] == [3, 4, 5, 6, 7]
     result, _ = bench(tmp_path, server, *custom, "--num-prompts", "12", "--no-oversample")
     assert result["completed"] == 5 and result["num_prompts"] == 12
+    assert f"{server.name}, 5 requests, custom" in (tmp_path / "bench.svg").read_text()
 
     path = tmp_path / "sharegpt.json"
     turns = lambda *texts: {"conversations": [{"from": "human", "value": text} for text in texts]}
@@ -225,6 +226,71 @@ def test_a_server_that_breaks_off_and_tells_no_usage(tmp_path):
     assert result["total_output_tokens"] == 2 * result["completed"] and result["total_input_tokens"] == 7 * result["completed"]
 
 
+class Recording(http.server.BaseHTTPRequestHandler):
+    """A server that keeps what it is asked."""
+    bodies = []
+    on_request = staticmethod(lambda: None)
+
+    def log_message(self, *_):
+        pass
+
+    def reply(self, body):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.reply(b'{"data": [{"id": "m"}]}')
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/tokenize":
+            return self.reply(b'{"tokens": [1, 2, 3]}')
+        self.on_request()
+        self.bodies.append(body)
+        return self.reply(b'data: {"choices": [{"text": "a"}]}\n\ndata: [DONE]\n\n')
+
+
+@pytest.fixture
+def recording():
+    Recording.bodies, Recording.on_request = [], staticmethod(lambda: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Recording) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_each_of_several_rates_has_a_salt_of_its_own(tmp_path, recording):
+    def salts(*arguments):
+        Recording.bodies.clear()
+        bench(tmp_path, recording, "--num-prompts", "3", "--random-input-len", "4", *arguments)
+        return [body.get("cache_salt") for body in Recording.bodies]
+    assert salts() == [None] * 3 and salts("--request-rate", "90") == [None] * 3
+    first, again = salts("--request-rate", "90,inf"), salts("--request-rate", "90,inf")
+    assert [first.count(salt) for salt in first] == [3] * 6 and all(first) and not set(first) & set(again)
+    assert salts("--request-rate", "90,inf", "--extra-body", '{"cache_salt": "mine"}') == ["mine"] * 6
+
+
+def test_a_name_that_is_no_utf8_is_sent_with_replacements(tmp_path, recording):
+    bench(tmp_path, recording, "--num-prompts", "1", "--random-input-len", "4", "--model", "\udcffm")  # the byte 0xff
+    assert Recording.bodies[0]["model"] == "\ufffdm"
+
+
+def test_a_result_that_cannot_be_saved_is_still_told(tmp_path, recording):
+    results = tmp_path / "results"
+    Recording.on_request = staticmethod(lambda: shutil.rmtree(results, ignore_errors=True))
+    few = ["--num-prompts", "1", "--random-input-len", "4", "--result-dir", results]
+    result, shown = bench(tmp_path, recording, *few, "--save-result", status=2)
+    assert result["completed"] == 1 and "Serving Benchmark Result" in shown
+    # Where that is known beforehand nothing is measured.
+    Recording.bodies.clear()
+    results.write_text("a file")
+    (tmp_path / "folder").mkdir()
+    for arguments, words in [(few, "results: mkdir: "), ([*few[:-1], tmp_path, "--result-filename", "folder"], "there is a folder of that name")]:
+        done = chorus("bench", "serve", recording, *arguments, "--save-result")
+        assert done.returncode == 2 and words in done.stderr.decode() and not done.stdout and not Recording.bodies, done
+
+
 def test_files_as_vllm_names_them(tmp_path, server):
     few = ["--num-prompts", "2", "--random-input-len", "8", "--random-output-len", "4"]
     done = chorus("bench", "serve", "--base-url", server.url(), *few, "--save-result", "--result-dir", tmp_path / "results", "--request-rate", "40", "--max-concurrency", "1")
@@ -236,6 +302,8 @@ def test_files_as_vllm_names_them(tmp_path, server):
     for _ in range(2):
         assert chorus("bench", "serve", "--host", server.host, "--port", server.port, *few, *named).returncode == 0
     assert [json.loads(line)["completed"] for line in (tmp_path / "all.json").read_text().split("\n")] == [2, 2]
+    assert chorus("bench", "serve", server.url(), *few, *named, "--request-rate", "50,inf").returncode == 0
+    assert [json.loads(line)["request_rate"] for line in (tmp_path / "all.json").read_text().split("\n")] == ["inf", "inf", 50, "inf"]
 
 
 def test_several_rates(tmp_path, server):
@@ -252,7 +320,20 @@ def test_several_rates(tmp_path, server):
     (["--random-range-ratio", "1"], "--random-range-ratio"), (["--num-prompts", "0"], "--num-prompts"), (["--goodput", "itl:3"], "--goodput"),
     (["--percentile-metrics", "tttf"], "--percentile-metrics"), (["--metric-percentiles", "x"], "--metric-percentiles"), (["--metadata", "x"], "NAME=VALUE"),
     (["--header", "x"], "NAME=VALUE"), (["--extra-body", "[]"], "--extra-body"), (["--self-timed"], "timed_trace"), (["--burstiness", "0"], "--burstiness"),
-    (["--ramp-up-strategy", "linear"], "--ramp-up-start-rps"), (["--max-concurrency", "-1"], "--max-concurrency"), (["-dp", "2"], "chorus serve"), (["--output-json", "/nowhere/x"], "/nowhere/x")])
+    (["--ramp-up-strategy", "linear"], "--ramp-up-start-rps"), (["--max-concurrency", "-1"], "--max-concurrency"), (["-dp", "2"], "chorus serve"),
+    (["--metadata", "num_prompts=5"], "--metadata num_prompts=5"), (["--metadata", "p99_ttft_ms=1"], "--metadata p99_ttft_ms=1"), (["--metadata", "errors=0"], "--metadata errors=0"),
+    (["--save-result", "--result-filename", "r.json", "--request-rate", "1,2"], "--append-result"), (["--save-result", "--result-dir", "/dev/null/x"], "/dev/null/x"),
+    (["--request-rate", "1e-12"], "more than a year"), (["--ramp-up-start-rps", "1"], "--ramp-up-strategy"),
+    (["--ramp-up-strategy", "linear", "--ramp-up-start-rps", "1", "--ramp-up-end-rps", "inf"], "--ramp-up-end-rps"), (["--num-prompts", "-1"], "--num-prompts"),
+    (["--random-input-len", "2000000000", "--random-range-ratio", "0.9"], "--random-input-len is 2000000000: give 0 to 16777216"),
+    (["--random-output-len", "16777217"], "give 1 to 16777216"), (["--random-prefix-len", "2000000000"], "--random-prefix-len"),
+    (["--dataset-name", "sharegpt", "--dataset-path", "x", "--sharegpt-output-len", "-5"], "--sharegpt-output-len is -5"),
+    (["--dataset-name", "custom", "--dataset-path", "x", "--custom-output-len", "0"], "--custom-output-len is 0"),
+    (["--dataset-name", "timed_trace", "--dataset-path", "x", "--request-rate", "2"], "--no-self-timed"),
+    (["--dataset-name", "timed_trace", "--dataset-path", "x", "--ramp-up-strategy", "linear"], "--no-self-timed"),
+    (["--dataset-name", "timed_trace", "--dataset-path", "x", "--timed-trace-sec-multiplier", "0"], "--timed-trace-sec-multiplier is 0"),
+    (["--dataset-name", "timed_trace", "--dataset-path", "x", "--timed-trace-sec-multiplier", "inf"], "--timed-trace-sec-multiplier is inf"),
+    (["--output-json", "/nowhere/x"], "/nowhere/x")])
 def test_what_is_wrong_is_said(server, arguments, words):
     target = [] if arguments[0].startswith("http") else ["--base-url", server.url()]
     done = chorus("bench", "serve", *target, *arguments)
@@ -261,8 +342,25 @@ def test_what_is_wrong_is_said(server, arguments, words):
 
 @pytest.mark.parametrize("text, words", [('{"timestamp": 0, "input_length": 3}', "output_length"), ('{"input_length": 3, "output_length": 3}', "timestamp"), ("[]", "line 1"),
                                          ('{"timestamp": 0, "input_length": 99, "output_length": 3, "hash_ids": [1]}', "--timed-trace-chunk-hash-size"), ("", "no request"),
+                                         ('{"timestamp": 1700000000000000, "input_length": 1, "output_length": 3}', "more than a year"),
+                                         ('{"timestamp": 0, "input_length": 1000000000, "output_length": 3}', "from 1 to 16777216"),
+                                         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6,1000000000,4\n", "line 2"),
+                                         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6,1,4\n2025-11-16 18:15:46.6,1,4\n", "line 3"),
                                          ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,1,2\n", "line 2")])
 def test_a_wrong_trace_is_refused(tmp_path, server, text, words):
     (tmp_path / "trace").write_text(text)
     done = chorus("bench", "serve", server.url(), *TRACE, "--dataset-path", tmp_path / "trace")
     assert done.returncode == 2 and words in done.stderr.decode() and not done.stdout, done
+
+
+@pytest.mark.parametrize("turns", [["a", "b"], [{"from": "human"}, {"value": "b"}], [{"value": "a"}, {"value": 1}]])
+def test_a_turn_without_a_text_is_refused(tmp_path, server, turns):
+    (tmp_path / "chats.json").write_text(json.dumps([{}, {"conversations": turns}]))
+    done = chorus("bench", "serve", server.url(), "--dataset-name", "sharegpt", "--dataset-path", tmp_path / "chats.json")
+    assert done.returncode == 2 and "chats.json entry 2" in done.stderr.decode() and not done.stdout, done
+
+
+def test_a_row_with_too_long_an_answer_is_refused(tmp_path, server):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "output_tokens": 4294967297}')
+    done = chorus("bench", "serve", server.url(), "--dataset-name", "custom", "--dataset-path", tmp_path / "rows.jsonl", "--custom-output-len", "-1")
+    assert done.returncode == 2 and "line 1" in done.stderr.decode() and "output_tokens" in done.stderr.decode() and not done.stdout, done

@@ -15,6 +15,9 @@ struct RampUp {
   double from = 0, to = 0;
 };
 
+// The latest that a request may begin, in seconds: a year.
+inline constexpr double arrival_max_s = 365.0 * 86400;
+
 struct Arrivals {
   double request_rate = std::numeric_limits<double>::infinity();  // a second; infinity: all at once
   // The shape of the gamma distribution of the times between two: 1 is a Poisson process, less comes in bursts, more is

@@ -14,7 +14,7 @@ struct PlotSeries {
   bool is_reference = false;                      // dashed, without marks: what the others are held against
 };
 
-// Both axes begin at nought.
+// Both axes begin at 0.
 struct PlotPanel {
   std::string title, x_label, y_label;
   std::vector<PlotSeries> series;  // up to four
@@ -28,7 +28,7 @@ struct Plot {
 
 std::string svg_of(const Plot& plot);
 
-// Multiples of 1, 2 or 5 times a power of ten from nought on, the last one at or above `high`: about `count` of them,
+// Multiples of 1, 2 or 5 times a power of ten from 0 on, the last one at or above `high`: about `count` of them,
 // no closer than `least`.
 std::vector<double> ticks_up_to(double high, int count, double least = 0);
 

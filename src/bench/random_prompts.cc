@@ -81,9 +81,9 @@ void RandomTokens::append_from(std::uint64_t seed, std::uint64_t number, int cou
 
 Result<std::vector<ServePrompt>> random_prompts(const DatasetOptions& options, const ServeTokenizer& tokenizer) {
   CHORUS_TRY_VOID(check_at_least("--num-prompts", options.num_prompts, 1));
-  CHORUS_TRY_VOID(check_at_least("--random-input-len", options.random_input_len, 0));
-  CHORUS_TRY_VOID(check_at_least("--random-output-len", options.random_output_len, 1));
-  CHORUS_TRY_VOID(check_at_least("--random-prefix-len", options.random_prefix_len, 0));
+  CHORUS_TRY_VOID(check_between("--random-input-len", options.random_input_len, 0, length_max));
+  CHORUS_TRY_VOID(check_between("--random-output-len", options.random_output_len, 1, length_max));
+  CHORUS_TRY_VOID(check_between("--random-prefix-len", options.random_prefix_len, 0, length_max));
   CHORUS_TRY(const Ratios ratios, parse_ratios(options.random_range_ratio));
   const Lengths inputs = lengths_around(options.random_input_len, ratios.input);
   Lengths outputs = lengths_around(options.random_output_len, ratios.output);

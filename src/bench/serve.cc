@@ -2,16 +2,19 @@
 
 #include <poll.h>
 
+#include <algorithm>
 #include <cmath>
 #include <ctime>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "base/random_hex.h"
 #include "bench/serve_load.h"
 #include "bench/statistics.h"
-#include "client/error_text.h"
 #include "client/http_client.h"
 #include "client/model_name.h"
+#include "json/member.h"
 
 namespace chorus {
 namespace {
@@ -45,6 +48,11 @@ Result<void> wait_until_ready(const ServeBenchOptions& options, const Endpoint& 
   return {};
 }
 
+// What the command line gave need not be UTF-8.
+std::string text_of(const Json& body) {
+  return body.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 Result<std::vector<TokenId>> token_ids_of(const Json& answer) {
   std::vector<TokenId> ids;
   const Json& tokens = member(answer, "tokens");
@@ -57,7 +65,7 @@ Result<std::vector<TokenId>> token_ids_of(const Json& answer) {
 }
 
 Result<Json> ask(const Endpoint& endpoint, const std::string& target, const Json& body, const BenchHooks& hooks) {
-  const auto answer = fetch(endpoint, target, body.dump(), hooks.interrupted);
+  const auto answer = fetch(endpoint, target, text_of(body), hooks.interrupted);
   if (!answer.ok()) {
     return with_context(answer.error(), fmt::format("this dataset's prompts are made with the server's {}", target));
   }
@@ -80,7 +88,8 @@ ServeTokenizer servers_tokenizer(const Endpoint& endpoint, const std::string& mo
   return tokenizer;
 }
 
-LoadRequest request_of(const ServePrompt& prompt, const ServeBenchOptions& options, std::size_t index) {
+LoadRequest request_of(const ServePrompt& prompt, const ServeBenchOptions& options, std::size_t index,
+                       const std::string& cache_salt) {
   Json body = {{"model", options.model}};
   if (is_chat(options)) {
     body["messages"] = {{{"role", "user"}, {"content", prompt.text}}};
@@ -93,9 +102,10 @@ LoadRequest request_of(const ServePrompt& prompt, const ServeBenchOptions& optio
   body["stream"] = true;
   body["stream_options"] = {{"include_usage", true}};
   if (options.ignore_eos) body["ignore_eos"] = true;
+  if (!cache_salt.empty()) body["cache_salt"] = cache_salt;
   body.update(options.body);
   LoadRequest request;
-  request.body = body.dump(-1, ' ', false, Json::error_handler_t::replace);
+  request.body = text_of(body);
   if (!options.request_id_prefix.empty()) request.id = fmt::format("{}{}", options.request_id_prefix, index);
   request.prompt_tokens = prompt.tokens;
   return request;
@@ -110,7 +120,9 @@ class ServeBench {
     target_.max_concurrency = options.max_concurrency;
     target_.path = options.path;
     if (target_.path.empty()) target_.path = is_chat(options) ? "/v1/chat/completions" : "/v1/completions";
+    if (options_.request_rates.empty()) options_.request_rates = {std::numeric_limits<double>::infinity()};
   }
+  const ServeBenchOptions& options() const { return options_; }  // complete after prepare()
 
   Result<void> prepare() {
     CHORUS_TRY_VOID(wait_until_ready(options_, target_.endpoint, hooks_));
@@ -127,26 +139,44 @@ class ServeBench {
     report.backend = options_.backend;
     report.num_prompts = dataset.num_prompts;
     report.max_concurrency = options_.max_concurrency;
+    for (const double rate : options_.request_rates) CHORUS_TRY_VOID(times_at(rate));
+    if (options_.request_rates.size() > 1) {
+      CHORUS_TRY(cache_salt_, random_hex(8));
+    }
     render("");
     return warm_up();
   }
 
   // `round`: how many were measured before it.
   Result<ServeFigures> measure(double rate, std::size_t round) {
-    if (round > 0) render("bench-" + std::to_string(round));
-    Arrivals arrivals = options_.arrivals;
-    arrivals.request_rate = rate;
-    const auto times = arrival_times(arrivals, requests_.size(), options_.dataset.seed);
-    for (std::size_t i = 0; i < requests_.size(); ++i) {
-      requests_[i].at_s = options_.self_timed ? prompts_[i].at_s : times[i];
-    }
+    if (!cache_salt_.empty()) render(fmt::format("{}-{}", cache_salt_, round));
+    CHORUS_TRY(const std::vector<double> times, times_at(rate));
+    for (std::size_t i = 0; i < requests_.size(); ++i) requests_[i].at_s = times[i];
     const std::string what = std::isinf(rate) ? "bench serve" : fmt::format("bench serve, {} requests/s", rate);
     CHORUS_TRY(const LoadRun run, load(requests_, what));
-    options_.report.arrivals = arrivals;
+    options_.report.arrivals = arrivals_at(rate);
     return figures_of(run, options_.report, local_date());
   }
 
  private:
+  Arrivals arrivals_at(double rate) const {
+    Arrivals arrivals = options_.arrivals;
+    arrivals.request_rate = rate;
+    return arrivals;
+  }
+
+  // Of the prompts.
+  Result<std::vector<double>> times_at(double rate) const {
+    std::vector<double> times = arrival_times(arrivals_at(rate), prompts_.size(), options_.dataset.seed);
+    if (options_.self_timed) std::ranges::transform(prompts_, times.begin(), &ServePrompt::at_s);
+    const auto late = std::ranges::find_if(times, [](double time) { return !(time <= arrival_max_s); });
+    if (late == times.end()) return times;
+    return fail(ErrorCode::invalid_argument,
+                "request {} of {} would begin after {:.3g} s, more than a year: give a higher --request-rate, "
+                "--ramp-up-start-rps or --burstiness, or fewer --num-prompts",
+                late - times.begin() + 1, times.size(), *late);
+  }
+
   Result<LoadRun> load(const std::vector<LoadRequest>& requests, const std::string& what) {
     std::function<void(const GenerationProgress&)> update;
     if (hooks_.begin_progress) update = hooks_.begin_progress(what, requests.size());
@@ -155,11 +185,11 @@ class ServeBench {
     });
   }
 
-  // A salt of its own, so that a run finds nothing in the prefix cache that another one left there.
   void render(const std::string& cache_salt) {
-    if (!cache_salt.empty()) options_.body["cache_salt"] = cache_salt;
     requests_.clear();
-    for (const ServePrompt& prompt : prompts_) requests_.push_back(request_of(prompt, options_, requests_.size()));
+    for (const ServePrompt& prompt : prompts_) {
+      requests_.push_back(request_of(prompt, options_, requests_.size(), cache_salt));
+    }
   }
 
   Result<void> warm_up() {
@@ -175,9 +205,35 @@ class ServeBench {
   ServeBenchOptions options_;
   const BenchHooks& hooks_;
   LoadTarget target_;
+  std::string cache_salt_;  // "": there is one rate alone
   std::vector<ServePrompt> prompts_;
   std::vector<LoadRequest> requests_;
 };
+
+Result<void> check_ramp_up(const ServeBenchOptions& options) {
+  const RampUp& ramp = options.arrivals.ramp_up;
+  const bool has_ends = ramp.from != 0 || ramp.to != 0;
+  if (options.self_timed && (!options.request_rates.empty() || has_ends || !ramp.strategy.empty())) {
+    return fail(ErrorCode::invalid_argument,
+                "--request-rate and --ramp-up-strategy do not count at a trace's own times: give --no-self-timed, or "
+                "leave them out");
+  }
+  if (ramp.strategy.empty()) {
+    if (!has_ends) return {};
+    return fail(ErrorCode::invalid_argument,
+                "--ramp-up-start-rps and --ramp-up-end-rps: give --ramp-up-strategy linear or exponential too");
+  }
+  const bool is_known = ramp.strategy == "linear" || ramp.strategy == "exponential";
+  if (!is_known || !(ramp.from > 0) || !(ramp.to >= ramp.from) || std::isinf(ramp.to)) {
+    return fail(
+        ErrorCode::invalid_argument,
+        "--ramp-up-strategy {} from {} to {}: give linear or exponential, and --ramp-up-start-rps above 0 and at "
+        "most --ramp-up-end-rps",
+        ramp.strategy, ramp.from, ramp.to);
+  }
+  if (options.request_rates.empty()) return {};
+  return fail(ErrorCode::invalid_argument, "--ramp-up-strategy and --request-rate: give one of them");
+}
 
 Result<void> check(const ServeBenchOptions& options) {
   if (options.backend != "openai" && options.backend != "vllm" && !is_chat(options)) {
@@ -192,18 +248,8 @@ Result<void> check(const ServeBenchOptions& options) {
   }
   CHORUS_TRY_VOID(check_at_least("--max-concurrency", options.max_concurrency, 0));
   CHORUS_TRY_VOID(check_at_least("--num-warmups", options.num_warmups, 0));
-  const RampUp& ramp = options.arrivals.ramp_up;
-  if (ramp.strategy.empty()) return {};
-  const bool is_known = ramp.strategy == "linear" || ramp.strategy == "exponential";
-  if (!is_known || !(ramp.from > 0) || !(ramp.to >= ramp.from)) {
-    return fail(
-        ErrorCode::invalid_argument,
-        "--ramp-up-strategy {} from {} to {}: give linear or exponential, and --ramp-up-start-rps above 0 and at "
-        "most --ramp-up-end-rps",
-        ramp.strategy, ramp.from, ramp.to);
-  }
-  if (options.request_rates.empty()) return {};
-  return fail(ErrorCode::invalid_argument, "--ramp-up-strategy and --request-rate: give one of them");
+  CHORUS_TRY_VOID(check_ramp_up(options));
+  return check_metadata(options.report);
 }
 
 using RateFigures = std::pair<double, ServeFigures>;
@@ -233,9 +279,8 @@ Plot plot_of(const std::vector<RateFigures>& runs, const ServeBenchOptions& opti
   Plot plot;
   const ServeFigures& first = runs.front().second;
   plot.title = runs.size() == 1 ? "bench serve" : "bench serve: latency over load";
-  plot.note =
-      fmt::format("{}, {} requests{}, {}", first.json["model_id"].get<std::string>(),
-                  first.json["num_prompts"].get<int>(), runs.size() == 1 ? "" : " at each rate", options.dataset.name);
+  plot.note = fmt::format("{}, {} requests{}, {}", options.report.model_id, first.completed + first.failed,
+                          runs.size() == 1 ? "" : " at each rate", options.dataset.name);
   for (const Measure& measure : measures) {
     if (runs.size() > 1) {
       plot.panels.push_back(over_load(measure, runs));
@@ -252,18 +297,16 @@ Result<BenchResult> measure_serve(const ServeBenchOptions& options, const Endpoi
   CHORUS_TRY_VOID(check(options));
   ServeBench bench(options, endpoint, hooks);
   CHORUS_TRY_VOID(bench.prepare());
-  std::vector<double> rates = options.request_rates;
-  if (rates.empty()) rates.push_back(std::numeric_limits<double>::infinity());
   std::vector<RateFigures> runs;
   BenchResult result;
-  for (const double rate : rates) {
+  for (const double rate : bench.options().request_rates) {
     CHORUS_TRY(ServeFigures figures, bench.measure(rate, runs.size()));
     result.table += figures.table;
     result.failed += figures.failed;
     if (result.first_error.empty()) result.first_error = figures.first_error;
     runs.emplace_back(rate, std::move(figures));
   }
-  result.plot = plot_of(runs, options);
+  result.plot = plot_of(runs, bench.options());
   if (runs.size() == 1) {
     result.json = std::move(runs.front().second.json);
   } else {

@@ -31,7 +31,9 @@ struct ServeBenchOptions {
   ServeReport report;          // how it is told; model_id, num_prompts and arrivals are filled in
 };
 
-// One rate: vLLM's object. Several: {"results": [..]}, one a rate, and a plot of latency over load.
+// One rate: vLLM's object. Several: {"results": [..]}, one a rate, and a plot of latency over load; each then sends a
+// `cache_salt` that no other run has, unless `body` has one, so that it finds nothing in the server's prefix cache that
+// another one left there. invalid_argument, before anything is measured: an option, or the dataset.
 Result<BenchResult> measure_serve(const ServeBenchOptions& options, const Endpoint& endpoint, const BenchHooks& hooks);
 
 }  // namespace chorus

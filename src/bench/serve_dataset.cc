@@ -8,8 +8,10 @@
 #include "base/philox.h"
 #include "bench/random_prompts.h"
 #include "bench/trace_file.h"
+#include "bench/workload.h"
 #include "json/file.h"
 #include "json/json.h"
+#include "json/member.h"
 
 namespace chorus {
 namespace {
@@ -50,12 +52,17 @@ Result<std::vector<Conversation>> read_conversations(const std::string& path) {
   CHORUS_TRY(const Json entries, read_json_file(path, {.bytes_max = dataset_bytes_max}));
   std::vector<Conversation> conversations;
   if (!entries.is_array()) return fail(ErrorCode::invalid_argument, "{}: not a JSON array of conversations", path);
-  for (const Json& entry : entries) {
-    const auto turns = entry.find("conversations");
-    if (turns == entry.end() || !turns->is_array() || turns->size() < 2) continue;
-    const Json& prompt = (*turns)[0]["value"];
-    const Json& answer = (*turns)[1]["value"];
-    if (prompt.is_string() && answer.is_string()) conversations.push_back({prompt, answer});
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const Json& turns = member(entries[i], "conversations");
+    if (!turns.is_array() || turns.size() < 2) continue;
+    const Json& prompt = member(turns[0], "value");
+    const Json& answer = member(turns[1], "value");
+    if (!prompt.is_string() || !answer.is_string()) {
+      return fail(ErrorCode::invalid_argument,
+                  "{} entry {}: a turn of its \"conversations\" has no string \"value\": leave the entry out", path,
+                  i + 1);
+    }
+    conversations.push_back({prompt, answer});
   }
   return conversations;
 }
@@ -66,6 +73,9 @@ bool is_of_common_length(std::size_t prompt, std::size_t output, bool is_given) 
 }
 
 Result<std::vector<ServePrompt>> sharegpt(const DatasetOptions& options, const ServeTokenizer& tokenizer) {
+  if (options.sharegpt_output_len) {
+    CHORUS_TRY_VOID(check_between("--sharegpt-output-len", *options.sharegpt_output_len, 1, length_max));
+  }
   CHORUS_TRY(std::vector<Conversation> conversations, read_conversations(options.path));
   if (options.shuffle) shuffle(&conversations, options.seed);
   std::vector<ServePrompt> prompts;
@@ -87,13 +97,15 @@ Result<std::vector<ServePrompt>> sharegpt(const DatasetOptions& options, const S
 
 Result<int> output_len_of(const Json& row, const DatasetOptions& options) {
   if (options.custom_output_len > 0) return options.custom_output_len;
-  const auto tokens = row.find("output_tokens");
-  if (tokens != row.end() && tokens->is_number_integer() && *tokens >= 1) return tokens->get<int>();
+  if (const auto tokens = length_in(row, "output_tokens")) return *tokens;
   return fail(ErrorCode::invalid_argument,
-              "no whole number \"output_tokens\" from 1: give one, or --custom-output-len");
+              "no whole number \"output_tokens\" from 1 to {}: give one, or --custom-output-len", length_max);
 }
 
 Result<std::vector<ServePrompt>> custom(const DatasetOptions& options) {
+  if (options.custom_output_len != -1) {
+    CHORUS_TRY_VOID(check_between("--custom-output-len", options.custom_output_len, 1, length_max));
+  }
   CHORUS_TRY(const std::string text, read_text_file(options.path, dataset_bytes_max));
   std::vector<ServePrompt> prompts;
   const auto take = [&](std::size_t, Json&& row) -> Result<void> {
@@ -134,7 +146,14 @@ Result<std::vector<ServePrompt>> timed_trace(const DatasetOptions& options, cons
 
 }  // namespace
 
+std::optional<int> length_in(const Json& row, const std::string& name) {
+  const Json& value = member(row, name);
+  const bool is_length = value.is_number_integer() && value >= 1 && value <= length_max;
+  return is_length ? std::optional(value.get<int>()) : std::nullopt;
+}
+
 Result<std::vector<ServePrompt>> load_dataset(const DatasetOptions& options, const ServeTokenizer& tokenizer) {
+  CHORUS_TRY_VOID(check_at_least("--num-prompts", options.num_prompts, 0));
   if (options.name == "random") {
     if (options.path.empty()) return random_prompts(options, tokenizer);
     return fail(ErrorCode::invalid_argument,

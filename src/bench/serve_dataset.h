@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "json/json.h"
 #include "request/request.h"
 
 namespace chorus {
@@ -42,8 +43,12 @@ struct ServePrompt {
   double at_s = 0;  // of a trace
 };
 
+inline constexpr int length_max = 1 << 24;  // tokens of a prompt or an answer, by an option or by a file
 inline constexpr std::size_t dataset_bytes_max = std::size_t{1} << 30;
 inline constexpr const char* dataset_names = "random, sharegpt, custom, timed_trace";
+
+// The member of a file's row as a length from 1 to length_max; none if it is something else.
+std::optional<int> length_in(const Json& row, const std::string& name);
 
 // The prompts in order. invalid_argument: an option, or the file, whose line is named; else the tokenizer's errors.
 // * random: ids without structure, lengths even in [len * (1 - ratio), len * (1 + ratio)], behind one common prefix.

@@ -44,8 +44,13 @@ class Stream {
 
   int fd() const { return exchange_.fd(); }
   bool wants_to_write() const { return exchange_.wants_to_write(); }
-  bool is_silent(Nanoseconds now) const { return now - heard_ > Nanoseconds{answer_timeout_ms} * 1'000'000; }
-  const LoadOutcome& outcome() const { return *outcome_; }
+  // It has waited for too long.
+  Result<void> check_silence(Nanoseconds now, const LoadTarget& target) const {
+    const double limit_s = has_token_ ? target.silence_limit_s : target.first_token_limit_s;
+    if (seconds(now - (has_token_ ? heard_ : start_)) <= limit_s) return {};
+    return fail(ErrorCode::deadline_exceeded, "the server sent {} for {} s", has_token_ ? "nothing" : "no token",
+                limit_s);
+  }
 
   // True: it has ended, well or not.
   bool advance() {
@@ -160,9 +165,16 @@ class Load {
     stream = std::make_unique<Stream>(
         std::move(*socket), request_text(target_.endpoint, "POST", target_.path, request.body, headers), &outcome);
     outcome.queue_s = outcome.start_s - seconds(first.since);
-    epoll_event event{EPOLLOUT, {.u64 = first.index}};
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, stream->fd(), &event);
     ++under_way_;
+    watch(EPOLL_CTL_ADD, first.index);
+  }
+
+  // For what the stream waits for now.
+  void watch(int operation, std::size_t index) {
+    const Stream& stream = *streams_[index];
+    epoll_event event{stream.wants_to_write() ? EPOLLOUT : EPOLLIN, {.u64 = index}};
+    if (::epoll_ctl(epoll_.get(), operation, stream.fd(), &event) == 0) return;
+    give_up(index, fail(ErrorCode::internal, "epoll_ctl: {}", std::strerror(errno)));
   }
 
   Result<UniqueFd> connect() const {
@@ -186,19 +198,21 @@ class Load {
       --under_way_;
       return ended(index);
     }
-    if (wrote == stream.wants_to_write()) return;
-    epoll_event event{EPOLLIN, {.u64 = index}};
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, stream.fd(), &event);
+    if (wrote != stream.wants_to_write()) watch(EPOLL_CTL_MOD, index);
   }
 
   void end_the_silent(Nanoseconds now) {
     for (std::size_t index = 0; index < next_; ++index) {
-      if (!streams_[index] || !streams_[index]->is_silent(now)) continue;
-      streams_[index]->end(
-          fail(ErrorCode::deadline_exceeded, "the server sent nothing for {} s", answer_timeout_ms / 1000));
-      --under_way_;
-      ended(index);
+      if (!streams_[index]) continue;
+      const Result<void> answers = streams_[index]->check_silence(now, target_);
+      if (!answers.ok()) give_up(index, answers.error());
     }
+  }
+
+  void give_up(std::size_t index, const Error& why) {
+    streams_[index]->end(why);
+    --under_way_;
+    ended(index);
   }
 
   void ended(std::size_t index) {

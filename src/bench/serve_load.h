@@ -37,6 +37,10 @@ struct LoadTarget {
   std::string path;                  // "/v1/completions"
   std::vector<std::string> headers;  // more of them, "Name: value"
   int max_concurrency = 0;           // requests under way; 0: any number
+  // Without a token for the first from its start on, or without a byte behind a token for the second, a request has
+  // failed. The first one includes the wait in the server's queue: 6 hours, as in vLLM (AIOHTTP_TIMEOUT).
+  double first_token_limit_s = 6 * 3600;
+  double silence_limit_s = 600;
 };
 
 struct LoadRun {

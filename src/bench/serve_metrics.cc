@@ -2,13 +2,12 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <optional>
 #include <string_view>
 
+#include "base/text_values.h"
 #include "bench/statistics.h"
 
 namespace chorus {
@@ -28,23 +27,6 @@ constexpr std::array<Metric, 6> known_metrics = {{
     {"e2el_including_client_queue", "E2EL incl. Client Queue", "Queue-inclusive End-to-end Latency"},
 }};
 
-std::vector<std::string> split(const std::string& text) {
-  std::vector<std::string> parts;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    parts.push_back(text.substr(begin, end - begin));
-    begin = end + 1;
-  }
-  return parts;
-}
-
-std::optional<double> number_of(std::string_view text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || std::isnan(value)) return std::nullopt;
-  return value;
-}
-
 std::string centred(std::string_view text, char filler) {
   constexpr std::size_t width = 50;
   const std::size_t left = (width - std::min(width, text.size())) / 2;
@@ -63,7 +45,7 @@ std::string line(const std::string& name, double value) {
 // The measures of all requests that were answered, in seconds.
 struct Samples {
   std::vector<double> ttft, tpot, itl, e2el, queue, e2el_and_queue;
-  std::vector<double> tpot_of_all;  // nought where there was one token
+  std::vector<double> tpot_of_all;  // 0 where there was one token
   std::uint64_t input_tokens = 0, output_tokens = 0;
   std::size_t completed = 0;
 
@@ -242,7 +224,7 @@ void add_lists(Json* json, const std::vector<LoadOutcome>& outcomes, bool detail
   }
 }
 
-// Adds to both; nought where there is no sample, as vLLM does.
+// Adds to both; 0 where there is no sample, as vLLM does.
 void add_metric(const Metric& metric, const std::vector<double>& values, const std::vector<double>& percentiles,
                 ServeFigures* figures) {
   const double middle = values.empty() ? 0 : median(values);
@@ -273,8 +255,9 @@ bool is_told(const Metric& metric, const ServeReport& report) {
 }  // namespace
 
 Result<std::vector<std::string>> parse_metrics(const std::string& text) {
-  std::vector<std::string> metrics = split(text);
-  for (const std::string& metric : metrics) {
+  std::vector<std::string> metrics;
+  for (const std::string_view metric : split(text, ',')) {
+    metrics.emplace_back(metric);
     const auto is_it = [&metric](const Metric& known) { return metric == known.name; };
     if (std::ranges::any_of(known_metrics, is_it)) continue;
     std::vector<std::string> names;
@@ -287,8 +270,8 @@ Result<std::vector<std::string>> parse_metrics(const std::string& text) {
 
 Result<std::vector<double>> parse_percentiles(const std::string& text) {
   std::vector<double> percentiles;
-  for (const std::string& part : split(text)) {
-    const auto percent = number_of(part);
+  for (const std::string_view part : split(text, ',')) {
+    const auto percent = number_in<double>(part);
     if (!percent || *percent < 0 || *percent > 100) {
       return fail(ErrorCode::invalid_argument, "--metric-percentiles {}: give numbers from 0 to 100, as in 50,99",
                   text);
@@ -303,7 +286,7 @@ Result<std::vector<std::pair<std::string, double>>> parse_goodput(const std::vec
   for (const std::string& word : words) {
     const std::size_t colon = std::min(word.find(':'), word.size());
     const std::string name = word.substr(0, colon);
-    const auto bound = number_of(std::string_view(word).substr(std::min(colon + 1, word.size())));
+    const auto bound = number_in<double>(std::string_view(word).substr(std::min(colon + 1, word.size())));
     if ((name != "ttft" && name != "tpot" && name != "e2el") || !bound || *bound < 0) {
       return fail(ErrorCode::invalid_argument,
                   "--goodput {}: give ttft, tpot or e2el and its bound in milliseconds, as in ttft:200", word);
@@ -311,6 +294,24 @@ Result<std::vector<std::pair<std::string, double>>> parse_goodput(const std::vec
     bounds.emplace_back(name, *bound);
   }
   return bounds;
+}
+
+Result<void> check_metadata(const ServeReport& report) {
+  ServeReport fullest = report;  // the one with all fields
+  fullest.metadata.clear();
+  fullest.arrivals.request_rate = 1;
+  fullest.arrivals.ramp_up.strategy = "linear";
+  fullest.max_concurrency = 1;
+  fullest.detailed = true;
+  fullest.metrics.clear();
+  for (const Metric& known : known_metrics) fullest.metrics.emplace_back(known.name);
+  const Json fields = figures_of({{}, 1}, fullest, "").json;
+  for (const auto& [name, value] : report.metadata) {
+    if (!fields.contains(name)) continue;
+    return fail(ErrorCode::invalid_argument, "--metadata {}={}: the result has a field of that name: give another one",
+                name, value);
+  }
+  return {};
 }
 
 std::string python_number(double value) {
@@ -321,6 +322,7 @@ std::string python_number(double value) {
 ServeFigures figures_of(const LoadRun& run, const ServeReport& report, const std::string& date) {
   const Measured measured(run, report);
   ServeFigures figures;
+  figures.completed = measured.samples.completed;
   figures.failed = measured.failed;
   for (const LoadOutcome& outcome : run.outcomes) {
     if (figures.first_error.empty() && !outcome.success) figures.first_error = outcome.error;

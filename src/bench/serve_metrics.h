@@ -34,10 +34,13 @@ Result<std::vector<double>> parse_percentiles(const std::string& text);
 // "ttft:200" each.
 Result<std::vector<std::pair<std::string, double>>> parse_goodput(const std::vector<std::string>& words);
 
+// invalid_argument: a name of `metadata` is one that a result has already.
+Result<void> check_metadata(const ServeReport& report);
+
 struct ServeFigures {
   Json json;          // vLLM's object; without `detailed` without its long lists
   std::string table;  // vLLM's block
-  std::size_t failed = 0;
+  std::size_t completed = 0, failed = 0;
   std::string first_error;
   std::vector<double> ttft_s, tpot_s, e2el_s;  // of all requests that were answered
 };

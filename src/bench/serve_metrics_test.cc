@@ -96,7 +96,7 @@ TEST(ServeMetrics, TheBlockIsVllms) {
   EXPECT_THAT(figures_of(small_run(), report, "").table, HasSubstr("Client-side Queueing"));
 }
 
-TEST(ServeMetrics, WithoutAnAnswerAllIsNought) {
+TEST(ServeMetrics, WithoutAnAnswerAllIsZero) {
   const ServeFigures figures = figures_of({{failed(3)}, 2.0}, {}, "");
   EXPECT_EQ(figures.json["completed"], 0);
   EXPECT_EQ(figures.json["mean_ttft_ms"], 0.0);
@@ -104,6 +104,17 @@ TEST(ServeMetrics, WithoutAnAnswerAllIsNought) {
   EXPECT_EQ(figures.json["max_concurrent_requests"], 0);
   EXPECT_THAT(figures.json.dump(), Not(HasSubstr("itls")));
   EXPECT_THAT(figures.json.dump(), HasSubstr("latencies"));
+}
+
+TEST(ServeMetrics, MetadataHasNamesOfItsOwn) {
+  ServeReport report;
+  report.metadata = {{"model", "m"}, {"version", "1"}, {"p50_ttft_ms", "no percentile that is asked for"}};
+  EXPECT_TRUE(check_metadata(report).ok());
+  for (const char* taken : {"date", "num_prompts", "burstiness", "ramp_up_end_rps", "duration", "itls", "rtfx",
+                            "p99_e2el_ms", "mean_client_queue_time_ms"}) {
+    report.metadata = {{"a", "b"}, {taken, "5"}};
+    EXPECT_THAT(check_metadata(report).error().message, HasSubstr(taken));
+  }
 }
 
 TEST(ServeMetrics, WrongWordsAreRefused) {

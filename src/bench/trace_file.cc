@@ -1,14 +1,16 @@
 #include "bench/trace_file.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
-#include <cstdio>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string_view>
 #include <utility>
 
+#include "base/text_values.h"
+#include "bench/arrivals.h"
+#include "bench/workload.h"
 #include "json/file.h"
 #include "json/json.h"
 
@@ -16,35 +18,19 @@ namespace chorus {
 namespace {
 
 constexpr std::string_view azure_header = "TIMESTAMP,ContextTokens,GeneratedTokens";
-constexpr int tokens_max = 1 << 30;
 
 bool is_enough(const std::vector<TraceEntry>& trace, const DatasetOptions& options) {
   return options.num_prompts > 0 && trace.size() >= static_cast<std::size_t>(options.num_prompts);
 }
 
-std::string_view next_part(std::string_view* text, char separator) {
-  const std::size_t end = std::min(text->find(separator), text->size());
-  const std::string_view part = text->substr(0, end);
-  text->remove_prefix(std::min(end + 1, text->size()));
-  return part;
-}
-
-template <typename T>
-std::optional<T> number_of(std::string_view text) {
-  T value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
 // "2023-11-16 18:15:46.6805900": seconds since 1970.
 std::optional<double> time_of(std::string_view text) {
   const auto number_at = [text](std::size_t at, std::size_t count) -> std::optional<int> {
-    return at + count <= text.size() ? number_of<int>(text.substr(at, count)) : std::nullopt;
+    return at + count <= text.size() ? number_in<int>(text.substr(at, count)) : std::nullopt;
   };
   const auto year = number_at(0, 4), month = number_at(5, 2), day = number_at(8, 2), hour = number_at(11, 2),
              minute = number_at(14, 2);
-  const auto second = text.size() > 17 ? number_of<double>(text.substr(17)) : std::nullopt;
+  const auto second = text.size() > 17 ? number_in<double>(text.substr(17)) : std::nullopt;
   if (!year || !month || !day || !hour || !minute || !second) return std::nullopt;
   const std::chrono::year_month_day date(std::chrono::year(*year), std::chrono::month(static_cast<unsigned>(*month)),
                                          std::chrono::day(static_cast<unsigned>(*day)));
@@ -62,22 +48,26 @@ Result<std::vector<TraceEntry>> read_azure(std::string_view text, const DatasetO
     if (row.ends_with('\r')) row.remove_suffix(1);
     if (row.empty()) continue;
     const auto time = time_of(next_part(&row, ','));
-    const auto input = number_of<int>(next_part(&row, ','));
-    const auto output = number_of<int>(row);
-    if (!time || !input || !output || *input < 1 || *output < 1 || *input > tokens_max || *output > tokens_max) {
-      return fail(ErrorCode::invalid_argument, "{} line {}: not a time and two whole numbers from 1", options.path,
-                  line);
+    const auto input = number_in<int>(next_part(&row, ','));
+    const auto output = number_in<int>(row);
+    if (!time || !input || !output || std::min(*input, *output) < 1 || std::max(*input, *output) > length_max) {
+      return fail(ErrorCode::invalid_argument, "{} line {}: not a time and two whole numbers from 1 to {}",
+                  options.path, line, length_max);
     }
     if (!begin) begin = *time;
+    if (!(std::abs(*time - *begin) <= arrival_max_s)) {
+      return fail(ErrorCode::invalid_argument, "{} line {}: more than a year from the first line's time", options.path,
+                  line);
+    }
     trace.push_back({*time - *begin, *input, *output, {}});
   }
   return trace;
 }
 
 Result<int> length_of(const Json& row, const std::string& name, const char* option) {
-  const auto value = row.find(name);
-  if (value != row.end() && value->is_number_integer() && *value >= 1 && *value <= tokens_max) return value->get<int>();
-  return fail(ErrorCode::invalid_argument, "no whole number \"{}\" from 1: name the field with {}", name, option);
+  if (const auto length = length_in(row, name)) return *length;
+  return fail(ErrorCode::invalid_argument, "no whole number \"{}\" from 1 to {}: name the field with {}", name,
+              length_max, option);
 }
 
 Result<TraceEntry> entry_of(const Json& row, const DatasetOptions& options) {
@@ -89,6 +79,12 @@ Result<TraceEntry> entry_of(const Json& row, const DatasetOptions& options) {
                 "no number \"{}\" from 0: name the field with --timed-trace-label-timestamp", options.trace_timestamp);
   }
   entry.at_s = time->get<double>() * options.trace_seconds;
+  if (entry.at_s > arrival_max_s) {
+    return fail(ErrorCode::invalid_argument,
+                "\"{}\" is {} s, more than a year: count it from the trace's beginning, or give "
+                "--timed-trace-sec-multiplier (0.001 for milliseconds)",
+                options.trace_timestamp, entry.at_s);
+  }
   CHORUS_TRY(entry.input_len, length_of(row, options.trace_input, "--timed-trace-label-input-length"));
   CHORUS_TRY(entry.output_len, length_of(row, options.trace_output, "--timed-trace-label-output-length"));
   const auto hashes = row.find(options.trace_hashes);
@@ -125,9 +121,10 @@ Result<std::vector<TraceEntry>> read_json_lines(std::string_view text, const Dat
 }  // namespace
 
 Result<std::vector<TraceEntry>> read_trace_file(const DatasetOptions& options) {
-  if (options.trace_chunk < 1) {
-    return fail(ErrorCode::invalid_argument, "--timed-trace-chunk-hash-size is {}: give at least 1",
-                options.trace_chunk);
+  CHORUS_TRY_VOID(check_between("--timed-trace-chunk-hash-size", options.trace_chunk, 1, length_max));
+  if (!std::isfinite(options.trace_seconds) || options.trace_seconds <= 0) {
+    return fail(ErrorCode::invalid_argument, "--timed-trace-sec-multiplier is {}: give a finite number above 0",
+                options.trace_seconds);
   }
   CHORUS_TRY(const std::string text, read_text_file(options.path, dataset_bytes_max));
   CHORUS_TRY(std::vector<TraceEntry> trace,

@@ -34,6 +34,11 @@ Result<void> check_at_least(const char* option, int value, int least) {
   return fail(ErrorCode::invalid_argument, "{} is {}: give at least {}", option, value, least);
 }
 
+Result<void> check_between(const char* option, int value, int least, int most) {
+  if (value >= least && value <= most) return {};
+  return fail(ErrorCode::invalid_argument, "{} is {}: give {} to {}", option, value, least, most);
+}
+
 Result<void> check_lengths(const BenchShape& shape, const EngineConfig& engine, const ModelConfig& model) {
   CHORUS_TRY_VOID(check_at_least("--input-len", shape.input_len, 1));
   CHORUS_TRY_VOID(check_at_least("--output-len", shape.output_len, 1));

@@ -44,6 +44,8 @@ struct BenchHooks {
 
 // At least `least`, else an error that names the option.
 Result<void> check_at_least(const char* option, int value, int least);
+// Within [least, most], else such an error.
+Result<void> check_between(const char* option, int value, int least, int most);
 // An input and an output of these lengths must fit into the model's longest sequence.
 Result<void> check_lengths(const BenchShape& shape, const EngineConfig& engine, const ModelConfig& model);
 

@@ -1,8 +1,8 @@
 // chorus bench: the options of its subcommands. What they measure is in bench/.
 #include <algorithm>
-#include <charconv>
 #include <nlohmann/json.hpp>
 
+#include "base/text_values.h"
 #include "bench/kernels.h"
 #include "bench/latency.h"
 #include "bench/scaling.h"
@@ -139,17 +139,13 @@ struct ScalingCommand : FleetBenchOptions {
 
 Result<std::vector<int>> parse_sizes(const std::string& text) {
   std::vector<int> sizes;
-  for (std::size_t begin = 0; begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    int size = 0;
-    const auto parsed = std::from_chars(text.data() + begin, text.data() + end, size);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + end || size < 1 ||
-        std::find(sizes.begin(), sizes.end(), size) != sizes.end()) {
+  for (const std::string_view part : split(text, ',')) {
+    const auto size = number_in<int>(part);
+    if (!size || *size < 1 || std::ranges::find(sizes, *size) != sizes.end()) {
       return fail(ErrorCode::invalid_argument,
                   "--data-parallel-sizes {}: give different whole numbers from 1, as in 1,2,4", text);
     }
-    sizes.push_back(size);
-    begin = end + 1;
+    sizes.push_back(*size);
   }
   return sizes;
 }

@@ -22,6 +22,14 @@ std::string plot_path(std::string path) {
   return path + ".svg";
 }
 
+Result<void> write(const BenchResult& result, const BenchOptions& options, OutputFile* file) {
+  CHORUS_TRY_VOID(file->write(result.json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"));
+  const bool is_file = !file->partial_path().empty();
+  CHORUS_TRY_VOID(file->commit());
+  if (!is_file || result.plot.panels.empty()) return {};
+  return replace_file(plot_path(options.output_json), svg_of(result.plot));
+}
+
 }  // namespace
 
 void BenchOptions::declare(Options& options) {
@@ -41,7 +49,8 @@ BenchHooks hooks_of(const BenchOptions& options) {
   return hooks;
 }
 
-Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure) {
+Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure,
+                   const std::function<Result<void>(const Json& result)>& save) {
   std::optional<OutputFile> file;
   if (!options.output_json.empty()) {
     CHORUS_TRY(OutputFile opened, OutputFile::open(options.output_json, options.inputs));
@@ -49,14 +58,11 @@ Result<int> report(const BenchOptions& options, const std::function<Result<Bench
   }
   CHORUS_TRY(const BenchResult result, measure(hooks_of(options)));
   std::fputs(result.table.c_str(), stdout);
-  if (file) {
-    CHORUS_TRY_VOID(file->write(result.json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"));
-    const bool is_file = !file->partial_path().empty();
-    CHORUS_TRY_VOID(file->commit());
-    if (is_file && !result.plot.panels.empty()) {
-      CHORUS_TRY_VOID(replace_file(plot_path(options.output_json), svg_of(result.plot)));
-    }
-  }
+  const Result<void> saved = save ? save(result.json) : Result<void>();
+  const Result<void> written = file ? write(result, options, &*file) : Result<void>();
+  if (!saved.ok() && !written.ok()) log(LogLevel::error, "{}", written.error().message);
+  if (!saved.ok()) return saved.error();
+  if (!written.ok()) return written.error();
   if (result.failed == 0) return exit_done;
   log(LogLevel::error, "{} requests failed; the first one: {}", result.failed, result.first_error);
   return exit_rows_failed;

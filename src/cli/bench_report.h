@@ -21,7 +21,9 @@ struct BenchOptions {
 BenchHooks hooks_of(const BenchOptions& options);
 
 // Measures, prints the table and writes the JSON object, whose file is opened before anything is measured, so that a
-// wrong name does not cost a run; and the plot, where there is one, beside it as NAME.svg. The exit status.
-Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure);
+// wrong name does not cost a run; and the plot, where there is one, beside it as NAME.svg. `save` is called with the
+// result behind the table; where it fails the rest is written all the same. The exit status.
+Result<int> report(const BenchOptions& options, const std::function<Result<BenchResult>(const BenchHooks&)>& measure,
+                   const std::function<Result<void>(const Json& result)>& save = {});
 
 }  // namespace chorus

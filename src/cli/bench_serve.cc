@@ -1,14 +1,18 @@
 // chorus bench serve: vLLM's options for a load on a server, a running one or one that it starts.
+#include <unistd.h>
+
 #include <algorithm>
-#include <charconv>
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/text_values.h"
 #include "bench/serve.h"
 #include "cli/bench_report.h"
 #include "cli/commands.h"
@@ -147,15 +151,13 @@ Result<std::vector<Pair>> parse_pairs(const char* option, const std::vector<std:
 
 Result<std::vector<double>> parse_rates(const std::string& text) {
   std::vector<double> rates;
-  for (std::size_t begin = 0; !text.empty() && begin <= text.size();) {
-    const std::size_t end = std::min(text.find(',', begin), text.size());
-    double rate = 0;
-    const auto parsed = std::from_chars(text.data() + begin, text.data() + end, rate);
-    if (parsed.ec != std::errc() || parsed.ptr != text.data() + end || !(rate > 0)) {
+  if (text.empty()) return rates;
+  for (const std::string_view part : split(text, ',')) {
+    const auto rate = number_in<double>(part);
+    if (!rate || *rate <= 0) {
       return fail(ErrorCode::invalid_argument, "--request-rate {}: give numbers above 0, or inf, as in 1,2,4", text);
     }
-    rates.push_back(rate);
-    begin = end + 1;
+    rates.push_back(*rate);
   }
   return rates;
 }
@@ -260,23 +262,54 @@ std::string result_path(const ServeBenchCommand& command, const Json& result) {
   return (std::filesystem::path(command.result_dir) / name).string();
 }
 
-Result<void> save_one(const ServeBenchCommand& command, const Json& result) {
-  const std::string path = result_path(command, result);
+bool is_saved(const ServeBenchCommand& command) {
+  return command.save_result || command.append_result;
+}
+
+// Makes the files' directory, and looks whether they can be written, so that a wrong name does not cost a measurement.
+Result<void> prepare_saving(const ServeBenchCommand& command) {
+  if (!is_saved(command)) return {};
+  const std::string& name = command.result_filename;
+  const std::size_t rates = command.what.request_rates.size();
+  if (!name.empty() && rates > 1 && !command.append_result) {
+    return fail(ErrorCode::invalid_argument,
+                "--result-filename {}: each of the {} rates would replace the one before; give --append-result too, or "
+                "no name, and each has a file of its own",
+                name, rates);
+  }
+  const std::filesystem::path path = std::filesystem::path(command.result_dir) / name;
+  const std::filesystem::path parent = name.empty() ? std::filesystem::path(command.result_dir) : path.parent_path();
+  const std::string directory = parent.empty() ? "." : parent.string();
+  std::error_code error;
+  std::filesystem::create_directories(directory, error);
+  if (error) return file_error("mkdir", directory, error.value());
+  if (::access(directory.c_str(), W_OK | X_OK) != 0) return file_error("access", directory, errno);
+  if (name.empty() || !std::filesystem::exists(path, error)) return {};
+  if (std::filesystem::is_directory(path, error)) return file_error("open", path.string(), EISDIR);
+  if (command.append_result) CHORUS_TRY_VOID(read_file(path.string(), result_bytes_max));
+  return refuse_overwriting(path.string(), command.inputs);
+}
+
+Result<void> save_one(const std::string& path, const Json& result, bool appends) {
   std::string text;
   std::error_code ignored;
-  if (command.append_result && std::filesystem::exists(path, ignored)) {
+  if (appends && std::filesystem::exists(path, ignored)) {
     CHORUS_TRY(text, read_file(path, result_bytes_max));
     if (!text.empty()) text += '\n';
   }
-  if (!command.result_dir.empty()) std::filesystem::create_directories(command.result_dir, ignored);
   return replace_file(path, text + result.dump(-1, ' ', false, Json::error_handler_t::replace));
 }
 
 Result<void> save(const ServeBenchCommand& command, const Json& result) {
-  if (!command.save_result && !command.append_result) return {};
+  if (!is_saved(command)) return {};
   const auto results = result.find("results");
-  if (results == result.end()) return save_one(command, result);
-  for (const Json& one : *results) CHORUS_TRY_VOID(save_one(command, one));
+  if (results == result.end()) return save_one(result_path(command, result), result, command.append_result);
+  std::set<std::string> written;  // equal rates in one second have one name
+  for (const Json& one : *results) {
+    const std::string path = result_path(command, one);
+    CHORUS_TRY_VOID(save_one(path, one, command.append_result || written.contains(path)));
+    written.insert(path);
+  }
   return {};
 }
 
@@ -284,12 +317,12 @@ Result<int> run(ServeBenchCommand& command) {
   CHORUS_TRY_VOID(complete(&command));
   std::vector<std::string> engine_words;
   keep_engine_words(&command, &engine_words);
-  return report(command, [&](const BenchHooks& hooks) -> Result<BenchResult> {
+  CHORUS_TRY_VOID(prepare_saving(command));
+  const auto measure = [&](const BenchHooks& hooks) -> Result<BenchResult> {
     CHORUS_TRY(const ChosenServer server, ChosenServer::open(command.server, interrupted));
-    CHORUS_TRY(BenchResult result, measure_serve(command.what, server.endpoint(), hooks));
-    CHORUS_TRY_VOID(save(command, result.json));
-    return result;
-  });
+    return measure_serve(command.what, server.endpoint(), hooks);
+  };
+  return report(command, measure, [&command](const Json& result) { return save(command, result); });
 }
 
 }  // namespace

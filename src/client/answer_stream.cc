@@ -4,6 +4,7 @@
 
 #include "client/error_text.h"
 #include "json/json.h"
+#include "json/member.h"
 
 namespace chorus {
 namespace {

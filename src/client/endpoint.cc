@@ -1,7 +1,8 @@
 #include "client/endpoint.h"
 
 #include <algorithm>
-#include <charconv>
+
+#include "base/text_values.h"
 
 namespace chorus {
 
@@ -42,9 +43,9 @@ Result<Endpoint> parse_url(std::string_view url) {
   endpoint.host = bracket > 0 ? rest.substr(1, bracket - 1) : rest.substr(0, colon);
   endpoint.port = 80;
   if (colon != rest.npos) {
-    const std::string_view digits = rest.substr(colon + 1);
-    const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), endpoint.port);
-    if (error != std::errc() || end != digits.data() + digits.size()) return wrong();
+    const auto port = number_in<int>(rest.substr(colon + 1));
+    if (!port) return wrong();
+    endpoint.port = *port;
   }
   const bool is_plain = std::ranges::all_of(endpoint.host, [](unsigned char c) { return c > ' ' && c < 127; });
   if (endpoint.host.empty() || !is_plain || endpoint.host.find_first_of("/@?#") != std::string::npos) return wrong();

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "json/member.h"
 #include "json/utf8.h"
 
 namespace chorus {
@@ -12,13 +13,6 @@ namespace {
 constexpr std::size_t shown_bytes_max = 500;
 
 }  // namespace
-
-const Json& member(const Json& value, const char* name) {
-  static const Json nothing;
-  if (!value.is_object()) return nothing;
-  const auto found = value.find(name);
-  return found == value.end() ? nothing : *found;
-}
 
 std::string message_of(const Json& error) {
   const Json& message = member(error, "message");

@@ -9,9 +9,6 @@
 
 namespace chorus {
 
-// The member, or null where `value` is no object or has none.
-const Json& member(const Json& value, const char* name);
-
 // The message of OpenAI's error object, or of an error that is a string; fit for a terminal.
 std::string message_of(const Json& error);
 

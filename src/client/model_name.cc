@@ -2,8 +2,8 @@
 
 #include <nlohmann/json.hpp>
 
-#include "client/error_text.h"
 #include "json/json.h"
+#include "json/member.h"
 
 namespace chorus {
 
