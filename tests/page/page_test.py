@@ -15,7 +15,7 @@ from selenium.webdriver.common.keys import Keys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from chorus_process import STORIES, wait_for_engines  # noqa: E402 pylint: disable=wrong-import-position
-from serving import Server  # noqa: E402 pylint: disable=wrong-import-position
+from serving import Operator, Server  # noqa: E402 pylint: disable=wrong-import-position
 
 LONG = 200  # tokens: some seconds of a stream
 
@@ -32,8 +32,13 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def server(model):
-    served = Server(model, "-dp", "2", "--load-format", "dummy", "--cpu-isa", "scalar", "--threads", "1", "--kv-cache-memory", "64MiB",
+def operator(tmp_path_factory):
+    return Operator(tmp_path_factory.mktemp("operator") / "ctl")
+
+
+@pytest.fixture(scope="module")
+def server(model, operator):
+    served = Server(model, "-dp", "2", "--control-socket", operator.path, "--load-format", "dummy", "--cpu-isa", "scalar", "--threads", "1", "--kv-cache-memory", "64MiB",
                     "--served-model-name", "stories", "--enable-prompt-tokens-details")
     yield served
     served.close()
@@ -138,6 +143,23 @@ def test_a_killed_replica_shows_and_the_text_goes_on(browser, server):
     wait_until(lambda: "Replica 0 died" in events() and "goes on at another replica" in events(), 10, "no event tells of it")
     wait_until(lambda: "Replica 0 is ready" in events(), 30, "the replica does not come back")
     assert element(browser, "readiness").text == "2 of 2 ready"
+
+
+def test_a_drained_replica_shows_and_the_text_goes_on(browser, server, operator):
+    open_page(browser, server)
+    wait_until(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#rank option")) == 3)
+    begin(browser, rank="0")
+    calm = finish(browser)
+    begin(browser, rank="0")
+    operator.ctl("drain", "0")
+    assert finish(browser) == calm
+    state = lambda: browser.find_element(By.CSS_SELECTOR, "[data-replica='0'] .pill").text
+    wait_until(lambda: state() == "drained", 10, "the card does not say so")
+    assert "Replica 0 is drained" in element(browser, "events").text and element(browser, "readiness").text == "1 of 2 ready"
+    assert "the replica was drained here" in element(browser, "transcript").text
+    operator.ctl("resume", "0")
+    wait_until(lambda: state() == "ready", 10, "the replica does not come back")
+    assert "Replica 0 is ready" in element(browser, "events").text
 
 
 def test_probabilities_are_shown_with_each_token(browser, server):

@@ -226,6 +226,7 @@ function replicaOf(samples, engine) {
   return {
     engine,
     ready: sum(samples, "chorus:replica_ready", engine) > 0,
+    state: stateOf(samples, engine),
     running: sum(samples, "vllm:num_requests_running", engine),
     waiting: sum(samples, "vllm:num_requests_waiting", engine),
     kv: sum(samples, "vllm:kv_cache_usage_perc", engine),
@@ -233,6 +234,12 @@ function replicaOf(samples, engine) {
     tokens: sum(samples, "vllm:generation_tokens_total", engine),
     deaths: sum(samples, "chorus:replica_deaths_total", engine),
   };
+}
+
+// As `chorus ctl list` names it.
+function stateOf(samples, engine) {
+  const present = (samples.get("chorus:replica_state") ?? []).find((s) => s.labels.engine === engine && s.value > 0);
+  return (present?.labels.state ?? "starting").replace("_", " ");
 }
 
 function fleetOf(samples) {
@@ -255,19 +262,23 @@ function note(text, bad) {
 
 function noteChanges(now) {
   if (!before) return;
-  const old = new Map(before.replicas.map((r) => [r.engine, r]));
+  const old = new Map(before.replicas.map((r) => [r.engine, r])), left = new Set(old.keys());
   for (const replica of now.replicas) {
     const was = old.get(replica.engine);
     if (!was) note(`Replica ${replica.engine} has joined.`);
     else if (replica.deaths > was.deaths) note(`Replica ${replica.engine} died.`, true);
+    if (was && replica.state === "draining" && was.state !== "draining") note(`Replica ${replica.engine} is draining: it gets nothing new.`);
+    if (was && replica.state === "drained" && was.state !== "drained") note(`Replica ${replica.engine} is drained.`);
     if (was && replica.ready && (!was.ready || replica.deaths > was.deaths)) note(`Replica ${replica.engine} is ready.`);
-    old.delete(replica.engine);
+    left.delete(replica.engine);
   }
-  for (const engine of old.keys()) note(`Replica ${engine} has left.`);
+  for (const engine of left) note(`Replica ${engine} has left.`);
   const moved = now.moved - before.moved;
   if (moved > 0) {
     note(`${moved} ${moved === 1 ? "request goes" : "requests go"} on at another replica, at the token where ${moved === 1 ? "it" : "they"} had come to.`);
-    if (running) $("transcript").append(make("p", { class: "note" }, "↑ the replica died here; another one goes on"));
+    const died = now.replicas.some((replica) => replica.deaths > (old.get(replica.engine)?.deaths ?? 0));
+    const why = died ? "the replica died here" : "the replica was drained here";
+    if (running) $("transcript").append(make("p", { class: "note" }, `↑ ${why}; another one goes on`));
   }
   if (now.frontEndDeaths > before.frontEndDeaths) note("A front end died and was started again.", true);
 }
@@ -302,7 +313,8 @@ function lineOf(points, now, most) {
 const entry = (name, value) => make("div", {}, make("dt", {}, name), make("dd", {}, value));
 
 function cardOf(replica, now, rate, most) {
-  const state = make("span", { class: `pill ${replica.ready ? "good" : "bad"}` }, replica.ready ? "ready" : "not ready");
+  const look = replica.ready ? "good" : replica.state.startsWith("drain") ? "" : "bad";
+  const state = make("span", { class: `pill ${look}` }, replica.state);
   const numbers = make("dl", { class: "numbers" },
     entry("running", replica.running), entry("waiting", replica.waiting), entry("tokens/s", rate.toFixed(0)),
     entry("prefix hits", replica.hits === null ? "–" : `${(100 * replica.hits).toFixed(0)} %`));
