@@ -49,7 +49,10 @@ void read_words(const Integers& from, std::int64_t row, std::int64_t first, std:
       return;
     }
     case IntegerLayout::bytes:
-      for (std::int64_t c = first; c < end; ++c) *out++ = static_cast<std::int8_t>(from.data[row * from.columns + c]);
+      for (std::int64_t c = first; c < end; ++c) {
+        const int code = std::to_integer<int>(from.data[row * from.columns + c]);
+        *out++ = code < 128 ? code : code - 256;  // two's complement
+      }
       return;
   }
 }
