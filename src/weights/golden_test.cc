@@ -5,20 +5,11 @@
 #include <nlohmann/json.hpp>
 
 #include "json/json.h"
+#include "testing/crc32.h"
 #include "weights/checkpoint.h"
 
 namespace chorus {
 namespace {
-
-// CRC-32 as zlib has it (IEEE 802.3, reflected), a bit at a time.
-std::uint32_t crc32(const std::byte* data, std::size_t bytes) {
-  std::uint32_t crc = 0xFFFFFFFFU;
-  for (std::size_t i = 0; i < bytes; ++i) {
-    crc ^= std::to_integer<std::uint32_t>(data[i]);
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) != 0 ? 0xEDB88320U : 0U);
-  }
-  return ~crc;
-}
 
 void compare(const Checkpoint& checkpoint, const Json& golden) {
   ASSERT_EQ(checkpoint.names().size(), golden.size());

@@ -11,6 +11,7 @@
 
 #include "config/quantization_config.h"
 #include "json/json.h"
+#include "testing/crc32.h"
 #include "weights/checkpoint.h"
 #include "weights/safetensors_checkpoint.h"
 
@@ -45,16 +46,6 @@ Result<WeightQuantization> quantization_of(const std::string& folder) {
 Result<std::unique_ptr<Checkpoint>> open_quantized(const std::string& folder) {
   CHORUS_TRY(const WeightQuantization quantization, quantization_of(folder));
   return open_checkpoint(folder, false, quantization);
-}
-
-// CRC-32 as zlib has it (IEEE 802.3, reflected), a bit at a time.
-std::uint32_t crc32(const std::byte* data, std::size_t bytes) {
-  std::uint32_t crc = 0xFFFFFFFFU;
-  for (std::size_t i = 0; i < bytes; ++i) {
-    crc ^= std::to_integer<std::uint32_t>(data[i]);
-    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1U) != 0 ? 0xEDB88320U : 0U);
-  }
-  return ~crc;
 }
 
 class QuantizedFolder : public ::testing::TestWithParam<Case> {
