@@ -46,11 +46,15 @@ class Packing {
   std::size_t bytes_ = 0;
 };
 
+std::size_t table_entries(const StepInput& step) {
+  std::size_t entries = 0;
+  for (const AttentionSequence& sequence : step.sequences) entries += sequence.block_table.size();
+  return entries;
+}
+
 // Of what differs from one block table to another.
 std::size_t table_bytes(const StepInput& step) {
-  std::size_t blocks = 0;
-  for (const AttentionSequence& sequence : step.sequences) blocks += sequence.block_table.size();
-  return blocks * sizeof(std::int32_t) + step.tokens.size() * sizeof(std::int64_t) +
+  return table_entries(step) * sizeof(std::int32_t) + step.tokens.size() * sizeof(std::int64_t) +
          step.sequences.size() * sizeof(CudaSequence) + 3 * Packing::alignment;
 }
 
@@ -98,10 +102,8 @@ void pack_table(const StepInput& step, int block_size, Packing* packing, CudaSte
   fill_slots(step, block_size, slots);
   CudaSequence* sequences = nullptr;
   on_gpu->sequences = packing->take(step.sequences.size(), &sequences);
-  std::size_t blocks = 0;
-  for (const AttentionSequence& sequence : step.sequences) blocks += sequence.block_table.size();
   std::int32_t* tables = nullptr;
-  on_gpu->tables = packing->take(blocks, &tables);
+  on_gpu->tables = packing->take(table_entries(step), &tables);
   fill_sequences(step, sequences, tables, on_gpu);
 }
 

@@ -55,7 +55,6 @@ class PrefixCache {
   // The windowed block `block`, which is not known yet (CHECK), holds the same tokens as `entry`, which is in the cache
   // (CHECK), for the layers of that table. Where one is known already it stays.
   void attach(BlockId entry, std::int32_t table, BlockId block);
-  std::int32_t window_tables() const { return window_tables_; }
   BlockId companion(BlockId entry, std::int32_t table) const { return companions_[place(entry, table)]; }  // -1: none
 
   // The block is about to hold something else.
