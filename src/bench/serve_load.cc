@@ -169,7 +169,7 @@ class Load {
     watch(EPOLL_CTL_ADD, first.index);
   }
 
-  // For what the stream waits for now.
+  // Asks epoll for what the stream waits for: to be written, or to be read.
   void watch(int operation, std::size_t index) {
     const Stream& stream = *streams_[index];
     epoll_event event{stream.wants_to_write() ? EPOLLOUT : EPOLLIN, {.u64 = index}};

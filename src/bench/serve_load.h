@@ -1,4 +1,5 @@
-// Requests to a server at their times, each on a connection of its own, and when what came back. One thread.
+// Sends requests to a server, each at its time and on its own connection, and records when each part of the answers
+// arrived. One thread.
 #pragma once
 
 #include <functional>

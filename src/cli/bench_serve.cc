@@ -274,7 +274,7 @@ Result<void> prepare_saving(const ServeBenchCommand& command) {
   if (!name.empty() && rates > 1 && !command.append_result) {
     return fail(ErrorCode::invalid_argument,
                 "--result-filename {}: each of the {} rates would replace the one before; give --append-result too, or "
-                "no name, and each has a file of its own",
+                "leave the name out, which gives each rate its own file",
                 name, rates);
   }
   const std::filesystem::path path = std::filesystem::path(command.result_dir) / name;

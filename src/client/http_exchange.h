@@ -1,5 +1,5 @@
-// One HTTP/1.1 request and its answer on a socket of its own. Nothing waits: whoever has it watches the descriptor and
-// calls advance() when that is ready, so that one thread can have thousands.
+// One HTTP/1.1 request and its answer, on one socket. No call blocks: the owner polls the descriptor and calls
+// advance() when it is ready, so that one thread can run thousands of exchanges.
 #pragma once
 
 #include <functional>

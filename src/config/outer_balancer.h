@@ -1,5 +1,5 @@
-// A server behind a load balancer that is not ours: it is one of several, each with a door of its own before some of
-// the replicas, and balances among these alone. Replicas keep the ranks that they have in the whole deployment: in
+// A server behind an external load balancer: it is one of several, each of which has its own port and some of the
+// replicas, and balances among these only. Replicas keep the ranks that they have in the whole deployment: in
 // logs, metrics, `chorus ctl` and X-data-parallel-rank. The options are vLLM's:
 //
 //   -dp N -dpn R            external: this server has the replica R
