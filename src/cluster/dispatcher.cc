@@ -408,8 +408,9 @@ std::optional<ReplicaMessage> Dispatcher::take_message(Placement to) {
   const bool was_full = replica->messages.size() >= config_.limits.messages_waiting_max;
   ReplicaMessage message = std::move(replica->messages.front());
   replica->messages.pop_front();
-  if (was_full) place_waiting();
-  if (replica->messages.empty()) on_empty(to.rank);
+  const bool last = replica->messages.empty();
+  if (last) on_empty(to.rank);
+  if (was_full || last) place_waiting();  // to one that was full, or opens now
   return message;
 }
 

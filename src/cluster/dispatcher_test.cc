@@ -320,6 +320,18 @@ TEST_F(DispatcherTest, AReplicaThatIsReadyAgainIsGivenNothingUntilItIsEmpty) {
   EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::accepted);
 }
 
+// It had ended all by itself, and nothing else is going to happen.
+TEST_F(DispatcherTest, AReplicaThatIsEmptyWithTheLastMessageTakenGetsWhatWaits) {
+  make();
+  news(State::ready, {0, 1});
+  submit();
+  messages({0, 1});
+  news(State::draining, {0, 1}, true);
+  news(State::ready, {0, 1});
+  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("abort 1", "add 1"));
+}
+
 class SuspectTest : public DispatcherTest {
  protected:
   void die_twice_with_two_requests() {
