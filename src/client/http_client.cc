@@ -34,7 +34,8 @@ Result<void> wait_for(int fd, short events, int timeout_ms, const std::function<
 
 Result<UniqueFd> connect_to(const Endpoint& endpoint, const std::function<bool()>& stop) {
   if (!endpoint.path.empty()) return connect_unix(endpoint.path, "unix:" + endpoint.path);
-  CHORUS_TRY(const std::vector<tcp::Address> addresses, tcp::resolve(endpoint.host, endpoint.port));
+  CHORUS_TRY(const std::vector<tcp::Address> addresses,
+             tcp::resolve(endpoint.host, endpoint.port, deadline_after(connect_timeout_ms), stop));
   Error last;
   for (const tcp::Address& address : addresses) {
     Result<UniqueFd> socket = tcp::begin_connect(address);

@@ -89,7 +89,7 @@ Result<std::unique_ptr<Connection>> connect_to(const std::string& host, int port
                                                const ConnectionLimits& limits) {
   while (true) {
     Result<std::unique_ptr<Connection>> made = std::unique_ptr<Connection>();
-    if (auto addresses = tcp::resolve(host, port); addresses.ok()) {
+    if (auto addresses = tcp::resolve(host, port, deadline); addresses.ok()) {
       made = finish(Connector(std::move(*addresses), key, deadline, limits));
     } else {
       made = addresses.error();

@@ -4,14 +4,22 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
+#include <future>
 #include <memory>
+#include <system_error>
+#include <thread>
+#include <utility>
 
 namespace chorus::tcp {
 namespace {
 
 constexpr int silence_ms_max = 10'000;
+constexpr int resolve_timeout_ms = 10'000;
+constexpr int look_ms = 100;  // how often `stop` is asked
 
 void set_option(int socket, int level, int option, int value) {
   (void)::setsockopt(socket, level, option, &value, sizeof value);  // each is an improvement, none a need
@@ -34,6 +42,26 @@ Result<UniqueFd> make_socket(const Address& address) {
 
 const sockaddr* name_of(const Address& address) {
   return reinterpret_cast<const sockaddr*>(&address.name);
+}
+
+Result<std::vector<Address>> ask_resolver(const std::string& host, int port, int flags) {
+  addrinfo hints{};
+  hints.ai_family = AF_UNSPEC;
+  hints.ai_socktype = SOCK_STREAM;
+  hints.ai_flags = AI_NUMERICSERV | flags;
+  addrinfo* list = nullptr;
+  const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list);
+  if (error != 0) {
+    return fail(ErrorCode::unavailable, "host \"{}\" cannot be resolved: {}", host, ::gai_strerror(error));
+  }
+  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
+  std::vector<Address> addresses;
+  for (const addrinfo* item = list; item != nullptr; item = item->ai_next) {
+    Address& address = addresses.emplace_back();
+    std::memcpy(&address.name, item->ai_addr, item->ai_addrlen);
+    address.bytes = item->ai_addrlen;
+  }
+  return addresses;
 }
 
 }  // namespace
@@ -66,24 +94,35 @@ int Address::port() const {
                                           : reinterpret_cast<const sockaddr_in*>(&name)->sin_port);
 }
 
+// getaddrinfo() has no deadline: a thread of its own waits for it, and is left behind if that takes too long.
+Result<std::vector<Address>> resolve(const std::string& host, int port, Nanoseconds deadline,
+                                     const std::function<bool()>& stop) {
+  if (auto numbers = ask_resolver(host, port, AI_NUMERICHOST); numbers.ok()) return numbers;
+  const Nanoseconds begin = monotonic_now();
+  std::promise<Result<std::vector<Address>>> promise;
+  auto answer = promise.get_future();
+  try {
+    std::thread([host, port, promise = std::move(promise)]() mutable {
+      promise.set_value(ask_resolver(host, port, 0));
+    }).detach();
+  } catch (const std::system_error& error) {
+    return fail(ErrorCode::resource_exhausted, "no thread to resolve host \"{}\": {}", host, error.what());
+  }
+  while (true) {
+    const int wait_ms = std::min(look_ms, milliseconds_until(deadline));
+    if (answer.wait_for(std::chrono::milliseconds(wait_ms)) == std::future_status::ready) return answer.get();
+    if (stop && stop()) return fail(ErrorCode::cancelled, "stopped");
+    if (milliseconds_until(deadline) == 0) {
+      return fail(ErrorCode::deadline_exceeded,
+                  "host \"{}\" cannot be resolved: no answer within {} ms; give its address, or see that the name "
+                  "server of this machine answers",
+                  host, (monotonic_now() - begin) / 1'000'000);
+    }
+  }
+}
+
 Result<std::vector<Address>> resolve(const std::string& host, int port) {
-  addrinfo hints{};
-  hints.ai_family = AF_UNSPEC;
-  hints.ai_socktype = SOCK_STREAM;
-  hints.ai_flags = AI_NUMERICSERV;
-  addrinfo* list = nullptr;
-  const int error = ::getaddrinfo(host.c_str(), std::to_string(port).c_str(), &hints, &list);
-  if (error != 0) {
-    return fail(ErrorCode::unavailable, "host \"{}\" cannot be resolved: {}", host, ::gai_strerror(error));
-  }
-  const std::unique_ptr<addrinfo, decltype(&::freeaddrinfo)> owner(list, &::freeaddrinfo);
-  std::vector<Address> addresses;
-  for (const addrinfo* item = list; item != nullptr; item = item->ai_next) {
-    Address& address = addresses.emplace_back();
-    std::memcpy(&address.name, item->ai_addr, item->ai_addrlen);
-    address.bytes = item->ai_addrlen;
-  }
-  return addresses;
+  return resolve(host, port, deadline_after(resolve_timeout_ms));
 }
 
 Result<UniqueFd> listen(const Address& address, int backlog, bool shares_port) {

@@ -4,9 +4,11 @@
 
 #include <sys/socket.h>
 
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/result.h"
 #include "net/authentication.h"
 #include "net/unique_fd.h"
@@ -23,7 +25,12 @@ struct Address {
   int port() const;
 };
 
-// What the name or number `host` stands for, best first, never empty. Asks the resolver, which may take seconds.
+// What the name or number `host` stands for, best first, never empty. Asks the resolver, which may take a minute where
+// its server does not answer: it is not waited for longer than to `deadline`, or until `stop` (may be empty; asked ten
+// times a second) says so. Errors: unavailable (no such name), deadline_exceeded, cancelled.
+Result<std::vector<Address>> resolve(const std::string& host, int port, Nanoseconds deadline,
+                                     const std::function<bool()>& stop = {});
+// With ten seconds for it.
 Result<std::vector<Address>> resolve(const std::string& host, int port);
 
 // Port 0: the system chooses, local_address() tells. `shares_port`: others of this user's that say so too may listen

@@ -38,7 +38,7 @@ Result<UniqueFd> connect_tcp(const std::string& host, int port, Nanoseconds dead
   const Nanoseconds start = monotonic_now();
   while (true) {
     std::string reason;
-    const auto addresses = tcp::resolve(host, port);
+    const auto addresses = tcp::resolve(host, port, deadline);
     if (!addresses.ok()) reason = addresses.error().message;
     for (const tcp::Address& address : addresses.ok() ? *addresses : std::vector<tcp::Address>{}) {
       auto connected = connect_once(address, deadline);
