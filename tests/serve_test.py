@@ -2,6 +2,7 @@
 import concurrent.futures
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -28,6 +29,21 @@ def test_says_where_it_serves(server):
     assert [model["id"] for model in models["data"]] == ["stories", "tales"]
     assert server.request("GET", "/health")[0] == 200 and server.request("GET", "/ready")[0] == 200
     assert set(json.loads(server.request("GET", "/version")[2])) == {"version", "profile"}
+
+
+def test_its_log_says_what_it_loads_what_fits_and_what_it_answers(server):
+    server.wait_for_log("INFO Routes: ")
+    parts = [r"INFO Loading \S+: \d+\.\d MiB of weights in 1 shard, from 1 file\n", r"INFO Loaded \d+\.\d MiB in \d+\.\d\d s\n",
+             r"INFO KV cache: 16\.0 MiB per worker, (\d+) tokens per replica: room for (\d+\.\d) requests of (\d+) tokens\n", r"INFO Starting 2 data parallel workers\n",
+             r"INFO Routes: .*GET /health, .*POST /v1/chat/completions.*\n"]
+    log, found = server.logged(), None
+    for part in parts:
+        found = re.search(part, log)
+        assert found, (part, server.logged())
+        if "KV cache" in part:
+            tokens, requests, longest = found.groups()
+            assert float(requests) == pytest.approx(int(tokens) / int(longest), abs=0.051)
+        log = log[found.end():]
 
 
 RAW = [

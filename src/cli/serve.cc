@@ -19,6 +19,7 @@
 #include "frontend/read_model.h"
 #include "launch/launch_fleet.h"
 #include "launch/remote_node.h"
+#include "server/api.h"
 #include "server/control/control_server.h"
 #include "server/control/operator.h"
 #include "server/front_end.h"
@@ -194,6 +195,7 @@ void say_that_it_serves(const FrontEndStart& start, const std::vector<std::strin
                 replicas_behind(door).c_str());
   }
   std::fflush(stdout);
+  log(LogLevel::info, "Routes: {}", fmt::join(Api::route_names(), ", "));
   manager.serves(fmt::format("serving {} at {} ({})", start.model_names.front(), fmt::join(urls, ", "),
                              replicas_behind(start.engine.parallel)));
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "config/eplb_config.h"
 #include "exec/model_runner.h"
@@ -75,6 +76,40 @@ void tell_of_quantized(const std::vector<DeclaredModel>& shards, const std::vect
       model.quantization.rounds_activations ? "; activations are not rounded as its own kernels would" : "");
 }
 
+// What a person who waits sees: what is loaded, from time to time how far it is, and how long it took.
+class LoadingLog {
+ public:
+  // `bytes`: packed, of `shards` shards.
+  LoadingLog(const std::string& model, std::size_t bytes, std::size_t shards, std::size_t files)
+      : bytes_(bytes), begin_(monotonic_now()), told_at_(begin_) {
+    if (bytes == 0) return;
+    log(LogLevel::info, "Loading {}: {} of weights in {}, from {}", model, size_text(bytes), plural(shards, "shard"),
+        files == 0 ? "made-up numbers" : plural(files, "file"));
+  }
+  void at(std::size_t bytes) {
+    const Nanoseconds now = monotonic_now();
+    if (now - told_at_ < line_interval) return;
+    told_at_ = now;
+    log(LogLevel::info, "Loaded {} of {} ({} %)", size_text(bytes), size_text(bytes_), bytes * 100 / bytes_);
+  }
+  void done() const {
+    const double seconds = static_cast<double>(monotonic_now() - begin_) * 1e-9;
+    if (bytes_ > 0) log(LogLevel::info, "Loaded {} in {:.2f} s", size_text(bytes_), seconds);
+  }
+
+ private:
+  static constexpr Nanoseconds line_interval = 3'000'000'000;
+  static std::string size_text(std::size_t bytes) {
+    return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 0x1p20);
+  }
+  static std::string plural(std::size_t count, const char* what) {
+    return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
+  }
+
+  std::size_t bytes_;
+  Nanoseconds begin_, told_at_;
+};
+
 }  // namespace
 
 std::string numerics_profile(Isa isa, DType dtype, Quantization quantization) {
@@ -131,12 +166,18 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
   if (offsets.back() > 0) {
     CHORUS_TRY(weights.arena, WeightArena::create(offsets.back()));
   }
+  LoadingLog loading(model.directory, offsets.back(), shards.size(), checkpoint->files());
   ThreadPool pool(std::max(1, threads));
   for (std::size_t shard = 0; shard < declared.size(); ++shard) {
     if (offsets[shard] == offsets[shard + 1]) continue;
-    CHORUS_TRY_VOID(declared[shard].parameters.pack(*checkpoint, pool, weights.arena.writable_data() + offsets[shard],
-                                                    interrupted));
+    const auto goes_on = [&](std::size_t packed) {
+      loading.at(offsets[shard] + packed);
+      return !interrupted || !interrupted();
+    };
+    CHORUS_TRY_VOID(
+        declared[shard].parameters.pack(*checkpoint, pool, weights.arena.writable_data() + offsets[shard], goes_on));
   }
+  loading.done();
   tell_of_quantized(declared, offsets, model, dtype);
   if (offsets.back() > 0) CHORUS_TRY_VOID(weights.arena.seal());
   weights.shard_offsets = std::move(offsets);

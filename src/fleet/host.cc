@@ -8,6 +8,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "config/node.h"
+#include "exec/kv_capacity.h"
 #include "fleet/spawned_replicas.h"
 #include "worker/engine_process.h"
 
@@ -55,6 +56,7 @@ Result<void> FleetHost::start(FleetSetup setup) {
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
+  tell_kv_capacity();
   add_replicas();
   CHORUS_TRY_VOID(wait_for_all(setup.interrupted));
   times_.ready_s = seconds_since(begin);
@@ -72,6 +74,18 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
     at(rank).source = source->get();
   }
   return {};
+}
+
+// As vLLM tells it: how many requests of the greatest length have room at a time. A model that only a test knows has no
+// such number.
+void FleetHost::tell_kv_capacity() const {
+  const auto capacity = kv_capacity(config_, model_, kv_cache_bytes_);
+  if (!capacity.ok()) return;
+  const int longest = config_.max_model_len > 0 ? config_.max_model_len : model_.max_position_embeddings;
+  if (longest <= 0) return;
+  log(LogLevel::info, "KV cache: {:.1f} MiB per worker, {} tokens per replica: room for {:.1f} requests of {} tokens",
+      static_cast<double>(kv_cache_bytes_) / 0x1p20, capacity->tokens,
+      static_cast<double>(capacity->tokens) / static_cast<double>(longest), longest);
 }
 
 void FleetHost::add_replicas() {

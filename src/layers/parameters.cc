@@ -271,13 +271,13 @@ ParameterId Parameters::add_vector(std::int64_t length, std::vector<ParameterSou
 }
 
 Result<void> Parameters::pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
-                              const std::function<bool()>& interrupted) const {
+                              const std::function<bool(std::size_t)>& goes_on) const {
   const std::uint64_t hash = layout_hash();
   std::memcpy(arena, &hash, sizeof hash);
   const auto last = last_uses(specs_);
   for (std::size_t i = 0; i < specs_.size(); ++i) {
     const ParameterSpec& spec = specs_[i];
-    if (interrupted && interrupted()) return fail(ErrorCode::cancelled, "interrupted");
+    if (goes_on && !goes_on(spec.offset)) return fail(ErrorCode::cancelled, "interrupted");
     CHORUS_TRY(const ResolvedParameter resolved, resolve(checkpoint, spec, pool));
     if (spec.kind == ParameterKind::linear) {
       pack_panels(isa_, spec, resolved, pool, arena + spec.offset);

@@ -106,10 +106,10 @@ class Parameters {
   // Bytes of the whole arena, its head included.
   std::size_t arena_bytes() const { return bytes_; }
 
-  // Reads every source from the checkpoint and writes the packed form to `arena` (arena_bytes() long, zeroed). Asks
-  // `interrupted` (may be empty) before each parameter; true ends it with ErrorCode::cancelled.
+  // Reads every source from the checkpoint and writes the packed form to `arena` (arena_bytes() long, zeroed). Tells
+  // `goes_on` (may be empty) before each parameter how many bytes are packed; false ends it with ErrorCode::cancelled.
   Result<void> pack(const Checkpoint& checkpoint, ThreadPool& pool, std::byte* arena,
-                    const std::function<bool()>& interrupted = {}) const;
+                    const std::function<bool(std::size_t)>& goes_on = {}) const;
   // Binds to a packed arena; refuses one of another layout.
   Result<void> bind(const std::byte* arena, std::size_t bytes);
 

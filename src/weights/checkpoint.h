@@ -58,6 +58,7 @@ class Checkpoint {
   // Thread-safe.
   virtual Result<SharedQuantizedMatrix> quantized(const std::string& /*name*/) const { return SharedQuantizedMatrix(); }
   virtual std::vector<std::string> names() const = 0;  // of the file, ascending; empty for a dummy checkpoint
+  virtual std::size_t files() const { return 1; }      // that it was found in
   // Tells one checkpoint from another, wherever it lies: of all names, element types and shapes, and a sample of each
   // tensor's bytes.
   virtual std::string digest() const = 0;

@@ -86,6 +86,7 @@ class DummyCheckpoint final : public Checkpoint {
   bool has(const std::string& /*name*/) const override { return true; }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override;
   std::vector<std::string> names() const override { return {}; }
+  std::size_t files() const override { return 0; }
   std::string digest() const override { return fmt::format("dummy weights of seed {}", seed_); }
   void release(const std::string& name) const override { made_.release(name); }
 

@@ -88,6 +88,7 @@ class QuantizedCheckpoint final : public Checkpoint {
     return SharedQuantizedMatrix();
   }
 
+  std::size_t files() const override { return files_->files(); }
   std::vector<std::string> names() const override {
     std::vector<std::string> names = files_->names();
     std::erase_if(names, [&](const std::string& name) { return storage_.contains(name) || is_part(name); });

@@ -64,6 +64,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
   const std::string& source() const { return source_; }
   std::optional<StoredTensor> stored(const std::string& name) const;
   std::vector<std::string> names() const override;
+  std::size_t files() const override { return shards_.size(); }
   std::string digest() const override;
   void release(const std::string& name) const override;
 
