@@ -417,6 +417,9 @@ std::uint64_t Api::end_early(const std::vector<std::string>& ids) {
 // with anything, whichever front end he asks next.
 void Api::reset_prefix_cache(const std::shared_ptr<Exchange>& exchange) {
   resets_.emplace_back(engine_.reset_prefix_caches(), exchange);
+  exchange->on_gone([this, asked = exchange.get()] {
+    std::erase_if(resets_, [asked](const auto& reset) { return reset.second.get() == asked; });
+  });
   host_.wake();
 }
 

@@ -322,6 +322,10 @@ TEST_F(ApiTest, AResetIsAnsweredWhenTheReplicasHaveDoneIt) {
   EXPECT_EQ(first->response->status, 200);
   EXPECT_EQ(first->response->body, "");
   EXPECT_FALSE(second->response);
+  const auto impatient = ask("POST", "/reset_prefix_cache");
+  const std::weak_ptr<RecordedExchange> kept = impatient;
+  impatient->gone();
+  EXPECT_EQ(kept.use_count(), 1) << "of a client that has gone nothing is kept";
   api->fail("no replica could be kept alive");
   EXPECT_EQ(second->response->status, 500);
   EXPECT_EQ(ask("GET", "/reset_prefix_cache")->response->status, 405);
