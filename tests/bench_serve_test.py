@@ -120,7 +120,7 @@ def test_counts_of_a_trace_are_those_by_hand(tmp_path, server):
 
 def test_the_azure_trace(tmp_path, server):
     path = tmp_path / "azure.csv"
-    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,37,4\n2023-11-16 18:15:46.9805900,39,9\n2023-11-16 18:15:47.0000000,8,5\n")
+    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.9805900,39,9\n2023-11-16 18:15:46.6805900,37,4\n2023-11-16 18:15:47.0000000,8,5\n")
     result, _ = bench(tmp_path, server, "--dataset-name", "timed_trace", "--dataset-path", path, "--save-detailed")
     assert (result["input_lens"], result["output_lens"]) == ([37, 39, 8], [4, 9, 5])
     assert 0.29 <= result["start_times"][1] - result["start_times"][0] < 1

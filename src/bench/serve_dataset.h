@@ -55,7 +55,7 @@ std::optional<int> length_in(const Json& row, const std::string& name);
 // * sharegpt: JSON; the first turn of each conversation of two or more, the second gives the output's length.
 // * custom: JSON lines {"prompt", "output_tokens"?}.
 // * timed_trace: JSON lines {"timestamp", "input_length", "output_length", "hash_ids"?}, where equal hashes are equal
-//   tokens; or the Azure trace's CSV TIMESTAMP,ContextTokens,GeneratedTokens, whose times count from the first.
+//   tokens; or the Azure trace's CSV TIMESTAMP,ContextTokens,GeneratedTokens, whose times count from the earliest.
 Result<std::vector<ServePrompt>> load_dataset(const DatasetOptions& options, const ServeTokenizer& tokenizer);
 
 }  // namespace chorus

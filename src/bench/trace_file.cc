@@ -61,6 +61,10 @@ Result<std::vector<TraceEntry>> read_azure(std::string_view text, const DatasetO
     }
     trace.push_back({*time - *begin, *input, *output, {}});
   }
+  // The first row need not be the first request.
+  const auto first = std::ranges::min_element(trace, {}, &TraceEntry::at_s);
+  const double first_s = first == trace.end() ? 0 : first->at_s;
+  for (TraceEntry& entry : trace) entry.at_s -= first_s;
   return trace;
 }
 
