@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import time
 
@@ -56,6 +57,25 @@ def wait_for_engines(process, count, within_s=30):
             return engines
         time.sleep(0.005)
     raise AssertionError(f"no {count} engines under process {process.pid} (exit status {process.returncode})")
+
+
+def generate_and_kill(model, rows, output, *options, after_s=0.0):
+    """What `generate -dp 2` writes of the file `rows` to the file `output` when an engine is killed while it runs."""
+    with subprocess.Popen([CHORUS, "generate", model, "--input", rows, "--output", output, "-dp", "2", *options], stderr=subprocess.PIPE) as process:
+        # A death before READY would end the start, however slow the machine is.
+        ready = 0
+        while ready < 2:
+            line = process.stderr.readline()
+            assert line, "the engines did not get ready"
+            ready += b"is ready" in line
+        time.sleep(after_s)
+        killed = engines_of(process.pid)
+        assert killed, "the run was over before a replica could be killed"
+        os.kill(killed[-1], signal.SIGKILL)
+        errors = process.communicate(timeout=600)[1].decode()
+    assert process.returncode in (0, 3), errors
+    assert "SIGKILL" in errors
+    return pathlib.Path(output).read_bytes()
 
 
 def descendants(pid):

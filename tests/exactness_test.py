@@ -1,15 +1,11 @@
 """The promise, on the real program: the same requests give the same bytes, whatever the parallel size, batch, chunk, cache,
 order, threads, and when a replica is killed half way."""
 import json
-import os
 import random
-import signal
-import subprocess
-import time
 
 import pytest
 
-from chorus_process import CHORUS, STORIES, TINY, chorus
+from chorus_process import STORIES, TINY, chorus, generate_and_kill
 from workload import rows
 
 ROWS = list(rows())
@@ -137,28 +133,7 @@ def run_tiny(path, model, dtype, *options):
     return done.stdout
 
 
-def engines_of(parent):
-    listed = subprocess.run(["ps", "--ppid", str(parent), "-o", "pid=,args="], capture_output=True, text=True, check=False).stdout
-    return [int(line.split()[0]) for line in listed.splitlines() if "chorus engine dp=" in line]
-
-
 @pytest.mark.parametrize("after_s", [0.02, 0.2, 0.5])
 def test_same_bytes_when_a_replica_is_killed(baseline, workload, tmp_path, after_s):
     dtype, expected = baseline
-    output = tmp_path / "out.jsonl"
-    process = subprocess.Popen([CHORUS, "generate", STORIES, "--input", workload, "--dtype", dtype, "-dp", "2", "--threads", "1", "--output", output],
-                               stderr=subprocess.PIPE)
-    # A death before READY would end the start, however slow the machine is.
-    ready = 0
-    while ready < 2:
-        line = process.stderr.readline()
-        assert line, "the engines did not get ready"
-        ready += b"is ready" in line
-    time.sleep(after_s)
-    killed = engines_of(process.pid)
-    assert killed, "the run was over before a replica could be killed"
-    os.kill(killed[-1], signal.SIGKILL)
-    errors = process.communicate(timeout=600)[1].decode()
-    assert process.returncode in (0, 3), errors
-    assert "SIGKILL" in errors
-    assert output.read_bytes() == expected
+    assert generate_and_kill(STORIES, workload, tmp_path / "out.jsonl", "--dtype", dtype, "--threads", "1", after_s=after_s) == expected

@@ -3,12 +3,10 @@ and when a replica is killed. Runs on the emulation, which is slow, so on little
 of the exactness workload."""
 import json
 import os
-import signal
-import subprocess
 
 import pytest
 
-from chorus_process import CHORUS, STORIES, TINY, chorus, generate, wait_for_engines
+from chorus_process import STORIES, TINY, chorus, generate, generate_and_kill
 from workload import rows
 
 DEVICE = os.environ.get("CHORUS_TEST_DEVICE", "cuda-emulation")
@@ -56,19 +54,7 @@ def test_same_bytes(baseline, workload, name):
 
 
 def test_same_bytes_when_a_replica_is_killed(baseline, workload, tmp_path):
-    output = tmp_path / "out.jsonl"
-    process = subprocess.Popen([CHORUS, "generate", STORIES, "--device", DEVICE, "--input", workload, "-dp", "2", "--output", output], stderr=subprocess.PIPE)
-    engines = wait_for_engines(process, 2)
-    ready = 0
-    while ready < 2:
-        line = process.stderr.readline()
-        assert line, "the engines did not get ready"
-        ready += b"is ready" in line
-    os.kill(engines[-1], signal.SIGKILL)
-    errors = process.communicate(timeout=600)[1].decode()
-    assert process.returncode in (0, 3), errors
-    assert "SIGKILL" in errors
-    assert output.read_bytes() == baseline
+    assert generate_and_kill(STORIES, workload, tmp_path / "out.jsonl", "--device", DEVICE) == baseline
 
 
 @pytest.mark.parametrize("options, said", [

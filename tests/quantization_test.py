@@ -9,7 +9,7 @@ import struct
 import pytest
 
 import gguf_files
-from chorus_process import ROOT, STORIES, TINY, chorus
+from chorus_process import ROOT, STORIES, TINY, chorus, generate_and_kill
 from workload import rows as workload_rows
 
 QUIET = ["--disable-progress-bars", "--kv-cache-memory", "16MiB"]
@@ -49,6 +49,12 @@ def baseline(request):
 def test_the_same_bytes(baseline, name):
     quantization, expected = baseline
     assert generate(STORIES, lines(ROWS), "--quantization", quantization, *VARIANTS[name]) == expected
+
+
+def test_the_same_bytes_when_a_replica_is_killed(baseline, tmp_path):
+    quantization, expected = baseline
+    (tmp_path / "rows").write_bytes(lines(ROWS))
+    assert generate_and_kill(STORIES, tmp_path / "rows", tmp_path / "out", *QUIET, "--quantization", quantization, "--threads", "1") == expected
 
 
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
@@ -105,10 +111,10 @@ def quantised(request, tmp_path_factory):
     return path
 
 
-def block_rows():
+def block_rows(count=16):
     rng = random.Random(6)
     return lines({"prompt_token_ids": [rng.randrange(3, 512) for _ in range(rng.randrange(1, 60))], "max_tokens": 10, "temperature": i % 2, "seed": i,
-                  "logprobs": 5, "ignore_eos": True} for i in range(16))
+                  "logprobs": 5, "ignore_eos": True} for i in range(count))
 
 
 def test_blocks_give_the_same_bytes_however_they_are_cut(quantised):
@@ -116,6 +122,12 @@ def test_blocks_give_the_same_bytes_however_they_are_cut(quantised):
     assert expected != generate(quantised, block_rows(), "--threads", "1", "--quantization", "none"), "computed in floats"
     for variant in (["-tp", "2", "--threads", "1"], ["-tp", "4", "--threads", "1"], ["-dp", "2", "--threads", "1"], ["--max-num-batched-tokens", "16"]):
         assert generate(quantised, block_rows(), *variant) == expected, variant
+
+
+def test_blocks_give_the_same_bytes_when_a_replica_is_killed(quantised, tmp_path):
+    rows = block_rows(300)
+    (tmp_path / "rows").write_bytes(rows)
+    assert generate_and_kill(quantised, tmp_path / "rows", tmp_path / "out", *QUIET, "--threads", "1") == generate(quantised, rows, "--threads", "1")
 
 
 def test_blocks_stand_for_their_values(quantised):

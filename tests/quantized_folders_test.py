@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from chorus_process import ROOT, chorus
+from chorus_process import ROOT, chorus, generate_and_kill
 
 DATA = ROOT / "tests" / "data" / "quantized"
 QUIET = ["--disable-progress-bars", "--kv-cache-memory", "16MiB"]
@@ -28,10 +28,10 @@ def lines_of(done):
     return [json.loads(line)["outputs"][0] for line in done.stdout.splitlines()]
 
 
-def mixed_rows():
+def mixed_rows(count=20):
     rng = random.Random(3)
     return [{"prompt_token_ids": [1] + [rng.randrange(3, 128) for _ in range(rng.randrange(1, 90))], "max_tokens": 8, "temperature": i % 2, "seed": i, "logprobs": 2,
-             "ignore_eos": True} for i in range(20)]
+             "ignore_eos": True} for i in range(count)]
 
 
 def reference(folder):
@@ -63,6 +63,13 @@ def test_the_same_bytes_however_the_work_is_spread(folder):
         variants.append(["-dp", "2", "-ep", "--threads", "1"])
     for variant in variants:
         assert run(folder, mixed_rows(), *variant).stdout == expected, variant
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_same_bytes_when_a_replica_is_killed(folder, tmp_path):
+    rows = mixed_rows(400)
+    (tmp_path / "rows").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert generate_and_kill(DATA / folder, tmp_path / "rows", tmp_path / "out", *QUIET, "--threads", "1") == run(folder, rows, "--threads", "1").stdout
 
 
 @pytest.mark.parametrize("folder", NATIVE)
