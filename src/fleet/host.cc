@@ -76,13 +76,12 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
   return {};
 }
 
-// As vLLM tells it: how many requests of the greatest length have room at a time. A model that only a test knows has no
-// such number.
+// As vLLM tells it: how many requests of the greatest length have room at a time. Not of a test's model without layers.
 void FleetHost::tell_kv_capacity() const {
+  const int longest = config_.max_model_len > 0 ? config_.max_model_len : model_.max_position_embeddings;
+  if (model_.num_hidden_layers == 0 || longest == 0) return;
   const auto capacity = kv_capacity(config_, model_, kv_cache_bytes_);
   if (!capacity.ok()) return;
-  const int longest = config_.max_model_len > 0 ? config_.max_model_len : model_.max_position_embeddings;
-  if (longest <= 0) return;
   log(LogLevel::info, "KV cache: {:.1f} MiB per worker, {} tokens per replica: room for {:.1f} requests of {} tokens",
       static_cast<double>(kv_cache_bytes_) / 0x1p20, capacity->tokens,
       static_cast<double>(capacity->tokens) / static_cast<double>(longest), longest);
