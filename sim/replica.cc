@@ -47,9 +47,9 @@ bool Replica::has_work() const {
 void Replica::take_in() {
   for (auto& [client, message] : std::exchange(inbox_, {})) {
     --links[client].unread;
+    if (message.kind != ReplicaMessage::Kind::reset_prefix_cache) ++links[client].received;
     switch (message.kind) {
       case ReplicaMessage::Kind::add:
-        ++links[client].submissions;
         requests_[client].insert(message.id);
         fresh_.push_back(message.id);
         scheduler_->add(std::move(message.request));
@@ -90,7 +90,7 @@ std::vector<TokenEvent> Replica::step() {
 LoadReport Replica::load(ClientId client) const {
   const SchedulerStats stats = scheduler_->stats();
   const auto link = links.find(client);
-  return {stats.waiting, stats.running, stats.kv_blocks_free, link == links.end() ? 0 : link->second.submissions};
+  return {stats.waiting, stats.running, stats.kv_blocks_free, link == links.end() ? 0 : link->second.received};
 }
 
 std::set<RequestId> Replica::requests() const {

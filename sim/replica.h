@@ -44,7 +44,7 @@ class Replica {
     std::uint64_t surviving = UINT64_MAX;  // frames after it were lost with the process
     std::size_t unread = 0;                // messages on their way to it, or arrived and not taken in
     LoadReport told;                       // last
-    std::uint64_t submissions = 0;
+    std::uint64_t received = 0;
   };
 
   Replica(Placement placement, std::uint64_t world, const SchedulerConfig& config);

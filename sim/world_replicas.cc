@@ -96,7 +96,7 @@ void World::report(Replica* replica, std::vector<TokenEvent> events) {
     LoadReport& told = replica->links[client].told;
     const LoadReport load = replica->load(client);
     const bool same = told.waiting == load.waiting && told.running == load.running &&
-                      told.submissions_received == load.submissions_received;
+                      told.messages_received == load.messages_received;
     if (same && !by_client.contains(client)) continue;
     told = load;
     const auto frame = std::make_shared<Frame>(Frame{replica->placement(), std::move(by_client[client]), load});

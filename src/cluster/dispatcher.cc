@@ -88,6 +88,7 @@ void Dispatcher::take_away(RequestId request, std::optional<Placement> from, Rep
   Replica* const replica = from ? find(*from) : nullptr;
   if (replica != nullptr) {
     replica->load.ended(sequences);
+    replica->load.aborted();
     replica->messages.push_back(std::move(message));
   }
   place_waiting();
@@ -198,6 +199,7 @@ void Dispatcher::move_away(Placement placement) {
     Replica& replica = *find(placement);
     replica.moved_away = config_.planted != PlantedFault::return_at_once;
     replica.load.ended(sequences);
+    replica.load.aborted();
     replica.messages.push_back({ReplicaMessage::Kind::abort, {}, request, 0});
   }
 }
@@ -271,17 +273,18 @@ Judgement Dispatcher::on_report(Placement from, const LoadReport& report) {
   if (replica == nullptr) return {};
   if (!replica->load.report(report)) {
     return {Verdict::faulty, false, false,
-            fmt::format("rank {} epoch {} reports {} submissions, not what was sent", from.rank, from.epoch,
-                        report.submissions_received)};
+            fmt::format("rank {} epoch {} reports {} messages, not what was sent", from.rank, from.epoch,
+                        report.messages_received)};
   }
   on_empty(from.rank);
   place_waiting();
   return {Verdict::accepted, false, false, {}};
 }
 
-// By this side's count and by its own last word, and nothing is on its way.
+// Of what is this front end's: nothing is there, nothing is on its way, and nothing will be heard of what was. Others'
+// requests are theirs to wait for: while they keep it busy it would never be empty of all.
 bool Dispatcher::is_empty(int rank, const Replica& replica) const {
-  return replica.messages.empty() && replica.load.is_idle() && ledger_.requests_on(rank) == 0;
+  return replica.messages.empty() && replica.load.has_seen_all() && ledger_.requests_on(rank) == 0;
 }
 
 // If it is.

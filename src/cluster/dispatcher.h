@@ -12,8 +12,8 @@
 // runs alone, on a replica that the parent lends for it (coordinator.h). A token clears it; two deaths alone
 // convict it, and it ends with an error, while those that were beside it go free. A draining replica gets nothing new;
 // told to move, what it has goes on elsewhere in the same way, with no token lost and no death counted. Ready again, it
-// gets requests once it is empty: one that came back to it sooner could not tell its tokens from those of its stay
-// before.
+// gets requests once it has none of this front end's: one that came back to it sooner could not tell its tokens from
+// those of its stay before.
 //
 // Pure and single-threaded. Outputs are taken by the caller: messages for each replica in their order, events, notes.
 #pragma once

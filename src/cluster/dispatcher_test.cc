@@ -267,8 +267,8 @@ TEST_F(DispatcherTest, ADrainingReplicaGetsNothingNewAndSaysWhenItIsEmpty) {
   submit();
   EXPECT_THAT(messages({0, 1}), ElementsAre("add 1"));
   EXPECT_EQ(say({0, 1}, token(1, 0, FinishReason::stop)), Verdict::accepted);
-  EXPECT_THAT(notes(), IsEmpty()) << "it may have others' requests";
-  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  EXPECT_THAT(notes(), IsEmpty()) << "no report from after it has come";
+  dispatcher_->on_report({0, 1}, {.messages_received = 1});
   EXPECT_THAT(notes(), ElementsAre("drained 0:1"));
   EXPECT_THAT(messages({0, 1}), IsEmpty());
   news(State::ready, {0, 1});
@@ -298,7 +298,9 @@ TEST_F(DispatcherTest, AReplicaThatIsToldToMoveHandsItsRequestsToOthers) {
   EXPECT_THAT(last_.request.choices.at(0).emitted, ElementsAre(100));
   EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::dropped);
   EXPECT_EQ(dispatcher_->ledger().deaths_seen(id_of(1)), 0u);
-  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  dispatcher_->on_report({0, 1}, {.messages_received = 1});
+  EXPECT_THAT(notes(), IsEmpty()) << "the abort is on its way";
+  dispatcher_->on_report({0, 1}, {.messages_received = 2});
   EXPECT_THAT(notes(), ElementsAre("drained 0:1"));
 }
 
@@ -313,14 +315,15 @@ TEST_F(DispatcherTest, AReplicaThatIsReadyAgainIsGivenNothingUntilItIsEmpty) {
   news(State::ready, {0, 1});
   EXPECT_THAT(messages({0, 1}), ElementsAre("abort 1"));
   EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::dropped);
-  dispatcher_->on_report({0, 1}, {.running = 1, .submissions_received = 1});
+  dispatcher_->on_report({0, 1}, {.messages_received = 1});
   EXPECT_THAT(messages({0, 1}), IsEmpty());
-  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
+  // Other front ends' requests may run there all the time.
+  dispatcher_->on_report({0, 1}, {.waiting = 1, .running = 8, .messages_received = 2});
   EXPECT_THAT(messages({0, 1}), ElementsAre("add 1"));
   EXPECT_EQ(say({0, 1}, token(1, 1)), Verdict::accepted);
 }
 
-// It had ended all by itself, and nothing else is going to happen.
+// Nothing else is going to happen.
 TEST_F(DispatcherTest, AReplicaThatIsEmptyWithTheLastMessageTakenGetsWhatWaits) {
   make();
   news(State::ready, {0, 1});
@@ -328,8 +331,10 @@ TEST_F(DispatcherTest, AReplicaThatIsEmptyWithTheLastMessageTakenGetsWhatWaits) 
   messages({0, 1});
   news(State::draining, {0, 1}, true);
   news(State::ready, {0, 1});
-  dispatcher_->on_report({0, 1}, {.submissions_received = 1});
-  EXPECT_THAT(messages({0, 1}), ElementsAre("abort 1", "add 1"));
+  EXPECT_THAT(messages({0, 1}), ElementsAre("abort 1"));
+  dispatcher_->reset_prefix_caches();
+  dispatcher_->on_report({0, 1}, {.messages_received = 2});
+  EXPECT_THAT(messages({0, 1}), ElementsAre("reset 1", "add 1"));
 }
 
 class SuspectTest : public DispatcherTest {
@@ -349,7 +354,7 @@ class SuspectTest : public DispatcherTest {
     EXPECT_THAT(notes(), ElementsAre("wants alone 0:0"));
     news(State::draining, {0, 3}, true);
     EXPECT_THAT(messages({0, 3}), ElementsAre("abort 3"));
-    dispatcher_->on_report({0, 3}, {.submissions_received = 1});
+    dispatcher_->on_report({0, 3}, {.messages_received = 2});
     EXPECT_THAT(notes(), ElementsAre("drained 0:3"));
     news(State::lent, {0, 3});
     EXPECT_THAT(messages({0, 3}), ElementsAre("add 1"));
@@ -374,7 +379,7 @@ TEST_F(SuspectTest, OneWhoseReplicaDiesTwiceWhileItIsAloneIsEndedAndNoOther) {
   messages({0, 4});
   news(State::draining, {0, 4}, true);
   messages({0, 4});
-  dispatcher_->on_report({0, 4}, {.submissions_received = 1});
+  dispatcher_->on_report({0, 4}, {.messages_received = 2});
   EXPECT_THAT(notes(), ElementsAre("drained 0:4"));
   news(State::lent, {0, 4});
   EXPECT_THAT(messages({0, 4}), ElementsAre("add 1"));
@@ -410,11 +415,11 @@ TEST_F(DispatcherTest, ReportsAndEndsMoveTheChoiceOfReplica) {
   say({0, 1}, token(3, 0, FinishReason::stop));
   submit();
   EXPECT_THAT(messages({0, 1}), ElementsAre("add 4"));
-  EXPECT_EQ(dispatcher_->on_report({0, 1}, {.waiting = 9, .submissions_received = 3}).verdict, Verdict::accepted);
+  EXPECT_EQ(dispatcher_->on_report({0, 1}, {.waiting = 9, .messages_received = 3}).verdict, Verdict::accepted);
   submit();
   EXPECT_THAT(messages({1, 1}), ElementsAre("add 5"));
-  EXPECT_EQ(dispatcher_->on_report({0, 1}, {.submissions_received = 4}).verdict, Verdict::faulty);
-  EXPECT_EQ(dispatcher_->on_report({0, 7}, {.submissions_received = 4}).verdict, Verdict::dropped);
+  EXPECT_EQ(dispatcher_->on_report({0, 1}, {.messages_received = 4}).verdict, Verdict::faulty);
+  EXPECT_EQ(dispatcher_->on_report({0, 7}, {.messages_received = 4}).verdict, Verdict::dropped);
 }
 
 TEST_F(DispatcherTest, WhatIsAbortedSaysNothingMore) {

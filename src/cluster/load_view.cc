@@ -14,10 +14,10 @@ void LoadView::ended(std::uint32_t sequences) {
 }
 
 bool LoadView::report(const LoadReport& report) {
-  const std::uint64_t seen_before = last_.submissions_received;
-  if (report.submissions_received < seen_before) return false;
-  if (report.submissions_received - seen_before > unseen_.size()) return false;
-  for (std::uint64_t seen = seen_before; seen < report.submissions_received; ++seen) {
+  const std::uint64_t seen_before = last_.messages_received;
+  if (report.messages_received < seen_before) return false;
+  if (report.messages_received - seen_before > unseen_.size()) return false;
+  for (std::uint64_t seen = seen_before; seen < report.messages_received; ++seen) {
     if (planted_ != PlantedFault::count_load_twice) unseen_sequences_ -= unseen_.front();
     unseen_.pop_front();
   }

@@ -3,8 +3,8 @@
 //
 // A report is old when it arrives: requests that were on their way while it was made are not in it. A front end that
 // takes its numbers as they stand sends the next burst to a replica whose queue it has just filled. So a report carries
-// the number of submissions that the engine had received from this front end when it was made, and those sent after are
-// added on top.
+// the number of messages (submissions and aborts) that the engine had received from this front end when it was made,
+// and what was submitted after is added on top.
 //
 // Reports come over the same ordered link as the events: a sequence whose end is heard after a report was in that
 // report.
@@ -22,7 +22,7 @@ struct LoadReport {
   std::uint32_t waiting = 0;  // sequences, of all front ends
   std::uint32_t running = 0;
   std::uint64_t kv_blocks_free = 0;
-  std::uint64_t submissions_received = 0;  // requests from this front end since this epoch began
+  std::uint64_t messages_received = 0;  // submissions and aborts from this front end since this epoch began
 };
 
 class LoadView {
@@ -30,19 +30,20 @@ class LoadView {
   explicit LoadView(PlantedFault planted = PlantedFault::none) : planted_(planted) {}
 
   void submitted(std::uint32_t sequences);  // one request of so many choices was sent
+  void aborted() { submitted(0); }          // a request or a choice: that was sent
   void ended(std::uint32_t sequences);      // so many sequences there finished, were aborted or went elsewhere
-  // False: it claims more submissions than were sent, or fewer than an earlier report; the replica is faulty.
+  // False: it claims more messages than were sent, or fewer than an earlier report; the replica is faulty.
   bool report(const LoadReport& report);
 
   // For LoadBalancer::pick(); whether it accepts is not known here.
   ReplicaLoad load() const;
-  // A report that has seen all that was sent says that the engine is empty, also of others' requests.
-  bool is_idle() const { return unseen_.empty() && last_.waiting + last_.running == 0; }
+  // A report has come that was made after all that was sent: of what was aborted nothing more will be heard.
+  bool has_seen_all() const { return unseen_.empty(); }
 
  private:
   PlantedFault planted_;
   LoadReport last_;
-  std::deque<std::uint32_t> unseen_;  // sequences of each submission that the last report does not hold, oldest first
+  std::deque<std::uint32_t> unseen_;  // sequences of each message that the last report does not hold, oldest first
   std::uint32_t unseen_sequences_ = 0;
   std::uint32_t ended_since_ = 0;  // since the last report
 };

@@ -54,10 +54,9 @@ Result<void> FleetClient::on_events(Placement from, const std::string& events) {
 Result<void> FleetClient::on_load(Placement from, const LoadMessage& message) {
   dispatcher_.on_prefixes(from, message.prefixes);
   const EngineLoad& load = message.load;
-  for (const auto& [client, submissions] : message.submissions_received) {
+  for (const auto& [client, messages] : message.messages_received) {
     if (client != id_) continue;
-    CHORUS_TRY_VOID(
-        accept(dispatcher_.on_report(from, {load.waiting, load.running, load.kv_blocks_free, submissions})));
+    CHORUS_TRY_VOID(accept(dispatcher_.on_report(from, {load.waiting, load.running, load.kv_blocks_free, messages})));
   }
   return {};
 }

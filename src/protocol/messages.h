@@ -54,7 +54,7 @@ namespace chorus {
 
 // Raised with every change of a message. Both ends of a fleet are the same build; this catches a binary that was
 // replaced under a running fleet.
-inline constexpr std::uint32_t protocol_version = 10;
+inline constexpr std::uint32_t protocol_version = 11;
 
 enum class MessageType : std::uint8_t {
   hello = 1,
@@ -157,12 +157,12 @@ struct JoinMessage {
 
 struct LoadMessage {
   EngineLoad load;
-  // Of each client that this connection serves: its ADDs of this epoch.
-  std::vector<std::pair<ClientId, std::uint64_t>> submissions_received;
+  // Of each client that this connection serves: its ADDs and ABORTs of this epoch.
+  std::vector<std::pair<ClientId, std::uint64_t>> messages_received;
   PrefixFeed prefixes = {};  // for clients that choose engines by it
   bool operator==(const LoadMessage&) const = default;
   static constexpr auto fields(auto& self, auto&& visit) {
-    return visit(self.load, self.submissions_received, self.prefixes);
+    return visit(self.load, self.messages_received, self.prefixes);
   }
 };
 

@@ -83,7 +83,7 @@ TEST(Messages, ReadBackExactly) {
   ASSERT_TRUE(load.ok());
   EXPECT_EQ(load->load.output_tokens, 11U);
   EXPECT_EQ(load->load.steps_by_rows, (std::vector<std::uint64_t>{13, 14}));
-  EXPECT_EQ(load->submissions_received[1], std::pair(ClientId{7}, std::uint64_t{12}));
+  EXPECT_EQ(load->messages_received[1], std::pair(ClientId{7}, std::uint64_t{12}));
 
   const auto join = decode_join(encode(JoinMessage{3, 1, "node b", {{"block_size", "16"}, {"version", "1"}}}));
   ASSERT_TRUE(join.ok());

@@ -61,13 +61,15 @@ Result<void> ClientTable::take(const Frame& frame, const Connection* source) {
                     request.id);
       }
       core_->add(std::move(request));
-      ++client->submissions_received;
+      ++client->messages_received;
       has_unreported_ = true;
       return {};
     }
     case MessageType::abort: {
       CHORUS_TRY(const AbortMessage message, decode_abort(frame.payload));
-      CHORUS_TRY_VOID(sender_of(message.request, source));
+      CHORUS_TRY(Client* const client, sender_of(message.request, source));
+      ++client->messages_received;
+      has_unreported_ = true;
       if (message.choice.has_value()) {
         core_->abort_choice(message.request, *message.choice);
       } else {
@@ -177,13 +179,13 @@ Result<void> ClientTable::report(const EngineLoad& load) {
   for (auto at = clients_.begin(); at != clients_.end();) {
     auto& [id, client] = *at++;  // drop() ends it alone
     if (!client.connection) {
-      shared.submissions_received.emplace_back(id, client.submissions_received);
+      shared.messages_received.emplace_back(id, client.messages_received);
       continue;
     }
-    const LoadMessage own{load, {{id, client.submissions_received}}, feed_for(&client.has_prefixes, changes)};
+    const LoadMessage own{load, {{id, client.messages_received}}, feed_for(&client.has_prefixes, changes)};
     if (const auto sent = send(&client, MessageType::load, encode(own)); !sent.ok()) drop(id, sent.error());
   }
-  if (!shared.submissions_received.empty()) shared.prefixes = feed_for(&control_has_prefixes_, changes);
+  if (!shared.messages_received.empty()) shared.prefixes = feed_for(&control_has_prefixes_, changes);
   return send_shared(MessageType::load, encode(shared));
 }
 

@@ -59,7 +59,7 @@ class ClientTable {
   Result<void> tell(std::vector<TokenEvent>* events);
   // LOAD to every client and to the parent.
   Result<void> report(const EngineLoad& load);
-  // A request came since (also where it is aborted already, its client waits to hear of it), or a reset.
+  // A request or an abort came since (its client waits to hear that it did), or a reset.
   bool has_unreported() const { return has_unreported_; }
 
   // The descriptors that serve() reads and writes.
@@ -69,9 +69,9 @@ class ClientTable {
  private:
   struct Client {
     std::unique_ptr<Connection> connection;  // null: shares the control connection
-    std::uint64_t submissions_received = 0;
-    bool has_prefixes = false;  // it was told all that the prefix cache holds
-    Nanoseconds took_at = 0;    // something, the last time that its queue was looked at
+    std::uint64_t messages_received = 0;     // ADDs and ABORTs
+    bool has_prefixes = false;               // it was told all that the prefix cache holds
+    Nanoseconds took_at = 0;                 // something, the last time that its queue was looked at
   };
   using Clients = std::map<ClientId, Client>;
 

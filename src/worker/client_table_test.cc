@@ -291,7 +291,7 @@ TEST_F(ClientTableTest, OneThatDoesNotReadItsSocketIsDroppedAtTheBound) {
   EXPECT_EQ(table.size(), 0U);
 }
 
-TEST_F(ClientTableTest, TheLoadGoesToEachWithItsOwnSubmissions) {
+TEST_F(ClientTableTest, TheLoadGoesToEachWithItsOwnMessages) {
   ClientEnd first = join(1), second = join(2);
   ASSERT_TRUE(table_.announce(0, nullptr).ok());
   first.add(requests_of(1, 2));
@@ -299,17 +299,23 @@ TEST_F(ClientTableTest, TheLoadGoesToEachWithItsOwnSubmissions) {
   table_.serve();
   ASSERT_TRUE(table_.take_shared(frame_of(MessageType::add, encode(requests_of(0, 1)[0]))).ok());
   ASSERT_TRUE(table_.report(core_->load()).ok());
+  EXPECT_FALSE(table_.has_unreported());
+  first.send(MessageType::abort, encode(AbortMessage{requests_of(1, 1)[0].id, {}}));
+  table_.serve();
+  EXPECT_TRUE(table_.has_unreported()) << "its client waits to hear that it has come";
+  ASSERT_TRUE(table_.report(core_->load()).ok());
   first.hear();
   second.hear();
   ClientEnd parent(0, std::move(control_.second));
   parent.hear();
-  using Submissions = std::pair<ClientId, std::uint64_t>;
-  ASSERT_EQ(first.loads().size(), 1U);
-  EXPECT_THAT(first.loads()[0].submissions_received, ElementsAre(Submissions(1, 2)));
-  ASSERT_EQ(second.loads().size(), 1U);
-  EXPECT_THAT(second.loads()[0].submissions_received, ElementsAre(Submissions(2, 3)));
-  ASSERT_EQ(parent.loads().size(), 1U);
-  EXPECT_THAT(parent.loads()[0].submissions_received, ElementsAre(Submissions(0, 1)));
+  using Messages = std::pair<ClientId, std::uint64_t>;
+  ASSERT_EQ(first.loads().size(), 2U);
+  EXPECT_THAT(first.loads()[0].messages_received, ElementsAre(Messages(1, 2)));
+  EXPECT_THAT(first.loads()[1].messages_received, ElementsAre(Messages(1, 3)));
+  ASSERT_EQ(second.loads().size(), 2U);
+  EXPECT_THAT(second.loads()[1].messages_received, ElementsAre(Messages(2, 3)));
+  ASSERT_EQ(parent.loads().size(), 2U);
+  EXPECT_THAT(parent.loads()[0].messages_received, ElementsAre(Messages(0, 1)));
   EXPECT_EQ(first.loads()[0].load, parent.loads()[0].load);
 }
 
