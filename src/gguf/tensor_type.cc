@@ -4,6 +4,8 @@
 #include <cstring>
 #include <iterator>
 
+#include "tensor/mxfp4.h"
+
 namespace chorus {
 namespace {
 
@@ -218,6 +220,11 @@ LinearGroup q5_0_group(const std::byte* row, std::int64_t first, LinearFormat::K
   return group;
 }
 
+LinearGroup mxfp4_block_group(const std::byte* row, std::int64_t first, LinearFormat::Kind /*int8*/) {
+  const std::byte* const block = row + first / 32 * 17;
+  return mxfp4_group(byte_at(block, 0), [block](int k) { return byte_at(block, 1 + k % 16) >> (k / 16 * 4) & 15; });
+}
+
 constexpr auto int8 = LinearFormat::int8, int4 = LinearFormat::int4, int4_minimum = LinearFormat::int4_minimum;
 
 constexpr GgufTensorType types[] = {
@@ -252,7 +259,7 @@ constexpr GgufTensorType types[] = {
     {30, "BF16", 1, 2, DType::bfloat16},
     {34, "TQ1_0", k_elements, 54},
     {35, "TQ2_0", k_elements, 66},
-    {39, "MXFP4", 32, 17, std::nullopt, from_mxfp4, int8},
+    {39, "MXFP4", 32, 17, std::nullopt, from_mxfp4, int8, mxfp4_block_group},
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "base/check.h"
+#include "tensor/mxfp4.h"
 
 namespace chorus {
 namespace {
@@ -55,13 +56,6 @@ void read_words(const Integers& from, std::int64_t row, std::int64_t first, std:
       }
       return;
   }
-}
-
-// float32 of an E8M0 byte; 2^-127 is subnormal, 255 NaN.
-float power_of(std::byte code) {
-  const auto exponent = static_cast<std::uint32_t>(code);
-  if (exponent == 255) return std::numeric_limits<float>::quiet_NaN();
-  return exponent == 0 ? 0x1p-127F : std::bit_cast<float>(exponent << 23);
 }
 
 constexpr std::array<float, 256> e4m3_values() {
@@ -141,8 +135,9 @@ class Fp8Matrix final : public QuantizedMatrix {
  private:
   float scale_of(std::int64_t row, std::int64_t block) const {
     const Scales& scales = parts_.scales;
-    return parts_.has_power_scales ? power_of(scales.data[row * scales.row_step + block * scales.group_step])
-                                   : scales.at(row, block);
+    return parts_.has_power_scales
+               ? power_of_e8m0(std::to_integer<int>(scales.data[row * scales.row_step + block * scales.group_step]))
+               : scales.at(row, block);
   }
 
   Fp8Parts parts_;
@@ -155,35 +150,23 @@ class Mxfp4Matrix final : public QuantizedMatrix {
 
   void read_floats(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const override {
     for (std::int64_t column = first; column < first + count; ++column) {
-      const int code = code_of(row, column), twice = twice_of(code);
-      const float value = 0.5F * static_cast<float>(twice) * power_of(scale(row, column));
+      const int code = code_of(row, column), twice = twice_of_e2m1(code);
+      const float value = 0.5F * static_cast<float>(twice) * power_of_e8m0(scale(row, column));
       *out++ = code == 8 ? -value : value;  // -0
     }
   }
 
   LinearGroup read(std::int64_t row, std::int64_t first, LinearFormat::Kind /*int8*/) const override {
-    constexpr int exponent_min = 128 - 24;  // half of 2^(exponent - 127) is the least of binary16
-    const int exponent = static_cast<int>(scale(row, first));
-    const int lost = std::max(0, exponent_min - exponent);
-    LinearGroup read;
-    const float half_scale = 0.5F * power_of(static_cast<std::byte>(exponent + lost));
-    read.scale = half_scale > 32768 ? std::uint16_t{0x7c00} : float_to_half(half_scale);
-    for (int k = 0; k < group_columns; ++k) {
-      const float code = std::nearbyint(std::ldexp(static_cast<float>(twice_of(code_of(row, first + k))), -lost));
-      read.codes[k] = static_cast<std::int8_t>(code);
-    }
-    return read;
+    return mxfp4_group(scale(row, first), [&](int k) { return code_of(row, first + k); });
   }
 
  private:
-  std::byte scale(std::int64_t row, std::int64_t column) const { return scales_[(row * columns() + column) / 32]; }
+  int scale(std::int64_t row, std::int64_t column) const {
+    return std::to_integer<int>(scales_[(row * columns() + column) / 32]);
+  }
   int code_of(std::int64_t row, std::int64_t column) const {
     const int both = static_cast<int>(blocks_[(row * columns() + column) / 2]);
     return column % 2 == 0 ? both & 15 : both >> 4;
-  }
-  static int twice_of(int code) {
-    constexpr std::int8_t values[] = {0, 1, 2, 3, 4, 6, 8, 12};
-    return code < 8 ? values[code] : -values[code - 8];
   }
 
   const std::byte* blocks_;
