@@ -35,6 +35,18 @@ void run_safetensors(std::string_view input) {
   (void)parse_safetensors_header(input.substr(std::min<std::size_t>(input.size(), 4)), data_bytes);
 }
 
+// A matrix in every form.
+void read_matrix(const QuantizedMatrix& matrix) {
+  std::vector<float> row(static_cast<std::size_t>(matrix.columns()));
+  for (std::int64_t i = 0; i < matrix.rows(); ++i) {
+    matrix.read_floats(i, 0, matrix.columns(), row.data());
+    if (matrix.kind() == LinearFormat::plain) continue;
+    for (std::int64_t first = 0; first + group_columns <= matrix.columns(); first += group_columns) {
+      (void)matrix.read(i, first, matrix.kind());
+    }
+  }
+}
+
 // A whole file: its metadata as Hugging Face's texts, its tokenizer loaded, its tensors read.
 void run_gguf(std::string_view input) {
   static const Folder folder;
@@ -47,7 +59,11 @@ void run_gguf(std::string_view input) {
   const auto tensors = file.ok() ? hf_tensors(*file) : Result<std::vector<HfTensor>>(std::vector<HfTensor>());
   const auto checkpoint = open_checkpoint(path);
   if (!checkpoint.ok() || !tensors.ok()) return;
-  for (const HfTensor& tensor : *tensors) (void)(*checkpoint)->tensor(tensor.name, tensor.shape);
+  for (const HfTensor& tensor : *tensors) {
+    (void)(*checkpoint)->tensor(tensor.name, tensor.shape);
+    const auto matrix = (*checkpoint)->quantized(tensor.name);
+    if (matrix.ok() && *matrix != nullptr) read_matrix(**matrix);
+  }
 }
 
 void run_config(std::string_view input) {
@@ -74,14 +90,7 @@ void run_quantized(std::string_view input) {
   for (const std::string& name : (*checkpoint)->names()) {
     const auto matrix = (*checkpoint)->quantized(name);
     if (!matrix.ok() || *matrix == nullptr) continue;
-    std::vector<float> row(static_cast<std::size_t>((*matrix)->columns()));
-    for (std::int64_t i = 0; i < (*matrix)->rows(); ++i) {
-      (*matrix)->read_floats(i, 0, (*matrix)->columns(), row.data());
-      if ((*matrix)->kind() == LinearFormat::plain) continue;
-      for (std::int64_t first = 0; first + group_columns <= (*matrix)->columns(); first += group_columns) {
-        (void)(*matrix)->read(i, first, (*matrix)->kind());
-      }
-    }
+    read_matrix(**matrix);
     (void)(*checkpoint)->tensor(name, {(*matrix)->rows(), (*matrix)->columns()});
   }
 }

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 
 import pytest
 
@@ -38,8 +39,9 @@ def test_texts_become_the_same_ids(name, tmp_path):
 
 # The format has no word for it: everybody's value.
 FIXED = {"smollm3": {"no_rope_layer_interval": 4, "no_rope_layers": None}, "gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}}
+
 # Read from folders alone.
-WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "glm4_moe", "gpt2", "gpt_oss", "phi", "qwen3_next"}
+WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "glm4_moe", "gpt2", "phi", "qwen3_next"}
 
 
 def as_converted(name, tmp_path):
@@ -47,21 +49,74 @@ def as_converted(name, tmp_path):
     folder = tmp_path / name
     shutil.copytree(TINY / name, folder)
     config = json.loads((folder / "config.json").read_text())
-    config.update(FIXED.get(name, {}))
-    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+    for key, value in FIXED.get(name, {}).items():
+        config.pop(key, None)
+        config.update({} if value is None else {key: value})
+    (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
 FAMILIES = sorted(path.name for path in TINY.iterdir() if (path / "config.json").exists() and path.name not in {"stories260k-f32", *WITHOUT_GGUF})
 
 
+def greedy(model, *arguments):
+    prompts = [[3 + seed * 7 % 50, 9, 20 + seed, 4, 31] for seed in range(4)]
+    stdin = lines({"prompt_token_ids": prompt, "max_tokens": 12, "temperature": 0, "logprobs": 3, "ignore_eos": True} for prompt in prompts)
+    return rows(chorus("generate", model, *QUIET, *arguments, stdin=stdin))
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_gives_the_same_tokens(name, tmp_path):
     folder = as_converted(name, tmp_path)
     gguf_files.write_model(folder, tmp_path / "m.gguf")
-    prompts = [[3 + seed * 7 % 50, 9, 20 + seed, 4, 31] for seed in range(4)]
-    stdin = lines({"prompt_token_ids": prompt, "max_tokens": 12, "temperature": 0, "logprobs": 3, "ignore_eos": True} for prompt in prompts)
-    assert rows(chorus("generate", tmp_path / "m.gguf", *QUIET, stdin=stdin)) == rows(chorus("generate", folder, *QUIET, stdin=stdin))
+    assert greedy(tmp_path / "m.gguf") == greedy(folder)
+
+
+# Whose tensors are not rows of the file one after the other.
+REORDERED = ["gpt_oss"]
+
+
+@pytest.mark.parametrize("name", REORDERED)
+def test_workers_read_their_slices_of_what_lies_in_another_order(name, tmp_path):
+    gguf_files.write_model(TINY / name, tmp_path / "m.gguf")
+    assert greedy(tmp_path / "m.gguf", "-tp", "2") == greedy(TINY / name)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dtype", "float32", "--quantization", "none"]])
+def test_mxfp4_blocks_are_those_of_the_folder(arguments, tmp_path):
+    """Packed as integers, exactly, and as floats."""
+    folder = DATA / "quantized" / "mxfp4"
+    gguf_files.write_model(folder, tmp_path / "m.gguf")
+    assert greedy(tmp_path / "m.gguf", *arguments) == greedy(folder, *arguments)
+
+
+def q8_0(content):
+    """Blocks, and the float32 that they stand for."""
+    blocks, values = b"", b""
+    for at in range(0, len(content), 128):
+        floats = struct.unpack("<32f", content[at:at + 128])
+        (scale,) = struct.unpack("<e", struct.pack("<e", max(map(abs, floats)) / 127 or 1.0))
+        codes = [max(-128, min(127, round(value / scale))) for value in floats]
+        blocks += struct.pack("<e32b", scale, *codes)
+        values += struct.pack("<32f", *(code * scale for code in codes))
+    return blocks, values
+
+
+@pytest.mark.parametrize("name", REORDERED)
+def test_blocks_in_another_order_stand_for_their_values(name, tmp_path):
+    config = json.loads((TINY / name / "config.json").read_text())
+    metadata, tensors = gguf_files.model_metadata(config), gguf_files.tensors_of(TINY / name, config)
+    blocks, floats = [], []
+    for tensor, shape, kind, content in tensors:
+        is_quantised = len(shape) > 1 and shape[-1] % 32 == 0 and tensor.endswith("weight") and not tensor.startswith("position")
+        packed, values = q8_0(content) if is_quantised else (content, content)
+        blocks.append((tensor, shape, 8 if is_quantised else kind, packed))
+        floats.append((tensor, shape, kind, values))
+    for path, written in ((tmp_path / "q.gguf", blocks), (tmp_path / "f.gguf", floats)):
+        path.write_bytes(gguf_files.gguf(metadata, written))
+    arguments = ["--dtype", "float32", "--quantization", "none"]
+    assert greedy(tmp_path / "q.gguf", *arguments) == greedy(tmp_path / "f.gguf", *arguments)
+    assert len(greedy(tmp_path / "q.gguf", "--dtype", "float32")) == 4, "in integers"
 
 
 # ---- a real model ----
@@ -97,6 +152,7 @@ def test_smollm2_renders_and_answers_a_chat():
 
 TENSOR = ("token_embd.weight", [4, 8], 0, bytes(128))
 LLAMA = {"general.architecture": "llama"}
+GPT_OSS = {"general.architecture": "gpt-oss", "gpt-oss.expert_count": 2, "gpt-oss.expert_used_count": 1, "gpt-oss.attention.sliding_window": 8}
 
 
 def damaged(change):
@@ -113,6 +169,11 @@ WRONG = {
     "cut short": (gguf_files.gguf(LLAMA, [TENSOR])[:-64], "tensor token_embd.weight"),
     "cut in the head": (gguf_files.gguf(LLAMA, [TENSOR])[:40], "cut short"),
     "an unknown architecture": (gguf_files.gguf({"general.architecture": "mamba"}, [TENSOR]), "read from GGUF are llama, qwen2"),
+    "a key that the architecture needs": (gguf_files.gguf({"general.architecture": "gpt-oss"}, [TENSOR]), "no gpt-oss.expert_count among its metadata"),
+    "half of a tensor": (gguf_files.gguf(GPT_OSS, [TENSOR, ("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256))]),
+                         "tensor blk.0.ffn_gate_exps.weight is there without blk.0.ffn_up_exps.weight"),
+    "halves that differ": (gguf_files.gguf(GPT_OSS, [("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256)),
+                                                     ("blk.0.ffn_up_exps.weight", [2, 8, 4], 0, bytes(256))]), "are not two parts of one"),
     "a part of several": (gguf_files.gguf({**LLAMA, "split.count": 3, "split.no": 1}), "NAME-00001-of-00003.gguf"),
     "a key twice": (gguf_files.gguf({**LLAMA, "general.architecturf": "llama"}).replace(b"turf", b"ture"), "is there twice"),
     "sizes missing": (gguf_files.gguf(LLAMA, [TENSOR]), "hidden_size"),

@@ -106,7 +106,10 @@ Result<std::string> stored_as(const Checkpoint& checkpoint, const ModelConfig& m
   if (matrix != nullptr) {
     std::int64_t elements = 1;
     for (const std::int64_t size : tensor.shape) elements *= size;
-    if (elements == matrix->rows() * matrix->columns()) return std::string(name_of(model.quantization.method));
+    if (elements == matrix->rows() * matrix->columns()) {
+      const std::optional<DType> plain = matrix->plain_dtype();
+      return std::string(plain ? name_of(*plain) : name_of(model.quantization.method));
+    }
   }
   CHORUS_TRY(const TensorView view, checkpoint.tensor(tensor.name, tensor.shape));
   return std::string(name_of(view.dtype));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <span>
 
 #include "gguf/architecture.h"
 #include "gguf/documents.h"
@@ -17,6 +18,11 @@ class Fields {
       : file_(file), prefix_(std::string(architecture.name) + "."), json_(*json) {}
 
   std::optional<std::int64_t> integer(const char* key) const { return file_.integer(prefix_ + key); }
+  // One that can be added to and taken from others; 0 where there is none.
+  std::int64_t size(const char* key) const {
+    constexpr std::int64_t size_max = std::int64_t{1} << 40;
+    return std::clamp<std::int64_t>(integer(key).value_or(0), 0, size_max);
+  }
   void copy_integer(const char* name, const char* key) {
     if (const auto value = integer(key)) json_.key(name).value(*value);
   }
@@ -29,6 +35,7 @@ class Fields {
     return value ? std::optional(static_cast<float>(*value)) : std::nullopt;
   }
   std::optional<std::string_view> text(const char* key) const { return file_.text(prefix_ + key); }
+  std::optional<bool> flag(const char* key) const { return file_.flag(prefix_ + key); }
 
  private:
   const GgufFile& file_;
@@ -40,29 +47,52 @@ bool has(const GgufFile& file, std::string_view tensor) {
   return file.tensor(tensor) != nullptr;
 }
 
-void write_sizes(const GgufFile& file, Fields* fields, JsonWriter* json) {
-  const GgufTensor* const embedding = file.tensor("token_embd.weight");
-  if (embedding != nullptr && embedding->shape.size() == 2) json->key("vocab_size").value(embedding->shape[0]);
-  fields->copy_integer("hidden_size", "embedding_length");
-  fields->copy_integer("intermediate_size", "feed_forward_length");
-  fields->copy_integer("num_hidden_layers", "block_count");
-  fields->copy_integer("num_attention_heads", "attention.head_count");
-  fields->copy_integer("num_key_value_heads", "attention.head_count_kv");
-  fields->copy_integer("max_position_embeddings", "context_length");
+std::int64_t rows_of(const GgufFile& file, std::string_view tensor) {
+  const GgufTensor* const found = file.tensor(tensor);
+  return found == nullptr || found->shape.empty() ? 0 : found->shape[0];
+}
+
+void write_heads(const GgufFile& file, bool are_guessed, Fields* fields, JsonWriter* json) {
   const std::int64_t heads = fields->integer("attention.head_count").value_or(0);
   const std::int64_t even_share = heads > 0 ? fields->integer("embedding_length").value_or(0) / heads : 0;
   const std::int64_t head_dim = fields->integer("attention.key_length").value_or(even_share);
+  const std::int64_t key_rows = are_guessed ? rows_of(file, "blk.0.attn_k.weight") : 0;
+  if (head_dim > 0 && key_rows > 0) {
+    json->key("num_key_value_heads").value(key_rows / head_dim);
+  } else {
+    fields->copy_integer("num_key_value_heads", "attention.head_count_kv");
+  }
   if (head_dim > 0) json->key("head_dim").value(head_dim);
+  const std::int64_t turned = fields->integer("rope.dimension_count").value_or(head_dim);
+  if (head_dim > 0 && turned < head_dim) {
+    json->key("partial_rotary_factor").value(static_cast<double>(turned) / static_cast<double>(head_dim));
+  }
+}
+
+void write_sizes(const GgufFile& file, const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
+  const GgufTensor* const embedding = file.tensor("token_embd.weight");
+  if (embedding != nullptr && embedding->shape.size() == 2) json->key("vocab_size").value(embedding->shape[0]);
+  fields->copy_integer("hidden_size", "embedding_length");
+  const std::int64_t width = architecture.has_guessed_sizes ? rows_of(file, "blk.0.ffn_up.weight") : 0;
+  if (width > 0) {
+    json->key("intermediate_size").value(width);
+  } else {
+    const bool has_dense = fields->integer("feed_forward_length").has_value();
+    fields->copy_integer("intermediate_size", has_dense ? "feed_forward_length" : "expert_feed_forward_length");
+  }
+  // The layers that predict further tokens come last, and are not computed.
+  if (fields->integer("block_count")) {
+    json->key("num_hidden_layers").value(fields->size("block_count") - fields->size("nextn_predict_layers"));
+  }
+  fields->copy_integer("num_attention_heads", "attention.head_count");
+  fields->copy_integer("max_position_embeddings", "context_length");
+  write_heads(file, architecture.has_guessed_sizes, fields, json);
   // Whatever a family calls it.
   fields->copy_number("rms_norm_eps", "attention.layer_norm_rms_epsilon");
   fields->copy_number("layer_norm_eps", "attention.layer_norm_epsilon");
   fields->copy_number("norm_epsilon", "attention.layer_norm_epsilon");
   if (!fields->number("attention.layer_norm_rms_epsilon"))
     fields->copy_number("rms_norm_eps", "attention.layer_norm_epsilon");
-  const std::int64_t turned = fields->integer("rope.dimension_count").value_or(head_dim);
-  if (head_dim > 0 && turned < head_dim) {
-    json->key("partial_rotary_factor").value(static_cast<double>(turned) / static_cast<double>(head_dim));
-  }
 }
 
 // What the tensors tell: which projections have biases, and whether the head is the embedding.
@@ -76,7 +106,9 @@ void write_structure(const GgufFile& file, JsonWriter* json) {
   json->key("mlp_bias").value(has(file, "blk.0.ffn_down.bias"));
   json->key("use_bias").value(has(file, "blk.0.attn_output.bias"));
   json->key("use_parallel_residual").value(!has(file, "blk.0.ffn_norm.weight"));
-  json->key("qk_layernorm").value(has(file, "blk.0.attn_q_norm.weight"));
+  const bool norms_heads = has(file, "blk.0.attn_q_norm.weight");
+  json->key("qk_layernorm").value(norms_heads);
+  json->key("use_qk_norm").value(norms_heads);
 }
 
 // What of Gemma the format has in another way: its norms' weights have the 1 in them, and the scale of the scores
@@ -94,19 +126,28 @@ void write_gemma(const GgufArchitecture& architecture, Fields* fields, JsonWrite
   fields->copy_number("rope_local_base_freq", "rope.freq_base_swa");
 }
 
-// llama.cpp's graphs of these leave the weights of the chosen experts as they are.
-bool normalizes(const GgufArchitecture& architecture) {
-  return architecture.name != "qwen2moe" && architecture.name != "olmoe";
+// Whether the weights of the chosen experts are divided by their sum: where the file has no word for it as llama.cpp's
+// graphs do.
+bool normalizes(const GgufArchitecture& architecture, const Fields& fields) {
+  constexpr std::string_view not_divided[] = {"qwen2moe", "olmoe"};
+  const bool divides = std::ranges::find(not_divided, architecture.name) == std::end(not_divided);
+  return fields.flag("expert_weights_norm").value_or(divides);
 }
 
 void write_experts(const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
   if (!fields->integer("expert_count")) return;
-  fields->copy_integer("num_experts", "expert_count");
-  fields->copy_integer("num_local_experts", "expert_count");
+  for (const char* const name : {"num_experts", "num_local_experts", "n_routed_experts"}) {
+    fields->copy_integer(name, "expert_count");
+  }
   fields->copy_integer("num_experts_per_tok", "expert_used_count");
   fields->copy_integer("moe_intermediate_size", "expert_feed_forward_length");
   fields->copy_integer("shared_expert_intermediate_size", "expert_shared_feed_forward_length");
-  json->key("norm_topk_prob").value(normalizes(architecture));
+  fields->copy_integer("n_shared_experts", "expert_shared_count");
+  fields->copy_integer("first_k_dense_replace", "leading_dense_block_count");
+  fields->copy_integer("n_group", "expert_group_count");
+  fields->copy_integer("topk_group", "expert_group_used_count");
+  fields->copy_number("routed_scaling_factor", "expert_weights_scale");
+  json->key("norm_topk_prob").value(normalizes(architecture, *fields));
 }
 
 void write_factors(const char* name, const GgufTensor& tensor, JsonWriter* json) {
@@ -143,7 +184,7 @@ bool write_rope_factors(const GgufFile& file, Fields* fields, JsonWriter* json) 
   return true;
 }
 
-void write_rope(const GgufFile& file, Fields* fields, JsonWriter* json) {
+void write_rope(const GgufFile& file, const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
   fields->copy_number("rope_theta", "rope.freq_base");
   if (write_rope_factors(file, fields, json)) return;
   const auto type = fields->text("rope.scaling.type");
@@ -153,6 +194,8 @@ void write_rope(const GgufFile& file, Fields* fields, JsonWriter* json) {
   fields->copy_integer("original_max_position_embeddings", "rope.scaling.original_context_length");
   fields->copy_number("beta_fast", "rope.scaling.yarn_beta_fast");
   fields->copy_number("beta_slow", "rope.scaling.yarn_beta_slow");
+  // No word for it: gpt-oss's own config.json.
+  if (architecture.name == "gpt-oss") json->key("truncate").value(false);
   json->end_object();
 }
 
@@ -185,9 +228,15 @@ void write_token(const GgufFile& file, const char* name, const char* key, JsonWr
 // What an answer ends with besides its end of text, in chat models' vocabularies: llama.cpp looks for these texts, too
 // (llama-vocab.cpp, "special_eog_ids").
 bool ends_a_turn(std::string_view token) {
-  constexpr std::string_view known[] = {"<|eot_id|>",    "<|eom_id|>",    "<|im_end|>",     "<|end|>",
-                                        "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>"};
+  constexpr std::string_view known[] = {"<|eot_id|>",    "<|eom_id|>",    "<|im_end|>",      "<|end|>",   "<|call|>",
+                                        "<end_of_turn>", "<|endoftext|>", "<|end_of_text|>", "<|return|>"};
   return std::ranges::find(known, token) != std::end(known);
+}
+
+// gpt-oss ends a message with <|end|>, of which an answer has several, and the answer with <|return|> or <|call|>.
+bool ends_messages_alone(std::string_view token, std::span<const std::string_view> tokens) {
+  const auto has = [tokens](std::string_view text) { return std::ranges::find(tokens, text) != tokens.end(); };
+  return token == "<|end|>" && has("<|return|>") && has("<|call|>");
 }
 
 // Matrices by the format that they can be packed in; of experts, which are many, one name for all of a kind.
@@ -195,8 +244,8 @@ Result<void> write_formats(const GgufFile& file, JsonWriter* json) {
   std::map<std::string_view, std::set<std::string>> names;
   CHORUS_TRY(const std::vector<HfTensor> tensors, hf_tensors(file));
   for (const HfTensor& tensor : tensors) {
-    const LinearFormat::Kind kind = tensor.source->type->kind;
-    if (kind == LinearFormat::plain || tensor.shape.size() != 2) continue;
+    const LinearFormat::Kind kind = tensor.kind();
+    if (kind == LinearFormat::plain || !tensor.is_matrix()) continue;
     names[name_of(LinearFormat(kind))].insert(name_of_all_experts(tensor.name));
   }
   if (names.empty()) return {};
@@ -222,11 +271,11 @@ Result<std::string> gguf_config_json(const GgufFile& file) {
   json.key("architectures").begin_array().value(architecture->hf_name).end_array();
   json.key("model_type").value(architecture->model_type);
   json.key("torch_dtype").value(dtype_of(file));
-  write_sizes(file, &fields, &json);
+  write_sizes(file, *architecture, &fields, &json);
   write_structure(file, &json);
   write_experts(*architecture, &fields, &json);
   write_gemma(*architecture, &fields, &json);
-  write_rope(file, &fields, &json);
+  write_rope(file, *architecture, &fields, &json);
   write_window(fields, &json);
   fields.copy_number("embedding_multiplier", "embedding_scale");
   fields.copy_number("residual_multiplier", "residual_scale");
@@ -253,7 +302,8 @@ Result<std::string> gguf_generation_config_json(const GgufFile& file) {
   const auto types = file.numbers("tokenizer.ggml.token_type");
   constexpr double control = 3;
   for (std::size_t id = 0; id < std::min(tokens.size(), types.size()); ++id) {
-    if (types[id] == control && ends_a_turn(tokens[id])) json.value(static_cast<std::int64_t>(id));
+    const bool ends = types[id] == control && ends_a_turn(tokens[id]) && !ends_messages_alone(tokens[id], tokens);
+    if (ends) json.value(static_cast<std::int64_t>(id));
   }
   json.end_array();
   const auto number = [&](const char* name, const char* key) {

@@ -1,11 +1,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <random>
 
 #include "gguf/architecture.h"
+#include "gguf/documents.h"
 #include "gguf/gguf_parser.h"
 #include "json/json.h"
 
@@ -152,13 +156,83 @@ TEST(GgufParser, NoDamagedByteReachesPastTheFile) {
   }
 }
 
+// The rows of a tensor by where they lie: source 0 is the first of `sources`.
+std::vector<std::int64_t> places_of(const HfTensor& tensor, std::span<const GgufTensor> sources) {
+  std::vector<std::int64_t> places;
+  for (std::int64_t row = 0; row < tensor.rows(); ++row) {
+    const SourceRow from = source_row(tensor, row);
+    places.push_back((from.source - sources.data()) * 100 + from.row);
+    if (from.column >= 0) places.back() += 1000 * (from.column + 1);
+  }
+  return places;
+}
+
 TEST(HfTensor, RowsOfReorderedHeadsComeInHalves) {
+  const GgufTensor source;
   HfTensor tensor;
   tensor.shape = {8, 2};
+  tensor.columns = 2;
+  tensor.pieces = {{&source, 0, 8}};
   tensor.reordered_heads = 2;
-  std::vector<std::int64_t> rows;
-  for (std::int64_t row = 0; row < 8; ++row) rows.push_back(source_row(tensor, row));
-  EXPECT_EQ(rows, (std::vector<std::int64_t>{0, 2, 1, 3, 4, 6, 5, 7}));
+  EXPECT_EQ(places_of(tensor, {&source, 1}), (std::vector<std::int64_t>{0, 2, 1, 3, 4, 6, 5, 7}));
+}
+
+TEST(HfTensor, RowsOfPiecesComeInTurn) {
+  const GgufTensor sources[2];
+  HfTensor tensor;
+  tensor.shape = {8, 3};
+  tensor.columns = 3;
+  tensor.pieces = {{&sources[0], 0, 1}, {&sources[0], 2, 2}, {&sources[1], 0, 1}};
+  EXPECT_EQ(places_of(tensor, sources), (std::vector<std::int64_t>{0, 2, 3, 100, 1, 4, 5, 101}));
+  // A head's columns, then its rows: the second head's matrix begins at row 3 of the first source.
+  tensor.shape = {6, 3};
+  tensor.pieces = {{&sources[0], 0, 2, true}, {&sources[1], 0, 1}};
+  EXPECT_EQ(places_of(tensor, sources), (std::vector<std::int64_t>{1000, 2000, 100, 1003, 2003, 101}));
+}
+
+TEST(GgufTensorType, AnMxfp4BlockIsAGroupOfIntegers) {
+  const GgufTensorType* const type = find_gguf_tensor_type(39);
+  std::byte row[2 * 17];
+  for (std::size_t i = 0; i < sizeof(row); ++i) row[i] = static_cast<std::byte>(i * 37);
+  row[17] = static_cast<std::byte>(125);  // 1/4
+  float floats[32];
+  type->to_float(row + 17, floats);
+  const LinearGroup group = type->read_group(row, 32, LinearFormat::int8);
+  for (int k = 0; k < 32; ++k) EXPECT_EQ(half_to_float(group.scale) * static_cast<float>(group.codes[k]), floats[k]);
+}
+
+class GgufOnDisk {
+ public:
+  explicit GgufOnDisk(const Head& head)
+      : path_(testing::TempDir() + "gguf_test." + std::to_string(::getpid()) + ".gguf") {
+    const auto bytes = head.bytes();
+    std::ofstream(path_, std::ios::binary)
+        .write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  }
+  GgufOnDisk(const GgufOnDisk&) = delete;
+  GgufOnDisk& operator=(const GgufOnDisk&) = delete;
+  ~GgufOnDisk() { std::filesystem::remove(path_); }
+  GgufFile open() const { return GgufFile::open(path_).value(); }
+
+ private:
+  std::string path_;
+};
+
+// The ids that end an answer, of a vocabulary of control tokens.
+std::vector<int> ends_of(const std::vector<std::string>& tokens) {
+  Head head(0, 2);
+  head.text("tokenizer.ggml.tokens").put<std::uint32_t>(9).put<std::uint32_t>(8).put<std::uint64_t>(tokens.size());
+  for (const std::string& token : tokens) head.text(token);
+  head.text("tokenizer.ggml.token_type").put<std::uint32_t>(9).put<std::uint32_t>(5).put<std::uint64_t>(tokens.size());
+  for (std::size_t i = 0; i < tokens.size(); ++i) head.put<std::uint32_t>(3);
+  const GgufOnDisk file(head.data(0));
+  return Json::parse(gguf_generation_config_json(file.open()).value())["eos_token_id"].get<std::vector<int>>();
+}
+
+TEST(GgufGenerationConfig, AnswersEndWhereChatModelsEndTheirTurn) {
+  EXPECT_EQ(ends_of({"<s>", "<|end|>", "<|endoftext|>", "<|im_end|>"}), (std::vector<int>{1, 2, 3}));
+  EXPECT_EQ(ends_of({"<|start|>", "<|end|>", "<|return|>", "<|call|>"}), (std::vector<int>{2, 3}))
+      << "gpt-oss's messages, of which an answer has several";
 }
 
 }  // namespace

@@ -26,23 +26,28 @@ struct TensorView {
   std::string file;  // where it lies, for messages
 };
 
-// A matrix that the checkpoint has quantised, in one form for all formats. Its rows are outputs and its columns what is
+// A matrix that the checkpoint has quantised, or has in another order than the tensor of its name would have, in one
+// form for all formats. Its rows are outputs and its columns what is
 // summed over, also where the tensor of its name would lie the other way round; of several experts in one tensor the
 // rows follow each other. Lives as long as the Checkpoint. Any number of threads.
 class QuantizedMatrix : public LinearGroups {
  public:
-  QuantizedMatrix(std::int64_t rows, std::int64_t columns, LinearFormat::Kind kind)
-      : rows_(rows), columns_(columns), kind_(kind) {}
+  QuantizedMatrix(std::int64_t rows, std::int64_t columns, LinearFormat::Kind kind,
+                  std::optional<DType> plain_dtype = std::nullopt)
+      : rows_(rows), columns_(columns), kind_(kind), plain_dtype_(plain_dtype) {}
   std::int64_t rows() const { return rows_; }
   std::int64_t columns() const { return columns_; }
   // The format in groups that has its numbers, as which read() gives them; plain: there is none.
   LinearFormat::Kind kind() const { return kind_; }
+  // Of elements that are not quantised, only in another order.
+  std::optional<DType> plain_dtype() const { return plain_dtype_; }
   // `count` elements of a row from column `first` on, exactly as the format defines them, in float32 arithmetic.
   virtual void read_floats(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const = 0;
 
  private:
   std::int64_t rows_, columns_;
   LinearFormat::Kind kind_;
+  std::optional<DType> plain_dtype_;
 };
 using SharedQuantizedMatrix = std::shared_ptr<const QuantizedMatrix>;
 
@@ -54,8 +59,8 @@ class Checkpoint {
   // name), misshapen (both shapes), an element type that no weight has here (F64, I8, F8_E4M3, ...: only F32, BF16 and
   // F16 are weights), those of quantized(). Thread-safe.
   virtual Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const = 0;
-  // The same as it is quantised; null: it is not. Errors: parts of it that are missing or do not fit each other.
-  // Thread-safe.
+  // The same as it is quantised or lies, rows first; null: it lies as tensor() gives it. Errors: parts of it that are
+  // missing or do not fit each other. Thread-safe.
   virtual Result<SharedQuantizedMatrix> quantized(const std::string& /*name*/) const { return SharedQuantizedMatrix(); }
   virtual std::vector<std::string> names() const = 0;  // of the file, ascending; empty for a dummy checkpoint
   virtual std::size_t files() const { return 1; }      // that it was found in

@@ -16,70 +16,96 @@
 namespace chorus {
 namespace {
 
-std::size_t row_bytes(const HfTensor& tensor) {
-  const GgufTensorType& type = *tensor.source->type;
-  const std::int64_t columns = tensor.shape.empty() ? 1 : tensor.shape.back();
+std::size_t bytes_of_row(const GgufTensorType& type, std::int64_t columns) {
   return static_cast<std::size_t>(columns / type.block_elements) * type.block_bytes;
 }
 
-// The whole tensor in the order of its rows: plain elements as they are, quantised ones as float32.
-void make_rows(const HfTensor& tensor, std::byte* out) {
-  const GgufTensorType& type = *tensor.source->type;
-  const std::size_t bytes = row_bytes(tensor);
-  const std::int64_t columns = tensor.shape.empty() ? 1 : tensor.shape.back();
-  std::int64_t rows = 1;
-  for (std::size_t i = 0; i + 1 < tensor.shape.size(); ++i) rows *= tensor.shape[i];
-  // A bias of reordered heads has its elements where a matrix has rows.
-  const bool is_vector = tensor.shape.size() == 1;
-  const std::int64_t units = is_vector ? columns : rows;
-  const std::size_t unit_bytes = is_vector ? type.block_bytes : bytes;
-  for (std::int64_t unit = 0; unit < units; ++unit) {
-    const std::byte* from = tensor.source->data + static_cast<std::size_t>(source_row(tensor, unit)) * unit_bytes;
-    if (type.dtype) {
-      std::memcpy(out, from, unit_bytes);
-      out += unit_bytes;
-      continue;
+// Elements [first, first + count) of a row whose first block is at `row`.
+void read_elements(const GgufTensorType& type, const std::byte* row, std::int64_t first, std::int64_t count,
+                   float* out) {
+  if (type.dtype) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      *out++ = load_as_float(row, *type.dtype, static_cast<std::size_t>(first + i));
     }
-    for (std::int64_t column = 0; column < columns; column += type.block_elements) {
-      type.to_float(from, reinterpret_cast<float*>(out));
-      from += type.block_bytes;
-      out += static_cast<std::size_t>(type.block_elements) * sizeof(float);
+    return;
+  }
+  constexpr std::size_t block_elements_max = 256;
+  std::array<float, block_elements_max> block;
+  for (std::int64_t column = first; column < first + count;) {
+    const std::int64_t skipped = column % type.block_elements;
+    const std::int64_t width = std::min(type.block_elements - skipped, first + count - column);
+    type.to_float(row + bytes_of_row(type, column - skipped), block.data());
+    out = std::copy_n(block.begin() + skipped, width, out);
+    column += width;
+  }
+}
+
+const std::byte* data_of(const SourceRow& row, std::int64_t columns) {
+  return row.source->data + static_cast<std::size_t>(row.row) * bytes_of_row(*row.source->type, columns);
+}
+
+void read_row(const HfTensor& tensor, std::int64_t row, std::int64_t first, std::int64_t count, float* out) {
+  SourceRow from = source_row(tensor, row);
+  const GgufTensorType& type = *from.source->type;
+  if (from.column < 0) return read_elements(type, data_of(from, tensor.columns), first, count, out);
+  const std::int64_t columns = from.source->shape.back();
+  for (from.row += first; count > 0; --count, ++from.row, ++out) {
+    read_elements(type, data_of(from, columns), from.column, 1, out);
+  }
+}
+
+// What tensor() gives the elements as: of one plain piece as they are.
+DType dtype_of(const HfTensor& tensor) {
+  const bool is_copied = tensor.pieces.size() == 1 && !tensor.is_transposed;
+  return is_copied ? tensor.source().type->dtype.value_or(DType::float32) : DType::float32;
+}
+
+// The whole tensor as its shape has it.
+void make_elements(const HfTensor& tensor, std::byte* out) {
+  const std::int64_t rows = tensor.rows(), columns = tensor.columns;
+  if (dtype_of(tensor) != DType::float32) {
+    const std::size_t bytes = bytes_of_row(*tensor.source().type, columns);
+    for (std::int64_t row = 0; row < rows; ++row, out += bytes) {
+      std::memcpy(out, data_of(source_row(tensor, row), columns), bytes);
+    }
+    return;
+  }
+  auto* to = reinterpret_cast<float*>(out);
+  if (!tensor.is_transposed) {
+    for (std::int64_t row = 0; row < rows; ++row, to += columns) read_row(tensor, row, 0, columns, to);
+    return;
+  }
+  const std::int64_t width = tensor.shape.back();  // rows of one matrix
+  std::vector<float> values(static_cast<std::size_t>(columns));
+  for (std::int64_t row = 0; row < rows; ++row) {
+    read_row(tensor, row, 0, columns, values.data());
+    float* element = to + row / width * width * columns + row % width;
+    for (const float value : values) {
+      *element = value;
+      element += width;
     }
   }
 }
 
-// A quantised matrix; groups are those of its type, where it has some that a format holds.
+// A matrix whose rows are outputs, whatever the file and the model make of that. Groups are those of its type, where it
+// has some that a format holds.
 class GgufMatrix final : public QuantizedMatrix {
  public:
   explicit GgufMatrix(const HfTensor& tensor)
-      : QuantizedMatrix(tensor.shape[0], tensor.shape[1],
-                        type_of(tensor).read_group != nullptr ? type_of(tensor).kind : LinearFormat::plain),
+      : QuantizedMatrix(tensor.rows(), tensor.columns,
+                        tensor.source().type->read_group != nullptr ? tensor.kind() : LinearFormat::plain,
+                        tensor.source().type->dtype),
         tensor_(tensor) {}
 
   LinearGroup read(std::int64_t row, std::int64_t first, LinearFormat::Kind kind) const override {
-    return type_of(tensor_).read_group(data_of(row), first, kind);
+    return tensor_.source().type->read_group(data_of(source_row(tensor_, row), columns()), first, kind);
   }
 
   void read_floats(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const override {
-    const GgufTensorType& type = type_of(tensor_);
-    std::array<float, block_elements_max> block;
-    for (std::int64_t column = first; column < first + count;) {
-      const std::int64_t skipped = column % type.block_elements;
-      const std::int64_t width = std::min(type.block_elements - skipped, first + count - column);
-      type.to_float(data_of(row) + static_cast<std::size_t>(column / type.block_elements) * type.block_bytes,
-                    block.data());
-      out = std::copy_n(block.begin() + skipped, width, out);
-      column += width;
-    }
+    read_row(tensor_, row, first, count, out);
   }
 
  private:
-  static constexpr std::size_t block_elements_max = 256;
-  static const GgufTensorType& type_of(const HfTensor& tensor) { return *tensor.source->type; }
-  const std::byte* data_of(std::int64_t row) const {
-    return tensor_.source->data + static_cast<std::size_t>(source_row(tensor_, row)) * row_bytes(tensor_);
-  }
-
   const HfTensor& tensor_;
 };
 
@@ -102,32 +128,29 @@ class GgufCheckpoint final : public Checkpoint {
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override {
     const HfTensor* const found = find(name);
     if (found == nullptr) return missing(name);
-    const GgufTensorType& type = *found->source->type;
-    const std::string& path = file_.path_of(*found->source);
-    const bool is_vector = found->shape.size() == 1;
-    if (!type.is_readable() || (is_vector && !type.dtype)) {
+    const std::string& path = file_.path_of(found->source());
+    if (const GgufTensor* const unread = unread_piece(*found)) {
       return fail(ErrorCode::invalid_argument, "{}: tensor {} ({}) is of type {}, which is not read here", path,
-                  found->source->name, name, type.name);
+                  unread->name, name, unread->type->name);
     }
     if (found->shape != shape) {
       return fail(ErrorCode::invalid_argument, "{}: tensor {} ({}) has shape [{}]; the metadata ask for [{}]", path,
-                  found->source->name, name, fmt::join(found->shape, ", "), fmt::join(shape, ", "));
+                  found->source().name, name, fmt::join(found->shape, ", "), fmt::join(shape, ", "));
     }
-    const DType dtype = type.dtype.value_or(DType::float32);
-    if (type.dtype && found->reordered_heads == 0) {
-      const std::size_t skipped = static_cast<std::size_t>(found->first_row) * row_bytes(*found);
-      return TensorView{found->source->data + skipped, dtype, shape, path};
+    const DType dtype = dtype_of(*found);
+    if (found->source().type->dtype && found->lies_as_it_is()) {
+      return TensorView{data_of(source_row(*found, 0), found->columns), dtype, shape, path};
     }
     CHORUS_TRY(const std::byte* const bytes,
-               made_.get(found->name, shape, bytes_of(dtype), [found](std::byte* out) { make_rows(*found, out); }));
+               made_.get(found->name, shape, bytes_of(dtype), [found](std::byte* out) { make_elements(*found, out); }));
     return TensorView{bytes, dtype, shape, path};
   }
 
   Result<SharedQuantizedMatrix> quantized(const std::string& name) const override {
     const HfTensor* const found = find(name);
-    if (found == nullptr || found->shape.size() != 2 || found->source->type->to_float == nullptr) {
-      return SharedQuantizedMatrix();
-    }
+    if (found == nullptr || !found->is_matrix() || unread_piece(*found) != nullptr) return SharedQuantizedMatrix();
+    const bool is_plain = found->source().type->dtype.has_value() && found->pieces.size() == 1;
+    if (is_plain && !found->is_transposed) return SharedQuantizedMatrix();
     return SharedQuantizedMatrix(std::make_shared<GgufMatrix>(*found));
   }
 
@@ -153,10 +176,24 @@ class GgufCheckpoint final : public Checkpoint {
     const HfTensor* const found = find(name);
     if (found == nullptr) return;
     made_.release(found->name);
-    if (found->shape.size() == found->source->shape.size()) file_.release(*found->source);
+    if (found->pieces.size() == 1 && !is_whole(*found)) return;  // others read the same
+    for (const RowPiece& piece : found->pieces) file_.release(*piece.source);
   }
 
  private:
+  // The first that cannot be read: an unknown type, or blocks in a vector.
+  static const GgufTensor* unread_piece(const HfTensor& tensor) {
+    const auto found = std::ranges::find_if(tensor.pieces, [&tensor](const RowPiece& piece) {
+      const GgufTensorType& type = *piece.source->type;
+      return !type.is_readable() || (tensor.columns == 1 && !type.dtype);
+    });
+    return found == tensor.pieces.end() ? nullptr : found->source;
+  }
+  static bool is_whole(const HfTensor& tensor) {
+    std::int64_t elements = 1;
+    for (const std::int64_t size : tensor.source().shape) elements *= size;
+    return tensor.rows() * tensor.columns == elements;
+  }
   const HfTensor* find(const std::string& name) const {
     auto found = places_.find(name);
     if (found == places_.end() && tied_head_) {

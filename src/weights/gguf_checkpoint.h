@@ -11,7 +11,9 @@ namespace chorus {
 
 // As open_checkpoint(), of a file. Plain tensors are views of the file; quantised ones are made into float32 when they
 // are asked for, exactly as the format defines their values, and the rows of q and k put back into Hugging Face's
-// order. An element type that cannot be read is an error of tensor(), by name.
+// order. What Hugging Face has the other way round or in one tensor where the file has several (gguf/architecture.h) is
+// a quantized() matrix, though its elements may be plain. An element type that cannot be read is an error of tensor(),
+// by name.
 Result<std::unique_ptr<Checkpoint>> open_gguf_checkpoint(const std::string& path, bool tied_head);
 
 }  // namespace chorus
