@@ -41,7 +41,7 @@ def test_texts_become_the_same_ids(name, tmp_path):
 FIXED = {"smollm3": {"no_rope_layer_interval": 4, "no_rope_layers": None}, "gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}}
 
 # Read from folders alone.
-WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "glm4_moe", "gpt2", "phi", "qwen3_next"}
+WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "gpt2", "phi", "qwen3_next"}
 
 
 def as_converted(name, tmp_path):
@@ -170,6 +170,8 @@ WRONG = {
     "cut in the head": (gguf_files.gguf(LLAMA, [TENSOR])[:40], "cut short"),
     "an unknown architecture": (gguf_files.gguf({"general.architecture": "mamba"}, [TENSOR]), "read from GGUF are llama, qwen2"),
     "a key that the architecture needs": (gguf_files.gguf({"general.architecture": "gpt-oss"}, [TENSOR]), "no gpt-oss.expert_count among its metadata"),
+    "a gating that the architecture has not": (gguf_files.gguf({"general.architecture": "glm4moe", "glm4moe.expert_gating_func": 1}, [TENSOR]),
+                                               "glm4moe.expert_gating_func is 1; accepted: 2"),
     "half of a tensor": (gguf_files.gguf(GPT_OSS, [TENSOR, ("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256))]),
                          "tensor blk.0.ffn_gate_exps.weight is there without blk.0.ffn_up_exps.weight"),
     "halves that differ": (gguf_files.gguf(GPT_OSS, [("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256)),

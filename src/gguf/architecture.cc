@@ -32,6 +32,16 @@ constexpr PartName gpt_oss_names[] = {
     {"ffn_down_exps.bias", "mlp.experts.down_proj_bias"}};
 constexpr std::string_view gpt_oss_needs[] = {"expert_count", "expert_used_count", "attention.sliding_window"};
 
+constexpr PartName glm4_moe_names[] = {{"exp_probs_b.bias", "mlp.gate.e_score_correction_bias"},
+                                       {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+                                       {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+                                       {"ffn_down_shexp", "mlp.shared_experts.down_proj"}};
+constexpr std::string_view glm4_moe_needs[] = {
+    "expert_count",        "expert_used_count",         "expert_feed_forward_length",
+    "expert_shared_count", "leading_dense_block_count", "rope.dimension_count"};
+
+constexpr std::int64_t softmax = 1, sigmoid = 2;
+
 // Mixtral is llama with experts.
 constexpr GgufArchitecture mixtral = {"llama", "MixtralForCausalLM", "mixtral", true, mixtral_names};
 
@@ -62,6 +72,12 @@ constexpr GgufArchitecture architectures[] = {
      .model_type = "gpt_oss",
      .names = gpt_oss_names,
      .needs = gpt_oss_needs},
+    {.name = "glm4moe",
+     .hf_name = "Glm4MoeForCausalLM",
+     .model_type = "glm4_moe",
+     .names = glm4_moe_names,
+     .expert_gating = sigmoid,
+     .needs = glm4_moe_needs},
 };
 
 // A file that lacks one of them is none of the converter's.
