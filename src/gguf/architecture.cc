@@ -40,6 +40,17 @@ constexpr std::string_view glm4_moe_needs[] = {
     "expert_count",        "expert_used_count",         "expert_feed_forward_length",
     "expert_shared_count", "leading_dense_block_count", "rope.dimension_count"};
 
+// Its matrices are [inputs, outputs] at Hugging Face (Conv1D).
+constexpr PartName gpt2_names[] = {{"token_embd", "transformer.wte"},
+                                   {"position_embd", "transformer.wpe"},
+                                   {"output_norm", "transformer.ln_f"},
+                                   {"attn_norm", "ln_1"},
+                                   {"attn_qkv", "attn.c_attn", PartRows::turned},
+                                   {"attn_output", "attn.c_proj", PartRows::turned},
+                                   {"ffn_norm", "ln_2"},
+                                   {"ffn_up", "mlp.c_fc", PartRows::turned},
+                                   {"ffn_down", "mlp.c_proj", PartRows::turned}};
+
 constexpr std::int64_t softmax = 1, sigmoid = 2;
 
 // Mixtral is llama with experts.
@@ -78,6 +89,12 @@ constexpr GgufArchitecture architectures[] = {
      .names = glm4_moe_names,
      .expert_gating = sigmoid,
      .needs = glm4_moe_needs},
+    {.name = "gpt2",
+     .hf_name = "GPT2LMHeadModel",
+     .model_type = "gpt2",
+     .names = gpt2_names,
+     .layers = "transformer.h",
+     .has_guessed_sizes = true},
 };
 
 // A file that lacks one of them is none of the converter's.

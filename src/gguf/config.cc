@@ -126,6 +126,18 @@ void write_gemma(const GgufArchitecture& architecture, Fields* fields, JsonWrite
   fields->copy_number("rope_local_base_freq", "rope.freq_base_swa");
 }
 
+// GPT-2's own names of the sizes.
+void write_gpt2(const GgufFile& file, const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
+  if (architecture.name != "gpt2") return;
+  fields->copy_integer("n_embd", "embedding_length");
+  fields->copy_integer("n_layer", "block_count");
+  fields->copy_integer("n_head", "attention.head_count");
+  const std::int64_t positions = rows_of(file, "position_embd.weight"), width = rows_of(file, "blk.0.ffn_up.weight");
+  if (positions > 0) json->key("n_positions").value(positions);
+  if (width > 0) json->key("n_inner").value(width);
+  fields->copy_number("layer_norm_epsilon", "attention.layer_norm_epsilon");
+}
+
 // Whether the weights of the chosen experts are divided by their sum: where the file has no word for it as llama.cpp's
 // graphs do.
 bool normalizes(const GgufArchitecture& architecture, const Fields& fields) {
@@ -275,6 +287,7 @@ Result<std::string> gguf_config_json(const GgufFile& file) {
   write_structure(file, &json);
   write_experts(*architecture, &fields, &json);
   write_gemma(*architecture, &fields, &json);
+  write_gpt2(file, *architecture, &fields, &json);
   write_rope(file, *architecture, &fields, &json);
   write_window(fields, &json);
   fields.copy_number("embedding_multiplier", "embedding_scale");
