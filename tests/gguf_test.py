@@ -41,7 +41,7 @@ def test_texts_become_the_same_ids(name, tmp_path):
 FIXED = {"smollm3": {"no_rope_layer_interval": 4, "no_rope_layers": None}, "gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}}
 
 # Read from folders alone.
-WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "phi", "qwen3_next"}
+WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "qwen3_next"}
 
 
 def as_converted(name, tmp_path):
@@ -80,6 +80,41 @@ REORDERED = ["gpt2", "gpt_oss"]
 def test_workers_read_their_slices_of_what_lies_in_another_order(name, tmp_path):
     gguf_files.write_model(TINY / name, tmp_path / "m.gguf")
     assert greedy(tmp_path / "m.gguf", "-tp", "2") == greedy(TINY / name)
+
+
+def layers_with(tensors, parts):
+    """Those of the layers that have the parts: {layer: {part: (shape, type, content)}}, and the other tensors."""
+    layers, others = {}, []
+    for name, *rest in tensors:
+        part = name.split(".", 2)[-1]
+        if part in parts:
+            layers.setdefault(name.split(".")[1], {})[part] = rest
+        else:
+            others.append((name, *rest))
+    return layers, others
+
+
+def older_phi2(config, metadata, tensors):
+    """q, k and v in one."""
+    metadata["phi2.attention.head_count_kv"] = config["num_key_value_heads"]
+    for kind in ("weight", "bias"):
+        parts = [f"attn_{one}.{kind}" for one in "qkv"]
+        layers, tensors = layers_with(tensors, parts)
+        for layer, found in layers.items():
+            count = sum(found[part][0][0] for part in parts)
+            tensors.append((f"blk.{layer}.attn_qkv.{kind}", [count, *found[parts[0]][0][1:]], 0, b"".join(found[part][2] for part in parts)))
+    return metadata, tensors
+
+
+OLDER = {"phi": older_phi2}
+
+
+@pytest.mark.parametrize("name", OLDER)
+def test_older_files_give_the_same_tokens(name, tmp_path):
+    config = json.loads((TINY / name / "config.json").read_text())
+    metadata, tensors = OLDER[name](config, gguf_files.model_metadata(config), gguf_files.tensors_of(TINY / name, config))
+    (tmp_path / "m.gguf").write_bytes(gguf_files.gguf(metadata, tensors))
+    assert greedy(tmp_path / "m.gguf") == greedy(TINY / name)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "float32", "--quantization", "none"]])
@@ -176,6 +211,8 @@ WRONG = {
                          "tensor blk.0.ffn_gate_exps.weight is there without blk.0.ffn_up_exps.weight"),
     "halves that differ": (gguf_files.gguf(GPT_OSS, [("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256)),
                                                      ("blk.0.ffn_up_exps.weight", [2, 8, 4], 0, bytes(256))]), "are not two parts of one"),
+    "q, k and v that share nothing": (gguf_files.gguf({"general.architecture": "phi2", "phi2.rope.dimension_count": 4, "phi2.embedding_length": 8},
+                                                      [("blk.0.attn_qkv.weight", [8, 8], 0, bytes(256))]), "accepted: 8 rows of q"),
     "a part of several": (gguf_files.gguf({**LLAMA, "split.count": 3, "split.no": 1}), "NAME-00001-of-00003.gguf"),
     "a key twice": (gguf_files.gguf({**LLAMA, "general.architecturf": "llama"}).replace(b"turf", b"ture"), "is there twice"),
     "sizes missing": (gguf_files.gguf(LLAMA, [TENSOR]), "hidden_size"),

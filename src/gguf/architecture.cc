@@ -51,6 +51,14 @@ constexpr PartName gpt2_names[] = {{"token_embd", "transformer.wte"},
                                    {"ffn_up", "mlp.c_fc", PartRows::turned},
                                    {"ffn_down", "mlp.c_proj", PartRows::turned}};
 
+// The first files have q, k and v in one.
+constexpr PartName phi2_names[] = {{"output_norm", "model.final_layernorm"},
+                                   {"attn_qkv", "self_attn.qkv_proj", PartRows::q_k_v},
+                                   {"attn_output", "self_attn.dense"},
+                                   {"ffn_up", "mlp.fc1"},
+                                   {"ffn_down", "mlp.fc2"}};
+constexpr std::string_view phi2_needs[] = {"rope.dimension_count"};
+
 constexpr std::int64_t softmax = 1, sigmoid = 2;
 
 // Mixtral is llama with experts.
@@ -94,6 +102,12 @@ constexpr GgufArchitecture architectures[] = {
      .model_type = "gpt2",
      .names = gpt2_names,
      .layers = "transformer.h",
+     .has_guessed_sizes = true},
+    {.name = "phi2",
+     .hf_name = "PhiForCausalLM",
+     .model_type = "phi",
+     .names = phi2_names,
+     .needs = phi2_needs,
      .has_guessed_sizes = true},
 };
 
