@@ -1,7 +1,9 @@
 """Models from GGUF files: the same tokens as from the Hugging Face folder of the same weights, and texts to the same ids."""
 import json
+import math
 import os
 import pathlib
+import random
 import shutil
 import struct
 
@@ -37,11 +39,28 @@ def test_texts_become_the_same_ids(name, tmp_path):
     assert rows(chorus("tokenize", tmp_path / "t.gguf", *arguments, stdin=stdin)) == rows(chorus("tokenize", folder, *arguments, stdin=stdin))
 
 
+def test_deepseek_llm_cuts_as_its_tokenizer_json_does(tmp_path):
+    """GPT-2's merges behind the cuts of deepseek-ai/DeepSeek-V2-Lite, whose letters are those with a case."""
+    tokenizer = json.loads((DATA / "tokenizers" / "gpt-2" / "tokenizer.json").read_text())
+    metadata = {"general.architecture": "llama", **gguf_files.tokenizer_metadata(tokenizer, "deepseek-llm")}
+    (tmp_path / "t.gguf").write_bytes(gguf_files.gguf(metadata))
+    patterns = ["[\r\n]", r"\s?\p{L&}+", "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+", r"\s+$", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"]
+    splits = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} for pattern in patterns]
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*splits, {"type": "Digits", "individual_digits": True}, byte_level]}
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "tokenizer.json").write_text(json.dumps(tokenizer))
+    texts = [vector["text"] for vector in json.loads((DATA / "tokenizers" / "gpt-2" / "vectors.json").read_text())["cases"]]
+    stdin = lines({"text": text} for text in [*texts, "\u1f7d\u1fd3 \u212b\u2126 \U00010400\U0001e900 x12 34\uff21!\uff01 \u3042\u4e00 "])
+    arguments = ["--jsonl", "--no-add-special-tokens"]
+    assert rows(chorus("tokenize", tmp_path / "t.gguf", *arguments, stdin=stdin)) == rows(chorus("tokenize", tmp_path / "folder", *arguments, stdin=stdin))
+
+
 # The format has no word for it: everybody's value.
 FIXED = {"smollm3": {"no_rope_layer_interval": 4, "no_rope_layers": None}, "gemma2": {"query_pre_attn_scalar": 16}, "gemma3": {"query_pre_attn_scalar": 16}}
 
 # Read from folders alone.
-WITHOUT_GGUF = {"deepseek_v2", "deepseek_v3", "qwen3_next"}
+WITHOUT_GGUF = {"qwen3_next"}
 
 
 def as_converted(name, tmp_path):
@@ -73,7 +92,7 @@ def test_a_family_gives_the_same_tokens(name, tmp_path):
 
 
 # Whose tensors are not rows of the file one after the other.
-REORDERED = ["gpt2", "gpt_oss"]
+REORDERED = ["deepseek_v2", "gpt2", "gpt_oss"]
 
 
 @pytest.mark.parametrize("name", REORDERED)
@@ -106,7 +125,26 @@ def older_phi2(config, metadata, tensors):
     return metadata, tensors
 
 
-OLDER = {"phi": older_phi2}
+def older_deepseek2(config, metadata, tensors):
+    """Before llama.cpp computed in the narrow row: kv_b whole, all heads' sizes; V2's gating has no word."""
+    for key in ("key_length_mla", "value_length_mla"):
+        metadata.pop(f"deepseek2.attention.{key}")
+    metadata["deepseek2.attention.head_count_kv"] = config["num_attention_heads"]
+    metadata["deepseek2.attention.key_length"] = config["qk_nope_head_dim"] + config["qk_rope_head_dim"]
+    metadata["deepseek2.attention.value_length"] = config["v_head_dim"]
+    if config["model_type"] == "deepseek_v2":
+        metadata.pop("deepseek2.expert_gating_func")
+    _, tensors = layers_with(tensors, ["attn_k_b.weight", "attn_v_b.weight"])
+    return metadata, tensors + of_folder(config, "self_attn.kv_b_proj", "attn_kv_b")
+
+
+def of_folder(config, part, new):
+    """The tensors of such a part as the folder has them."""
+    stored = gguf_files.safetensors(TINY / config["model_type"] / "model.safetensors")
+    return [(f"blk.{name.split('.')[2]}.{new}.weight", shape, 0, content) for name, (_, shape, content) in stored.items() if f".{part}.weight" in name]
+
+
+OLDER = {"phi": older_phi2, "deepseek_v2": older_deepseek2, "deepseek_v3": older_deepseek2}
 
 
 @pytest.mark.parametrize("name", OLDER)
@@ -115,6 +153,16 @@ def test_older_files_give_the_same_tokens(name, tmp_path):
     metadata, tensors = OLDER[name](config, gguf_files.model_metadata(config), gguf_files.tensors_of(TINY / name, config))
     (tmp_path / "m.gguf").write_bytes(gguf_files.gguf(metadata, tensors))
     assert greedy(tmp_path / "m.gguf") == greedy(TINY / name)
+
+
+def test_deepseeks_yarn_scales_as_the_folder_says(tmp_path):
+    folder = as_converted("deepseek_v3", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"] = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
+                                 "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 0.707}
+    (folder / "config.json").write_text(json.dumps(config))
+    gguf_files.write_model(folder, tmp_path / "m.gguf")
+    assert greedy(tmp_path / "m.gguf") == greedy(folder) != greedy(TINY / "deepseek_v3")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "float32", "--quantization", "none"]])
@@ -141,17 +189,34 @@ def q8_0(content):
 def test_blocks_in_another_order_stand_for_their_values(name, tmp_path):
     config = json.loads((TINY / name / "config.json").read_text())
     metadata, tensors = gguf_files.model_metadata(config), gguf_files.tensors_of(TINY / name, config)
+    if name == "deepseek_v2":  # so that a row of k_b is a block
+        tensors = widened(metadata, tensors)
     blocks, floats = [], []
     for tensor, shape, kind, content in tensors:
         is_quantised = len(shape) > 1 and shape[-1] % 32 == 0 and tensor.endswith("weight") and not tensor.startswith("position")
         packed, values = q8_0(content) if is_quantised else (content, content)
         blocks.append((tensor, shape, 8 if is_quantised else kind, packed))
         floats.append((tensor, shape, kind, values))
+    assert name != "deepseek_v2" or any("attn_k_b" in tensor and kind == 8 for tensor, _, kind, _ in blocks)
     for path, written in ((tmp_path / "q.gguf", blocks), (tmp_path / "f.gguf", floats)):
         path.write_bytes(gguf_files.gguf(metadata, written))
     arguments = ["--dtype", "float32", "--quantization", "none"]
     assert greedy(tmp_path / "q.gguf", *arguments) == greedy(tmp_path / "f.gguf", *arguments)
     assert len(greedy(tmp_path / "q.gguf", "--dtype", "float32")) == 4, "in integers"
+
+
+def widened(metadata, tensors):
+    """With 32 rows of a key that do not turn, in place of 16, of other numbers."""
+    metadata["deepseek2.attention.key_length_mla"] += 16
+    rng, changed = random.Random(2), []
+    for name, shape, kind, content in tensors:
+        if name.endswith("attn_q.weight"):
+            shape = [shape[0] // 24 * 40, shape[1]]
+        elif name.endswith("attn_k_b.weight"):
+            shape = [*shape[:2], 32]
+        count = math.prod(shape)
+        changed.append((name, shape, kind, content if 4 * count == len(content) else struct.pack(f"<{count}f", *(rng.gauss(0, 0.2) for _ in range(count)))))
+    return changed
 
 
 # ---- a real model ----
@@ -207,6 +272,7 @@ WRONG = {
     "a key that the architecture needs": (gguf_files.gguf({"general.architecture": "gpt-oss"}, [TENSOR]), "no gpt-oss.expert_count among its metadata"),
     "a gating that the architecture has not": (gguf_files.gguf({"general.architecture": "glm4moe", "glm4moe.expert_gating_func": 1}, [TENSOR]),
                                                "glm4moe.expert_gating_func is 1; accepted: 2"),
+    "a gating that nobody has": (gguf_files.gguf({"general.architecture": "deepseek2", "deepseek2.expert_gating_func": 3}, [TENSOR]), "is 3; accepted: 1, 2"),
     "half of a tensor": (gguf_files.gguf(GPT_OSS, [TENSOR, ("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256))]),
                          "tensor blk.0.ffn_gate_exps.weight is there without blk.0.ffn_up_exps.weight"),
     "halves that differ": (gguf_files.gguf(GPT_OSS, [("blk.0.ffn_gate_exps.weight", [2, 4, 8], 0, bytes(256)),

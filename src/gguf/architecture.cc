@@ -59,6 +59,25 @@ constexpr PartName phi2_names[] = {{"output_norm", "model.final_layernorm"},
                                    {"ffn_down", "mlp.fc2"}};
 constexpr std::string_view phi2_needs[] = {"rope.dimension_count"};
 
+// The first files have kv_b whole.
+constexpr PartName deepseek2_names[] = {
+    {"attn_q_a", "self_attn.q_a_proj"},
+    {"attn_q_a_norm", "self_attn.q_a_layernorm"},
+    {"attn_q_b", "self_attn.q_b_proj"},
+    {"attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa"},
+    {"attn_kv_a_norm", "self_attn.kv_a_layernorm"},
+    {"attn_kv_b", "self_attn.kv_b_proj"},
+    {"attn_k_b.weight", "self_attn.kv_b_proj.weight", PartRows::of_heads, "attn_v_b.weight"},
+    {"attn_v_b.weight", "", PartRows::elsewhere},
+    {"exp_probs_b.bias", "mlp.gate.e_score_correction_bias"},
+    {"ffn_gate_shexp", "mlp.shared_experts.gate_proj"},
+    {"ffn_up_shexp", "mlp.shared_experts.up_proj"},
+    {"ffn_down_shexp", "mlp.shared_experts.down_proj"}};
+constexpr std::string_view deepseek2_needs[] = {
+    "attention.kv_lora_rank",     "attention.key_length", "attention.value_length",
+    "rope.dimension_count",       "expert_count",         "expert_used_count",
+    "expert_feed_forward_length", "expert_shared_count",  "leading_dense_block_count"};
+
 constexpr std::int64_t softmax = 1, sigmoid = 2;
 
 // Mixtral is llama with experts.
@@ -109,6 +128,18 @@ constexpr GgufArchitecture architectures[] = {
      .names = phi2_names,
      .needs = phi2_needs,
      .has_guessed_sizes = true},
+    {.name = "deepseek2",
+     .hf_name = "DeepseekV2ForCausalLM",
+     .model_type = "deepseek_v2",
+     .names = deepseek2_names,
+     .expert_gating = softmax,
+     .needs = deepseek2_needs},
+    {.name = "deepseek2",
+     .hf_name = "DeepseekV3ForCausalLM",
+     .model_type = "deepseek_v3",
+     .names = deepseek2_names,
+     .expert_gating = sigmoid,
+     .needs = deepseek2_needs},
 };
 
 // A file that lacks one of them is none of the converter's.

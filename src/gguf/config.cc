@@ -1,5 +1,6 @@
 // The keys: gguf-py/gguf/constants.py of llama.cpp, class Keys.
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 #include <span>
@@ -52,6 +53,24 @@ std::int64_t rows_of(const GgufFile& file, std::string_view tensor) {
   return found == nullptr || found->shape.empty() ? 0 : found->shape[0];
 }
 
+// Of latent attention: of a head what turns, what does not, and values. Older files have its sizes as key_length and
+// value_length; in newer ones these are of the narrow row that all heads share.
+void write_latent_heads(Fields* fields, JsonWriter* json) {
+  const bool is_newer = fields->integer("attention.key_length_mla").has_value();
+  const std::int64_t turned = fields->size("rope.dimension_count");
+  json->key("head_dim").value(turned);
+  json->key("qk_rope_head_dim").value(turned);
+  json->key("qk_nope_head_dim")
+      .value(fields->size(is_newer ? "attention.key_length_mla" : "attention.key_length") - turned);
+  fields->copy_integer("v_head_dim", is_newer ? "attention.value_length_mla" : "attention.value_length");
+  fields->copy_integer("kv_lora_rank", "attention.kv_lora_rank");
+  if (fields->integer("attention.q_lora_rank")) {
+    fields->copy_integer("q_lora_rank", "attention.q_lora_rank");
+  } else {
+    json->key("q_lora_rank").null();
+  }
+}
+
 void write_heads(const GgufFile& file, bool are_guessed, Fields* fields, JsonWriter* json) {
   const std::int64_t heads = fields->integer("attention.head_count").value_or(0);
   const std::int64_t even_share = heads > 0 ? fields->integer("embedding_length").value_or(0) / heads : 0;
@@ -86,7 +105,11 @@ void write_sizes(const GgufFile& file, const GgufArchitecture& architecture, Fie
   }
   fields->copy_integer("num_attention_heads", "attention.head_count");
   fields->copy_integer("max_position_embeddings", "context_length");
-  write_heads(file, architecture.has_guessed_sizes, fields, json);
+  if (fields->integer("attention.kv_lora_rank")) {
+    write_latent_heads(fields, json);
+  } else {
+    write_heads(file, architecture.has_guessed_sizes, fields, json);
+  }
   // Whatever a family calls it.
   fields->copy_number("rms_norm_eps", "attention.layer_norm_rms_epsilon");
   fields->copy_number("layer_norm_eps", "attention.layer_norm_epsilon");
@@ -141,7 +164,7 @@ void write_gpt2(const GgufFile& file, const GgufArchitecture& architecture, Fiel
 // Whether the weights of the chosen experts are divided by their sum: where the file has no word for it as llama.cpp's
 // graphs do.
 bool normalizes(const GgufArchitecture& architecture, const Fields& fields) {
-  constexpr std::string_view not_divided[] = {"qwen2moe", "olmoe"};
+  constexpr std::string_view not_divided[] = {"qwen2moe", "olmoe", "deepseek2"};
   const bool divides = std::ranges::find(not_divided, architecture.name) == std::end(not_divided);
   return fields.flag("expert_weights_norm").value_or(divides);
 }
@@ -158,6 +181,8 @@ void write_experts(const GgufArchitecture& architecture, Fields* fields, JsonWri
   fields->copy_integer("first_k_dense_replace", "leading_dense_block_count");
   fields->copy_integer("n_group", "expert_group_count");
   fields->copy_integer("topk_group", "expert_group_used_count");
+  const bool has_groups = fields->integer("expert_group_count").value_or(1) > 1;
+  json->key("topk_method").value(has_groups ? "group_limited_greedy" : "greedy");
   fields->copy_number("routed_scaling_factor", "expert_weights_scale");
   json->key("norm_topk_prob").value(normalizes(architecture, *fields));
 }
@@ -196,6 +221,14 @@ bool write_rope_factors(const GgufFile& file, Fields* fields, JsonWriter* json) 
   return true;
 }
 
+// DeepSeek's YaRN: the file has a tenth of mscale_all_dim, and mscale is the same (llama.cpp,
+// src/models/deepseek2.cpp). Six digits of a float32 are what config.json had.
+void write_mscale(const Fields& fields, JsonWriter* json) {
+  const double mscale = std::round(fields.number("rope.scaling.yarn_log_multiplier").value_or(0) * 1e7) / 1e6;
+  if (mscale == 0) return;
+  for (const char* const name : {"mscale", "mscale_all_dim"}) json->key(name).value(mscale);
+}
+
 void write_rope(const GgufFile& file, const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
   fields->copy_number("rope_theta", "rope.freq_base");
   if (write_rope_factors(file, fields, json)) return;
@@ -208,6 +241,7 @@ void write_rope(const GgufFile& file, const GgufArchitecture& architecture, Fiel
   fields->copy_number("beta_slow", "rope.scaling.yarn_beta_slow");
   // No word for it: gpt-oss's own config.json.
   if (architecture.name == "gpt-oss") json->key("truncate").value(false);
+  if (architecture.name == "deepseek2") write_mscale(*fields, json);
   json->end_object();
 }
 
