@@ -78,6 +78,28 @@ constexpr std::string_view deepseek2_needs[] = {
     "rope.dimension_count",       "expert_count",         "expert_used_count",
     "expert_feed_forward_length", "expert_shared_count",  "leading_dense_block_count"};
 
+// The first files have the rows of in_proj_qkvz as Hugging Face has them ("ssm_in").
+constexpr PartName qwen3next_names[] = {
+    {"attn_qkv.weight", "linear_attn.in_proj_qkvz.weight", PartRows::of_key_heads, "attn_gate.weight"},
+    {"attn_gate.weight", "", PartRows::elsewhere},
+    {"ssm_in", "linear_attn.in_proj_qkvz"},
+    {"ssm_ba", "linear_attn.in_proj_ba"},
+    {"ssm_conv1d", "linear_attn.conv1d"},
+    {"ssm_dt.bias", "linear_attn.dt_bias"},
+    {"ssm_a", "linear_attn.A_log"},
+    {"ssm_norm", "linear_attn.norm"},
+    {"ssm_out", "linear_attn.out_proj"}};
+constexpr std::string_view qwen3next_needs[] = {"ssm.conv_kernel",
+                                                "ssm.inner_size",
+                                                "ssm.state_size",
+                                                "ssm.time_step_rank",
+                                                "ssm.group_count",
+                                                "expert_count",
+                                                "expert_used_count",
+                                                "expert_feed_forward_length",
+                                                "expert_shared_feed_forward_length",
+                                                "rope.dimension_count"};
+
 constexpr std::int64_t softmax = 1, sigmoid = 2;
 
 // Mixtral is llama with experts.
@@ -140,6 +162,11 @@ constexpr GgufArchitecture architectures[] = {
      .names = deepseek2_names,
      .expert_gating = sigmoid,
      .needs = deepseek2_needs},
+    {.name = "qwen3next",
+     .hf_name = "Qwen3NextForCausalLM",
+     .model_type = "qwen3_next",
+     .names = qwen3next_names,
+     .needs = qwen3next_needs},
 };
 
 // A file that lacks one of them is none of the converter's.

@@ -161,6 +161,20 @@ void write_gpt2(const GgufFile& file, const GgufArchitecture& architecture, Fiel
   fields->copy_number("layer_norm_epsilon", "attention.layer_norm_epsilon");
 }
 
+// Norms' weights have the 1 in them, and A_log is -exp(A_log).
+void write_qwen3_next(const GgufArchitecture& architecture, Fields* fields, JsonWriter* json) {
+  if (architecture.name != "qwen3next") return;
+  json->key("norm_weight_offset").value(0);
+  json->key("linear_decays_are_final").value(true);
+  fields->copy_integer("full_attention_interval", "full_attention_interval");
+  fields->copy_integer("linear_conv_kernel_dim", "ssm.conv_kernel");
+  fields->copy_integer("linear_num_key_heads", "ssm.group_count");
+  fields->copy_integer("linear_key_head_dim", "ssm.state_size");
+  fields->copy_integer("linear_num_value_heads", "ssm.time_step_rank");
+  const std::int64_t heads = std::max<std::int64_t>(1, fields->size("ssm.time_step_rank"));
+  json->key("linear_value_head_dim").value(fields->size("ssm.inner_size") / heads);
+}
+
 // Whether the weights of the chosen experts are divided by their sum: where the file has no word for it as llama.cpp's
 // graphs do.
 bool normalizes(const GgufArchitecture& architecture, const Fields& fields) {
@@ -322,6 +336,7 @@ Result<std::string> gguf_config_json(const GgufFile& file) {
   write_experts(*architecture, &fields, &json);
   write_gemma(*architecture, &fields, &json);
   write_gpt2(file, *architecture, &fields, &json);
+  write_qwen3_next(*architecture, &fields, &json);
   write_rope(file, *architecture, &fields, &json);
   write_window(fields, &json);
   fields.copy_number("embedding_multiplier", "embedding_scale");

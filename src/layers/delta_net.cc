@@ -129,7 +129,8 @@ void DeltaNet::run_head(const Parameters& parameters, const Rows& rows, const Kv
   const std::int64_t offset = convolution_floats() + head * key * value;
   constexpr int dim_max = 512;
   float q[dim_max], k[dim_max], delta[dim_max];
-  const float decay = -std::exp(parameters.vector(a_log_)[head]), bias = parameters.vector(dt_bias_)[head];
+  const float a_log = parameters.vector(a_log_)[head], bias = parameters.vector(dt_bias_)[head];
+  const float decay = shape_.has_final_decays ? a_log : -std::exp(a_log);
   const float* before = sequence.start > 0 ? state_in(cache, sequence, sequence.start - 1) + offset : nullptr;
   for (std::int32_t i = 0; i < sequence.count; ++i) {
     const std::int64_t row = sequence.row + i;

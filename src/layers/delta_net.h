@@ -24,6 +24,7 @@ class DeltaNet {
     int key_dim = 0, value_dim = 0;      // of a head
     int kernel = 4;                      // positions that the convolution sees
     double norm_eps = 1e-6;
+    bool has_final_decays = false;  // A_log is -exp(A_log) in the checkpoint
   };
   // `prefix`: "model.layers.0.linear_attn". Value heads are cut over the group, key heads too, or replicated.
   DeltaNet(Parameters& parameters, TensorParallel tp, const std::string& prefix, const Shape& shape);

@@ -1,5 +1,5 @@
 // Qwen3-Next (2025): three layers in four are gated delta nets, the others attention with gated heads; in all of them
-// experts beside a gated shared one. Norms' weights are kept less 1.
+// experts beside a gated shared one. Norms' weights are kept less 1, unless the file has them otherwise (GGUF).
 #include <fmt/format.h>
 
 #include <cmath>
@@ -66,17 +66,23 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   if (model->attention_bias) fields->refuse_value("attention_bias", *fields->find("attention_bias"), "false");
   read_qwen_experts(fields, {512, 10, 512}, model);
   const auto shared = fields->integer_or("shared_expert_intermediate_size", 1, 1 << 22, 512);
-  model->own_numbers = {{"shared_expert_intermediate_size", static_cast<double>(shared)}};
+  model->own_numbers = {{"shared_expert_intermediate_size", static_cast<double>(shared)},
+                        {"norm_weight_offset", fields->number_or("norm_weight_offset", 0, 1, 1)},
+                        {"linear_decays_are_final", fields->flag_or("linear_decays_are_final", false) ? 1.0 : 0.0}};
   read_attention_layers(fields, model);
   read_delta_net(fields, model);
   return {};
+}
+
+NormKind norm_kind(const ModelConfig& config) {
+  return config.own("norm_weight_offset") == 0 ? NormKind::rms : NormKind::rms_about_one;
 }
 
 Mixer make_mixer(const LayerBuilder& layer) {
   if (attends(layer)) {
     Attention::Shape shape = layer.attention_shape();
     shape.gated = true;
-    shape.head_norms = {"q_norm", "k_norm", HeadNorms::Of::each_head, NormKind::rms_about_one};
+    shape.head_norms = {"q_norm", "k_norm", HeadNorms::Of::each_head, norm_kind(layer.config)};
     return layer.attention(shape);
   }
   const auto number = [&](const char* name) { return static_cast<int>(layer.config.own(name)); };
@@ -86,6 +92,7 @@ Mixer make_mixer(const LayerBuilder& layer) {
   shape.key_dim = number("linear_key_head_dim");
   shape.value_dim = number("linear_value_head_dim");
   shape.kernel = number("linear_conv_kernel_dim");
+  shape.has_final_decays = number("linear_decays_are_final") != 0;
   return layer.delta_net(shape);
 }
 
@@ -97,11 +104,12 @@ FeedForward make_mlp(const LayerBuilder& layer) {
 
 Decoder make(const ModelPart& part) {
   DecoderEnds ends;
-  ends.norm_kind = NormKind::rms_about_one;
+  ends.norm_kind = norm_kind(part.config);
   return Decoder(part, ends, [](const LayerBuilder& layer) {
-    return SequentialBlock{.before_attention = layer.norm("input_layernorm", NormKind::rms_about_one),
+    const NormKind kind = norm_kind(layer.config);
+    return SequentialBlock{.before_attention = layer.norm("input_layernorm", kind),
                            .attention = make_mixer(layer),
-                           .before_mlp = layer.norm("post_attention_layernorm", NormKind::rms_about_one),
+                           .before_mlp = layer.norm("post_attention_layernorm", kind),
                            .mlp = make_mlp(layer)};
   });
 }
