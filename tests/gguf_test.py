@@ -44,7 +44,8 @@ def test_deepseek_llm_cuts_as_its_tokenizer_json_does(tmp_path):
     tokenizer = json.loads((DATA / "tokenizers" / "gpt-2" / "tokenizer.json").read_text())
     metadata = {"general.architecture": "llama", **gguf_files.tokenizer_metadata(tokenizer, "deepseek-llm")}
     (tmp_path / "t.gguf").write_bytes(gguf_files.gguf(metadata))
-    patterns = ["[\r\n]", r"\s?\p{L&}+", "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+", r"\s+$", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"]
+    patterns = ["[\r\n]", r"\s?\p{L&}+",
+                "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+", r"\s+$", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"]
     splits = [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False} for pattern in patterns]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokenizer["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [*splits, {"type": "Digits", "individual_digits": True}, byte_level]}
@@ -123,14 +124,12 @@ def older_phi2(config, metadata, tensors):
 
 
 def older_deepseek2(config, metadata, tensors):
-    """Before llama.cpp computed in the narrow row: kv_b whole, all heads' sizes; V2's gating has no word."""
-    for key in ("key_length_mla", "value_length_mla"):
-        metadata.pop(f"deepseek2.attention.{key}")
+    """Before llama.cpp computed in the narrow row: kv_b whole, all heads' sizes; no word for the gating."""
+    for key in ("attention.key_length_mla", "attention.value_length_mla", "expert_gating_func"):
+        metadata.pop(f"deepseek2.{key}")
     metadata["deepseek2.attention.head_count_kv"] = config["num_attention_heads"]
     metadata["deepseek2.attention.key_length"] = config["qk_nope_head_dim"] + config["qk_rope_head_dim"]
     metadata["deepseek2.attention.value_length"] = config["v_head_dim"]
-    if config["model_type"] == "deepseek_v2":
-        metadata.pop("deepseek2.expert_gating_func")
     _, tensors = layers_with(tensors, ["attn_k_b.weight", "attn_v_b.weight"])
     return metadata, tensors + of_folder(config, "self_attn.kv_b_proj", "attn_kv_b")
 
@@ -147,7 +146,12 @@ def of_folder(config, part, new):
     return [(f"blk.{name.split('.')[2]}.{new}.weight", shape, 0, content) for name, (_, shape, content) in stored.items() if f".{part}.weight" in name]
 
 
-OLDER = {"phi": older_phi2, "deepseek_v2": older_deepseek2, "deepseek_v3": older_deepseek2, "qwen3_next": older_qwen3next}
+def older_gpt2(config, metadata, tensors):
+    """With the head, which is the embedding."""
+    return metadata, tensors + [("output.weight", *rest) for name, *rest in tensors if name == "token_embd.weight"]
+
+
+OLDER = {"gpt2": older_gpt2, "phi": older_phi2, "deepseek_v2": older_deepseek2, "deepseek_v3": older_deepseek2, "qwen3_next": older_qwen3next}
 
 
 @pytest.mark.parametrize("name", OLDER)
@@ -158,14 +162,21 @@ def test_older_files_give_the_same_tokens(name, tmp_path):
     assert greedy(tmp_path / "m.gguf") == greedy(TINY / name)
 
 
-def test_deepseeks_yarn_scales_as_the_folder_says(tmp_path):
-    folder = as_converted("deepseek_v3", tmp_path)
-    config = json.loads((folder / "config.json").read_text())
-    config["rope_parameters"] = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
-                                 "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 0.707}
+# What the tiny models leave at the values that change nothing.
+CHANGED = {"yarn": ("deepseek_v3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 16,
+                                                        "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 0.707}}),
+           "groups": ("deepseek_v2", {"n_group": 2, "topk_group": 1, "topk_method": "group_limited_greedy"}),
+           "weights": ("glm4_moe", {"routed_scaling_factor": 1.5, "norm_topk_prob": False})}
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_what_a_file_says_otherwise_counts(change, tmp_path):
+    name, values = CHANGED[change]
+    folder = as_converted(name, tmp_path)
+    config = {**json.loads((folder / "config.json").read_text()), **values}
     (folder / "config.json").write_text(json.dumps(config))
     gguf_files.write_model(folder, tmp_path / "m.gguf")
-    assert greedy(tmp_path / "m.gguf") == greedy(folder) != greedy(TINY / "deepseek_v3")
+    assert greedy(tmp_path / "m.gguf") == greedy(folder) != greedy(TINY / name)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--dtype", "float32", "--quantization", "none"]])

@@ -191,13 +191,20 @@ Error unknown(const GgufFile& file, std::string_view name) {
               name.substr(0, 60), fmt::join(known, ", "));
 }
 
+// Where the file has no word for it: sigmoid if there are corrections of what decides, which go with it alone.
+std::int64_t likely_gating(const GgufFile& file, const GgufArchitecture& first) {
+  const auto dense = file.integer(std::string(first.name) + ".leading_dense_block_count").value_or(0);
+  const bool is_corrected = file.tensor(fmt::format("blk.{}.exp_probs_b.bias", dense)) != nullptr;
+  return first.expert_gating != 0 && is_corrected ? sigmoid : first.expert_gating;
+}
+
 // The row of the name with the file's gating of experts.
 Result<const GgufArchitecture*> find_architecture(const GgufFile& file, std::string_view name) {
   if (name == mixtral.name && file.integer("llama.expert_count").value_or(0) > 0) return &mixtral;
   const auto first = std::ranges::find(architectures, name, &GgufArchitecture::name);
   if (first == std::end(architectures)) return unknown(file, name);
   const std::string key = std::string(name) + ".expert_gating_func";
-  const std::int64_t gating = file.integer(key).value_or(first->expert_gating);
+  const std::int64_t gating = file.integer(key).value_or(likely_gating(file, *first));
   std::vector<std::int64_t> accepted;
   for (auto row = first; row != std::end(architectures) && row->name == name; ++row) {
     if (row->expert_gating == 0 || row->expert_gating == gating) return &*row;

@@ -44,7 +44,7 @@ struct GgufArchitecture {
   std::span<const PartName> names = {};
   std::string_view layers = "model.layers";
   // expert_gating_func, which tells apart what llama.cpp gives one name: 1 is softmax, 2 sigmoid. 0: not looked at. A
-  // file without it is of the first row of its name.
+  // file without it is of the first row of its name, or of sigmoid's if its experts have corrections.
   std::int64_t expert_gating = 0;
   // Keys of the file that it cannot do without, less their first part: Hugging Face's class has another model's values
   // where they are missing.
