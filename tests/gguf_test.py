@@ -166,6 +166,7 @@ def test_older_files_give_the_same_tokens(name, tmp_path):
 CHANGED = {"yarn": ("deepseek_v3", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0, "original_max_position_embeddings": 16,
                                                         "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 0.707, "mscale_all_dim": 0.707}}),
            "groups": ("deepseek_v2", {"n_group": 2, "topk_group": 1, "topk_method": "group_limited_greedy"}),
+           "all of a head turns": ("glm4_moe", {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}}),
            "weights": ("glm4_moe", {"routed_scaling_factor": 1.5, "norm_topk_prob": False})}
 
 

@@ -82,8 +82,9 @@ void write_heads(const GgufFile& file, bool are_guessed, Fields* fields, JsonWri
     fields->copy_integer("num_key_value_heads", "attention.head_count_kv");
   }
   if (head_dim > 0) json->key("head_dim").value(head_dim);
-  const std::int64_t turned = fields->integer("rope.dimension_count").value_or(head_dim);
-  if (head_dim > 0 && turned < head_dim) {
+  // All of a head, too, where that is not what a family's class has.
+  const std::int64_t turned = fields->size("rope.dimension_count");
+  if (turned > 0 && turned <= head_dim) {
     json->key("partial_rotary_factor").value(static_cast<double>(turned) / static_cast<double>(head_dim));
   }
 }
