@@ -34,7 +34,7 @@ std::vector<float> normal(std::size_t count, float spread = 1.0F) {
 
 struct Shape {
   int heads, kv_heads, head_dim;
-  DType dtype;
+  KvDType dtype;
 };
 
 // `sequences` sequences of `length` tokens, of which the last `rows` are asked, in shuffled blocks of 16.
@@ -95,25 +95,28 @@ void prefill(benchmark::State& state, Shape shape, int length) {
   const double pairs = 0.5 * length * (length + 1);
   state.counters["flops"] = rate(4.0 * pairs * shape.heads * shape.head_dim);
 }
-BENCHMARK_CAPTURE(prefill, qwen2_0_5b_512, Shape{14, 2, 64, DType::bfloat16}, 512)->UseRealTime();
-BENCHMARK_CAPTURE(prefill, qwen2_0_5b_512_f32, Shape{14, 2, 64, DType::float32}, 512)->UseRealTime();
-BENCHMARK_CAPTURE(prefill, llama_8b_512, Shape{32, 8, 128, DType::bfloat16}, 512)->UseRealTime();
-BENCHMARK_CAPTURE(prefill, qwen2_0_5b_4096, Shape{14, 2, 64, DType::bfloat16}, 4096)->UseRealTime();
-BENCHMARK_CAPTURE(prefill, multi_head_512, Shape{8, 8, 64, DType::bfloat16}, 512)->UseRealTime();
+BENCHMARK_CAPTURE(prefill, qwen2_0_5b_512, Shape{14, 2, 64, KvDType::bfloat16}, 512)->UseRealTime();
+BENCHMARK_CAPTURE(prefill, qwen2_0_5b_512_f32, Shape{14, 2, 64, KvDType::float32}, 512)->UseRealTime();
+BENCHMARK_CAPTURE(prefill, qwen2_0_5b_512_int8, Shape{14, 2, 64, KvDType::int8}, 512)->UseRealTime();
+BENCHMARK_CAPTURE(prefill, llama_8b_512, Shape{32, 8, 128, KvDType::bfloat16}, 512)->UseRealTime();
+BENCHMARK_CAPTURE(prefill, qwen2_0_5b_4096, Shape{14, 2, 64, KvDType::bfloat16}, 4096)->UseRealTime();
+BENCHMARK_CAPTURE(prefill, multi_head_512, Shape{8, 8, 64, KvDType::bfloat16}, 512)->UseRealTime();
 
 void decode(benchmark::State& state, Shape shape, int sequences, int length) {
   Attention attention(shape, sequences, length, 1);
   for (auto _ : state) attention.run();
   state.counters["bytes"] =
-      rate(2.0 * sequences * length * shape.kv_heads * shape.head_dim * static_cast<double>(bytes_of(shape.dtype)));
+      rate(2.0 * sequences * length * shape.kv_heads *
+           static_cast<double>(kv_row_bytes(shape.dtype, static_cast<std::size_t>(shape.head_dim))));
 }
-BENCHMARK_CAPTURE(decode, qwen2_0_5b_32x1024, Shape{14, 2, 64, DType::bfloat16}, 32, 1024)->UseRealTime();
-BENCHMARK_CAPTURE(decode, qwen2_0_5b_256x1024, Shape{14, 2, 64, DType::bfloat16}, 256, 1024)->UseRealTime();
-BENCHMARK_CAPTURE(decode, llama_8b_32x1024, Shape{32, 8, 128, DType::bfloat16}, 32, 1024)->UseRealTime();
-BENCHMARK_CAPTURE(decode, llama_8b_32x1024_f32, Shape{32, 8, 128, DType::float32}, 32, 1024)->UseRealTime();
-BENCHMARK_CAPTURE(decode, multi_head_32x1024, Shape{16, 16, 64, DType::bfloat16}, 32, 1024)->UseRealTime();
-BENCHMARK_CAPTURE(decode, one_sequence_32768, Shape{14, 2, 64, DType::bfloat16}, 1, 32768)->UseRealTime();
-BENCHMARK_CAPTURE(decode, one_kv_head_32768, Shape{8, 1, 64, DType::bfloat16}, 1, 32768)->UseRealTime();
+BENCHMARK_CAPTURE(decode, qwen2_0_5b_32x1024, Shape{14, 2, 64, KvDType::bfloat16}, 32, 1024)->UseRealTime();
+BENCHMARK_CAPTURE(decode, qwen2_0_5b_256x1024, Shape{14, 2, 64, KvDType::bfloat16}, 256, 1024)->UseRealTime();
+BENCHMARK_CAPTURE(decode, llama_8b_32x1024, Shape{32, 8, 128, KvDType::bfloat16}, 32, 1024)->UseRealTime();
+BENCHMARK_CAPTURE(decode, llama_8b_32x1024_f32, Shape{32, 8, 128, KvDType::float32}, 32, 1024)->UseRealTime();
+BENCHMARK_CAPTURE(decode, llama_8b_32x1024_int8, Shape{32, 8, 128, KvDType::int8}, 32, 1024)->UseRealTime();
+BENCHMARK_CAPTURE(decode, multi_head_32x1024, Shape{16, 16, 64, KvDType::bfloat16}, 32, 1024)->UseRealTime();
+BENCHMARK_CAPTURE(decode, one_sequence_32768, Shape{14, 2, 64, KvDType::bfloat16}, 1, 32768)->UseRealTime();
+BENCHMARK_CAPTURE(decode, one_kv_head_32768, Shape{8, 1, 64, KvDType::bfloat16}, 1, 32768)->UseRealTime();
 
 // What decode could reach: a sum over memory that no cache holds.
 void read_bandwidth(benchmark::State& state) {

@@ -52,16 +52,15 @@ Result<RowDependencies> dependencies_of(const GenerateOptions& options, const Mo
   Digest config, sampling;
   config.add(archive::encode_value(read));
   sampling.add(archive::encode_value(defaults));
-  return RowDependencies{
-      {"release", version()},
-      {"numerics profile", numerics_profile(isa, compute_dtype(engine, model), compute_quantization(engine, model))},
-      {"model files", model_files_digest(engine.model)},
-      {"model config", config.text()},
-      {"dummy weights", engine.load_format == LoadFormat::dummy ? "true" : "false"},
-      {"max-model-len", fmt::to_string(engine.max_model_len)},
-      {"seed", fmt::to_string(engine.seed)},
-      {"sampling options", sampling.text()},
-      {"metrics", options.metrics ? "true" : "false"}};
+  return RowDependencies{{"release", version()},
+                         {"numerics profile", numerics_profile(isa, engine, model)},
+                         {"model files", model_files_digest(engine.model)},
+                         {"model config", config.text()},
+                         {"dummy weights", engine.load_format == LoadFormat::dummy ? "true" : "false"},
+                         {"max-model-len", fmt::to_string(engine.max_model_len)},
+                         {"seed", fmt::to_string(engine.seed)},
+                         {"sampling options", sampling.text()},
+                         {"metrics", options.metrics ? "true" : "false"}};
 }
 
 // Holds results until every earlier one is written.

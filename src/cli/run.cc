@@ -197,8 +197,7 @@ void print_table(const WorkflowReport& report, const std::vector<NodeTotals>& to
 Result<std::string> profile_of(const TextPromptParams& node) {
   CHORUS_TRY(const ModelConfig model, read_model_config(node.engine.model, node.engine.generation_config));
   CHORUS_TRY(const Isa isa, choose_isa(node.engine.device, node.engine.cpu_isa));
-  return version() + " " +
-         numerics_profile(isa, compute_dtype(node.engine, model), compute_quantization(node.engine, model));
+  return version() + " " + numerics_profile(isa, node.engine, model);
 }
 
 Result<int> run(const std::string& path, bool disable_progress_bars) {

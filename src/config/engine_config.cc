@@ -229,6 +229,8 @@ Result<void> check_supported(const EngineConfig& config) {
        "is not computed on GPUs: give --dtype bfloat16, or --device cpu"},
       {config.on_gpu() && (config.quantization == Quantization::int8 || config.quantization == Quantization::int4),
        "quantization", "to integers is computed on CPUs alone: leave it out, or give --device cpu"},
+      {config.on_gpu() && config.kv_cache_dtype != KvCacheDType::automatic, "kv-cache-dtype",
+       "is auto on GPUs, whose kernels read keys and values in bfloat16: leave it out, or give --device cpu"},
       {parallel.several_nodes() && config.distributed_executor_backend == "external_launcher",
        parallel.nodes_per_replica > 1 ? "nodes-per-replica under external_launcher"
                                       : "data-parallel-size-local below data-parallel-size under external_launcher",
@@ -349,6 +351,24 @@ Quantization compute_quantization(const EngineConfig& config, const ModelConfig&
 
 const char* name_of(Quantization quantization) {
   return enumeration_of(Quantization{}).names[static_cast<std::size_t>(quantization)];
+}
+
+KvDType compute_kv_dtype(const EngineConfig& config, DType dtype) {
+  switch (config.kv_cache_dtype) {
+    case KvCacheDType::automatic:
+      break;
+    case KvCacheDType::bfloat16:
+      return KvDType::bfloat16;
+    case KvCacheDType::float32:
+      return KvDType::float32;
+    case KvCacheDType::int8:
+      return KvDType::int8;
+  }
+  return kv_dtype_of(dtype);
+}
+
+const char* name_of(KvCacheDType dtype) {
+  return enumeration_of(KvCacheDType{}).names[static_cast<std::size_t>(dtype)];
 }
 
 Result<std::uint64_t> parse_bytes(const std::string& text) {

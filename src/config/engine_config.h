@@ -13,12 +13,15 @@
 #include "config/load_balancers.h"
 #include "config/model_config.h"
 #include "config/nearest_name.h"
+#include "tensor/kv_dtype.h"
 
 namespace chorus {
 
 enum class SchedulingPolicy : std::uint8_t { fcfs, priority };
 // What weights are packed as: the checkpoint's own format, floats of the dtype, or integers (tensor/linear_format.h).
 enum class Quantization : std::uint8_t { automatic, none, int8, int4 };
+// What keys and values are stored as: automatic is the dtype of the computation (tensor/kv_dtype.h).
+enum class KvCacheDType : std::uint8_t { automatic, bfloat16, float32, int8 };
 enum class LoadFormat : std::uint8_t { automatic, safetensors, gguf, dummy };
 enum class LoadBalancerName : std::uint8_t {
 #define CHORUS_ENUMERATOR(name) name,
@@ -34,6 +37,9 @@ constexpr auto enumeration_of(LoadFormat) {
 }
 constexpr auto enumeration_of(Quantization) {
   return NamedEnumeration{"a quantization", Quantization::int4, {"auto", "none", "int8", "int4"}};
+}
+constexpr auto enumeration_of(KvCacheDType) {
+  return NamedEnumeration{"a KV cache dtype", KvCacheDType::int8, {"auto", "bfloat16", "float32", "int8"}};
 }
 constexpr auto enumeration_of(LoadBalancerName) {
 #define CHORUS_SPELLING(name) #name,
@@ -197,6 +203,7 @@ struct EngineConfig {
   std::uint64_t seed = 0;  // of dummy weights, and of requests that bring none
   LoadFormat load_format = LoadFormat::automatic;
   Quantization quantization = Quantization::automatic;
+  KvCacheDType kv_cache_dtype = KvCacheDType::automatic;
   std::string generation_config = "auto";           // auto | chorus | directory
   bool trust_remote_code = false;                   // accepted; Chorus never runs a model's code
   std::string distributed_executor_backend = "mp";  // uni | mp | external_launcher | ray
@@ -233,7 +240,7 @@ struct EngineConfig {
       option(self.model, digested, unsaid, {}),
       option(self.tokenizer, own, unsaid, {.name = "tokenizer", .value_hint = "DIR", .takes_none = true, .help = "the model's own directory"}),
       option(self.dtype, digested, told, {.name = "dtype", .value_hint = "NAME",
-             .accepted = "auto, bfloat16, float32", .help = "type of weights and KV cache: auto, bfloat16, float32"}),
+             .accepted = "auto, bfloat16, float32", .help = "type of weights, and of the KV cache if not told: auto, bfloat16, float32"}),
       option(self.device, digested, told, {.name = "device", .value_hint = "NAME", .accepted = "auto, cpu, cuda, cuda-emulation",
              .help = "auto (the CPU), cpu, cuda: one GPU a replica; cuda-emulation is for tests"}),
       option(self.gpu_memory_utilization, own, told, {.name = "gpu-memory-utilization", .value_hint = "FRACTION", .help =
@@ -241,8 +248,7 @@ struct EngineConfig {
       option(self.cpu_isa, digested, told, {.name = "cpu-isa", .value_hint = "NAME",
              .accepted = "auto, amx-bf16, avx512-bf16, avx2-f32, scalar",
              .help = "kernels: auto, amx-bf16, avx512-bf16, avx2-f32, scalar"}),
-      option(self.threads, own, told, {.name = "threads", .value_hint = "N", .max = 4096,
-             .help = "threads per worker; 0: the worker's share of the cores"}),
+      option(self.threads, own, told, {.name = "threads", .value_hint = "N", .max = 4096, .help = "threads per worker; 0: its share of the cores"}),
       option(self.cpu_threads_bind, own, told, {.name = "cpu-threads-bind", .value_hint = "CORES",
              .help = "auto, none, or a core list for each worker: 0-3|4-7"}),
       option(self.max_model_len, agreed, told, {.name = "max-model-len", .value_hint = "N", .max = tokens_max,
@@ -265,6 +271,8 @@ struct EngineConfig {
              .help = "auto, safetensors, gguf, dummy (seeded random weights)"}),
       option(self.quantization, digested, told, {.name = "quantization", .short_name = "-q", .value_hint = "NAME",
              .respell = respell_quantization, .help = "weights as auto (GGUF: its blocks), none (--dtype), int8, int4"}),
+      option(self.kv_cache_dtype, digested, told, {.name = "kv-cache-dtype", .value_hint = "NAME",
+             .help = "keys and values as auto (--dtype), bfloat16, float32, int8 (a scale for each token and head)"}),
       option(self.generation_config, digested, as_path, {.name = "generation-config", .value_hint = "NAME",
              .accepted = "auto, chorus", .respell = respell_generation_config,
              .help = "sampling defaults: auto (the model's), chorus (none), or a directory"}),
@@ -287,8 +295,7 @@ struct EngineConfig {
       option(self.fault_point, own, unsaid, {.name = "fault-point", .value_hint = "WORKER@NAME:N",
              .help = "for tests: where a worker is killed"}),
       option(self.headless, own, told, {.name = "headless", .of_serve = true, .help = "engines without a front end"}),
-      option(self.cluster_key_file, own, as_path, {.name = "cluster-key-file", .value_hint = "FILE",
-             .takes_none = true, .help = "the secret that the nodes share"}),
+      option(self.cluster_key_file, own, as_path, {.name = "cluster-key-file", .value_hint = "FILE", .takes_none = true, .help = "the secret of the nodes"}),
       option(self.engine_start_timeout_ms, own, told, {.name = "engine-start-timeout-ms", .value_hint = "MS",
              .min = 1, .help = "from an engine's start until it is ready"}),
       option(self.engine_heartbeat_timeout_ms, own, told, {.name = "engine-heartbeat-timeout-ms", .value_hint = "MS",
@@ -321,6 +328,9 @@ DType compute_dtype(const EngineConfig& config, const ModelConfig& model);
 // What --quantization means for this model: none where it is auto and the checkpoint has no blocks, or on a GPU.
 Quantization compute_quantization(const EngineConfig& config, const ModelConfig& model);
 const char* name_of(Quantization quantization);
+// What --kv-cache-dtype means for a computation in `dtype`.
+KvDType compute_kv_dtype(const EngineConfig& config, DType dtype);
+const char* name_of(KvCacheDType dtype);
 
 // "4GiB", "512MiB", "1.5G", "1000000": bytes. K, M, G, T (also as KiB ...) are powers of 1024; KB, MB, GB, TB of 1000.
 Result<std::uint64_t> parse_bytes(const std::string& text);

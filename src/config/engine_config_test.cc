@@ -105,7 +105,7 @@ TEST(EngineOptions, AcceptWhatVllmHasWithoutEffect) {
     EXPECT_EQ(message(validate(config)), "") << name;
   }
   EXPECT_THAT(error_of("quantization", "awq"), AllOf(HasSubstr("quantization"), HasSubstr("awq"), HasSubstr("none")));
-  EXPECT_THAT(error_of("kv-cache-dtype", "fp8"), HasSubstr("auto"));
+  EXPECT_THAT(error_of("kv-cache-dtype", "fp8"), AllOf(HasSubstr("fp8"), HasSubstr("auto, bfloat16, float32, int8")));
 }
 
 TEST(EngineOptions, UnknownNamesAndValuesSayWhatIsMeant) {
@@ -180,7 +180,9 @@ TEST(Validate, NamesOptionValueAndBound) {
 TEST(Validate, RefusesWhatThisVersionDoesNotRun) {
   EXPECT_THAT(message_of({{"device", "cuda"}, {"-tp", "2"}}), HasSubstr("one GPU a replica"));
   EXPECT_THAT(message_of({{"device", "cuda"}, {"dtype", "float32"}}), HasSubstr("bfloat16"));
-  EXPECT_EQ(message_of({{"device", "cuda"}, {"-dp", "2"}}), "");
+  EXPECT_THAT(message_of({{"device", "cuda"}, {"kv-cache-dtype", "int8"}}),
+              AllOf(HasSubstr("--kv-cache-dtype"), HasSubstr("--device cpu")));
+  EXPECT_EQ(message_of({{"device", "cuda"}, {"kv-cache-dtype", "auto"}, {"-dp", "2"}}), "");
   EXPECT_EQ(message(validate(config_with("data-parallel-address", "127.0.0.1"))), "");
 }
 

@@ -112,9 +112,6 @@ Result<void> only_tokenizer_mode(Value value) {
   return known ? Result<void>()
                : Result<void>(not_accepted(value, "auto, hf, fast, slow (all are Chorus' own tokenizer)"));
 }
-Result<void> only_auto(Value value) {
-  return value == "auto" ? Result<void>() : Result<void>(not_accepted(value, "auto (the model's dtype)"));
-}
 
 // vLLM's, without a field here.
 constexpr EngineOption accepted_options[] = {
@@ -138,7 +135,6 @@ constexpr EngineOption accepted_options[] = {
     {.name = "async-scheduling", .help = no_effect_help, .accept = ignore_flag},
     {.name = "use-v2-block-manager", .help = no_effect_help, .accept = ignore_flag},
     {.name = "compilation-config", .value_hint = "JSON", .help = no_effect_help, .accept = ignore},
-    {.name = "kv-cache-dtype", .value_hint = "NAME", .help = "auto: the model's dtype", .accept = only_auto},
     {.name = "disable-sliding-window", .help = "false", .accept = only_false},
 };
 

@@ -50,8 +50,8 @@ TEST(EngineOptionTable, SaysWhatMustAgree) {
               ElementsAre("max-model-len", "block-size", "data-parallel-size", "tensor-parallel-size",
                           "pipeline-parallel-size", "decode-context-parallel-size", "pp-layer-partition",
                           "enable-expert-parallel", "enable-eplb", "eplb-config", "nodes-per-replica"));
-  EXPECT_THAT(names_with(Agreement::digested),
-              ElementsAre("dtype", "device", "cpu-isa", "load-format", "quantization", "generation-config"));
+  EXPECT_THAT(names_with(Agreement::digested), ElementsAre("dtype", "device", "cpu-isa", "load-format", "quantization",
+                                                           "kv-cache-dtype", "generation-config"));
   EXPECT_THAT(names_with(Agreement::launched), ElementsAre("max-num-seqs", "max-num-batched-tokens", "seed"));
 }
 

@@ -21,7 +21,7 @@ struct Shard {
 
 Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConfig& model) {
   CHORUS_TRY(const Isa isa, choose_isa(config.device, config.cpu_isa));
-  const DType dtype = compute_dtype(config, model);
+  const KvDType dtype = compute_kv_dtype(config, compute_dtype(config, model));
   std::vector<Shard> shards;
   for (int shard = 0; shard < weight_shards(config.parallel); ++shard) {
     CHORUS_TRY(const DeclaredModel part, declare_shard(config, model, isa, shard));

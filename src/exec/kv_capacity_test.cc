@@ -33,6 +33,18 @@ TEST_F(KvCapacityTest, CountsWholeBlocks) {
   EXPECT_EQ(tokens(block_bytes - 1), 0);
 }
 
+TEST_F(KvCapacityTest, CountsWhatKeysAndValuesAreStoredAs) {
+  for (const char* dtype : {"bfloat16", "float32"}) {  // of the computation
+    config.dtype = dtype;
+    config.kv_cache_dtype = KvCacheDType::bfloat16;
+    EXPECT_EQ(tokens(12 * block_bytes), 192);
+    config.kv_cache_dtype = KvCacheDType::float32;
+    EXPECT_EQ(tokens(12 * block_bytes), 96);
+    config.kv_cache_dtype = KvCacheDType::int8;  // a head of 8 takes 8 bytes and 4 of its scale, not 16
+    EXPECT_EQ(tokens(12 * block_bytes), 256);
+  }
+}
+
 TEST_F(KvCapacityTest, EachWorkerHasItsPartOfABlock) {
   config.parallel.tensor_parallel_size = 2;
   EXPECT_EQ(tokens(10 * block_bytes / 2), 160);

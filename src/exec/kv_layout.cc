@@ -59,7 +59,7 @@ KvWindow kv_window(const ModelConfig& model, const ParallelConfig& parallel) {
   return {tables, std::ranges::max(windows)};
 }
 
-KvPlaces::KvPlaces(std::span<const KvCacheSpec> layers, const KvWindow& window, int block_size, DType dtype) {
+KvPlaces::KvPlaces(std::span<const KvCacheSpec> layers, const KvWindow& window, int block_size, KvDType dtype) {
   const auto is_windowed = [&](const KvCacheSpec& spec) { return window.tables > 0 && spec.window > 0; };
   const auto windowed = static_cast<int>(std::ranges::count_if(layers, is_windowed));
   const int in_table = std::max(1, divided_up(windowed, std::max(1, window.tables)));

@@ -19,9 +19,9 @@
 namespace chorus {
 
 // The windowed tables of a replica's sequences: the same on all stages. None where no layer has a window or all have
-// one (a prefix is found by blocks of layers that see all keys), where context ranks share the keys, and where a stage's
-// layers do not make tables of about one size: short sequences would take over a fifth more than without windows.
-// Layers with different windows are kept as far back as the widest reaches.
+// one (a prefix is found by blocks of layers that see all keys), where context ranks share the keys, and where a
+// stage's layers do not make tables of about one size: short sequences would take over a fifth more than without
+// windows. Layers with different windows are kept as far back as the widest reaches.
 KvWindow kv_window(const ModelConfig& model, const ParallelConfig& parallel);
 
 struct KvPlace {
@@ -32,7 +32,7 @@ struct KvPlace {
 class KvPlaces {
  public:
   // `layers`: of one worker.
-  KvPlaces(std::span<const KvCacheSpec> layers, const KvWindow& window, int block_size, DType dtype);
+  KvPlaces(std::span<const KvCacheSpec> layers, const KvWindow& window, int block_size, KvDType dtype);
 
   const KvPlace& of(std::size_t layer) const { return places_[layer]; }
   // Of one block in one slot: what the largest of its layers takes.

@@ -54,7 +54,7 @@ TEST(KvPlaces, ShareASlotBetweenTablesAlone) {
   const KvCacheSpec all_keys{.kv_heads = 2, .head_dim = 8}, windowed{.kv_heads = 2, .head_dim = 8, .window = 8};
   std::vector<KvCacheSpec> layers;
   for (int i = 0; i < 26; ++i) layers.push_back(i % 6 == 5 ? all_keys : windowed);
-  const KvPlaces places(layers, {6, 8}, 16, DType::bfloat16);
+  const KvPlaces places(layers, {6, 8}, 16, KvDType::bfloat16);
   std::map<std::pair<int, int>, int> used;
   for (std::size_t layer = 0; layer < layers.size(); ++layer) {
     const KvPlace& place = places.of(layer);
@@ -63,16 +63,24 @@ TEST(KvPlaces, ShareASlotBetweenTablesAlone) {
     EXPECT_EQ((used[{place.table, place.slot}]++), 0) << "layer " << layer;
   }
   EXPECT_EQ(places.slots(), 4);
-  EXPECT_EQ(places.block_bytes(), 4 * all_keys.block_bytes(16, DType::bfloat16));
-  const KvPlaces whole(layers, {}, 16, DType::bfloat16);
-  EXPECT_EQ(whole.block_bytes(), 26 * all_keys.block_bytes(16, DType::bfloat16));
+  EXPECT_EQ(places.block_bytes(), 4 * all_keys.block_bytes(16, KvDType::bfloat16));
+  const KvPlaces whole(layers, {}, 16, KvDType::bfloat16);
+  EXPECT_EQ(whole.block_bytes(), 26 * all_keys.block_bytes(16, KvDType::bfloat16));
+}
+
+TEST(KvPlaces, CountCodesWithTheirScalesAndStatesInFloat32) {
+  const std::vector<KvCacheSpec> layers = {{.kv_heads = 2, .head_dim = 64}, {.state_floats = 1000}};
+  const KvPlaces codes(layers, {}, 16, KvDType::int8), floats(layers, {}, 16, KvDType::float32);
+  EXPECT_EQ(codes.slot_bytes(0), 2U * 2 * 16 * (64 + 4));
+  EXPECT_EQ(floats.slot_bytes(0), 2U * 2 * 16 * 64 * 4);
+  for (const KvPlaces* places : {&codes, &floats}) EXPECT_EQ(places->slot_bytes(1), 4032U) << "whole cache lines";
 }
 
 TEST(KvPlaces, GiveASlotWhatItsLargestLayerTakes) {
   const std::vector<KvCacheSpec> layers = {{.kv_heads = 1, .head_dim = 8}, {.kv_heads = 4, .head_dim = 8, .window = 8}};
-  const KvPlaces places(layers, {1, 8}, 16, DType::float32);
+  const KvPlaces places(layers, {1, 8}, 16, KvDType::float32);
   EXPECT_EQ(places.slots(), 1);
-  EXPECT_EQ(places.slot_bytes(0), layers[1].block_bytes(16, DType::float32));
+  EXPECT_EQ(places.slot_bytes(0), layers[1].block_bytes(16, KvDType::float32));
 }
 
 }  // namespace

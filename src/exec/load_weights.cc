@@ -112,10 +112,22 @@ class LoadingLog {
 
 }  // namespace
 
-std::string numerics_profile(Isa isa, DType dtype, Quantization quantization) {
+std::string numerics_profile(Isa isa, DType dtype, Quantization quantization, KvDType kv_dtype) {
   std::string profile = fmt::format("{}/{}", name_of(isa), name_of(dtype));
-  if (quantization == Quantization::none) return profile;
-  return profile + "/" + (quantization == Quantization::automatic ? "stored" : name_of(quantization));
+  if (quantization != Quantization::none) {
+    profile += fmt::format("/{}", quantization == Quantization::automatic ? "stored" : name_of(quantization));
+  }
+  if (kv_dtype != kv_dtype_of(dtype)) profile += fmt::format("/kv-{}", name_of(kv_dtype));
+  return profile;
+}
+
+std::string numerics_profile(Isa isa, DType dtype) {
+  return numerics_profile(isa, dtype, Quantization::none, kv_dtype_of(dtype));
+}
+
+std::string numerics_profile(Isa isa, const EngineConfig& config, const ModelConfig& model) {
+  const DType dtype = compute_dtype(config, model);
+  return numerics_profile(isa, dtype, compute_quantization(config, model), compute_kv_dtype(config, dtype));
 }
 
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype) {

@@ -32,8 +32,13 @@ struct LoadedWeights {
 };
 
 // "amx-bf16/bfloat16", and behind another / how weights are packed that are not floats of the dtype: int8, int4, or
-// stored (as the checkpoint has them). docs/numerics.md.
-std::string numerics_profile(Isa isa, DType dtype, Quantization quantization = Quantization::none);
+// stored (as the checkpoint has them); then, where keys and values are not stored in the dtype, kv-int8, kv-bfloat16 or
+// kv-float32. docs/numerics.md.
+std::string numerics_profile(Isa isa, DType dtype, Quantization quantization, KvDType kv_dtype);
+// Where nothing but the instruction set and the dtype is chosen.
+std::string numerics_profile(Isa isa, DType dtype);
+// As the configuration has it computed.
+std::string numerics_profile(Isa isa, const EngineConfig& config, const ModelConfig& model);
 
 // The model's weights as they lie in its directory, or made up for --load-format dummy.
 Result<std::unique_ptr<Checkpoint>> open_weights_of(const EngineConfig& config, const ModelConfig& model, DType dtype);

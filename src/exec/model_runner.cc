@@ -157,7 +157,7 @@ Result<std::int32_t> ModelRunner::agree_on_blocks(std::uint64_t own) {
 }
 
 Result<void> ModelRunner::allocate_kv() {
-  const KvPlaces places(decoder_.kv(), kv_window_, options_.block_size, options_.dtype);
+  const KvPlaces places(decoder_.kv(), kv_window_, options_.block_size, options_.kv_dtype);
   const std::size_t block_bytes = places.block_bytes();
   CHORUS_TRY(kv_blocks_, agree_on_blocks(options_.kv_cache_bytes / block_bytes));
   if (kv_blocks_ < 1) {
@@ -175,7 +175,7 @@ Result<void> ModelRunner::allocate_kv() {
     slots.push_back(slots.back() + places.slot_bytes(slot) * static_cast<std::size_t>(kv_blocks_));
   for (const KvCacheSpec& spec : decoder_.kv()) {
     const KvPlace& place = places.of(caches_.size());
-    caches_.push_back({spec.layout(options_.block_size, options_.dtype),
+    caches_.push_back({spec.layout(options_.block_size, options_.kv_dtype),
                        slots[static_cast<std::size_t>(place.slot)],
                        {groups_.at.cp, groups_.cp_size},
                        place.table});

@@ -28,6 +28,7 @@ class ModelRunner {
     Isa isa = Isa::scalar;
     DType dtype = DType::bfloat16;
     Quantization quantization = Quantization::none;  // of the weights
+    KvDType kv_dtype = KvDType::bfloat16;            // bfloat16 where isa is a GPU's
     int max_model_len = 0;
     int block_size = 16;
     std::uint64_t kv_cache_bytes = 0;

@@ -35,6 +35,7 @@ TEST(ModelRunnerAllocation, AStepOfDecodingAllocatesNothing) {
   ModelRunner::Options options;
   options.isa = model.weights.isa;
   options.dtype = model.weights.dtype;
+  options.kv_dtype = kv_dtype_of(options.dtype);
   options.max_model_len = model.config.max_position_embeddings;
   options.kv_cache_bytes = std::uint64_t{4} << 20;
   const auto runner = ModelRunner::create(model.config, options, {}, 0,

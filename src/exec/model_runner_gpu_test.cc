@@ -21,6 +21,7 @@ class ModelRunnerOnGpu : public testing::TestWithParam<const char*> {
     ModelRunner::Options options;
     options.isa = model.weights.isa;
     options.dtype = model.weights.dtype;
+    options.kv_dtype = kv_dtype_of(options.dtype);
     options.max_model_len = model.config.max_position_embeddings;
     options.kv_cache_bytes = std::uint64_t{1} << 20;
     options.rows_max = 512;

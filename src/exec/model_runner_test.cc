@@ -24,6 +24,7 @@ ModelRunner::Options options_of(const TinyModel& model, int threads = 1) {
   ModelRunner::Options options;
   options.isa = model.weights.isa;
   options.dtype = model.weights.dtype;
+  options.kv_dtype = kv_dtype_of(options.dtype);
   options.max_model_len = model.config.max_position_embeddings;
   options.kv_cache_bytes = std::uint64_t{4} << 20;
   options.threads = threads;

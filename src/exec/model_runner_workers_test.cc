@@ -41,6 +41,7 @@ Result<std::unique_ptr<ModelRunner>> create(const TinyModel& model, int rank,
   ModelRunner::Options options;
   options.isa = model.weights.isa;
   options.dtype = model.weights.dtype;
+  options.kv_dtype = kv_dtype_of(options.dtype);
   options.max_model_len = model.config.max_position_embeddings;
   options.kv_cache_bytes = kv_cache_bytes;
   options.balancing = balancing;

@@ -25,6 +25,7 @@ Result<std::unique_ptr<ModelRunner>> make_runner(const WorkerSetup& setup, const
   options.isa = weights.isa;
   options.dtype = weights.dtype;
   options.quantization = weights.quantization;
+  options.kv_dtype = compute_kv_dtype(setup.config, weights.dtype);
   options.max_model_len =
       setup.config.max_model_len > 0 ? setup.config.max_model_len : setup.model.max_position_embeddings;
   options.block_size = setup.config.block_size;

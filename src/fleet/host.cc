@@ -54,7 +54,7 @@ Result<void> FleetHost::start(FleetSetup setup) {
                                           setup.interrupted));
   times_.load_s = seconds_since(begin);
   times_.weight_bytes = weights_.arena.size();
-  times_.profile = numerics_profile(weights_);
+  times_.profile = numerics_profile(weights_, config_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
   tell_kv_capacity();
   add_replicas();

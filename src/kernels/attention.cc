@@ -1,6 +1,8 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
+#include <bit>
+#include <limits>
 
 #include "base/check.h"
 #include "kernels/attention_plan.h"
@@ -12,17 +14,32 @@ namespace {
 
 // Where K of a head of a block begins; V follows it.
 std::byte* head_of(const KvCacheLayer& cache, std::int32_t block, int head) {
-  const std::size_t block_bytes = cache.layout.block_bytes();
-  const std::size_t head_bytes = block_bytes / static_cast<std::size_t>(cache.layout.kv_heads);
-  return cache.data + static_cast<std::size_t>(block) * block_bytes + static_cast<std::size_t>(head) * head_bytes;
+  return cache.data + static_cast<std::size_t>(block) * cache.layout.block_bytes() +
+         2 * static_cast<std::size_t>(head) * cache.layout.head_bytes();
 }
 
-template <typename T>
-T stored(float value) {
-  if constexpr (std::is_same_v<T, float>) {
-    return value;
-  } else {
-    return to_bfloat16(value);
+// Stores a row of a head, its elements `stride` apart; a row of codes has a scale too.
+void store_row(const float* row, int head_dim, std::ptrdiff_t stride, float* to, float* /*scale*/) {
+  for (int d = 0; d < head_dim; ++d) to[d * stride] = row[d];
+}
+void store_row(const float* row, int head_dim, std::ptrdiff_t stride, Bfloat16* to, float* /*scale*/) {
+  for (int d = 0; d < head_dim; ++d) to[d * stride] = to_bfloat16(row[d]);
+}
+void store_row(const float* row, int head_dim, std::ptrdiff_t stride, std::int8_t* to, float* scale) {
+  constexpr float smallest_row = 1e-30F;  // below it the inverse of the scale would not be finite
+  std::uint32_t largest_bits = 0;         // of a NaN they are the largest
+  for (int d = 0; d < head_dim; ++d) {
+    largest_bits = std::max(largest_bits, std::bit_cast<std::uint32_t>(row[d]) & 0x7fffffffU);
+  }
+  const auto largest = std::bit_cast<float>(largest_bits);
+  const bool is_finite = largest_bits < 0x7f800000U, has_codes = is_finite && largest >= smallest_row;
+  *scale = has_codes ? largest / 127 : is_finite ? 0 : std::numeric_limits<float>::quiet_NaN();
+  const float inverse = has_codes ? 127 / largest : 0;
+  // Adding 1.5 * 2^23 rounds to the nearest integer, ties to even, which then stands in the low bits of the sum.
+  constexpr float rounder = 12582912.0F;
+  for (int d = 0; d < head_dim; ++d) {
+    const std::int32_t bits = std::bit_cast<std::int32_t>((has_codes ? row[d] : 0) * inverse + rounder);
+    to[d * stride] = static_cast<std::int8_t>(bits - std::bit_cast<std::int32_t>(rounder));
   }
 }
 
@@ -39,15 +56,19 @@ void write_block(const KvCacheLayer& cache, const AttentionSequence& sequence, s
                  int head, const KvSource& source) {
   const int block_size = cache.layout.block_size, head_dim = cache.layout.head_dim;
   const std::int32_t block = sequence.block_table[static_cast<std::size_t>(first / block_size)];
-  T* keys = reinterpret_cast<T*>(head_of(cache, block, head));
-  T* values = keys + static_cast<std::ptrdiff_t>(head_dim) * block_size;
+  std::byte* const head_data = head_of(cache, block, head);
+  T* keys = reinterpret_cast<T*>(head_data);
+  T* values = reinterpret_cast<T*>(head_data + cache.layout.head_bytes());
+  const std::ptrdiff_t elements = static_cast<std::ptrdiff_t>(head_dim) * block_size;
+  auto *key_scales = reinterpret_cast<float*>(keys + elements),
+       *value_scales = reinterpret_cast<float*>(values + elements);
   for (std::int32_t position = first; position < last; ++position) {
     const std::int64_t row = sequence.row + position - sequence.start;
     const float* k = source.k + row * source.ldk + static_cast<std::int64_t>(head) * head_dim;
     const float* v = source.v + row * source.ldv + static_cast<std::int64_t>(head) * head_dim;
     const int slot = position % block_size;
-    for (int d = 0; d < head_dim; ++d) keys[static_cast<std::ptrdiff_t>(d) * block_size + slot] = stored<T>(k[d]);
-    for (int d = 0; d < head_dim; ++d) values[static_cast<std::ptrdiff_t>(slot) * head_dim + d] = stored<T>(v[d]);
+    store_row(k, head_dim, block_size, keys + slot, key_scales + slot);
+    store_row(v, head_dim, 1, values + static_cast<std::ptrdiff_t>(slot) * head_dim, value_scales + slot);
   }
 }
 
@@ -100,10 +121,13 @@ void kv_write(ThreadPool& pool, Isa, const KvCacheLayer& cache, std::span<const 
   for (const AttentionSequence& sequence : sequences) check_sequence(cache.layout, sequence);
   const KvSource source = {k, ldk, v, ldv};
   pool.run([&](int thread, int count) {
-    if (cache.layout.dtype == DType::float32) {
-      write_share<float>(cache, sequences, source, thread, count);
-    } else {
-      write_share<Bfloat16>(cache, sequences, source, thread, count);
+    switch (cache.layout.dtype) {
+      case KvDType::float32:
+        return write_share<float>(cache, sequences, source, thread, count);
+      case KvDType::bfloat16:
+        return write_share<Bfloat16>(cache, sequences, source, thread, count);
+      case KvDType::int8:
+        return write_share<std::int8_t>(cache, sequences, source, thread, count);
     }
   });
 }

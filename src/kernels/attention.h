@@ -5,6 +5,14 @@
 // weighted values) in float32, and partitions are merged in ascending order. What a row computes depends on its q, its
 // keys and p alone: not on the other rows of the step, on chunking or on threads; keys beyond p are never read into a
 // sum.
+//
+// Keys and values stored in 8 bits (KvDType::int8). The row x of one head of one token is rounded when it is written:
+// s = |largest| / 127 and codes c = x (127 / |largest|) to the nearest (ties to even): c s stands for x within about
+// s / 2. A row whose largest is below 1e-30 is zeros with a scale of 0; one with a NaN or an infinity has a scale that
+// is NaN, so that it reaches the output. A score is s_k (sum over d of q[d] c_k[d]): the chain of multiply-adds of a
+// float cache over the codes, which float32 holds exactly, then one product. A weighted value is a chain of
+// multiply-adds of (w s_v) and c_v; the softmax's sum is of w. Every product and sum is one IEEE operation in a fixed
+// order, as for floats: no de-quantised key or value is ever stored, and nothing depends on tiles.
 #pragma once
 
 #include <cstddef>
@@ -15,21 +23,24 @@
 #include "kernels/isa.h"
 #include "kernels/linear.h"
 #include "kernels/thread_pool.h"
-#include "tensor/dtype.h"
+#include "tensor/kv_dtype.h"
 
 namespace chorus {
 
 // The KV memory of one layer: `blocks` blocks of `block_size` tokens, K and V of all of this rank's KV heads.
 // K of a head is stored transposed ([head_dim][block_size]) and V as [block_size][head_dim], so that 16 keys are one
-// vector.
+// vector. With int8 the scales [block_size] of K, float32, follow K's codes, and those of V V's.
 struct KvLayout {
   int kv_heads = 0;
   int head_dim = 0;
-  int block_size = 16;               // a multiple of 16
-  DType dtype = DType::bfloat16;     // float32 or bfloat16
-  std::size_t block_bytes() const {  // of one block, K and V, one layer
-    return 2 * static_cast<std::size_t>(kv_heads) * static_cast<std::size_t>(head_dim) *
-           static_cast<std::size_t>(block_size) * bytes_of(dtype);
+  int block_size = 16;  // a multiple of 16
+  KvDType dtype = KvDType::bfloat16;
+  std::size_t head_bytes() const {  // of one head of one block, K or V
+    return static_cast<std::size_t>(block_size) * kv_row_bytes(dtype, static_cast<std::size_t>(head_dim));
+  }
+  std::size_t block_bytes() const {  // of one block, K and V, one layer: whole cache lines
+    constexpr std::size_t line = 64;
+    return (2 * static_cast<std::size_t>(kv_heads) * head_bytes() + line - 1) / line * line;
   }
 };
 // Which keys of every sequence a KV memory holds: of `count` equal memories that share each sequence, number `index`

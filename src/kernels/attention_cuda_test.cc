@@ -110,7 +110,7 @@ class SequenceInMemory {
   std::vector<float> attend_on_cpu(std::int32_t position) const {
     ThreadPool pool(1);
     Scratch scratch;
-    const KvLayout layout{heads_.kv_heads, heads_.head_dim, block_size, DType::bfloat16};
+    const KvLayout layout{heads_.kv_heads, heads_.head_dim, block_size, KvDType::bfloat16};
     AlignedBytes memory(layout.block_bytes() * table_.size());
     const KvCacheLayer cache{layout, memory.data()};
     const AttentionSequence all{0, 0, length_, table_};

@@ -4,7 +4,8 @@
 // What one lane computes is the same whatever its tile: a score is a chain of head_dim multiply-adds in ascending
 // dimension, one key a vector lane; a weighted value is a chain of multiply-adds in ascending key. Tiles only choose
 // which chains run side by side. Scores of keys that a lane does not see may be computed (and be garbage) but are
-// replaced before use; their values are never multiplied, since 0 * NaN is NaN.
+// replaced before use; their values are never multiplied, since 0 * NaN is NaN. Codes of 8 bits are widened where they
+// are loaded; a key's scale multiplies its score, a value's scale its weight (attention.h).
 #pragma once
 
 #include "kernels/attention_tile.h"
@@ -56,14 +57,43 @@ struct KeyVector {
   const T* keys;
   const T* values;
 };
+// And the scales of their rows.
+template <typename T>
+inline constexpr bool has_scales = sizeof(T) == 1;
+template <>
+struct KeyVector<Int8Code> {
+  const Int8Code* keys;
+  const Int8Code* values;
+  const float* key_scales;
+  const float* value_scales;
+};
 template <typename T>
 CHORUS_INLINE KeyVector<T> key_vector(const AttentionCall& call, const AttentionTile& tile, int position) {
   const std::size_t block = static_cast<std::size_t>(tile.block_table[position / call.block_size]);
   const std::byte* head =
       call.cache + block * call.block_bytes + static_cast<std::size_t>(tile.kv_head) * 2 * call.head_bytes;
   const int slot = position % call.block_size;
-  return {reinterpret_cast<const T*>(head) + slot,
-          reinterpret_cast<const T*>(head + call.head_bytes) + static_cast<std::ptrdiff_t>(slot) * call.head_dim};
+  const T* keys = reinterpret_cast<const T*>(head);
+  const T* values = reinterpret_cast<const T*>(head + call.head_bytes);
+  const std::ptrdiff_t first_value = static_cast<std::ptrdiff_t>(slot) * call.head_dim;
+  if constexpr (has_scales<T>) {
+    const std::ptrdiff_t codes = static_cast<std::ptrdiff_t>(call.block_size) * call.head_dim;
+    return {keys + slot, values + first_value, reinterpret_cast<const float*>(keys + codes) + slot,
+            reinterpret_cast<const float*>(values + codes) + slot};
+  } else {
+    return {keys + slot, values + first_value};
+  }
+}
+
+template <typename T>
+CHORUS_INLINE Vector16 scaled_scores(Vector16 scores, const KeyVector<T>& of) {
+  if constexpr (has_scales<T>) return multiply(scores, load(of.key_scales));
+  return scores;
+}
+template <typename T>
+CHORUS_INLINE Vector16 scaled_weights(Vector16 weights, const KeyVector<T>& of) {
+  if constexpr (has_scales<T>) return multiply(weights, load(of.value_scales));
+  return weights;
 }
 
 // scores[r][16 v ..] of `lanes` lanes and `vectors` key vectors. q: [head_dim][lanes]; now[v].keys: [head_dim],
@@ -77,6 +107,12 @@ CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* 
   for (int r = 0; r < lanes; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[r][v] = zero();
+  }
+  if constexpr (prefetch && has_scales<T>) {
+    for (int v = 0; v < vectors; ++v) {
+      __builtin_prefetch(next[v].key_scales);
+      __builtin_prefetch(now[v].value_scales);
+    }
   }
   for (int d = 0; d < head_dim; ++d, q += lanes) {
     Vector16 k[vectors];
@@ -99,7 +135,7 @@ CHORUS_INLINE void score_keys(const float* q, int head_dim, const KeyVector<T>* 
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
       const int key = r * partition_keys + 16 * v;
-      store(scores + key, sums[r][v]);
+      store(scores + key, scaled_scores(sums[r][v], now[v]));
     }
   }
 }
@@ -129,8 +165,11 @@ CHORUS_INLINE void score_partition(const AttentionCall& call, const AttentionTil
   }
 }
 
-// Turns the scores of a lane's keys into e^(score - maximum), exactly 0 for the rest of the first and last vector.
-CHORUS_INLINE void softmax_of_partition(AttentionSpan seen, float softcap, float* scores, float* state) {
+// Turns the scores of a lane's keys into the weights of their values, e^(score - maximum) times the value's scale; in
+// the sum, which takes no scale, the rest of the first and last vector is exactly 0.
+template <typename T>
+CHORUS_INLINE void softmax_of_partition(const KeyVector<T>* found, AttentionSpan seen, float softcap, float* scores,
+                                        float* state) {
   const int first = seen.first / 16 * 16, last = (seen.last + 15) / 16 * 16;
   for (int key = first; softcap != 0 && key < last; key += 16) {
     store(scores + key, soft_capped(load(scores + key), softcap));
@@ -144,7 +183,7 @@ CHORUS_INLINE void softmax_of_partition(AttentionSpan seen, float softcap, float
   Vector16 sum = zero();
   for (int key = first; key < last; key += 16) {
     const Vector16 weight = exponential(subtract(load(scores + key), shift));
-    store(scores + key, weight);
+    store(scores + key, scaled_weights(weight, found[key / 16]));
     sum = add(sum, weight);
   }
   state[1] = sum_of(sum);
@@ -232,7 +271,7 @@ void lanes_partition(const AttentionCall& call, const AttentionTile& tile, int l
     lane_state[0] = lane_state[1] = 0;
     for (int d = 0; d < call.head_dim_padded; d += 16) store(lane_state + attention_state_values + d, zero());
     if (spans[r].first < spans[r].last)
-      softmax_of_partition(spans[r], call.softcap, weights + std::ptrdiff_t{r} * partition_keys, lane_state);
+      softmax_of_partition(found, spans[r], call.softcap, weights + std::ptrdiff_t{r} * partition_keys, lane_state);
   }
   // Ascending keys for every lane: those before the span that all share, the shared ones, those after it.
   const bool shared = all.first < all.last;
@@ -285,10 +324,16 @@ inline void tile_partition(const AttentionCall& call, const AttentionTile& tile,
     const int lanes = smaller(lanes_together_max, tile.lanes - i);
     const float* q = packed + static_cast<std::ptrdiff_t>(i) * call.head_dim;
     float* lanes_state = state + i * state_stride;
-    if (call.bfloat16) {
-      lanes_partition<Bfloat16Bits>(lanes, call, tile, tile.lane + i, q, partition, weights, lanes_state);
-    } else {
-      lanes_partition<float>(lanes, call, tile, tile.lane + i, q, partition, weights, lanes_state);
+    switch (call.dtype) {
+      case KvDType::float32:
+        lanes_partition<float>(lanes, call, tile, tile.lane + i, q, partition, weights, lanes_state);
+        break;
+      case KvDType::bfloat16:
+        lanes_partition<Bfloat16Bits>(lanes, call, tile, tile.lane + i, q, partition, weights, lanes_state);
+        break;
+      case KvDType::int8:
+        lanes_partition<Int8Code>(lanes, call, tile, tile.lane + i, q, partition, weights, lanes_state);
+        break;
     }
   }
 }

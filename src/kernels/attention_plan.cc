@@ -27,8 +27,8 @@ AttentionCall make_call(const KvCacheLayer& cache, const AttentionParams& params
   AttentionCall call;
   call.cache = cache.data;
   call.block_bytes = layout.block_bytes();
-  call.head_bytes = call.block_bytes / static_cast<std::size_t>(2 * layout.kv_heads);
-  call.bfloat16 = layout.dtype == DType::bfloat16;
+  call.head_bytes = layout.head_bytes();
+  call.dtype = layout.dtype;
   call.head_dim = layout.head_dim;
   call.head_dim_padded = (layout.head_dim + 15) / 16 * 16;
   call.block_size = layout.block_size;
@@ -75,7 +75,6 @@ void check_layout(const KvCacheLayer& cache) {
   CHECK(layout.kv_heads > 0 && layout.head_dim > 0, "kv_heads {}, head_dim {}", layout.kv_heads, layout.head_dim);
   CHECK(layout.block_size > 0 && layout.block_size % 16 == 0, "KV block size {} is no multiple of 16",
         layout.block_size);
-  CHECK(layout.dtype == DType::float32 || layout.dtype == DType::bfloat16, "KV cache of {}", name_of(layout.dtype));
   const KvShare& share = cache.share;
   CHECK(share.index >= 0 && share.index < share.count, "share {} of {}", share.index, share.count);
   CHECK(share.count == 1 || attention_partition_keys % layout.block_size == 0,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <list>
 #include <numeric>
@@ -20,7 +21,7 @@ namespace {
 
 struct Shape {
   int kv_heads = 1, group = 1, head_dim = 8, block_size = 16, window = 0;
-  DType dtype = DType::float32;
+  KvDType dtype = KvDType::float32;
   float softcap = 0;
   bool has_sinks = false;
   int heads() const { return kv_heads * group; }
@@ -44,6 +45,8 @@ class Fixture {
       next += count;
       k_.push_back(normal(length, shape.kv_heads));
       v_.push_back(normal(length, shape.kv_heads));
+      kept_k_.push_back(kept(k_.back()));
+      kept_v_.push_back(kept(v_.back()));
       q_.push_back(normal(length, shape.heads()));
     }
   }
@@ -127,6 +130,7 @@ class Fixture {
   // Softmax attention of one row in double, from the values as stored; `bound` for the float32 result beside it.
   std::vector<double> naive(std::size_t sequence, int position, std::vector<double>* bound) const {
     const int d = shape_.head_dim;
+    const double scales = shape_.dtype == KvDType::int8 ? 1 : 0;  // a product more, of a score and of a weight
     std::vector<double> out;
     const int first = shape_.window > 0 ? std::max(0, position + 1 - shape_.window) : 0;
     for (int head = 0; head < shape_.heads(); ++head) {
@@ -135,12 +139,12 @@ class Fixture {
       for (int key = first; key <= position; ++key) {
         double score = 0, absolute = 0;
         for (int i = 0; i < d; ++i) {
-          const double product = double{at(q_[sequence], position, head, shape_.heads(), i)} *
-                                 double{kept(at(k_[sequence], key, head / shape_.group, shape_.kv_heads, i))};
+          const double product = at(q_[sequence], position, head, shape_.heads(), i) *
+                                 at(kept_k_[sequence], key, head / shape_.group, shape_.kv_heads, i);
           score += product, absolute += std::abs(product);
         }
         scores.push_back(score * double{scale()});
-        score_error = std::max(score_error, absolute * double{scale()} * (d + 2) * 0x1p-24);
+        score_error = std::max(score_error, absolute * double{scale()} * (d + 2 + scales) * 0x1p-24);
         if (const double cap = shape_.softcap; cap > 0) {
           scores.back() = cap * std::tanh(scores.back() / cap);
           score_error += cap * 0x1p-22;
@@ -154,7 +158,7 @@ class Fixture {
         sum += weight;
         for (int i = 0; i < d; ++i) {
           const double value =
-              kept(at(v_[sequence], first + static_cast<int>(n), head / shape_.group, shape_.kv_heads, i));
+              at(kept_v_[sequence], first + static_cast<int>(n), head / shape_.group, shape_.kv_heads, i);
           values[static_cast<std::size_t>(i)] += weight * value;
           magnitude[static_cast<std::size_t>(i)] += weight * std::abs(value);
         }
@@ -165,13 +169,25 @@ class Fixture {
       const double terms = static_cast<double>(std::min<std::size_t>(scores.size(), 256));
       const double partitions = static_cast<double>(scores.size()) / 256 + 2;
       const double relative =
-          2 * (2 * score_error + 88 * 0x1p-24 + 4 * 0x1p-24) + (2 * terms + 12 * partitions) * 0x1p-24;
+          2 * (2 * score_error + 88 * 0x1p-24 + 4 * 0x1p-24) + (2 * terms + 12 * partitions + scales) * 0x1p-24;
       for (int i = 0; i < d; ++i) {
         out.push_back(values[static_cast<std::size_t>(i)] / sum);
         bound->push_back(relative * magnitude[static_cast<std::size_t>(i)] / sum + 1e-30);
       }
     }
     return out;
+  }
+
+  float largest_value(std::size_t sequence) const { return largest_of(v_[sequence]); }
+  // By how much rounding keys to codes moves a score: half a step of the largest under the magnitudes of q.
+  double score_rounding(std::size_t sequence) const {
+    double magnitude = 0;
+    for (auto row = q_[sequence].begin(); row != q_[sequence].end(); row += shape_.head_dim) {
+      const double sum = std::accumulate(row, row + shape_.head_dim, 0.0,
+                                         [](double total, float x) { return total + std::abs(double{x}); });
+      magnitude = std::max(magnitude, sum);
+    }
+    return double{scale()} * magnitude * double{largest_of(k_[sequence])} / 254;
   }
 
   int length(std::size_t sequence) const {
@@ -191,7 +207,7 @@ class Fixture {
   void add_cache(std::size_t blocks, KvShare share) {
     KvCacheLayer cache = {{shape_.kv_heads, shape_.head_dim, shape_.block_size, shape_.dtype}, nullptr, share};
     auto& memory = memory_.emplace_back(blocks * cache.layout.block_bytes() / 64 + 2);
-    // 0xffff.. is a NaN in float32 and in bfloat16.
+    // 0xffff.. is a NaN in float32 and in bfloat16, so a scale of codes that is none.
     std::memset(memory.data(), 0xff, memory.size() * 64);
     cache.data = reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 63) / 64 * 64);
     caches_.push_back(cache);
@@ -220,14 +236,31 @@ class Fixture {
     for (float& value : values) value = distribution(random_);
     return values;
   }
+  static float largest_of(std::span<const float> values) {
+    float largest = 0;
+    for (const float value : values) largest = std::max(largest, std::abs(value));
+    return largest;
+  }
   void append(const std::vector<float>& all, const Slice& slice, int heads, std::vector<float>* out) const {
     const std::ptrdiff_t width = heads * shape_.head_dim;
     out->insert(out->end(), all.begin() + slice.start * width, all.begin() + (slice.start + slice.count) * width);
   }
-  float at(const std::vector<float>& all, int row, int head, int heads, int i) const {
-    return all[static_cast<std::size_t>((row * heads + head) * shape_.head_dim + i)];
+  double at(const auto& all, int row, int head, int heads, int i) const {
+    return double{all[static_cast<std::size_t>((row * heads + head) * shape_.head_dim + i)]};
   }
-  float kept(float value) const { return shape_.dtype == DType::float32 ? value : to_float(to_bfloat16(value)); }
+  // What rows of heads stand for once they are stored: exact, for a code and a scale have 31 bits together.
+  std::vector<double> kept(const std::vector<float>& rows) const {
+    std::vector<double> stored;
+    for (auto row = rows.begin(); row != rows.end(); row += shape_.head_dim) {
+      const float largest = largest_of({row, row + shape_.head_dim});
+      std::transform(row, row + shape_.head_dim, std::back_inserter(stored), [&](float value) {
+        if (shape_.dtype == KvDType::float32) return double{value};
+        if (shape_.dtype == KvDType::bfloat16) return double{to_float(to_bfloat16(value))};
+        return double{std::nearbyint(value * (127 / largest))} * double{largest / 127};
+      });
+    }
+    return stored;
+  }
 
   struct Line {
     std::byte bytes[64];
@@ -238,6 +271,7 @@ class Fixture {
   std::vector<KvCacheLayer> caches_;
   std::vector<std::vector<std::int32_t>> tables_;
   std::vector<std::vector<float>> q_, k_, v_;
+  std::vector<std::vector<double>> kept_k_, kept_v_;
   Scratch scratch_;
 };
 
@@ -251,20 +285,24 @@ void expect_near_naive(const Fixture& fixture, std::size_t sequence, int positio
 }
 
 const std::vector<Shape>& shapes() {
-  static const std::vector<Shape> all = {{1, 1, 8, 16, 0, DType::float32},
-                                         {2, 2, 16, 16, 0, DType::bfloat16},
-                                         {1, 4, 24, 32, 0, DType::float32},
-                                         {2, 7, 64, 16, 0, DType::bfloat16},
-                                         {2, 7, 32, 16, 40, DType::float32},
-                                         {1, 2, 80, 48, 300, DType::bfloat16},
-                                         {1, 1, 128, 16, 0, DType::bfloat16},
-                                         {3, 3, 96, 16, 17, DType::bfloat16},
-                                         {1, 5, 12, 16, 1, DType::float32},
-                                         {4, 1, 64, 16, 0, DType::float32},
-                                         {1, 14, 64, 32, 256, DType::bfloat16},
-                                         {2, 2, 16, 16, 0, DType::float32, 2.0F},
-                                         {2, 4, 32, 16, 40, DType::bfloat16, 0, true},
-                                         {1, 8, 24, 16, 0, DType::float32, 3.0F, true}};
+  static const std::vector<Shape> all = {{1, 1, 8, 16, 0, KvDType::float32},
+                                         {2, 2, 16, 16, 0, KvDType::bfloat16},
+                                         {1, 4, 24, 32, 0, KvDType::float32},
+                                         {2, 7, 64, 16, 0, KvDType::bfloat16},
+                                         {2, 7, 32, 16, 40, KvDType::float32},
+                                         {1, 2, 80, 48, 300, KvDType::bfloat16},
+                                         {1, 1, 128, 16, 0, KvDType::bfloat16},
+                                         {3, 3, 96, 16, 17, KvDType::bfloat16},
+                                         {1, 5, 12, 16, 1, KvDType::float32},
+                                         {4, 1, 64, 16, 0, KvDType::float32},
+                                         {1, 14, 64, 32, 256, KvDType::bfloat16},
+                                         {2, 2, 16, 16, 0, KvDType::float32, 2.0F},
+                                         {2, 4, 32, 16, 40, KvDType::bfloat16, 0, true},
+                                         {1, 8, 24, 16, 0, KvDType::float32, 3.0F, true},
+                                         {2, 7, 64, 16, 0, KvDType::int8},
+                                         {1, 2, 80, 48, 300, KvDType::int8},
+                                         {1, 5, 12, 16, 1, KvDType::int8},
+                                         {3, 1, 20, 32, 40, KvDType::int8, 2.0F, true}};
   return all;
 }
 
@@ -349,7 +387,7 @@ TEST(Attention, SharesOfTheKeysGiveTheBitsOfOne) {
 TEST(Attention, SharesOfALongContextGiveTheBitsOfOne) {
   for (Isa isa : available_isas()) {
     for (const int window : {0, 700}) {
-      for (const DType dtype : {DType::float32, DType::bfloat16}) {
+      for (const KvDType dtype : {KvDType::float32, KvDType::bfloat16, KvDType::int8}) {
         const Shape shape = {2, 3, 16, 32, window, dtype};
         Fixture whole(shape, {4200}, 5);
         whole.write({{0, 0, 4100}}, isa);
@@ -388,7 +426,7 @@ TEST(Attention, NanReachesTheOutput) {
     std::vector<float> memory(2 * 16 * 16 + 16, 0.5F);
     float* data = memory.data();
     while (reinterpret_cast<std::uintptr_t>(data) % 64 != 0) ++data;
-    const KvCacheLayer cache = {{1, 16, 16, DType::float32}, reinterpret_cast<std::byte*>(data)};
+    const KvCacheLayer cache = {{1, 16, 16, KvDType::float32}, reinterpret_cast<std::byte*>(data)};
     const std::vector<std::int32_t> table = {0};
     const AttentionSequence sequence = {0, 4, 1, table};
     std::vector<float> q(32, 1.0F), out(32);
@@ -397,6 +435,115 @@ TEST(Attention, NanReachesTheOutput) {
     EXPECT_FLOAT_EQ(out[3], 0.5F);
     EXPECT_TRUE(std::isnan(out[16 + 3])) << name_of(isa);
   }
+}
+
+// Rows of 5 elements in a block of codes of two heads, the second of which is looked at: slot by slot.
+class Codes {
+ public:
+  explicit Codes(const std::vector<std::vector<float>>& rows) {
+    std::vector<float> keys, values;
+    for (const std::vector<float>& row : rows) {
+      keys.insert(keys.end(), {1, 2, 3, 4, 5});
+      keys.insert(keys.end(), row.begin(), row.end());
+      values.insert(values.end(), {5, 4, 3, 2, 1});
+      values.insert(values.end(), row.rbegin(), row.rend());
+    }
+    ThreadPool pool(2);
+    const std::vector<std::int32_t> table = {0};
+    const AttentionSequence sequence = {0, 0, static_cast<std::int32_t>(rows.size()), table};
+    kv_write(pool, Isa::scalar, cache_, {&sequence, 1}, keys.data(), 10, values.data(), 10);
+  }
+  std::vector<int> keys(int slot) const {
+    std::vector<int> codes;
+    for (int d = 0; d < 5; ++d) codes.push_back(head_[d * 16 + slot]);
+    return codes;
+  }
+  std::vector<int> values(int slot) const {
+    const std::int8_t* first = head_ + cache_.layout.head_bytes() + 5 * std::ptrdiff_t{slot};
+    return {first, first + 5};
+  }
+  float key_scale(int slot) const { return reinterpret_cast<const float*>(head_ + 80)[slot]; }
+  float value_scale(int slot) const {
+    return reinterpret_cast<const float*>(head_ + cache_.layout.head_bytes() + 80)[slot];
+  }
+
+ private:
+  alignas(64) std::byte memory_[1024] = {};
+  KvCacheLayer cache_ = {{2, 5, 16, KvDType::int8}, memory_};
+  const std::int8_t* head_ = reinterpret_cast<const std::int8_t*>(memory_) + 2 * cache_.layout.head_bytes();
+};
+
+TEST(KvWrite, RoundsARowToCodesByItsLargest) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  const Codes codes({{0.5F, 1.5F, 2.5F, -1.5F, -127},
+                     {0, 0, 0, 0, 0},
+                     {0.1F, -0.2F, 0.3F, 0.05F, 0.001F},
+                     {1e-31F, 0, -1e-31F, 0, 0},
+                     {1, nan, 2, 3, 4},
+                     {1, 2, -infinity, 3, 4}});
+  const std::vector<int> even = {0, 2, 2, -2, -127}, zeros(5, 0);
+  EXPECT_EQ(codes.keys(0), even) << "ties to even";
+  EXPECT_EQ(codes.values(0), std::vector<int>(even.rbegin(), even.rend()));
+  EXPECT_EQ(codes.key_scale(0), 1);
+  EXPECT_EQ(codes.value_scale(0), 1);
+  EXPECT_EQ(codes.keys(2), (std::vector<int>{42, -85, 127, 21, 0}));
+  EXPECT_EQ(codes.key_scale(2), 0.3F / 127);
+  for (const int slot : {1, 3}) {
+    EXPECT_EQ(codes.keys(slot), zeros);
+    EXPECT_EQ(codes.values(slot), zeros);
+    EXPECT_EQ(codes.key_scale(slot), 0);
+    EXPECT_EQ(codes.value_scale(slot), 0);
+  }
+  for (const int slot : {4, 5}) {
+    EXPECT_TRUE(std::isnan(codes.key_scale(slot)));
+    EXPECT_TRUE(std::isnan(codes.value_scale(slot)));
+  }
+}
+
+// Goal: 8 bits cost no more than their rounding. Method: scores are within e of a float cache's, half a step of a key
+// under the magnitudes of q, so weights within a factor e^2e; values within half a step of theirs.
+TEST(Attention, OfCodesIsWithinTheirRoundingOfThatOfFloats) {
+  for (Isa isa : available_isas()) {
+    for (Shape shape : shapes()) {
+      if (shape.dtype != KvDType::int8 || shape.has_sinks) continue;
+      Fixture codes(shape, {300}, 6);
+      shape.dtype = KvDType::float32;
+      Fixture floats(shape, {300}, 6);
+      const std::vector<float> rounded = codes.step({{0, 0, 300}}, 2, isa), exact = floats.step({{0, 0, 300}}, 2, isa);
+      EXPECT_NE(rounded, exact);
+      const double error = codes.score_rounding(0), largest = codes.largest_value(0);
+      const double bound = std::expm1(2 * error) * largest + largest / 254 + 1e-5;
+      for (std::size_t i = 0; i < exact.size(); ++i) {
+        ASSERT_NEAR(double{rounded[i]}, double{exact[i]}, bound) << name_of(isa) << " element " << i;
+      }
+    }
+  }
+}
+
+TEST(Attention, NanInCodesReachesTheOutputOfThoseWhoSeeIt) {
+  for (Isa isa : available_isas()) {
+    for (const bool in_keys : {true, false}) {
+      alignas(64) std::byte memory[2048] = {};
+      const KvCacheLayer cache = {{1, 16, 16, KvDType::int8}, memory};
+      const std::vector<std::int32_t> table = {0};
+      const AttentionSequence sequence = {0, 0, 3, table};
+      std::vector<float> plain(48, 0.5F), spoilt = plain, out(48);
+      spoilt[16 + 7] = std::numeric_limits<float>::quiet_NaN();
+      ThreadPool pool(1);
+      Scratch scratch;
+      kv_write(pool, isa, cache, {&sequence, 1}, (in_keys ? spoilt : plain).data(), 16,
+               (in_keys ? plain : spoilt).data(), 16);
+      attention(pool, scratch, isa, cache, {&sequence, 1}, {1, 1.0F, 0}, plain.data(), 16, out.data(), 16);
+      EXPECT_FLOAT_EQ(out[7], 0.5F);
+      for (const int row : {1, 2}) EXPECT_TRUE(std::isnan(out[static_cast<std::size_t>(16 * row + 7)])) << name_of(isa);
+    }
+  }
+}
+
+TEST(KvLayout, CountsAScaleForEachRowOfCodes) {
+  EXPECT_EQ((KvLayout{2, 64, 16, KvDType::bfloat16}.block_bytes()), 2U * 2 * 16 * 64 * 2);
+  EXPECT_EQ((KvLayout{2, 64, 16, KvDType::int8}.block_bytes()), 2U * 2 * 16 * (64 + 4));
+  EXPECT_EQ((KvLayout{1, 5, 16, KvDType::int8}.block_bytes()), 320U) << "288, to whole cache lines";
 }
 
 }  // namespace

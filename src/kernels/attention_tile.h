@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "base/numerics.h"
+#include "tensor/kv_dtype.h"
 
 namespace chorus {
 
@@ -16,7 +17,7 @@ struct AttentionCall {
   const std::byte* cache = nullptr;  // block b at cache + b * block_bytes; in it of each KV head: K, then V
   std::size_t block_bytes = 0;
   std::size_t head_bytes = 0;  // K (or V) of one head of one block
-  bool bfloat16 = false;
+  KvDType dtype = KvDType::float32;
   int head_dim = 0;
   int head_dim_padded = 0;  // to a multiple of 16
   int block_size = 0;

@@ -149,7 +149,7 @@ TEST(Ops, RowsAndElementsHaveTheBitsOfTheCpu) {
     look_up(*device, {weight, true, 3}, step, rows);  // rows 3 to 11 of a vocabulary
     scale(*device, 1.5F, rows);
     add_scaled(*device, device.put(random_floats(m * width, 2), m), 0.25F, rows);
-    rotary(*device, {rows.columns_from(0, width), 4}, {2, 8, 16, DType::bfloat16}, step,
+    rotary(*device, {rows.columns_from(0, width), 4}, {2, 8, 16, KvDType::bfloat16}, step,
            {8, device.put_vector(random_floats(4 * 8, 3))});
     gather_wanted(*device, rows, step, 0, two);
     auto values = device.get(rows);

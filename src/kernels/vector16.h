@@ -28,6 +28,7 @@
 namespace chorus::CHORUS_VECTOR_NAMESPACE {
 
 using Bfloat16Bits = std::uint16_t;
+using Int8Code = std::int8_t;
 
 #if defined(__AVX512F__)
 
@@ -46,6 +47,10 @@ CHORUS_INLINE Vector16 load(const Bfloat16Bits* data) {
   const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
 }
+CHORUS_INLINE Vector16 load(const Int8Code* data) {
+  const __m128i codes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))};
+}
 CHORUS_INLINE __mmask16 first_lanes(int count) {
   return static_cast<__mmask16>((1U << count) - 1U);
 }
@@ -55,6 +60,9 @@ CHORUS_INLINE Vector16 load_first(const float* data, int count) {
 CHORUS_INLINE Vector16 load_first(const Bfloat16Bits* data, int count) {
   const __m256i bits = _mm256_maskz_loadu_epi16(first_lanes(count), data);
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+}
+CHORUS_INLINE Vector16 load_first(const Int8Code* data, int count) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(first_lanes(count), data)))};
 }
 CHORUS_INLINE void store(float* data, Vector16 a) {
   _mm512_storeu_ps(data, a.lanes);
@@ -116,7 +124,14 @@ CHORUS_INLINE __m256 load8(const Bfloat16Bits* data) {
   const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(data));
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
 }
+CHORUS_INLINE __m256 load8(const Int8Code* data) {
+  const __m128i codes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(data));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+}
 CHORUS_INLINE Vector16 load(const Bfloat16Bits* data) {
+  return {load8(data), load8(data + 8)};
+}
+CHORUS_INLINE Vector16 load(const Int8Code* data) {
   return {load8(data), load8(data + 8)};
 }
 CHORUS_INLINE Vector16 load_first(const float* data, int count) {
@@ -128,6 +143,12 @@ CHORUS_INLINE Vector16 load_first(const float* data, int count) {
 CHORUS_INLINE Vector16 load_first(const Bfloat16Bits* data, int count) {
   if (count == 8) return {load8(data), _mm256_setzero_ps()};
   alignas(32) Bfloat16Bits copy[16] = {};
+  for (int i = 0; i < count; ++i) copy[i] = data[i];
+  return load(copy);
+}
+CHORUS_INLINE Vector16 load_first(const Int8Code* data, int count) {
+  if (count == 8) return {load8(data), _mm256_setzero_ps()};
+  Int8Code copy[16] = {};
   for (int i = 0; i < count; ++i) copy[i] = data[i];
   return load(copy);
 }
@@ -202,6 +223,9 @@ CHORUS_INLINE float widen(float value) {
 }
 CHORUS_INLINE float widen(Bfloat16Bits bits) {
   return __builtin_bit_cast(float, static_cast<std::uint32_t>(bits) << 16);
+}
+CHORUS_INLINE float widen(Int8Code code) {
+  return static_cast<float>(code);
 }
 CHORUS_INLINE Vector16 broadcast(float value) {
   return each_lane([&](int) { return value; });

@@ -55,7 +55,7 @@ Result<std::unique_ptr<LaunchedWorld>> LaunchedWorld::join(const LauncherEnviron
       new LaunchedWorld(config, model, topology, Group(transport, std::move(everyone))));
   world->transport_ = std::move(transport);
   world->interrupted_ = std::move(interrupted);
-  world->profile_ = numerics_profile(described);
+  world->profile_ = numerics_profile(described, config);
   if (const auto connected = world->connect(place.store, key); !connected.ok()) {
     world->abort(connected.error());
     return connected.error();

@@ -97,7 +97,7 @@ void DeltaNet::declare_convolution(Parameters& parameters, const std::string& pr
 
 float* DeltaNet::state_in(const KvCacheLayer& cache, const AttentionSequence& sequence, std::int32_t position) const {
   const std::int32_t block = sequence.block_table[static_cast<std::size_t>(position / cache.layout.block_size)];
-  return reinterpret_cast<float*>(cache.data + static_cast<std::size_t>(block) * kv().block_bytes(0, DType::float32));
+  return reinterpret_cast<float*>(cache.data + static_cast<std::size_t>(block) * kv().block_bytes(0, KvDType::float32));
 }
 
 // One channel: out = silu(sum of w[j] x[position - kernel + 1 + j]). The state has the last kernel - 1 inputs.

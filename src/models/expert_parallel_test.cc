@@ -103,7 +103,7 @@ class Worker {
       balancer_.emplace(*setup_.balancing, ExpertBalancer::Site{}, *slots_);
     }
     rotary_ = make_rotary_tables(config_, config_.max_position_embeddings);
-    const KvLayout layout = decoder_->kv().front().layout(16, DType::bfloat16);
+    const KvLayout layout = decoder_->kv().front().layout(16, KvDType::bfloat16);
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
     for (int layer = 0; layer < config_.num_hidden_layers; ++layer) {
       caches_.push_back({layout, align(&kv_.emplace_back(layout.block_bytes() * blocks + 64))});

@@ -79,8 +79,8 @@ class RunningModel {
     for (RotaryTable& table : rotary_) EXPECT_TRUE(table.move_to(*device_).ok());
     const auto blocks = static_cast<std::size_t>((config_.max_position_embeddings + 15) / 16);
     for (const KvCacheSpec& spec : decoder_->kv()) {
-      const KvLayout layout = spec.layout(16, dtype);
-      caches_.push_back({layout, device_->allocate(spec.block_bytes(16, dtype) * blocks).value()});
+      const KvLayout layout = spec.layout(16, kv_dtype_of(dtype));
+      caches_.push_back({layout, device_->allocate(spec.block_bytes(16, kv_dtype_of(dtype)) * blocks).value()});
     }
     for (std::size_t block = 0; block < blocks; ++block)
       block_table_.push_back(static_cast<std::int32_t>(blocks - 1 - block));

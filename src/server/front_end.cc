@@ -79,7 +79,7 @@ MetricTextConfig metric_text_config(const FrontEndConfig& config) {
   const EngineConfig& engine = config.engine;
   return {config.model_names.front(),
           {{"block_size", std::to_string(engine.block_size)},
-           {"cache_dtype", "auto"},
+           {"cache_dtype", name_of(engine.kv_cache_dtype)},
            {"enable_prefix_caching", engine.enable_prefix_caching ? "True" : "False"}}};
 }
 

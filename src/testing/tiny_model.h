@@ -53,7 +53,8 @@ inline std::vector<std::vector<float>> naive_logits(const TinyModel& model, std:
   const LayerContext context{device, alone};
   const std::vector<RotaryTable> rotary = make_rotary_tables(config, config.max_position_embeddings);
   const auto tokens = static_cast<std::int32_t>(history.size());
-  const KvLayout layout = declared.decoder.kv().front().layout((tokens + 15) / 16 * 16, model.weights.dtype);
+  const KvLayout layout =
+      declared.decoder.kv().front().layout((tokens + 15) / 16 * 16, kv_dtype_of(model.weights.dtype));
   struct alignas(64) Line {
     std::byte bytes[64];
   };

@@ -28,7 +28,7 @@ Fingerprint cluster_fingerprint(const EngineConfig& config, const ModelConfig& m
   Fingerprint fingerprint = {
       {"version", fmt::format("{} (protocol {})", CHORUS_VERSION, protocol_version)},
       {"model config", fmt::format("{} {}", model.architecture, hash_of(model))},
-      {"numerics profile", numerics_profile(weights)},
+      {"numerics profile", numerics_profile(weights, config)},
       {"weights", weights.digest},
   };
   for (auto& option : options_with(resolved, Agreement::agreed)) fingerprint.push_back(std::move(option));

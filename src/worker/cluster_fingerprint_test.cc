@@ -38,5 +38,18 @@ TEST(ClusterFingerprint, ComparesWhatALengthOfZeroMeans) {
             "max-model-len is 512 on the head and 256 on node b");
 }
 
+// Goal: replicas whose tokens could differ never meet.
+TEST(ClusterFingerprint, HoldsWhatKeysAndValuesAreStoredAs) {
+  EngineConfig head, node;
+  LoadedWeights weights;
+  weights.dtype = DType::bfloat16;
+  const ModelConfig model;
+  node.kv_cache_dtype = KvCacheDType::bfloat16;
+  EXPECT_EQ(differences(cluster_fingerprint(head, model, weights), cluster_fingerprint(node, model, weights), "b"), "");
+  node.kv_cache_dtype = KvCacheDType::int8;
+  EXPECT_EQ(differences(cluster_fingerprint(head, model, weights), cluster_fingerprint(node, model, weights), "b"),
+            "numerics profile is scalar/bfloat16 on the head and scalar/bfloat16/kv-int8 on node b");
+}
+
 }  // namespace
 }  // namespace chorus

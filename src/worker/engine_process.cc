@@ -217,8 +217,8 @@ class EngineProcess {
 
 }  // namespace
 
-std::string numerics_profile(const LoadedWeights& weights) {
-  return numerics_profile(weights.isa, weights.dtype, weights.quantization);
+std::string numerics_profile(const LoadedWeights& weights, const EngineConfig& config) {
+  return numerics_profile(weights.isa, weights.dtype, weights.quantization, compute_kv_dtype(config, weights.dtype));
 }
 
 int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
@@ -229,7 +229,7 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory) {
     auto replica = factory(start, begun->weights, connection, begun->progress);
     if (!replica.ok()) return end_with(connection, start.epoch, replica.error(), true);
     EngineProcess process(connection, start, begun->progress.progress(), &*replica);
-    auto ran = process.announce(numerics_profile(begun->weights));
+    auto ran = process.announce(numerics_profile(begun->weights, start.config));
     if (ran.ok()) ran = process.run();
     if (!ran.ok() && replica->workers) replica->workers->kill();
     return ran.ok() ? exit_ok : end_with(connection, start.epoch, ran.error(), false);

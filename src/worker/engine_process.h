@@ -36,11 +36,11 @@ int engine_process_main(int socket_fd, const ReplicaFactory& factory);
 
 // The same for an engine that the fleet has not started: in a process, or a thread, of somebody else, whose signals and
 // limits it leaves alone, with its own weights. Serves until SHUTDOWN, the fleet's end (ok, both) or an error, which
-// the fleet hears as the last words. `profile`: numerics_profile() of its weights.
+// the fleet hears as the last words. `profile`: numerics_profile() of its weights and configuration.
 using OwnReplicaFactory = std::function<Result<StartedReplica>(const EngineStart& start)>;
 Result<void> serve_engine(Connection* connection, const std::string& profile, const OwnReplicaFactory& factory);
 
 // "amx-bf16/bfloat16": one string for all replicas of a fleet, or their outputs could differ.
-std::string numerics_profile(const LoadedWeights& weights);
+std::string numerics_profile(const LoadedWeights& weights, const EngineConfig& config);
 
 }  // namespace chorus
