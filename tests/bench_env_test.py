@@ -91,7 +91,7 @@ def test_weights_that_do_not_exist(tmp_path):
 
 def test_latency(tmp_path):
     result, table = bench(tmp_path, "latency", STORIES, "--batch-size", "3", "--input-len", "20", "--output-len", "10", "--num-iters", "4")
-    assert 0 < result["prefill_s"] < result["latency_s"]
+    assert 0 < result["prefill_s"] <= result["latency_s"]  # all tokens may have come when the program gets to look
     assert result["latency_s"] == pytest.approx(result["prefill_s"] + 9 * result["decode_s_per_token"])
     for of in result["percentiles"].values():
         assert 0 <= of["p50"] <= of["p90"] <= of["p99"]

@@ -73,6 +73,9 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
     CHECK(source != sources_.end(), "no source brings rank {}", rank);
     at(rank).source = source->get();
   }
+  int starting = 0;
+  for (int rank = first_rank(); rank < ranks(); ++rank) starting += at(rank).source->starts(rank) ? 1 : 0;
+  log(LogLevel::info, "Starting {} data parallel workers", starting);
   return {};
 }
 
@@ -88,9 +91,6 @@ void FleetHost::tell_kv_capacity() const {
 }
 
 void FleetHost::add_replicas() {
-  int starting = 0;
-  for (int rank = first_rank(); rank < ranks(); ++rank) starting += at(rank).source->starts(rank) ? 1 : 0;
-  log(LogLevel::info, "Starting {} data parallel workers", starting);
   for (const auto& source : sources_) source->open(this, config_, model_, weights_);
   for (int rank = first_rank(); rank < ranks(); ++rank) {
     const auto added = coordinator_.add_replica(at(rank).source->origin(), monotonic_now());
