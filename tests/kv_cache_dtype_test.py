@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from chorus_process import STORIES, STORIES_F32, TINY, chorus
+from chorus_process import STORIES, STORIES_F32, TINY, chorus, generate_and_kill
 from workload import rows as workload_rows
 
 ROWS = list(workload_rows())[::6][:90]
@@ -50,6 +50,13 @@ def test_the_same_bytes(baseline, name):
     stored, options, expected = baseline
     variant = [str(SMALL[stored]) if word == "SMALL" else word for word in VARIANTS[name]]
     assert generate(STORIES, lines(ROWS), *options, *variant) == expected
+
+
+def test_the_same_bytes_when_a_replica_is_killed(baseline, tmp_path):
+    _, options, expected = baseline
+    (tmp_path / "rows").write_bytes(lines(ROWS))
+    killed = generate_and_kill(STORIES, tmp_path / "rows", tmp_path / "out", "--disable-progress-bars", "--kv-cache-memory", "16MiB", *options, "--threads", "1")
+    assert killed == expected
 
 
 def token_rows(seed, count, longest):

@@ -30,7 +30,7 @@ class LoadView {
   explicit LoadView(PlantedFault planted = PlantedFault::none) : planted_(planted) {}
 
   void submitted(std::uint32_t sequences);  // one request of so many choices was sent
-  void aborted() { submitted(0); }          // a request or a choice: that was sent
+  void aborted() { submitted(0); }          // an abort, of a request or of a choice, was sent
   void ended(std::uint32_t sequences);      // so many sequences there finished, were aborted or went elsewhere
   // False: it claims more messages than were sent, or fewer than an earlier report; the replica is faulty.
   bool report(const LoadReport& report);

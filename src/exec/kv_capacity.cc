@@ -41,8 +41,8 @@ Result<std::vector<Shard>> shards_of(const EngineConfig& config, const ModelConf
 }
 
 // A block is one on all stages, and each context-parallel worker has different blocks.
-std::int64_t tokens_in(const EngineConfig& config, const ModelConfig& model, const std::vector<Shard>& shards,
-                       std::uint64_t kv_cache_bytes) {
+void count_tokens(const EngineConfig& config, const ModelConfig& model, const std::vector<Shard>& shards,
+                  std::uint64_t kv_cache_bytes, KvCapacity* capacity) {
   const std::int32_t pools = config.parallel.decode_context_parallel_size;
   std::uint64_t blocks_of_pool = std::numeric_limits<std::uint64_t>::max();
   for (const Shard& shard : shards) blocks_of_pool = std::min(blocks_of_pool, kv_cache_bytes / shard.kv_block_bytes);
@@ -51,16 +51,28 @@ std::int64_t tokens_in(const EngineConfig& config, const ModelConfig& model, con
                       pools;
   const KvPools kv_pools{pools, pools == 1 ? 1 : attention_partition_keys / config.block_size};
   const KvShape shape{kv_pools, kv_window(model, config.parallel), config.block_size, config.max_num_batched_tokens};
-  return shape.longest_sequence(blocks) * config.block_size;
+  capacity->tokens = shape.longest_sequence(blocks) * config.block_size;
+  const std::int64_t of_longest =
+      std::max<std::int64_t>(1, (longest_request(config, model) + config.block_size - 1) / config.block_size);
+  capacity->longest_requests = std::numeric_limits<double>::max();
+  for (std::int32_t pool = 0; pool < pools; ++pool) {
+    const double fit =
+        static_cast<double>(kv_pools.size(blocks, pool)) / static_cast<double>(shape.needed(of_longest, pool));
+    capacity->longest_requests = std::min(capacity->longest_requests, fit);
+  }
 }
 
 }  // namespace
+
+int longest_request(const EngineConfig& config, const ModelConfig& model) {
+  return config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
+}
 
 Result<KvCapacity> kv_capacity(const EngineConfig& given, const ModelConfig& model, std::uint64_t kv_cache_bytes) {
   const EngineConfig config = settled(given, model);
   CHORUS_TRY(const std::vector<Shard> shards, shards_of(config, model));
   KvCapacity capacity;
-  capacity.tokens = tokens_in(config, model, shards, kv_cache_bytes);
+  count_tokens(config, model, shards, kv_cache_bytes, &capacity);
   for (const int shard : local_weight_shards(config.parallel)) {
     capacity.weight_bytes += shards[static_cast<std::size_t>(shard)].weight_bytes;
   }
@@ -78,7 +90,7 @@ Result<EngineConfig> fit_to_kv_memory(EngineConfig config, const ModelConfig& mo
   CHORUS_TRY(const KvCapacity capacity, kv_capacity(config, model, bytes));
   // Not one block: the worker says what one takes.
   if (capacity.tokens == 0) return config;
-  const std::int64_t wanted = config.max_model_len > 0 ? config.max_model_len : model.max_position_embeddings;
+  const std::int64_t wanted = longest_request(config, model);
   if (wanted <= capacity.tokens + 1) return config;  // the last token's keys are never read
   if (config.max_model_len > 0) {
     return fail(

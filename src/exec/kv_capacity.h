@@ -12,8 +12,12 @@ namespace chorus {
 
 struct KvCapacity {
   std::int64_t tokens = 0;         // of one sequence that has all of a replica's blocks
+  double longest_requests = 0;     // so many of longest_request() tokens have room at a time
   std::uint64_t weight_bytes = 0;  // of this node's workers, one copy
 };
+
+// Tokens of prompt and output together: --max-model-len, else the model's.
+int longest_request(const EngineConfig& config, const ModelConfig& model);
 
 // With `kv_cache_bytes` a worker.
 Result<KvCapacity> kv_capacity(const EngineConfig& config, const ModelConfig& model, std::uint64_t kv_cache_bytes);

@@ -33,6 +33,13 @@ TEST_F(KvCapacityTest, CountsWholeBlocks) {
   EXPECT_EQ(tokens(block_bytes - 1), 0);
 }
 
+TEST_F(KvCapacityTest, CountsTheLongestRequestsThatHaveRoom) {
+  config.max_model_len = 80;
+  EXPECT_DOUBLE_EQ(kv_capacity(config, model, 12 * block_bytes).value().longest_requests, 12.0 / 5);
+  config.parallel.decode_context_parallel_size = 2;  // all of its tokens are the first worker's
+  EXPECT_DOUBLE_EQ(kv_capacity(config, model, 12 * block_bytes).value().longest_requests, 12.0 / 5);
+}
+
 TEST_F(KvCapacityTest, CountsWhatKeysAndValuesAreStoredAs) {
   for (const char* dtype : {"bfloat16", "float32"}) {  // of the computation
     config.dtype = dtype;
@@ -79,6 +86,9 @@ TEST_F(KvCapacityTest, WindowedLayersHoldTheirWindowAlone) {
   EXPECT_EQ(tokens((blocks - 1) * 4 * layer_block), 32'768 - 16);
   EXPECT_LT(tokens(2048 * 26 * layer_block / 5), 32'768) << "of all layers, a fifth would hold it";
   EXPECT_GE(tokens(2048 * 26 * layer_block / 4), 32'768);
+  config.max_model_len = 2048;  // of which each table has all 128 blocks when the prompt is computed at once
+  const KvCapacity capacity = kv_capacity(config, model, blocks * 4 * layer_block).value();
+  EXPECT_DOUBLE_EQ(capacity.longest_requests, static_cast<double>(blocks) / (7 * 128));
 }
 
 TEST_F(KvCapacityTest, RefusesALengthThatWasGivenAndCannotBeHeld) {

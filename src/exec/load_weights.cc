@@ -76,38 +76,30 @@ void tell_of_quantized(const std::vector<DeclaredModel>& shards, const std::vect
       model.quantization.rounds_activations ? "; activations are not rounded as its own kernels would" : "");
 }
 
-// What a person who waits sees: what is loaded, from time to time how far it is, and how long it took.
+// Of a load that a person waits for: from time to time how far it is. What was loaded the caller says.
 class LoadingLog {
  public:
   // `bytes`: packed, of `shards` shards.
   LoadingLog(const std::string& model, std::size_t bytes, std::size_t shards, std::size_t files)
-      : bytes_(bytes), begin_(monotonic_now()), told_at_(begin_) {
-    if (bytes == 0) return;
-    log(LogLevel::info, "Loading {}: {} of weights in {}, from {}", model, size_text(bytes), plural(shards, "shard"),
-        files == 0 ? "made-up numbers" : plural(files, "file"));
-  }
+      : model_(model), bytes_(bytes), shards_(shards), files_(files), next_line_(monotonic_now() + first_line_after) {}
   void at(std::size_t bytes) {
     const Nanoseconds now = monotonic_now();
-    if (now - told_at_ < line_interval) return;
-    told_at_ = now;
-    log(LogLevel::info, "Loaded {} of {} ({} %)", size_text(bytes), size_text(bytes_), bytes * 100 / bytes_);
-  }
-  void done() const {
-    const double seconds = static_cast<double>(monotonic_now() - begin_) * 1e-9;
-    if (bytes_ > 0) log(LogLevel::info, "Loaded {} in {:.2f} s", size_text(bytes_), seconds);
+    if (now < next_line_) return;
+    next_line_ = now + line_interval;
+    log(LogLevel::info, "Loading {}: {:.1f} of {:.1f} MiB ({} %), {} of weights from {}", model_,
+        static_cast<double>(bytes) / 0x1p20, static_cast<double>(bytes_) / 0x1p20, bytes * 100 / bytes_,
+        plural(shards_, "shard"), plural(files_, "file"));
   }
 
  private:
-  static constexpr Nanoseconds line_interval = 3'000'000'000;
-  static std::string size_text(std::size_t bytes) {
-    return fmt::format("{:.1f} MiB", static_cast<double>(bytes) / 0x1p20);
-  }
+  static constexpr Nanoseconds first_line_after = 1'000'000'000, line_interval = 3'000'000'000;
   static std::string plural(std::size_t count, const char* what) {
     return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
   }
 
-  std::size_t bytes_;
-  Nanoseconds begin_, told_at_;
+  const std::string& model_;
+  std::size_t bytes_, shards_, files_;
+  Nanoseconds next_line_;
 };
 
 }  // namespace
@@ -189,7 +181,6 @@ Result<LoadedWeights> load_weights(const EngineConfig& config, const ModelConfig
     CHORUS_TRY_VOID(
         declared[shard].parameters.pack(*checkpoint, pool, weights.arena.writable_data() + offsets[shard], goes_on));
   }
-  loading.done();
   tell_of_quantized(declared, offsets, model, dtype);
   if (offsets.back() > 0) CHORUS_TRY_VOID(weights.arena.seal());
   weights.shard_offsets = std::move(offsets);

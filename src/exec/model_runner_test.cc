@@ -209,6 +209,7 @@ class PoisonedCheckpoint final : public Checkpoint {
       : inner_(std::move(inner)), poisoned_(poisoned) {}
   bool has(const std::string& name) const override { return inner_->has(name); }
   std::vector<std::string> names() const override { return inner_->names(); }
+  std::size_t files() const override { return inner_->files(); }
   std::string digest() const override { return inner_->digest(); }
   void release(const std::string& name) const override { inner_->release(name); }
   Result<TensorView> tensor(const std::string& name, const std::vector<std::int64_t>& shape) const override {

@@ -56,8 +56,8 @@ Result<void> FleetHost::start(FleetSetup setup) {
   times_.weight_bytes = weights_.arena.size();
   times_.profile = numerics_profile(weights_, config_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
-  tell_kv_capacity();
   add_replicas();
+  tell_what_is_loaded();
   CHORUS_TRY_VOID(wait_for_all(setup.interrupted));
   times_.ready_s = seconds_since(begin);
   return {};
@@ -73,24 +73,28 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
     CHECK(source != sources_.end(), "no source brings rank {}", rank);
     at(rank).source = source->get();
   }
-  int starting = 0;
-  for (int rank = first_rank(); rank < ranks(); ++rank) starting += at(rank).source->starts(rank) ? 1 : 0;
-  log(LogLevel::info, "Starting {} data parallel workers", starting);
   return {};
 }
 
-// As vLLM tells it: how many requests of the greatest length have room at a time. Not of a test's model without layers.
-void FleetHost::tell_kv_capacity() const {
-  const int longest = config_.max_model_len > 0 ? config_.max_model_len : model_.max_position_embeddings;
-  if (model_.num_hidden_layers == 0 || longest == 0) return;
+// And, as vLLM tells it, for how many requests of the greatest length there is room at a time. Not of a test's model
+// without layers.
+void FleetHost::tell_what_is_loaded() const {
+  if (times_.weight_bytes > 0) {
+    log(LogLevel::info, "Loaded {:.1f} MiB of weights in {:.2f} s", static_cast<double>(times_.weight_bytes) / 0x1p20,
+        times_.load_s);
+  }
+  if (model_.num_hidden_layers == 0) return;
   const auto capacity = kv_capacity(config_, model_, kv_cache_bytes_);
   if (!capacity.ok()) return;
   log(LogLevel::info, "KV cache: {:.1f} MiB per worker, {} tokens per replica: room for {:.1f} requests of {} tokens",
-      static_cast<double>(kv_cache_bytes_) / 0x1p20, capacity->tokens,
-      static_cast<double>(capacity->tokens) / static_cast<double>(longest), longest);
+      static_cast<double>(kv_cache_bytes_) / 0x1p20, capacity->tokens, capacity->longest_requests,
+      longest_request(config_, model_));
 }
 
 void FleetHost::add_replicas() {
+  int starting = 0;
+  for (int rank = first_rank(); rank < ranks(); ++rank) starting += at(rank).source->starts(rank) ? 1 : 0;
+  log(LogLevel::info, "Starting {} data parallel workers", starting);
   for (const auto& source : sources_) source->open(this, config_, model_, weights_);
   for (int rank = first_rank(); rank < ranks(); ++rank) {
     const auto added = coordinator_.add_replica(at(rank).source->origin(), monotonic_now());

@@ -105,7 +105,7 @@ class FleetHost final : private SourceHost {
   bool any_ready() const;
 
   Result<void> prepare(FleetSetup* setup);
-  void tell_kv_capacity() const;
+  void tell_what_is_loaded() const;
   void add_replicas();
   Result<void> check_rank(int rank) const;
   Result<void> check_memory() const;

@@ -169,7 +169,7 @@ constexpr GgufArchitecture architectures[] = {
      .needs = qwen3next_needs},
 };
 
-// A file that lacks one of them is none of the converter's.
+// A file that lacks one of them was not made by llama.cpp's converter.
 Result<void> check_needs(const GgufFile& file, const GgufArchitecture& architecture) {
   for (const std::string_view need : architecture.needs) {
     const std::string key = fmt::format("{}.{}", architecture.name, need);
@@ -222,6 +222,15 @@ Result<const GgufArchitecture*> architecture_of(const GgufFile& file) {
   CHORUS_TRY(const GgufArchitecture* const found, find_architecture(file, *name));
   CHORUS_TRY_VOID(check_needs(file, *found));
   return found;
+}
+
+std::int64_t computed_layers(const GgufFile& file, const GgufArchitecture& architecture) {
+  constexpr std::int64_t layers_max = std::int64_t{1} << 40;
+  const auto count = [&](const char* key) {
+    return std::clamp<std::int64_t>(file.integer(fmt::format("{}.{}", architecture.name, key)).value_or(0), 0,
+                                    layers_max);
+  };
+  return count("block_count") - count("nextn_predict_layers");
 }
 
 }  // namespace chorus

@@ -21,7 +21,8 @@ enum class PartRows : std::uint8_t {
   turned,        // its matrices are [inputs, outputs] at Hugging Face, and [outputs, inputs] in the file
   alternating,   // turned, and each row of it is followed by one of `with`
   of_heads,      // of each head the columns of it, then the rows of `with`
-  of_key_heads,  // of each key head its q, k and v (which lie here one behind the other), then of `with` the gates
+  of_key_heads,  // of each key head its q, k and v (in the file first all q, then all k, then all v), then of `with`
+                 // the gates
   q_k_v,         // three tensors: "qkv" of the name is q, k and v
   elsewhere,     // it is the `with` of another
 };
@@ -86,6 +87,9 @@ struct HfTensor {
   // In which groups its rows can be packed; plain: none, or not all pieces have the same.
   LinearFormat::Kind kind() const;
 };
+
+// Those in front of the ones that predict further tokens, which are not computed.
+std::int64_t computed_layers(const GgufFile& file, const GgufArchitecture& architecture);
 
 // All tensors, in the file's order; one that has no such name keeps its own. An expert is a tensor, unless Hugging Face
 // has all experts in one. Errors: parts that do not fit each other or the metadata, by name.

@@ -100,10 +100,7 @@ void write_sizes(const GgufFile& file, const GgufArchitecture& architecture, Fie
     const bool has_dense = fields->integer("feed_forward_length").has_value();
     fields->copy_integer("intermediate_size", has_dense ? "feed_forward_length" : "expert_feed_forward_length");
   }
-  // The layers that predict further tokens come last, and are not computed.
-  if (fields->integer("block_count")) {
-    json->key("num_hidden_layers").value(fields->size("block_count") - fields->size("nextn_predict_layers"));
-  }
+  if (fields->integer("block_count")) json->key("num_hidden_layers").value(computed_layers(file, architecture));
   fields->copy_integer("num_attention_heads", "attention.head_count");
   fields->copy_integer("max_position_embeddings", "context_length");
   if (fields->integer("attention.kv_lora_rank")) {
@@ -295,9 +292,9 @@ bool ends_a_turn(std::string_view token) {
 }
 
 // gpt-oss ends a message with <|end|>, of which an answer has several, and the answer with <|return|> or <|call|>.
-bool ends_messages_alone(std::string_view token, std::span<const std::string_view> tokens) {
+bool has_messages(std::span<const std::string_view> tokens) {
   const auto has = [tokens](std::string_view text) { return std::ranges::find(tokens, text) != tokens.end(); };
-  return token == "<|end|>" && has("<|return|>") && has("<|call|>");
+  return has("<|return|>") && has("<|call|>");
 }
 
 // Matrices by the format that they can be packed in; of experts, which are many, one name for all of a kind.
@@ -364,8 +361,9 @@ Result<std::string> gguf_generation_config_json(const GgufFile& file) {
   const auto tokens = file.texts("tokenizer.ggml.tokens");
   const auto types = file.numbers("tokenizer.ggml.token_type");
   constexpr double control = 3;
+  const std::string_view ends_a_message = has_messages(tokens) ? "<|end|>" : "";
   for (std::size_t id = 0; id < std::min(tokens.size(), types.size()); ++id) {
-    const bool ends = types[id] == control && ends_a_turn(tokens[id]) && !ends_messages_alone(tokens[id], tokens);
+    const bool ends = types[id] == control && ends_a_turn(tokens[id]) && tokens[id] != ends_a_message;
     if (ends) json.value(static_cast<std::int64_t>(id));
   }
   json.end_array();

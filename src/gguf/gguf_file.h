@@ -51,6 +51,7 @@ class GgufFile {
   const std::vector<GgufTensor>& tensors() const { return tensors_; }
   const GgufTensor* tensor(std::string_view name) const;
   const std::string& path() const { return shards_.front().path; }
+  std::size_t files() const { return shards_.size(); }
   const std::string& path_of(const GgufTensor& tensor) const { return shards_[tensor.shard].path; }
   // A hint: nobody reads the tensor's bytes any more (base/mapped_file.h).
   void release(const GgufTensor& tensor) const;

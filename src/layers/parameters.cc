@@ -90,9 +90,9 @@ Result<void> place_in(const QuantizedMatrix& matrix, const ParameterSource& sour
   }
   const auto outputs = shape.size() == 2 ? shape[source.transposed ? 1 : 0] : 0;
   if (outputs == matrix.rows() && shape[source.transposed ? 0 : 1] == matrix.columns()) return {};
-  return fail(ErrorCode::invalid_argument, "tensor {} is quantised as {} rows of {}; config.json asks for [{}]{}",
-              source.tensor, matrix.rows(), matrix.columns(), fmt::join(shape, ", "),
-              source.transposed ? " with columns first" : "");
+  return fail(ErrorCode::invalid_argument, "tensor {} is {} {} rows of {}; the model's configuration asks for [{}]{}",
+              source.tensor, matrix.plain_dtype() ? "stored as" : "quantised as", matrix.rows(), matrix.columns(),
+              fmt::join(shape, ", "), source.transposed ? " with columns first" : "");
 }
 
 // Groups, if the parameter can have their numbers.

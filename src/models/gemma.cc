@@ -14,7 +14,7 @@ Result<void> read_gemma_fields(ConfigFields* fields, const DecoderDefaults& defa
   auto root = static_cast<float>(std::sqrt(model->hidden_size));
   if (model->dtype == DType::bfloat16) root = to_float(to_bfloat16(root));
   model->own_numbers = {{"embedding_multiplier", root},
-                        {"norm_weight_offset", fields->number_or("norm_weight_offset", 0, 1, 1)}};
+                        {"norm_weight_offset", static_cast<double>(fields->integer_or("norm_weight_offset", 0, 1, 1))}};
   return {};
 }
 

@@ -67,7 +67,7 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   read_qwen_experts(fields, {512, 10, 512}, model);
   const auto shared = fields->integer_or("shared_expert_intermediate_size", 1, 1 << 22, 512);
   model->own_numbers = {{"shared_expert_intermediate_size", static_cast<double>(shared)},
-                        {"norm_weight_offset", fields->number_or("norm_weight_offset", 0, 1, 1)},
+                        {"norm_weight_offset", static_cast<double>(fields->integer_or("norm_weight_offset", 0, 1, 1))},
                         {"linear_decays_are_final", fields->flag_or("linear_decays_are_final", false) ? 1.0 : 0.0}};
   read_attention_layers(fields, model);
   read_delta_net(fields, model);

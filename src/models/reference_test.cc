@@ -27,6 +27,7 @@ class PerturbedCheckpoint final : public Checkpoint {
   PerturbedCheckpoint(const Checkpoint& inner, unsigned draw) : inner_(inner), draw_(draw) {}
   bool has(const std::string& name) const override { return inner_.has(name); }
   std::vector<std::string> names() const override { return inner_.names(); }
+  std::size_t files() const override { return inner_.files(); }
   std::string digest() const override { return inner_.digest(); }
   void release(const std::string& name) const override { inner_.release(name); }
   Result<SharedQuantizedMatrix> quantized(const std::string& name) const override {

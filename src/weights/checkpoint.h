@@ -26,10 +26,10 @@ struct TensorView {
   std::string file;  // where it lies, for messages
 };
 
-// A matrix that the checkpoint has quantised, or has in another order than the tensor of its name would have, in one
-// form for all formats. Its rows are outputs and its columns what is
-// summed over, also where the tensor of its name would lie the other way round; of several experts in one tensor the
-// rows follow each other. Lives as long as the Checkpoint. Any number of threads.
+// A matrix that the checkpoint has quantised, or in another order than the tensor of its name would have, in one form
+// for all formats. Its rows are outputs and its columns what is summed over, also where the tensor of its name would
+// lie the other way round; of several experts in one tensor the rows follow each other. Lives as long as the
+// Checkpoint. Any number of threads.
 class QuantizedMatrix : public LinearGroups {
  public:
   QuantizedMatrix(std::int64_t rows, std::int64_t columns, LinearFormat::Kind kind,
@@ -63,7 +63,7 @@ class Checkpoint {
   // missing or do not fit each other. Thread-safe.
   virtual Result<SharedQuantizedMatrix> quantized(const std::string& /*name*/) const { return SharedQuantizedMatrix(); }
   virtual std::vector<std::string> names() const = 0;  // of the file, ascending; empty for a dummy checkpoint
-  virtual std::size_t files() const { return 1; }      // that it was found in
+  virtual std::size_t files() const = 0;               // that it was found in
   // Tells one checkpoint from another, wherever it lies: of all names, element types and shapes, and a sample of each
   // tensor's bytes.
   virtual std::string digest() const = 0;

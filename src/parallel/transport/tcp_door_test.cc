@@ -240,5 +240,19 @@ TEST(TcpDoor, ARankThatFailsWhileJoiningEndsTheJoiningOfOthers) {
   EXPECT_THAT(joined.error().message, HasSubstr("rank 2 left while the ranks were joining"));
 }
 
+// The last try begins when no time is left, not even for the resolver: what the tries before it met is said.
+TEST(ConnectTcp, SaysWhyItDidNotConnectAlsoToAName) {
+  const auto addresses = tcp::resolve("127.0.0.1", 0);
+  ASSERT_TRUE(addresses.ok());
+  const int closed_port = [&] {
+    const auto listener = tcp::listen(addresses->front(), 1);
+    return tcp::local_address(listener->get())->port();
+  }();
+  const auto refused = connect_tcp("localhost", closed_port, deadline_after(50));
+  ASSERT_FALSE(refused.ok());
+  EXPECT_EQ(refused.error().code, ErrorCode::deadline_exceeded);
+  EXPECT_THAT(refused.error().message, testing::HasSubstr("Connection refused"));
+}
+
 }  // namespace
 }  // namespace chorus

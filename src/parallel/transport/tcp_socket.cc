@@ -36,10 +36,12 @@ Result<UniqueFd> listen_tcp(const std::string& address, int port, int backlog) {
 
 Result<UniqueFd> connect_tcp(const std::string& host, int port, Nanoseconds deadline) {
   const Nanoseconds start = monotonic_now();
+  std::string reason;
   while (true) {
-    std::string reason;
     const auto addresses = tcp::resolve(host, port, deadline);
-    if (!addresses.ok()) reason = addresses.error().message;
+    // The last round may begin when no time is left to ask: what the one before met says more.
+    const bool out_of_time = !addresses.ok() && addresses.error().code == ErrorCode::deadline_exceeded;
+    if (!addresses.ok() && (reason.empty() || !out_of_time)) reason = addresses.error().message;
     for (const tcp::Address& address : addresses.ok() ? *addresses : std::vector<tcp::Address>{}) {
       auto connected = connect_once(address, deadline);
       if (connected.ok()) return connected;
