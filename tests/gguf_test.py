@@ -220,12 +220,13 @@ def test_blocks_in_another_order_stand_for_their_values(name, tmp_path):
     assert greedy(tmp_path / "q.gguf", *arguments) == greedy(tmp_path / "f.gguf", *arguments)
     # In integers: what is left is the rounding of x to 8 bits.
     native, exact = greedy(tmp_path / "q.gguf", "--dtype", "float32"), greedy(tmp_path / "q.gguf", *arguments)
+    compared = 0
     for ours, theirs in zip(native, exact, strict=True):
         first, expected = (dict(row["outputs"][0]["logprobs"][0]["top"]) for row in (ours, theirs))
-        common = first.keys() & expected.keys()
-        assert common
-        for token in common:
+        for token in first.keys() & expected.keys():
             assert first[token] == pytest.approx(expected[token], abs=0.15)
+            compared += 1
+    assert compared >= 4
 
 
 def widened(metadata, tensors):

@@ -33,8 +33,8 @@ def test_says_where_it_serves(server):
 
 def test_its_log_says_what_it_loads_what_fits_and_what_it_answers(server):
     server.wait_for_log("INFO Routes: ")
-    parts = [r"INFO Starting 2 data parallel workers\n", r"INFO Loaded \d+\.\d MiB of weights in \d+\.\d\d s\n",
-             r"INFO KV cache: 16\.0 MiB per worker, (\d+) tokens per replica: room for (\d+\.\d) requests of (\d+) tokens\n", r"INFO Worker rank \d is ready\n",
+    parts = [r"INFO Starting 2 data parallel workers\n", r"INFO Worker rank \d is ready\n", r"INFO Loaded \d+\.\d MiB of weights in \d+\.\d\d s\n",
+             r"INFO KV cache: 16\.0 MiB per worker, (\d+) tokens per replica: room for (\d+\.\d) requests of (\d+) tokens\n",
              r"INFO Routes: (?=.*GET /health)(?=.*POST /v1/chat/completions).*\n"]
     log, found = server.logged(), None
     for part in parts:

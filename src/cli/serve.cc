@@ -223,6 +223,7 @@ Result<void> serve_from_processes(Prepared prepared) {
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
+  host.tell_what_is_loaded();
   say_that_it_serves(start, prepared.door.urls, *prepared.manager);
   return parent.run(stop_of(prepared, host));
 }
@@ -239,6 +240,7 @@ Result<void> serve_from_here(Prepared prepared) {
   config.log_stats = prepared.log_stats;
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
+  fleet->host().tell_what_is_loaded();
   say_that_it_serves(start, prepared.door.urls, *prepared.manager);
   return front_end->run(stop_of(prepared, fleet->host()));
 }

@@ -57,7 +57,6 @@ Result<void> FleetHost::start(FleetSetup setup) {
   times_.profile = numerics_profile(weights_, config_);
   CHORUS_TRY(kv_cache_bytes_, kv_cache_bytes_per_worker(config_, detect_node(), 0));
   add_replicas();
-  tell_what_is_loaded();
   CHORUS_TRY_VOID(wait_for_all(setup.interrupted));
   times_.ready_s = seconds_since(begin);
   return {};
@@ -76,14 +75,11 @@ Result<void> FleetHost::prepare(FleetSetup* setup) {
   return {};
 }
 
-// And, as vLLM tells it, for how many requests of the greatest length there is room at a time. Not of a test's model
-// without layers.
 void FleetHost::tell_what_is_loaded() const {
   if (times_.weight_bytes > 0) {
     log(LogLevel::info, "Loaded {:.1f} MiB of weights in {:.2f} s", static_cast<double>(times_.weight_bytes) / 0x1p20,
         times_.load_s);
   }
-  if (model_.num_hidden_layers == 0) return;
   const auto capacity = kv_capacity(config_, model_, kv_cache_bytes_);
   if (!capacity.ok()) return;
   log(LogLevel::info, "KV cache: {:.1f} MiB per worker, {} tokens per replica: room for {:.1f} requests of {} tokens",

@@ -37,6 +37,9 @@ class FleetHost final : private SourceHost {
 
   // Returns when each rank was READY once; errors as launch_fleet().
   Result<void> start(FleetSetup setup);
+  // Logs, for a person who waits for a server, what was loaded, and, as vLLM does, for how many requests of the
+  // greatest length there is room at a time.
+  void tell_what_is_loaded() const;
   // One pass of the loop: waits at most timeout_ms, takes what came, looks at the clock.
   void turn(int timeout_ms);
   // What a caller that waits in another event loop waits for before the next turn(0).
@@ -105,7 +108,6 @@ class FleetHost final : private SourceHost {
   bool any_ready() const;
 
   Result<void> prepare(FleetSetup* setup);
-  void tell_what_is_loaded() const;
   void add_replicas();
   Result<void> check_rank(int rank) const;
   Result<void> check_memory() const;
