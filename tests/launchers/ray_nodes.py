@@ -162,10 +162,10 @@ def many_rows(path, count):
     return path
 
 
-def few_rows(path):
+def few_rows(path, count=12):
     with open(path, "w", encoding="utf-8") as out:
-        for index in range(12):
-            out.write(json.dumps({"id": index, "prompt_token_ids": [1, 5 + index, 9], "max_tokens": 24, "temperature": 0.9 if index % 2 else 0.0,
+        for index in range(count):
+            out.write(json.dumps({"id": index, "prompt_token_ids": [1, 5 + index % 60, 9], "max_tokens": 24, "temperature": 0.9 if index % 2 else 0.0,
                                   "seed": index, "logprobs": 2}) + "\n")
     return path
 

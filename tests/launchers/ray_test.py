@@ -33,6 +33,14 @@ def cluster():
     node.close()
 
 
+def wait_for_rows(output, head):
+    partial = output.with_name(output.name + ".partial")  # until its end
+    deadline = time.monotonic() + 60
+    while not partial.exists() or partial.stat().st_size == 0:
+        assert head.process.poll() is None and time.monotonic() < deadline, head.log
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("model, sizes", [
     (STORIES, ["-dp", 1]),
     (STORIES, ["-dp", 2]),
@@ -42,7 +50,7 @@ def cluster():
     (TINY / "mixtral", ["-dp", 2, "-ep"]),
 ], ids=str)
 def test_same_bytes(tmp_path, cluster, runs, model, sizes):
-    rows = few_rows(tmp_path / "rows.jsonl")
+    rows = few_rows(tmp_path / "rows.jsonl", 600)  # Ray's word may come after the rank itself: the run is to be longer
     expected = chorus("generate", model, "--input", rows, *LIMITS)
     assert expected.returncode == 0, expected.stderr.decode()
     output = tmp_path / "out.jsonl"
@@ -154,6 +162,7 @@ def test_killed_engine(tmp_path, cluster, runs, work):
     head.wait_for("Worker rank 1 is ready")
     head.wait_for("Worker rank 0 is ready")
     nodes = rank_processes(head)
+    wait_for_rows(tmp_path / "out.jsonl", head)  # by then both have requests
     node = type("Node", (), {"process": type("Process", (), {"pid": nodes[1]})})
     os.kill(engine_of(node, 1), signal.SIGKILL)
     assert head.finish() == 0, head.log
