@@ -96,10 +96,16 @@ class GgufMatrix final : public QuantizedMatrix {
       : QuantizedMatrix(tensor.rows(), tensor.columns,
                         tensor.source().type->read_group != nullptr ? tensor.kind() : LinearFormat::plain,
                         tensor.source().type->dtype),
-        tensor_(tensor) {}
+        tensor_(tensor),
+        row_bytes_(bytes_of_row(*tensor.source().type, tensor.columns)) {
+    if (tensor.lies_as_it_is() && !tensor.pieces.front().is_turned)
+      first_row_ = data_of(source_row(tensor, 0), columns());
+  }
 
   LinearGroup read(std::int64_t row, std::int64_t first, LinearFormat::Kind kind) const override {
-    return tensor_.source().type->read_group(data_of(source_row(tensor_, row), columns()), first, kind);
+    const std::byte* const from = first_row_ != nullptr ? first_row_ + static_cast<std::size_t>(row) * row_bytes_
+                                                        : data_of(source_row(tensor_, row), columns());
+    return tensor_.source().type->read_group(from, first, kind);
   }
 
   void read_floats(std::int64_t row, std::int64_t first, std::int64_t count, float* out) const override {
@@ -108,6 +114,9 @@ class GgufMatrix final : public QuantizedMatrix {
 
  private:
   const HfTensor& tensor_;
+  std::size_t row_bytes_;
+  // Of most matrices, whose rows follow each other in the file: a file has millions of groups, each looked up here.
+  const std::byte* first_row_ = nullptr;
 };
 
 class GgufCheckpoint final : public Checkpoint {
