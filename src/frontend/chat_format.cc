@@ -32,7 +32,8 @@ Result<std::int64_t> now_of(const Json& request) {
     const std::string rest = text.substr(static_cast<std::size_t>(read));
     const bool time_ok = hour >= 0 && hour < 24 && minute >= 0 && minute < 60 && second >= 0 && second < 60;
     if (fields == 6 && date.ok() && time_ok && (rest.empty() || rest == "Z")) {
-      return chrono::sys_days(date).time_since_epoch() / chrono::seconds(1) + hour * 3600 + minute * 60 + second;
+      return chrono::sys_days(date).time_since_epoch() / chrono::seconds(1) + std::int64_t{60} * (hour * 60 + minute) +
+             second;
     }
   }
   return fail(ErrorCode::invalid_argument, "now is {}: give seconds since 1970 or \"2026-01-15T12:00:00\", both UTC",
