@@ -224,13 +224,14 @@ Result<const GgufArchitecture*> architecture_of(const GgufFile& file) {
   return found;
 }
 
+std::int64_t size_in(const GgufFile& file, const GgufArchitecture& architecture, std::string_view key) {
+  constexpr std::int64_t size_max = std::int64_t{1} << 40;
+  const auto value = file.integer(fmt::format("{}.{}", architecture.name, key));
+  return std::clamp<std::int64_t>(value.value_or(0), 0, size_max);
+}
+
 std::int64_t computed_layers(const GgufFile& file, const GgufArchitecture& architecture) {
-  constexpr std::int64_t layers_max = std::int64_t{1} << 40;
-  const auto count = [&](const char* key) {
-    return std::clamp<std::int64_t>(file.integer(fmt::format("{}.{}", architecture.name, key)).value_or(0), 0,
-                                    layers_max);
-  };
-  return count("block_count") - count("nextn_predict_layers");
+  return size_in(file, architecture, "block_count") - size_in(file, architecture, "nextn_predict_layers");
 }
 
 }  // namespace chorus

@@ -88,11 +88,16 @@ struct HfTensor {
   LinearFormat::Kind kind() const;
 };
 
+// A size among the metadata that can be added to and taken from others, 0 where there is none; `key` without the
+// architecture's name in front.
+std::int64_t size_in(const GgufFile& file, const GgufArchitecture& architecture, std::string_view key);
+
 // Those in front of the ones that predict further tokens, which are not computed.
 std::int64_t computed_layers(const GgufFile& file, const GgufArchitecture& architecture);
 
-// All tensors, in the file's order; one that has no such name keeps its own. An expert is a tensor, unless Hugging Face
-// has all experts in one. Errors: parts that do not fit each other or the metadata, by name.
+// All tensors of these layers and of none, in the file's order; one that has no such name keeps its own. An expert is a
+// tensor, unless Hugging Face has all experts in one. Errors: parts that do not fit each other or the metadata, by
+// name.
 Result<std::vector<HfTensor>> hf_tensors(const GgufFile& file);
 
 // "model.layers.0.mlp.experts.7.up_proj.weight" with * for 7; other names as they are.

@@ -16,14 +16,10 @@ namespace {
 class Fields {
  public:
   Fields(const GgufFile& file, const GgufArchitecture& architecture, JsonWriter* json)
-      : file_(file), prefix_(std::string(architecture.name) + "."), json_(*json) {}
+      : file_(file), architecture_(architecture), prefix_(std::string(architecture.name) + "."), json_(*json) {}
 
   std::optional<std::int64_t> integer(const char* key) const { return file_.integer(prefix_ + key); }
-  // One that can be added to and taken from others; 0 where there is none.
-  std::int64_t size(const char* key) const {
-    constexpr std::int64_t size_max = std::int64_t{1} << 40;
-    return std::clamp<std::int64_t>(integer(key).value_or(0), 0, size_max);
-  }
+  std::int64_t size(const char* key) const { return size_in(file_, architecture_, key); }
   void copy_integer(const char* name, const char* key) {
     if (const auto value = integer(key)) json_.key(name).value(*value);
   }
@@ -40,6 +36,7 @@ class Fields {
 
  private:
   const GgufFile& file_;
+  const GgufArchitecture& architecture_;
   std::string prefix_;
   JsonWriter& json_;
 };

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "base/text_values.h"
 #include "gguf/architecture.h"
 
 namespace chorus {
@@ -90,12 +91,14 @@ class Renamer {
  public:
   Renamer(const GgufFile& file, const GgufArchitecture& architecture, std::vector<HfTensor>* out)
       : file_(file), architecture_(architecture), out_(out) {
+    if (integer("nextn_predict_layers") > 0) layers_ = computed_layers(file, architecture);
     heads_ = integer("attention.head_count");
     key_heads_ = file.integer(std::string(architecture.name) + ".attention.head_count_kv").value_or(heads_);
   }
 
   Result<void> add(const GgufTensor& tensor) {
     const NameParts parts = parts_of(tensor.name);
+    if (is_of_no_computed_layer(parts)) return {};
     const PartName* const name = find(parts);
     if (name == nullptr) {
       out_->push_back(rows_of(std::string(tensor.name), tensor, 0, tensor.shape));
@@ -124,6 +127,11 @@ class Renamer {
  private:
   std::int64_t integer(const char* key) const {
     return file_.integer(fmt::format("{}.{}", architecture_.name, key)).value_or(0);
+  }
+
+  // Of one that predicts further tokens.
+  bool is_of_no_computed_layer(const NameParts& parts) const {
+    return layers_ && parts.layer && number_in<std::int64_t>(*parts.layer).value_or(0) >= *layers_;
   }
 
   const PartName* find(const NameParts& parts) const {
@@ -269,6 +277,7 @@ class Renamer {
   const GgufFile& file_;
   const GgufArchitecture& architecture_;
   std::vector<HfTensor>* out_;
+  std::optional<std::int64_t> layers_;  // none: all are computed
   std::int64_t heads_ = 0, key_heads_ = 0;
 };
 

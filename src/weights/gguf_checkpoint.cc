@@ -7,7 +7,6 @@
 #include <cstring>
 #include <unordered_map>
 
-#include "base/text_values.h"
 #include "config/nearest_name.h"
 #include "gguf/architecture.h"
 #include "weights/checkpoint_digest.h"
@@ -125,9 +124,6 @@ class GgufCheckpoint final : public Checkpoint {
 
   Result<void> index() {
     CHORUS_TRY(tensors_, hf_tensors(file_));
-    CHORUS_TRY(const GgufArchitecture* const architecture, architecture_of(file_));
-    layers_prefix_ = fmt::format("{}.", architecture->layers);
-    layers_ = computed_layers(file_, *architecture);
     for (std::size_t i = 0; i < tensors_.size(); ++i) {
       if (!places_.emplace(tensors_[i].name, i).second) {
         return fail(ErrorCode::invalid_argument, "{}: two tensors are {}", file_.path(), tensors_[i].name);
@@ -171,9 +167,8 @@ class GgufCheckpoint final : public Checkpoint {
   std::vector<std::string> names() const override {
     std::vector<std::string> names;
     for (const HfTensor& tensor : tensors_) {
-      // What the metadata take in, or leave out: gguf/config.cc.
-      const bool is_left_out = tensor.name.starts_with("rope_") || layer_of(tensor.name) >= layers_;
-      if (!is_left_out) names.push_back(tensor.name);
+      // What the metadata take in: gguf/config.cc.
+      if (!tensor.name.starts_with("rope_")) names.push_back(tensor.name);
     }
     std::ranges::sort(names);
     return names;
@@ -223,20 +218,8 @@ class GgufCheckpoint final : public Checkpoint {
                 nearest ? fmt::format("; nearest: {}", *nearest) : "");
   }
 
-  // Of the layer's number in the name; -1: it is of none.
-  std::int64_t layer_of(std::string_view name) const {
-    for (const std::string_view prefix : {std::string_view(layers_prefix_), std::string_view("blk.")}) {
-      if (!name.starts_with(prefix)) continue;
-      name.remove_prefix(prefix.size());
-      return number_in<std::int64_t>(name.substr(0, name.find('.'))).value_or(-1);
-    }
-    return -1;
-  }
-
   GgufFile file_;
   bool tied_head_;
-  std::string layers_prefix_;
-  std::int64_t layers_ = 0;
   std::vector<HfTensor> tensors_;
   std::unordered_map<std::string, std::size_t> places_;
   mutable MadeTensors made_;
