@@ -304,6 +304,11 @@ void read_deepseek_experts(ConfigFields* fields, const DeepseekExperts& defaults
   for (std::int32_t layer = 0; layer < model->num_hidden_layers; ++layer) model->layer_is_moe.push_back(layer >= dense);
 }
 
+OwnNumber read_norm_weight_offset(ConfigFields* fields) {
+  constexpr const char* name = "norm_weight_offset";
+  return {name, static_cast<double>(fields->integer_or(name, 0, 1, 1))};
+}
+
 void read_sizes_that_are_there(ConfigFields* fields, ModelConfig* model) {
   const auto size = [&](const char* key) { return static_cast<int>(fields->integer_or(key, 0, INT32_MAX, 0)); };
   model->vocab_size = size("vocab_size");

@@ -89,6 +89,10 @@ struct FamilyReader {
 Result<ModelConfig> read_model_config(const std::string& directory, const std::string& generation_config,
                                       std::span<const FamilyReader> families);
 
+// The own number norm_weight_offset of families whose norms' weights are kept less 1: 1, unless a field of that name,
+// which a GGUF file's configuration has alone, says that they have the 1 in them.
+OwnNumber read_norm_weight_offset(ConfigFields* fields);
+
 // The sizes that are there, others 0: of an architecture that is not known, so that it can be refused by its name.
 void read_sizes_that_are_there(ConfigFields* fields, ModelConfig* model);
 

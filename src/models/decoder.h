@@ -61,6 +61,9 @@ struct ModelPart {
   const ModelConfig& config;
 };
 
+// Of families whose norms' weights are kept less 1: read_norm_weight_offset() of config/model_fields.h.
+NormKind norm_about_one(const ModelConfig& config);
+
 // What stands around the blocks: names without .weight and .bias.
 struct DecoderEnds {
   std::string embedding = "model.embed_tokens", layers = "model.layers", norm = "model.norm", head = "lm_head";

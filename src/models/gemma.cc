@@ -13,8 +13,7 @@ Result<void> read_gemma_fields(ConfigFields* fields, const DecoderDefaults& defa
   model->attention_scale = 1.0 / std::sqrt(fields->number_or("query_pre_attn_scalar", 1e-6, 1e9, 256));
   auto root = static_cast<float>(std::sqrt(model->hidden_size));
   if (model->dtype == DType::bfloat16) root = to_float(to_bfloat16(root));
-  model->own_numbers = {{"embedding_multiplier", root},
-                        {"norm_weight_offset", static_cast<double>(fields->integer_or("norm_weight_offset", 0, 1, 1))}};
+  model->own_numbers = {{"embedding_multiplier", root}, read_norm_weight_offset(fields)};
   return {};
 }
 
@@ -27,19 +26,15 @@ void read_gemma_windows(ConfigFields* fields, int window_default, int pattern, M
   }
 }
 
-NormKind gemma_norm(const ModelConfig& config) {
-  return config.own("norm_weight_offset") == 0 ? NormKind::rms : NormKind::rms_about_one;
-}
-
 DecoderEnds gemma_ends(const ModelConfig& config) {
   DecoderEnds ends;
-  ends.norm_kind = gemma_norm(config);
+  ends.norm_kind = norm_about_one(config);
   ends.embedding_multiplier = config.own("embedding_multiplier");
   return ends;
 }
 
 SequentialBlock gemma_block(const LayerBuilder& layer, const Attention::Shape& shape) {
-  const NormKind kind = gemma_norm(layer.config);
+  const NormKind kind = norm_about_one(layer.config);
   return {.before_attention = layer.norm("input_layernorm", kind),
           .attention = layer.attention(shape),
           .after_attention = layer.norm("post_attention_layernorm", kind),

@@ -36,7 +36,7 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
 Decoder make(const ModelPart& part) {
   return Decoder(part, gemma_ends(part.config), [](const LayerBuilder& layer) {
     Attention::Shape shape = layer.attention_shape();
-    shape.head_norms = {"q_norm", "k_norm", HeadNorms::Of::each_head, gemma_norm(layer.config)};
+    shape.head_norms = {"q_norm", "k_norm", HeadNorms::Of::each_head, norm_about_one(layer.config)};
     return gemma_block(layer, shape);
   });
 }

@@ -3,6 +3,10 @@
 
 namespace chorus {
 
+NormKind norm_about_one(const ModelConfig& config) {
+  return config.own("norm_weight_offset") == 0 ? NormKind::rms : NormKind::rms_about_one;
+}
+
 Norm LayerBuilder::norm(const std::string& name, NormKind kind) const {
   return {part_.parameters, prefix_ + name, config.hidden_size, config.norm_eps, kind};
 }

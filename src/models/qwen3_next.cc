@@ -67,22 +67,18 @@ Result<void> read_config(ConfigFields* fields, ModelConfig* model) {
   read_qwen_experts(fields, {512, 10, 512}, model);
   const auto shared = fields->integer_or("shared_expert_intermediate_size", 1, 1 << 22, 512);
   model->own_numbers = {{"shared_expert_intermediate_size", static_cast<double>(shared)},
-                        {"norm_weight_offset", static_cast<double>(fields->integer_or("norm_weight_offset", 0, 1, 1))},
+                        read_norm_weight_offset(fields),
                         {"linear_decays_are_final", fields->flag_or("linear_decays_are_final", false) ? 1.0 : 0.0}};
   read_attention_layers(fields, model);
   read_delta_net(fields, model);
   return {};
 }
 
-NormKind norm_kind(const ModelConfig& config) {
-  return config.own("norm_weight_offset") == 0 ? NormKind::rms : NormKind::rms_about_one;
-}
-
 Mixer make_mixer(const LayerBuilder& layer) {
   if (attends(layer)) {
     Attention::Shape shape = layer.attention_shape();
     shape.gated = true;
-    shape.head_norms = {"q_norm", "k_norm", HeadNorms::Of::each_head, norm_kind(layer.config)};
+    shape.head_norms = {"q_norm", "k_norm", HeadNorms::Of::each_head, norm_about_one(layer.config)};
     return layer.attention(shape);
   }
   const auto number = [&](const char* name) { return static_cast<int>(layer.config.own(name)); };
@@ -104,9 +100,9 @@ FeedForward make_mlp(const LayerBuilder& layer) {
 
 Decoder make(const ModelPart& part) {
   DecoderEnds ends;
-  ends.norm_kind = norm_kind(part.config);
+  ends.norm_kind = norm_about_one(part.config);
   return Decoder(part, ends, [](const LayerBuilder& layer) {
-    const NormKind kind = norm_kind(layer.config);
+    const NormKind kind = norm_about_one(layer.config);
     return SequentialBlock{.before_attention = layer.norm("input_layernorm", kind),
                            .attention = make_mixer(layer),
                            .before_mlp = layer.norm("post_attention_layernorm", kind),
