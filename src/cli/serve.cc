@@ -188,16 +188,18 @@ std::string replicas_behind(const ParallelConfig& door) {
 }
 
 // A line for each door.
-void say_that_it_serves(const FrontEndStart& start, const std::vector<std::string>& urls, ServiceManager& manager) {
+void say_that_it_serves(const FrontEndStart& start, const std::vector<std::string>& urls, const FleetHost& host,
+                        ServiceManager& manager) {
   for (std::size_t i = 0; i < urls.size(); ++i) {
     const ParallelConfig door = engine_of_door(start.engine, static_cast<int>(i)).parallel;
     std::printf("chorus: serving %s at %s (%s)\n", start.model_names.front().c_str(), urls[i].c_str(),
                 replicas_behind(door).c_str());
   }
   std::fflush(stdout);
-  log(LogLevel::info, "Routes: {}", fmt::join(Api::route_names(), ", "));
   manager.serves(fmt::format("serving {} at {} ({})", start.model_names.front(), fmt::join(urls, ", "),
                              replicas_behind(start.engine.parallel)));
+  host.tell_what_is_loaded();
+  log(LogLevel::info, "Routes: {}", fmt::join(Api::route_names(), ", "));
 }
 
 // What else is done whenever the server asks whether to stop, ten times a second: the operator's socket is looked at,
@@ -223,8 +225,7 @@ Result<void> serve_from_processes(Prepared prepared) {
   CHORUS_TRY_VOID(parent.begin());  // they load what they need while the engines start
   CHORUS_TRY_VOID(host.start(std::move(setup)));
   CHORUS_TRY_VOID(parent.connect(interrupted));
-  host.tell_what_is_loaded();
-  say_that_it_serves(start, prepared.door.urls, *prepared.manager);
+  say_that_it_serves(start, prepared.door.urls, host, *prepared.manager);
   return parent.run(stop_of(prepared, host));
 }
 
@@ -240,8 +241,7 @@ Result<void> serve_from_here(Prepared prepared) {
   config.log_stats = prepared.log_stats;
   CHORUS_TRY(const auto front_end, FrontEnd::make(config, prepared.tokenizer, *fleet, metrics, 0));
   CHORUS_TRY_VOID(front_end->listen_on(std::move(prepared.door.listeners.front())));
-  fleet->host().tell_what_is_loaded();
-  say_that_it_serves(start, prepared.door.urls, *prepared.manager);
+  say_that_it_serves(start, prepared.door.urls, fleet->host(), *prepared.manager);
   return front_end->run(stop_of(prepared, fleet->host()));
 }
 
