@@ -94,9 +94,9 @@ Result<std::unique_ptr<Connection>> connect_to(const std::string& host, int port
     } else {
       made = addresses.error();
     }
-    const bool is_for_good =
-        !made.ok() && made.error().code != ErrorCode::unavailable && made.error().code != ErrorCode::deadline_exceeded;
-    if (made.ok() || is_for_good) return made;
+    if (made.ok()) return made;
+    const ErrorCode code = made.error().code;
+    if (code != ErrorCode::unavailable && code != ErrorCode::deadline_exceeded) return made;
     if (monotonic_now() + again_after >= deadline) {
       return fail(ErrorCode::deadline_exceeded, "no connection to {} port {} in time: {}", host, port,
                   made.error().message);
