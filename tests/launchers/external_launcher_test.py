@@ -149,7 +149,7 @@ def test_a_killed_rank_ends_every_rank_in_time(victim, tmp_path):
     """Once the first rows are there."""
     prompts, output = endless_prompts(tmp_path / "many.jsonl"), tmp_path / "out.jsonl"
     with Ranks(lambda rank: [*launched(STORIES, "-dp", "2", "-tp", "2"), "--input", prompts, "--output", output], 4) as ranks:
-        wait_for_rows(output, ranks)
+        wait_for_rows(output, ranks.processes)
         ranks.processes[victim].send_signal(signal.SIGKILL)
         assert gone_within([process.pid for process in ranks.processes], ENDS_WITHIN_S)
         ends = ranks.finish(10)

@@ -206,7 +206,7 @@ def test_a_killed_rank_ends_every_rank_in_time(victim, key, tmp_path):
     prompts, output = endless_prompts(tmp_path / "many.jsonl"), tmp_path / "out.jsonl"
     arguments = [*launched(STORIES, "-dp", "2", "-tp", "2"), "--cluster-key-file", key, "--input", prompts, "--output", output]
     with Ranks(lambda rank: arguments, 4, variables, prefix_of=halves(4)) as ranks:
-        wait_for_rows(output, ranks)
+        wait_for_rows(output, ranks.processes)
         ranks.processes[victim].send_signal(signal.SIGKILL)
         assert gone_within([process.pid for process in ranks.processes], ENDS_WITHIN_S)
         ends = ranks.finish(10)
@@ -223,7 +223,7 @@ def test_a_cable_that_is_pulled_ends_every_rank(key, tmp_path):
     prompts, output = endless_prompts(tmp_path / "many.jsonl"), tmp_path / "out.jsonl"
     arguments = [*launched(STORIES, "-dp", "2"), "--cluster-key-file", key, "--input", prompts, "--output", output]
     with Ranks(lambda rank: arguments, 2, variables, prefix_of=halves(2)) as ranks:
-        wait_for_rows(output, ranks)
+        wait_for_rows(output, ranks.processes)
         set_cable("down")
         try:
             assert gone_within([process.pid for process in ranks.processes], 25)

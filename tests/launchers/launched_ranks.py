@@ -88,9 +88,9 @@ def endless_prompts(path):
     return path
 
 
-def wait_for_rows(output, ranks):
-    partial = output.with_name(output.name + ".partial")
+def wait_for_rows(output, processes):
+    partial = output.with_name(output.name + ".partial")  # until the run's end
     deadline = time.monotonic() + 60
     while not (partial.exists() and partial.stat().st_size > 0):
-        assert time.monotonic() < deadline and all(is_running(p.pid) for p in ranks.processes)
+        assert time.monotonic() < deadline and all(is_running(process.pid) for process in processes)
         time.sleep(0.01)

@@ -17,6 +17,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 # pylint: disable=wrong-import-position
 from chorus_process import CHORUS, STORIES, TINY, chorus, gone_within
+from launched_ranks import wait_for_rows
 from nodes import engine_of
 from ray_nodes import (LIMITS, RayNode, descendants, few_rows, launcher_of, many_rows, needs_ray, parent_of, rank_processes, runs, start_on_ray,
                        start_work, work)
@@ -31,14 +32,6 @@ def cluster():
     node = RayNode("127.0.0.2", 4)
     yield node
     node.close()
-
-
-def wait_for_rows(output, head):
-    partial = output.with_name(output.name + ".partial")  # until its end
-    deadline = time.monotonic() + 60
-    while not partial.exists() or partial.stat().st_size == 0:
-        assert head.process.poll() is None and time.monotonic() < deadline, head.log
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("model, sizes", [
@@ -162,7 +155,7 @@ def test_killed_engine(tmp_path, cluster, runs, work):
     head.wait_for("Worker rank 1 is ready")
     head.wait_for("Worker rank 0 is ready")
     nodes = rank_processes(head)
-    wait_for_rows(tmp_path / "out.jsonl", head)  # by then both have requests
+    wait_for_rows(tmp_path / "out.jsonl", [head.process])  # by then both have requests
     node = type("Node", (), {"process": type("Process", (), {"pid": nodes[1]})})
     os.kill(engine_of(node, 1), signal.SIGKILL)
     assert head.finish() == 0, head.log
