@@ -94,7 +94,7 @@ int Address::port() const {
                                           : reinterpret_cast<const sockaddr_in*>(&name)->sin_port);
 }
 
-// getaddrinfo() has no deadline: a thread of its own waits for it, and is left behind if that takes too long.
+// getaddrinfo() has no deadline. A separate thread calls it; when it takes too long, nobody waits for that thread.
 Result<std::vector<Address>> resolve(const std::string& host, int port, Nanoseconds deadline,
                                      const std::function<bool()>& stop) {
   if (auto numbers = ask_resolver(host, port, AI_NUMERICHOST); numbers.ok()) return numbers;
